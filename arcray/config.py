@@ -1,0 +1,344 @@
+"""One typed settings tree: a YAML file, then ``ARCRAY_*`` environment, validated at start, passed as arguments.
+
+Nothing else in arcray reads the environment. Nested names join with two underscores:
+``ARCRAY_GATEWAY__GRPC_PORT=50052``. Every default is safe on a laptop without a GPU, and every limit is here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from arcray.core.errors import InvalidArgumentError
+
+__all__ = [
+    "ArcnetSettings",
+    "AuthSettings",
+    "BlobSettings",
+    "ContainerSettings",
+    "GatewaySettings",
+    "InferenceSettings",
+    "LocationSettings",
+    "ModelSettings",
+    "NodeSettings",
+    "ProgramSettings",
+    "SchedulerSettings",
+    "Settings",
+    "load",
+]
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AuthSettings(_Section):
+    """Who may come in.
+
+    Args:
+        mode: ``open`` takes everyone and binds loopback only; ``keys`` wants an API key.
+        keys: API keys by name, for ``keys`` mode.
+        insecure: lets ``open`` bind other addresses; for closed networks only.
+    """
+
+    mode: Literal["open", "keys"] = "open"
+    keys: dict[str, str] = Field(default_factory=dict, repr=False)
+    insecure: bool = False
+
+
+class GatewaySettings(_Section):
+    """The listeners and their limits.
+
+    Args:
+        host: address that every native listener binds.
+        http_ports: HTTP and WebSocket; [] leaves only Serve's own port.
+        grpc_port: gRPC; None opens none.
+        serve_port: Ray Serve's own HTTP proxy.
+        replicas: gateway processes; the listeners share their ports.
+        max_body_bytes: largest request body.
+        ws_max_bytes: largest WebSocket message the listener accepts; protocols have tighter limits.
+        max_connections: open connections per listener; more are answered 503.
+        call_timeout_s: longest wait for an answer of the scheduler.
+        drain_s: time that open requests get when a replica is replaced.
+    """
+
+    host: str = "127.0.0.1"
+    http_ports: tuple[int, ...] = (8080, 3000)
+    grpc_port: int | None = 50051
+    serve_port: int = 8000
+    replicas: int = Field(default=1, ge=1, le=64)
+    max_body_bytes: int = Field(default=110 * 2**20, ge=1024)
+    ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
+    max_connections: int = Field(default=4096, ge=1)
+    call_timeout_s: float = Field(default=30.0, gt=0)
+    drain_s: float = Field(default=5.0, ge=0)
+
+
+class LocationSettings(_Section):
+    """Where this machine stands; the zone follows from the geohash unless it is given."""
+
+    geohash: str = Field(default="", max_length=6, pattern=r"^[0-9b-hjkmnp-z]{0,6}$")
+    geozone: str = Field(default="", max_length=32)
+
+
+class ContainerSettings(_Section):
+    """Containers on this machine.
+
+    Args:
+        enabled: ``auto`` offers containers where an engine answers.
+        images: glob patterns of images that may run; ``*`` allows all.
+        mounts: host directories that volumes may come from, each with everything below it.
+        pull: whether images that are absent are pulled.
+        pids_limit: processes in one container.
+        log_max_bytes: log kept of one container; older lines go first.
+        call_timeout_s: longest wait for one call of the engine.
+    """
+
+    enabled: Literal["auto", "always", "never"] = "auto"
+    images: tuple[str, ...] = ("*",)
+    mounts: tuple[Path, ...] = ()
+    pull: bool = True
+    pids_limit: int = Field(default=4096, ge=1)
+    log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
+    call_timeout_s: float = Field(default=60.0, gt=0)
+
+
+class ProgramSettings(_Section):
+    """Programs on this machine.
+
+    Args:
+        runner: ``auto`` takes the image if it is set and present, else the sandbox.
+        image: runner image with a python3.
+        sandbox: ``auto`` takes the strongest that works here; it is probed by running it.
+        network: whether a program may use the network.
+        max_archive_bytes: unpacked size of an archive.
+        max_result_bytes: size of all its result files.
+        log_max_bytes: stdout and stderr kept; a longer log is cut with a note.
+        default_memory_bytes: limit of a program that asked for none.
+        pids_limit: processes and threads of one program.
+    """
+
+    runner: Literal["auto", "image", "sandbox"] = "auto"
+    image: str = ""
+    sandbox: Literal["auto", "bubblewrap", "user", "none"] = "auto"
+    network: bool = False
+    max_archive_bytes: int = Field(default=1 * 2**30, ge=1024)
+    max_result_bytes: int = Field(default=1 * 2**30, ge=1024)
+    log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
+    default_memory_bytes: int = Field(default=4 * 2**30, ge=2**20)
+    pids_limit: int = Field(default=512, ge=1)
+
+
+class ModelSettings(_Section):
+    """Models on this machine.
+
+    Args:
+        enabled: whether this machine loads models.
+        start_timeout_s: longest load.
+        max_concurrency: requests in flight of a copy whose model sets none.
+        python_path: directories that ``module:name`` models are imported from, before the environment's own.
+        allow: glob patterns of ``module:name`` that may be loaded; () allows any.
+        max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
+    """
+
+    enabled: bool = True
+    start_timeout_s: float = Field(default=120.0, gt=0)
+    max_concurrency: int = Field(default=32, ge=1)
+    python_path: tuple[Path, ...] = ()
+    allow: tuple[str, ...] = ()
+    max_restarts: int = Field(default=3, ge=0)
+
+
+class NodeSettings(_Section):
+    """What a machine offers and how it tells.
+
+    Args:
+        heartbeat_s: time between readings sent to the scheduler.
+        reserved_cpu_milli, reserved_memory_bytes: kept back for the machine itself and arcray.
+        cpu_milli, memory_bytes: what is offered; None measures it.
+        max_orders: orders waiting on the machine before it refuses more.
+    """
+
+    heartbeat_s: float = Field(default=5.0, gt=0)
+    reserved_cpu_milli: int = Field(default=0, ge=0)
+    reserved_memory_bytes: int = Field(default=512 * 2**20, ge=0)
+    cpu_milli: int | None = Field(default=None, ge=0)
+    memory_bytes: int | None = Field(default=None, ge=0)
+    max_orders: int = Field(default=10_000, ge=1)
+    labels: dict[str, str] = Field(default_factory=dict)
+    location: LocationSettings = LocationSettings()
+    containers: ContainerSettings = ContainerSettings()
+    programs: ProgramSettings = ProgramSettings()
+    models: ModelSettings = ModelSettings()
+
+
+class BlobSettings(_Section):
+    """Logs, results, archives and model files.
+
+    Args:
+        url: any fsspec URL; "" is ``blobs`` in the state directory.
+        max_blob_bytes: largest single blob.
+    """
+
+    url: str = ""
+    max_blob_bytes: int = Field(default=2 * 2**30, ge=1024)
+
+
+class InferenceSettings(_Section):
+    """Routing of inference requests.
+
+    Args:
+        backoff_ms: waits between attempts to find a node; after the last one the request is rejected.
+        timeout_s: longest time on a node; also the ceiling of a held slot.
+        max_waiting: requests waiting for a slot; more are refused at once.
+        saturation: a node that has no slot control of its own takes nothing at or above this utilization.
+        stale_after_s: a reading older than this excludes such a node.
+    """
+
+    backoff_ms: tuple[int, ...] = (100, 200, 400)
+    timeout_s: float = Field(default=30.0, gt=0)
+    max_waiting: int = Field(default=10_000, ge=1)
+    saturation: float = Field(default=0.85, gt=0, le=1)
+    stale_after_s: float = Field(default=30.0, gt=0)
+
+
+class SchedulerSettings(_Section):
+    """The scheduler.
+
+    Args:
+        missed_beats: a Ray node that misses this many heartbeats takes no new work; ten times as many lose it.
+        max_pending: workloads waiting for a place; more are refused.
+        max_queued_orders: undelivered orders per node.
+        max_commands: commands being handled; more are refused.
+        keep_finished: finished workloads kept in memory; older ones are in SQL only.
+        keep_finished_inference: the same for inference requests.
+        event_buffer: events kept for readers; a slower one gets a gap.
+        commit_batch: records in one transaction at the most.
+        restart_backoff_s: first wait before a restart; doubles up to restart_backoff_max_s.
+        round_batch: placements in one scheduling round.
+    """
+
+    missed_beats: int = Field(default=3, ge=1)
+    max_pending: int = Field(default=100_000, ge=1)
+    max_queued_orders: int = Field(default=10_000, ge=1)
+    max_commands: int = Field(default=50_000, ge=1)
+    keep_finished: int = Field(default=1_000, ge=0)
+    keep_finished_inference: int = Field(default=4_096, ge=0)
+    event_buffer: int = Field(default=65_536, ge=16)
+    commit_batch: int = Field(default=2_048, ge=1)
+    restart_backoff_s: float = Field(default=1.0, gt=0)
+    restart_backoff_max_s: float = Field(default=300.0, gt=0)
+    round_batch: int = Field(default=1_000, ge=1)
+
+
+class ArcnetSettings(_Section):
+    """The ArcNet facade.
+
+    Args:
+        score: ``code`` is the first implementation's formula, ``documents`` the documents'.
+        max_sockets: telemetry WebSockets of one gateway process.
+        socket_queue: frames waiting for one slow socket; a longer queue closes it with 1013.
+    """
+
+    score: Literal["code", "documents"] = "code"
+    max_sockets: int = Field(default=1_000, ge=1)
+    socket_queue: int = Field(default=4_096, ge=16)
+
+
+class Settings(BaseSettings):
+    """All of it.
+
+    Args:
+        state_dir: database, blobs, node id, pid file and logs.
+        database_url: SQLAlchemy URL; "" is SQLite in the state directory.
+        facades: protocols to serve, by folder name or entry point.
+        log_level: of arcray's own loggers.
+        log_format: ``json`` for machines, ``text`` for people.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ARCRAY_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    state_dir: Path = Field(default_factory=lambda: Path.home() / ".arcray")
+    database_url: str = Field(default="", repr=False)
+    facades: tuple[str, ...] = ("arcnet", "rest")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+    auth: AuthSettings = AuthSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    inference: InferenceSettings = InferenceSettings()
+    blobs: BlobSettings = BlobSettings()
+    node: NodeSettings = NodeSettings()
+    arcnet: ArcnetSettings = ArcnetSettings()
+
+    @model_validator(mode="after")
+    def _open_mode_stays_on_loopback(self) -> Settings:
+        if self.auth.mode == "open" and self.gateway.host not in _LOOPBACK and not self.auth.insecure:
+            raise ValueError(
+                f"auth.mode open binds loopback only, gateway.host is {self.gateway.host}; "
+                "set auth.mode to keys, or auth.insecure on a closed network"
+            )
+        return self
+
+    @property
+    def sql_url(self) -> str:
+        """The database's URL with the default filled in."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'arcray.db'}"
+
+    @property
+    def blob_url(self) -> str:
+        """The blob store's URL with the default filled in."""
+        return self.blobs.url or f"file://{self.state_dir / 'blobs'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over arguments over nothing: the file's content arrives as arguments of ``load``."""
+        _ = dotenv_settings, file_secret_settings, settings_cls
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None, **overrides: Any) -> Settings:
+    """Reads the settings: the file, then the environment, then ``overrides`` of the command line.
+
+    Raises:
+        InvalidArgumentError: a value is wrong or unknown; names it and its place.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise InvalidArgumentError(f"no settings file at {path}", field="config")
+        tree = dict(YamlConfigSettingsSource(Settings, yaml_file=path)())
+    try:
+        settings = Settings(**tree)
+        if overrides:
+            settings = Settings.model_validate(_merged(settings.model_dump(), overrides))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidArgumentError(str(first["msg"]), field=".".join(str(part) for part in first["loc"])) from error
+    return settings
+
+
+def _merged(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Returns tree with nested overrides laid over it."""
+    merged = dict(tree)
+    for key, value in overrides.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
+    return merged

@@ -1,0 +1,226 @@
+"""Commands: everything that may change the cluster, in the imperative. Values; ``Cluster.handle`` decides.
+
+Ids, times of origin and digests are made by the sender, so that a command can be sent again and mean the same.
+Reports of nodes are commands too: they carry the epoch of the attachment and the attempt of the workload, and are
+refused when either is old.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.model import Model, ModelSlots
+from arcray.core.node import NodeRegistration, Telemetry
+from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
+
+__all__ = [
+    "AttachNode",
+    "Attached",
+    "Command",
+    "DetachNode",
+    "RegisterModel",
+    "RemoveModel",
+    "Reply",
+    "ReportEnd",
+    "ReportModels",
+    "ReportPhase",
+    "ReportTelemetry",
+    "Running",
+    "Schedule",
+    "SetNodeScheduling",
+    "StopWorkload",
+    "Submitted",
+    "SubmitWorkload",
+    "Tick",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitWorkload:
+    """Accept a workload. Replies ``Submitted``, or the final ``WorkloadView`` when ``spec.waiting``.
+
+    ``ModelServer`` payloads name a registered model.
+    """
+
+    spec: WorkloadSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopWorkload:
+    """End a workload. Idempotent: stopping what has ended changes nothing.
+
+    Args:
+        account: who asks; None for the operator, who may stop anything.
+        grace_s: time between the polite and the certain signal.
+    """
+
+    workload_id: WorkloadId
+    account: AccountId | None = None
+    grace_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterModel:
+    """Make a model known. The same registration again changes nothing; another one under the name is refused."""
+
+    model: Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveModel:
+    """Forget a model and stop every copy of it."""
+
+    model_id: ModelId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """One piece of work found on a node when it attaches."""
+
+    workload_id: WorkloadId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachNode:
+    """A machine joins, or comes back. Replies ``Attached``.
+
+    Args:
+        inventory: the work found running on it: unknown work is stopped, missing work fails, matching work goes on.
+    """
+
+    registration: NodeRegistration
+    inventory: tuple[Running, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachNode:
+    """A machine leaves on purpose: its work is given up at once."""
+
+    node_id: NodeId
+    epoch: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetNodeScheduling:
+    """Cordon (no new work) or uncordon a node."""
+
+    node_id: NodeId
+    cordoned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTelemetry:
+    """A heartbeat; ``telemetry`` None is only a sign of life."""
+
+    node_id: NodeId
+    epoch: int
+    telemetry: Telemetry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPhase:
+    """A workload went to a live phase on its node (pulling, starting, running).
+
+    Args:
+        ports: published ports, once running.
+    """
+
+    node_id: NodeId
+    epoch: int
+    workload_id: WorkloadId
+    attempt: int
+    phase: Phase
+    message: str = ""
+    ports: tuple[PortMapping, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportEnd:
+    """An attempt ended on its node.
+
+    Args:
+        phase: succeeded, failed or stopped.
+        refused: the node never started it (it is full, its engine is away): placed elsewhere without counting as a
+            restart.
+    """
+
+    node_id: NodeId
+    epoch: int
+    workload_id: WorkloadId
+    attempt: int
+    phase: Phase
+    message: str = ""
+    result: Result = Result()
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportModels:
+    """The models that a node answers for now: the whole list, sorted by model id."""
+
+    node_id: NodeId
+    epoch: int
+    models: tuple[ModelSlots, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed: leases, deadlines and back-offs that are due are acted on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Run one scheduling round over the pending workloads."""
+
+
+Command: TypeAlias = (
+    SubmitWorkload
+    | StopWorkload
+    | RegisterModel
+    | RemoveModel
+    | AttachNode
+    | DetachNode
+    | SetNodeScheduling
+    | ReportTelemetry
+    | ReportPhase
+    | ReportEnd
+    | ReportModels
+    | Tick
+    | Schedule
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The workload is accepted and on disk.
+
+    Args:
+        created: False when the request id was known and this is the workload of the first submission.
+    """
+
+    workload_id: WorkloadId
+    phase: Phase
+    node_id: NodeId | None
+    message: str
+    created: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """The machine is part of the pool under this epoch.
+
+    Args:
+        stop: work of its inventory that the cluster does not know; the machine ends it.
+    """
+
+    node_id: NodeId
+    epoch: int
+    stop: tuple[Running, ...] = ()
+
+
+Reply: TypeAlias = object
+"""``Submitted``, ``Attached``, a ``WorkloadView``, a ``Model`` or None, as the command's docstring says."""

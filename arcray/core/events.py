@@ -1,0 +1,265 @@
+"""Events: what happened. Past tense, frozen. The only things that change ``ClusterState``.
+
+A *durable* event and the rows it changes are one transaction; folding the durable events gives the rows. Durability
+is a property of the occurrence where it depends on the workload: an inference request whose sender waits is journalled
+once, at its end, by an event that carries the whole of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar, TypeAlias
+
+from arcray.core.ids import ModelId, NodeId, WorkloadId
+from arcray.core.model import Model, ModelSlots
+from arcray.core.node import Health, NodeRegistration, Telemetry
+from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
+from arcray.core.resources import Allocation
+
+__all__ = [
+    "BatteryRanLow",
+    "Event",
+    "LogAppended",
+    "ModelRegistered",
+    "ModelRemoved",
+    "ModelsChanged",
+    "NodeAttached",
+    "NodeDetached",
+    "NodeHealthChanged",
+    "NodeSchedulingChanged",
+    "TelemetryUpdated",
+    "Topic",
+    "WorkloadFinished",
+    "WorkloadPhaseChanged",
+    "WorkloadPlaced",
+    "WorkloadRequeued",
+    "WorkloadStopRequested",
+    "WorkloadSubmitted",
+]
+
+
+class Topic(StrEnum):
+    """What subscribers choose by."""
+
+    NODES = "nodes"
+    TELEMETRY = "telemetry"
+    WORKLOADS = "workloads"  # all kinds but inference
+    INFERENCE = "inference"
+    MODELS = "models"
+    LOGS = "logs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAttached:
+    """A machine joined (``epoch`` 1) or came back."""
+
+    durable: ClassVar[bool] = True
+    registration: NodeRegistration
+    epoch: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHealthChanged:
+    """A lease ran down or was renewed. Losing it is durable: work was given up because of it."""
+
+    node_id: NodeId
+    health: Health
+    at: datetime
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is journalled."""
+        return self.health is Health.LOST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDetached:
+    """A machine left on purpose."""
+
+    durable: ClassVar[bool] = True
+    node_id: NodeId
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSchedulingChanged:
+    """An operator cordoned or uncordoned a node."""
+
+    durable: ClassVar[bool] = True
+    node_id: NodeId
+    cordoned: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryUpdated:
+    """A machine was heard; ``telemetry`` None is only a sign of life."""
+
+    durable: ClassVar[bool] = False
+    node_id: NodeId
+    telemetry: Telemetry | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatteryRanLow:
+    """A machine on battery fell to 0.2 or below; once per crossing."""
+
+    durable: ClassVar[bool] = False
+    node_id: NodeId
+    battery_level: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsChanged:
+    """A node answers for these models now."""
+
+    durable: ClassVar[bool] = False
+    node_id: NodeId
+    models: tuple[ModelSlots, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRegistered:
+    """A model became known."""
+
+    durable: ClassVar[bool] = True
+    model: Model
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRemoved:
+    """A model was forgotten."""
+
+    durable: ClassVar[bool] = True
+    model_id: ModelId
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSubmitted:
+    """A workload was accepted."""
+
+    spec: WorkloadSpec
+    at: datetime
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is journalled."""
+        return not self.spec.waiting
+
+    @property
+    def workload_id(self) -> WorkloadId:
+        """Whose event it is."""
+        return self.spec.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadPlaced:
+    """An attempt began: the workload holds its allocation on a node."""
+
+    workload_id: WorkloadId
+    attempt: int
+    node_id: NodeId
+    allocation: Allocation
+    durable: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadPhaseChanged:
+    """A live phase was reached."""
+
+    workload_id: WorkloadId
+    attempt: int
+    phase: Phase
+    durable: bool
+    at: datetime
+    message: str = ""
+    ports: tuple[PortMapping, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadStopRequested:
+    """Someone asked for its end."""
+
+    workload_id: WorkloadId
+    durable: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadRequeued:
+    """An attempt was given up and another will follow; its allocation is free.
+
+    Args:
+        restart: whether it counts against the restart policy.
+    """
+
+    workload_id: WorkloadId
+    attempt: int
+    reason: str
+    restart: bool
+    not_before: datetime
+    durable: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadFinished:
+    """The one terminal phase was reached; its allocation is free.
+
+    Args:
+        attempt: the last one, 0 when it never ran.
+        spec: set when this is the first journalled event of the workload.
+        node_id, started_at: as they were at the end; part of the event so that a fold needs nothing else.
+    """
+
+    durable: ClassVar[bool] = True
+    workload_id: WorkloadId
+    attempt: int
+    phase: Phase
+    message: str
+    result: Result | None
+    node_id: NodeId | None
+    placed_at: datetime | None
+    started_at: datetime | None
+    at: datetime
+    spec: WorkloadSpec | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogAppended:
+    """A workload's log grew to ``size_bytes``. Published by the shell; core never sees logs."""
+
+    durable: ClassVar[bool] = False
+    workload_id: WorkloadId
+    size_bytes: int
+    at: datetime
+
+
+Event: TypeAlias = (
+    NodeAttached
+    | NodeHealthChanged
+    | NodeDetached
+    | NodeSchedulingChanged
+    | TelemetryUpdated
+    | BatteryRanLow
+    | ModelsChanged
+    | ModelRegistered
+    | ModelRemoved
+    | WorkloadSubmitted
+    | WorkloadPlaced
+    | WorkloadPhaseChanged
+    | WorkloadStopRequested
+    | WorkloadRequeued
+    | WorkloadFinished
+    | LogAppended
+)

@@ -1,0 +1,42 @@
+"""Identities. Core ids are UUIDs in canonical text form; a foreign id becomes a UUIDv5 of ``facade:id``.
+
+Ids are plain strings: they are keys of dictionaries, SQL rows and JSON objects, and a UUID object would be converted
+at each of those borders (measured: 1.5 us to build one). ``NewType`` keeps them apart for the type checker.
+Core never makes a random id; commands bring theirs, made by an ``Ids`` port at the edge.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NewType
+from uuid import UUID, uuid5
+
+from arcray.core.errors import InvalidArgumentError
+
+__all__ = ["AccountId", "ModelId", "NodeId", "WorkloadId", "canonical_uuid", "foreign_id"]
+
+NodeId = NewType("NodeId", str)
+WorkloadId = NewType("WorkloadId", str)
+ModelId = NewType("ModelId", str)  # the model's public name, for example "llama-3-70b": what every protocol uses
+AccountId = NewType("AccountId", str)
+
+_NAMESPACE: Final = UUID("5f2b3c0e-6d0a-5b6e-9a51-2f6b0f1c7a11")  # of arcray's foreign ids; never changes
+
+
+def canonical_uuid(text: str, field: str = "id") -> str:
+    """Returns the lower-case hyphenated form of any accepted UUID spelling.
+
+    Raises:
+        InvalidArgumentError: text is no UUID; names ``field``.
+    """
+    try:
+        return str(UUID(text))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InvalidArgumentError("is not a UUID", field=field) from error
+
+
+def foreign_id(facade: str, external_id: str) -> str:
+    """Returns the core id of a thing that another protocol named: its own UUID, or the UUIDv5 of ``facade:id``."""
+    try:
+        return str(UUID(external_id))
+    except ValueError:
+        return str(uuid5(_NAMESPACE, f"{facade}:{external_id}"))

@@ -1,0 +1,210 @@
+"""A node: one machine of the pool, whatever protocol it joined by.
+
+What lives here: what a node is and how it is described. What does not: where it is reached (drivers), and what is
+allocated on it (placement). ``Node`` is owned and mutated by ``ClusterState.apply`` alone; everyone else sees
+``NodeView``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from arcray.core.ids import NodeId
+from arcray.core.model import ModelFormat, ModelSlots
+from arcray.core.resources import Capacity
+
+__all__ = [
+    "DriverCapabilities",
+    "EnergySource",
+    "GpuTelemetry",
+    "Health",
+    "LeaseTerms",
+    "Location",
+    "Node",
+    "NodeRegistration",
+    "NodeView",
+    "Telemetry",
+]
+
+
+class Health(StrEnum):
+    """What the lease says of a node."""
+
+    HEALTHY = "healthy"  # heard within its terms
+    UNHEALTHY = "unhealthy"  # silent too long for new work; its work is left alone
+    LOST = "lost"  # silent so long that its work was given up
+    GONE = "gone"  # it said goodbye
+
+
+class EnergySource(StrEnum):
+    """What powers a machine."""
+
+    COGEN = "cogen"
+    GRID = "grid"
+    BATTERY = "battery"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    """How long a node may be silent. Comes from the descriptor of the protocol it joined by."""
+
+    unhealthy_after_s: float
+    lost_after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a machine stands.
+
+    Args:
+        geohash: 6 characters.
+        geozone: name of its zone, "UNKNOWN" where none is near.
+        longitude: degrees.
+        latitude: degrees.
+    """
+
+    geohash: str = "s00000"
+    geozone: str = "UNKNOWN"
+    longitude: float = 0.0
+    latitude: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverCapabilities:
+    """What a node can be asked to do, as data: an ordinary placement filter.
+
+    Args:
+        containers: it runs container images.
+        programs: it runs programs natively, in a sandbox of its own.
+        models: formats that it can load as a model server.
+        inference: it answers inference requests for the models it reports.
+        runner_image: image that can run a program as a container; "" when there is none.
+        sandbox: what isolates a native program: "bubblewrap", "user" (own user and limits) or "none".
+        disk_limit: "quota" (the engine enforces it), "watched" (the sampler stops what exceeds it) or "none".
+        admits_by_utilization: it has no slot control of its own, so a busy one is left alone (see routing).
+    """
+
+    containers: bool = False
+    programs: bool = False
+    models: frozenset[ModelFormat] = frozenset()
+    inference: bool = False
+    runner_image: str = ""
+    sandbox: str = "none"
+    disk_limit: str = "none"
+    admits_by_utilization: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuTelemetry:
+    """One GPU's reading: utilization 0.0 to 1.0, temperature in Celsius, power in watts (None: not reported)."""
+
+    index: int
+    utilization: float
+    memory_used_bytes: int
+    temperature_c: int | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """One reading of a machine. Volatile: never journalled.
+
+    Args:
+        cpu_utilization: 0.0 to 1.0 over all cores.
+        battery_level: 0.0 to 1.0; 1.0 for machines without a battery.
+        gpus: one entry per device, sorted by index.
+        at: when the machine read it.
+    """
+
+    at: datetime
+    cpu_utilization: float = 0.0
+    memory_used_bytes: int = 0
+    disk_used_bytes: int = 0
+    energy_source: EnergySource = EnergySource.GRID
+    battery_level: float = 1.0
+    gpus: tuple[GpuTelemetry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRegistration:
+    """What a machine says of itself when it attaches.
+
+    Args:
+        id: core id; persisted by the machine, or derived from its foreign name.
+        name: shown to people.
+        facade: name of the protocol it joined by; "ray" for the cluster's own nodes.
+        external_id: its id on that wire; "" when that is the core id.
+        driver: name of the NodeDriver that reaches it.
+        address: where that driver finds it; opaque to core.
+        hostname: shown to people.
+    """
+
+    id: NodeId
+    name: str
+    facade: str
+    driver: str
+    capacity: Capacity
+    lease: LeaseTerms
+    capabilities: DriverCapabilities = DriverCapabilities()
+    external_id: str = ""
+    address: str = ""
+    hostname: str = ""
+    location: Location = Location()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A node's state. Only ``ClusterState.apply`` changes it.
+
+    Args:
+        epoch: grows by one with every attachment; reports of an older epoch are refused.
+        last_seen: when anything of its current attachment was last heard.
+    """
+
+    registration: NodeRegistration
+    epoch: int
+    health: Health
+    joined_at: datetime
+    last_seen: datetime
+    cordoned: bool = False
+    draining: bool = False
+    telemetry: Telemetry | None = None
+    models: tuple[ModelSlots, ...] = ()
+
+    @property
+    def id(self) -> NodeId:
+        """Its core id."""
+        return self.registration.id
+
+    @property
+    def schedulable(self) -> bool:
+        """Whether it takes new work."""
+        return self.health is Health.HEALTHY and not self.cordoned and not self.draining
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What a query answers about a node; a snapshot.
+
+    Args:
+        workloads: non-terminal workloads placed on it, inference requests in flight included.
+        cpu_milli_free: not allocated.
+        memory_bytes_free: not allocated.
+    """
+
+    registration: NodeRegistration
+    epoch: int
+    health: Health
+    joined_at: datetime
+    last_seen: datetime
+    cordoned: bool
+    draining: bool
+    telemetry: Telemetry | None
+    models: tuple[ModelSlots, ...]
+    workloads: int
+    cpu_milli_free: int
+    memory_bytes_free: int

@@ -1,0 +1,184 @@
+"""Queries: what may be asked. Answers are frozen snapshots, and never show what is not yet on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.model import Model
+from arcray.core.node import NodeView
+from arcray.core.placement.explain import Explanation
+from arcray.core.workload import PayloadKind, Phase, WorkloadView
+
+__all__ = [
+    "Answer",
+    "ClusterStats",
+    "ExplainWorkload",
+    "GetModel",
+    "GetNode",
+    "GetStats",
+    "GetWorkload",
+    "InferenceStats",
+    "ListModels",
+    "ListNodes",
+    "ListWorkloads",
+    "ModelPage",
+    "ModelView",
+    "NodePage",
+    "Query",
+    "WorkloadPage",
+]
+
+PAGE_LIMIT = 1000  # the largest page of any list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetNode:
+    """Answers ``NodeView``; NotFoundError."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListNodes:
+    """Answers ``NodePage`` in order of joining.
+
+    Filters of one protocol (an ArcNet status, a geozone) are applied by its facade, so it asks for whole pages.
+
+    Args:
+        facade: only nodes that joined by it; "" shows all.
+    """
+
+    limit: int = 100
+    offset: int = 0
+    facade: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetWorkload:
+    """Answers ``WorkloadView``; NotFoundError.
+
+    Args:
+        account: whose workloads may be seen; None sees all.
+    """
+
+    workload_id: WorkloadId
+    account: AccountId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListWorkloads:
+    """Answers ``WorkloadPage``, newest first; finished ones come from the rows.
+
+    Args:
+        kinds: payload kinds to show; empty shows all but inference.
+        phases: phases to show; empty shows all.
+    """
+
+    account: AccountId | None = None
+    kinds: frozenset[PayloadKind] = frozenset()
+    phases: frozenset[Phase] = frozenset()
+    node_id: NodeId | None = None
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainWorkload:
+    """Answers ``Explanation``: why a pending workload waits; NotFoundError."""
+
+    workload_id: WorkloadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetModel:
+    """Answers ``ModelView``; NotFoundError."""
+
+    model_id: ModelId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListModels:
+    """Answers ``ModelPage`` sorted by id."""
+
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetStats:
+    """Answers ``ClusterStats``."""
+
+
+Query: TypeAlias = (
+    GetNode | ListNodes | GetWorkload | ListWorkloads | ExplainWorkload | GetModel | ListModels | GetStats
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePage:
+    """One page; ``total`` counts all that match."""
+
+    nodes: tuple[NodeView, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadPage:
+    """One page; ``total`` counts all that match."""
+
+    workloads: tuple[WorkloadView, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """A model and its copies.
+
+    Args:
+        servers: live workloads that keep it loaded.
+        ready_on: nodes that answer for it now, sorted.
+    """
+
+    model: Model
+    servers: tuple[WorkloadView, ...]
+    ready_on: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPage:
+    """One page; ``total`` counts all."""
+
+    models: tuple[ModelView, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceStats:
+    """Inference since the scheduler started; latencies over the newest 4,096 completions, None before the first."""
+
+    dispatched: int
+    completed: int
+    failed: int
+    rejected: int
+    in_flight: int
+    latency_ms_p50: float | None
+    latency_ms_p99: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterStats:
+    """Counts of everything alive.
+
+    Args:
+        workloads: live workloads by phase; inference requests are counted in ``inference`` instead.
+    """
+
+    nodes: tuple[NodeView, ...]
+    workloads: dict[Phase, int]
+    inference: InferenceStats
+    uptime_s: float
+
+
+Answer: TypeAlias = NodeView | NodePage | WorkloadView | WorkloadPage | Explanation | ModelView | ModelPage | ClusterStats

@@ -1,0 +1,303 @@
+"""A workload: one piece of work, whatever protocol it came by.
+
+``WorkloadSpec`` is what was asked and never changes; ``Workload`` is its state, owned and mutated by
+``ClusterState.apply`` alone; ``WorkloadView`` is what everyone else sees. A payload says what to run, never where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import TypeAlias
+
+from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.model import Model
+from arcray.core.resources import NO_DEMAND, Allocation, Demand
+
+__all__ = [
+    "Container",
+    "Inference",
+    "ModelServer",
+    "Origin",
+    "Payload",
+    "PayloadKind",
+    "Phase",
+    "PortMapping",
+    "Priority",
+    "Program",
+    "RestartPolicy",
+    "RestartRule",
+    "Result",
+    "VolumeMount",
+    "Workload",
+    "WorkloadSpec",
+    "WorkloadView",
+    "kind_of",
+]
+
+
+class Phase(StrEnum):
+    """Where a workload stands. The last four are terminal: exactly one of them is reached."""
+
+    PENDING = "pending"  # accepted, not placed yet
+    PLACED = "placed"  # holds its allocation; its order is on the way
+    PULLING = "pulling"  # the node fetches an image, an archive or a model
+    STARTING = "starting"  # the node creates the process or container
+    RUNNING = "running"
+    STOPPING = "stopping"  # asked to end
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"  # ended on request
+    REJECTED = "rejected"  # never ran: nothing could take it
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing follows it."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.STOPPED, Phase.REJECTED})
+
+
+class Priority(IntEnum):
+    """Order of placement; lower goes first."""
+
+    CRITICAL = 0
+    NORMAL = 1
+    BACKGROUND = 2
+
+
+class PayloadKind(StrEnum):
+    """The kind of a payload, as it stands in rows and on our own wire."""
+
+    CONTAINER = "container"
+    PROGRAM = "program"
+    INFERENCE = "inference"
+    MODEL = "model"
+
+
+class RestartRule(StrEnum):
+    """When ended work is started again, as another attempt."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"  # after a failure or a lost node
+    ALWAYS = "always"  # after any end that nobody asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """Restarts of a workload.
+
+    Args:
+        max_restarts: restarts after the first attempt; None is no limit.
+    """
+
+    rule: RestartRule = RestartRule.NEVER
+    max_restarts: int | None = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortMapping:
+    """A container port; ``host_port`` None lets the engine choose."""
+
+    container_port: int
+    host_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeMount:
+    """A host path (from the node's allow-list) seen inside a container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """Run an image.
+
+    Args:
+        command: replaces the image's entry point; () keeps it.
+        args: arguments of the entry point; () keeps the image's own.
+    """
+
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """Run Python code. Its stdout is its log; files under ``$ARCRAY_RESULT_DIR`` are its result.
+
+    Args:
+        blob: key of the source text or zip archive in the blob store.
+        archive: whether the blob is a zip; else it is the text of ``main.py``.
+        entry_point: file inside the archive to run; "" picks main.py, task_script.py, run.py, app.py, script.py, or
+            the first ``*.py`` in that order.
+        stdin_blob: key of what its standard input reads; "" reads nothing.
+    """
+
+    blob: str
+    archive: bool = False
+    entry_point: str = ""
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    stdin_blob: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """Answer one request with a loaded model.
+
+    Args:
+        input: UTF-8 JSON of the input, opaque to core; None when the request has none.
+        longitude, latitude: the requester's position in degrees, both None when unknown.
+    """
+
+    model_id: ModelId
+    input: bytes | None = None
+    context_window_tokens: int = 1
+    max_latency_ms: int = 500
+    requester_geozone: str = ""
+    geohash: str = ""
+    longitude: float | None = None
+    latitude: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelServer:
+    """Keep one copy of a model loaded. Running means that it answers."""
+
+    model: Model
+
+
+Payload: TypeAlias = Container | Program | Inference | ModelServer
+
+
+def kind_of(payload: Payload) -> PayloadKind:
+    """Returns the payload's kind."""
+    return _KINDS[type(payload)]
+
+
+_KINDS: dict[type, PayloadKind] = {
+    Container: PayloadKind.CONTAINER,
+    Program: PayloadKind.PROGRAM,
+    Inference: PayloadKind.INFERENCE,
+    ModelServer: PayloadKind.MODEL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who sent a workload.
+
+    Args:
+        facade: protocol it came by.
+        account: who owns it and pays.
+        external_id: its id on that wire, unique per (facade, account); "" when that is the core id.
+    """
+
+    facade: str
+    account: AccountId
+    external_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSpec:
+    """What was asked; never changes.
+
+    Args:
+        request_id: idempotency key of the submission, unique per account; "" when there was none.
+        request_digest: hash of the submitted body, compared when the key comes again.
+        selector: labels that the node must carry.
+        node_id: the only node allowed; None lets placement choose.
+        max_duration_s: running longer is stopped and failed; None is no limit.
+        waiting: the submitter waits for the end, so only the end is journalled (inference requests).
+    """
+
+    id: WorkloadId
+    origin: Origin
+    payload: Payload
+    created_at: datetime
+    name: str = ""
+    demand: Demand = NO_DEMAND
+    priority: Priority = Priority.NORMAL
+    restart: RestartPolicy = RestartPolicy()
+    selector: tuple[tuple[str, str], ...] = ()
+    node_id: NodeId | None = None
+    max_duration_s: float | None = None
+    request_id: str = ""
+    request_digest: str = ""
+    waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How an attempt ended, as its node reported it.
+
+    Args:
+        exit_code: of the process or container; None when there was none.
+        output: UTF-8 JSON that an inference answered; volatile, never journalled.
+        duration_ms: on the node, from start to end.
+        blobs: keys of result files in the blob store, sorted.
+        pid: process that did the work; None where unknown.
+    """
+
+    exit_code: int | None = None
+    output: bytes | None = None
+    duration_ms: float | None = None
+    blobs: tuple[str, ...] = ()
+    pid: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Workload:
+    """A workload's state. Only ``ClusterState.apply`` changes it.
+
+    Args:
+        attempt: 0 before the first placement; fences reports of earlier attempts off.
+        message: last word about it for people: why it waits, why it failed.
+        not_before: a requeued workload is not placed before this.
+    """
+
+    spec: WorkloadSpec
+    phase: Phase = Phase.PENDING
+    attempt: int = 0
+    node_id: NodeId | None = None
+    allocation: Allocation | None = None
+    message: str = ""
+    result: Result | None = None
+    placed_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    stop_requested: bool = False
+    not_before: datetime | None = None
+    ports: tuple[PortMapping, ...] = field(default=())
+
+    @property
+    def id(self) -> WorkloadId:
+        """Its core id."""
+        return self.spec.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadView:
+    """What a query answers about a workload; a snapshot of ``Workload``."""
+
+    spec: WorkloadSpec
+    phase: Phase
+    attempt: int
+    node_id: NodeId | None
+    allocation: Allocation | None
+    message: str
+    result: Result | None
+    placed_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    ports: tuple[PortMapping, ...]
