@@ -13,13 +13,14 @@ from typing import TypeAlias
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
-from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
+from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec, WorkloadView
 
 __all__ = [
     "AttachNode",
     "Attached",
     "Command",
     "DetachNode",
+    "Heard",
     "RegisterModel",
     "RemoveModel",
     "Reply",
@@ -31,8 +32,8 @@ __all__ = [
     "Schedule",
     "SetNodeScheduling",
     "StopWorkload",
-    "Submitted",
     "SubmitWorkload",
+    "Submitted",
     "Tick",
 ]
 
@@ -114,7 +115,7 @@ class SetNodeScheduling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportTelemetry:
-    """A heartbeat; ``telemetry`` None is only a sign of life."""
+    """A heartbeat; ``telemetry`` None is only a sign of life. Replies ``Heard``."""
 
     node_id: NodeId
     epoch: int
@@ -222,5 +223,16 @@ class Attached:
     stop: tuple[Running, ...] = ()
 
 
-Reply: TypeAlias = object
-"""``Submitted``, ``Attached``, a ``WorkloadView``, a ``Model`` or None, as the command's docstring says."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """The sign of life was taken.
+
+    Args:
+        report_models: the scheduler recovered and does not know the node's models any more; it wants them again.
+    """
+
+    report_models: bool = False
+
+
+Reply: TypeAlias = Submitted | Attached | Heard | WorkloadView | None
+"""As the command's docstring says; None where it says nothing."""

@@ -15,8 +15,8 @@ from typing import ClassVar, TypeAlias
 from arcray.core.ids import ModelId, NodeId, WorkloadId
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import Health, NodeRegistration, Telemetry
-from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
 from arcray.core.resources import Allocation
+from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
 
 __all__ = [
     "BatteryRanLow",

@@ -117,7 +117,11 @@ class ControlPlane(Protocol):
         ...
 
     def events(self, topics: frozenset[Topic]) -> AsyncIterator[EventBatch]:
-        """Yields events published from now on, batched; ends only when its reader closes it."""
+        """Yields events published from now on, batched; ends only when its reader closes it.
+
+        The first batch comes at once, may be empty, and says that the subscription stands: state that is read after
+        it can miss nothing.
+        """
         ...
 
 

@@ -89,6 +89,7 @@ class ExplainWorkload:
     """Answers ``Explanation``: why a pending workload waits; NotFoundError."""
 
     workload_id: WorkloadId
+    account: AccountId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,4 +182,6 @@ class ClusterStats:
     uptime_s: float
 
 
-Answer: TypeAlias = NodeView | NodePage | WorkloadView | WorkloadPage | Explanation | ModelView | ModelPage | ClusterStats
+Answer: TypeAlias = (
+    NodeView | NodePage | WorkloadView | WorkloadPage | Explanation | ModelView | ModelPage | ClusterStats
+)

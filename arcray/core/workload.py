@@ -262,6 +262,7 @@ class Workload:
 
     Args:
         attempt: 0 before the first placement; fences reports of earlier attempts off.
+        restarts: attempts that count against the restart policy.
         message: last word about it for people: why it waits, why it failed.
         not_before: a requeued workload is not placed before this.
     """
@@ -269,6 +270,7 @@ class Workload:
     spec: WorkloadSpec
     phase: Phase = Phase.PENDING
     attempt: int = 0
+    restarts: int = 0
     node_id: NodeId | None = None
     allocation: Allocation | None = None
     message: str = ""
@@ -293,6 +295,7 @@ class WorkloadView:
     spec: WorkloadSpec
     phase: Phase
     attempt: int
+    restarts: int
     node_id: NodeId | None
     allocation: Allocation | None
     message: str

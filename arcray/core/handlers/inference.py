@@ -1,0 +1,89 @@
+"""Rules about inference requests: routing to a slot, waiting for one, giving up.
+
+A request takes a slot of (node, model) from dispatch to its end; the timeout is the ceiling. One that finds no slot
+waits its patience out, and is dispatched as soon as a slot is free.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from arcray.core import events as ev
+from arcray.core.handlers.attempts import finish
+from arcray.core.ids import ModelId
+from arcray.core.orders import RunInference, StopAttempt
+from arcray.core.resources import Allocation
+from arcray.core.turn import Turn
+from arcray.core.workload import Inference, Phase, Workload
+
+__all__ = ["dispatch", "dispatch_waiting", "expire_inference"]
+
+_SLOT: Final = Allocation()  # a slot is booked in the routing index; it takes nothing else of the node
+
+
+def dispatch(turn: Turn, workload: Workload) -> bool:
+    """Gives a waiting request the best free slot; returns False when there is none."""
+    payload = workload.spec.payload
+    assert isinstance(payload, Inference)
+    node_id = turn.state.routing.route(
+        payload.model_id, payload.geohash, turn.now.timestamp(), geozone=payload.requester_geozone
+    )
+    if node_id is None:
+        return False
+    attempt = workload.attempt + 1
+    turn.emit(
+        ev.WorkloadPlaced(
+            workload_id=workload.spec.id,
+            attempt=attempt,
+            node_id=node_id,
+            allocation=_SLOT,
+            durable=not workload.spec.waiting,
+            at=turn.now,
+        )
+    )
+    turn.order(
+        turn.state.nodes[node_id],
+        RunInference(
+            workload_id=workload.spec.id,
+            attempt=attempt,
+            model_id=payload.model_id,
+            input=payload.input,
+            context_window_tokens=payload.context_window_tokens,
+            timeout_s=turn.policy.inference_timeout.total_seconds(),
+        ),
+    )
+    return True
+
+
+def dispatch_waiting(turn: Turn) -> None:
+    """Dispatches to every slot that became free in this turn."""
+    freed = turn.state.slots_freed
+    while freed:
+        model_id, _ = freed.popitem()
+        _drain(turn, model_id)
+
+
+def _drain(turn: Turn, model_id: ModelId) -> None:
+    while (workload_id := turn.state.waiting.first(model_id)) is not None:
+        if not dispatch(turn, turn.state.workloads[workload_id]):
+            return
+
+
+def expire_inference(turn: Turn) -> None:
+    """Rejects requests whose patience has ended, and fails those that take too long on their node."""
+    state = turn.state
+    for workload_id in state.waiting.expired(turn.now):
+        workload = state.workloads[workload_id]
+        if dispatch(turn, workload):
+            continue
+        payload = workload.spec.payload
+        assert isinstance(payload, Inference)
+        why = state.routing.explain(payload.model_id, turn.now.timestamp()).sentence()
+        finish(turn, workload, Phase.REJECTED, f"model {payload.model_id}: {why}")
+    while state.dispatched and state.dispatched[0][0] <= turn.now:
+        _, workload_id, attempt = state.dispatched.popleft()
+        late = state.workloads.get(workload_id)
+        if late is None or late.attempt != attempt or late.phase.terminal or late.node_id is None:
+            continue
+        turn.order(state.nodes[late.node_id], StopAttempt(workload_id=workload_id, attempt=attempt, grace_s=0.0))
+        finish(turn, late, Phase.FAILED, f"no answer within {turn.policy.inference_timeout.total_seconds():g} s")

@@ -1,0 +1,68 @@
+"""Rules about placement: when work gets its place, and what its node is told."""
+
+from __future__ import annotations
+
+from arcray.core import events as ev
+from arcray.core.commands import Schedule
+from arcray.core.errors import UnsupportedError
+from arcray.core.lowering import lower
+from arcray.core.orders import StartWorkload
+from arcray.core.placement.explain import Explanation
+from arcray.core.state import placement_request
+from arcray.core.turn import Turn
+from arcray.core.workload import Inference, Workload
+
+__all__ = ["on_schedule", "try_place"]
+
+
+def on_schedule(turn: Turn, command: Schedule) -> None:
+    """Places what fits, by priority and arrival; after ``round_batch`` placements the rest stays for the next round."""
+    _ = command
+    state = turn.state
+    state.needs_round = False
+    placed = 0
+    for workload_id in state.pending.heads():
+        if placed == turn.policy.round_batch:
+            state.needs_round = True
+            return
+        placed += try_place(turn, state.workloads[workload_id])
+
+
+def try_place(turn: Turn, workload: Workload) -> bool:
+    """Begins an attempt of a pending workload; returns False when nothing can take it now."""
+    state = turn.state
+    spec = workload.spec
+    placement = state.placement.place(placement_request(spec))
+    if isinstance(placement, Explanation):
+        return False
+    node = state.nodes[placement.node_id]
+    try:
+        payload = lower(spec.payload, node.registration.capabilities)
+    except UnsupportedError as error:  # the features filter and the lowering table are the same table
+        raise AssertionError("placement chose a node that cannot run the payload") from error
+    assert not isinstance(payload, Inference)
+    attempt = workload.attempt + 1
+    turn.emit(
+        ev.WorkloadPlaced(
+            workload_id=spec.id,
+            attempt=attempt,
+            node_id=node.id,
+            allocation=placement.allocation,
+            durable=not spec.waiting,
+            at=turn.now,
+        )
+    )
+    turn.order(
+        node,
+        StartWorkload(
+            workload_id=spec.id,
+            attempt=attempt,
+            payload=payload,
+            demand=spec.demand,
+            allocation=placement.allocation,
+            owner=spec.origin.account,
+            name=spec.name,
+            max_duration_s=spec.max_duration_s,
+        ),
+    )
+    return True

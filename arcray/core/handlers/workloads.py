@@ -1,0 +1,192 @@
+"""Rules about workloads: submitting, stopping, and what their nodes report."""
+
+from __future__ import annotations
+
+from arcray.core import events as ev
+from arcray.core.commands import ReportEnd, ReportPhase, StopWorkload, Submitted, SubmitWorkload
+from arcray.core.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    StaleReportError,
+)
+from arcray.core.handlers.attempts import finish, requeue, restarts
+from arcray.core.handlers.inference import dispatch
+from arcray.core.handlers.nodes import current_node
+from arcray.core.handlers.scheduling import try_place
+from arcray.core.ids import WorkloadId
+from arcray.core.lifecycle import NODE_PHASES, advance
+from arcray.core.orders import StopAttempt
+from arcray.core.turn import Turn
+from arcray.core.workload import Inference, ModelServer, Phase, Workload, WorkloadSpec
+
+__all__ = ["on_report_end", "on_report_phase", "on_stop_workload", "on_submit_workload"]
+
+
+def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
+    """Accepts a workload, and places it at once where nothing waits before it."""
+    spec = command.spec
+    earlier = _earlier_submission(turn, spec)
+    if earlier is not None:
+        return _reply(turn, earlier, created=False)
+    _check(turn, spec)
+    turn.emit(ev.WorkloadSubmitted(spec=spec, at=turn.now))
+    workload = turn.state.workloads[spec.id]
+    if isinstance(spec.payload, Inference):
+        dispatch(turn, workload)
+    elif turn.state.pending.ready == 1:
+        try_place(turn, workload)
+    return _reply(turn, workload, created=True)
+
+
+def _earlier_submission(turn: Turn, spec: WorkloadSpec) -> Workload | None:
+    known = turn.state.workloads.get(spec.id)
+    if known is not None:
+        if known.spec.request_digest != spec.request_digest or known.spec.origin != spec.origin:
+            raise AlreadyExistsError(f"workload {spec.id} exists", field="id")
+        return known
+    if not spec.request_id:
+        return None
+    earlier_id = turn.state.requests.get((spec.origin.account, spec.request_id))
+    if earlier_id is None:
+        return None
+    earlier = turn.state.workloads[earlier_id]
+    if earlier.spec.request_digest != spec.request_digest:
+        raise IdempotencyMismatchError(
+            f"key {spec.request_id!r} belongs to workload {earlier_id}", field="Idempotency-Key"
+        )
+    return earlier
+
+
+def _check(turn: Turn, spec: WorkloadSpec) -> None:
+    state = turn.state
+    if isinstance(spec.payload, Inference):
+        if len(state.waiting) >= turn.policy.max_waiting:
+            raise ResourceExhaustedError(f"{turn.policy.max_waiting} requests are waiting already")
+    elif len(state.pending) >= turn.policy.max_pending:
+        raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
+    if isinstance(spec.payload, ModelServer) and state.models.get(spec.payload.model.id) != spec.payload.model:
+        raise NotFoundError(f"no model {spec.payload.model.id} of that form is registered", field="model")
+    if spec.node_id is not None and spec.node_id not in state.nodes:
+        raise NotFoundError(f"no node {spec.node_id}", field="nodeId")
+    if spec.max_duration_s is not None and spec.max_duration_s <= 0:
+        raise InvalidArgumentError("must be above 0", field="maxDurationS")
+
+
+def _reply(turn: Turn, workload: Workload, *, created: bool) -> Submitted | None:
+    if workload.spec.waiting:
+        turn.awaits = workload.spec.id
+        return None
+    return Submitted(
+        workload_id=workload.spec.id,
+        phase=workload.phase,
+        node_id=workload.node_id,
+        message=workload.message,
+        created=created,
+    )
+
+
+def on_stop_workload(turn: Turn, command: StopWorkload) -> None:
+    """Ends a workload: at once where nothing runs yet, else by asking its node."""
+    workload = turn.state.workloads.get(command.workload_id)
+    if workload is None or command.account not in (None, workload.spec.origin.account):
+        raise NotFoundError(f"no workload {command.workload_id}", field="id")
+    stop(turn, workload, command.grace_s)
+
+
+def stop(turn: Turn, workload: Workload, grace_s: float) -> None:
+    """Ends a workload; one that has ended or is ending stays as it is."""
+    if workload.phase.terminal or workload.phase is Phase.STOPPING:
+        return
+    order = StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=grace_s)
+    node = turn.state.nodes[workload.node_id] if workload.node_id is not None else None
+    if node is None or isinstance(workload.spec.payload, Inference):
+        finish(turn, workload, Phase.STOPPED, "stopped on request")
+    else:
+        durable = not workload.spec.waiting
+        turn.emit(ev.WorkloadStopRequested(workload_id=workload.spec.id, durable=durable, at=turn.now))
+    if node is not None:
+        turn.order(node, order)
+
+
+def on_report_phase(turn: Turn, command: ReportPhase) -> None:
+    """Takes a live phase that a node reports; hearing the same twice changes nothing."""
+    node = current_node(turn, command.node_id, command.epoch)
+    workload = _fenced(turn, command.workload_id, command.attempt)
+    if command.phase not in NODE_PHASES or command.phase.terminal:
+        raise InvalidArgumentError(f"{command.phase} is not a live phase of a node", field="phase")
+    if workload.node_id != node.id:
+        raise StaleReportError(f"workload {workload.spec.id} is not on node {node.id}", field="nodeId")
+    if workload.phase is command.phase:
+        return
+    advance(workload.phase, command.phase)
+    turn.emit(
+        ev.WorkloadPhaseChanged(
+            workload_id=workload.spec.id,
+            attempt=workload.attempt,
+            phase=command.phase,
+            message=command.message,
+            ports=command.ports,
+            durable=not workload.spec.waiting,
+            at=turn.now,
+        )
+    )
+
+
+def on_report_end(turn: Turn, command: ReportEnd) -> None:
+    """Takes the end of an attempt; hearing the same end twice changes nothing."""
+    node = current_node(turn, command.node_id, command.epoch)
+    if command.phase not in NODE_PHASES or not command.phase.terminal:
+        raise InvalidArgumentError(f"{command.phase} does not end an attempt", field="phase")
+    workload = turn.state.workloads.get(command.workload_id)
+    if workload is not None and workload.phase.terminal and workload.attempt == command.attempt:
+        return
+    workload = _fenced(turn, command.workload_id, command.attempt)
+    if workload.node_id != node.id:
+        raise StaleReportError(f"workload {workload.spec.id} is not on node {node.id}", field="nodeId")
+    payload = workload.spec.payload
+    if isinstance(payload, Inference) and workload.phase is Phase.PLACED:
+        _started(turn, workload)
+    _end(turn, workload, command)
+
+
+def _started(turn: Turn, workload: Workload) -> None:
+    """States that a request was being processed, which nodes report by themselves only when it takes long."""
+    turn.emit(
+        ev.WorkloadPhaseChanged(
+            workload_id=workload.spec.id,
+            attempt=workload.attempt,
+            phase=Phase.RUNNING,
+            durable=not workload.spec.waiting,
+            at=turn.now,
+        )
+    )
+
+
+def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
+    if workload.stop_requested:
+        finish(turn, workload, Phase.STOPPED, report.message or "stopped on request", report.result)
+    elif report.refused:
+        requeue(turn, workload, report.message or "its node refused it", restart=False, delay=True)
+    elif restarts(workload, report.phase):
+        requeue(
+            turn, workload, report.message or f"attempt {workload.attempt} {report.phase}", restart=True, delay=True
+        )
+    else:
+        finish(turn, workload, report.phase, report.message, report.result)
+
+
+def _fenced(turn: Turn, workload_id: WorkloadId, attempt: int) -> Workload:
+    workload = turn.state.workloads.get(workload_id)
+    if workload is None:
+        raise NotFoundError(f"no workload {workload_id}", field="workloadId")
+    if workload.attempt != attempt:
+        raise StaleReportError(
+            f"workload {workload_id} is at attempt {workload.attempt}, not {attempt}", field="attempt"
+        )
+    if workload.phase.terminal or workload.phase is Phase.PENDING:
+        raise ConflictError(f"workload {workload_id} is {workload.phase}", field="phase")
+    return workload

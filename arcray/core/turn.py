@@ -1,0 +1,63 @@
+"""One turn: one command being handled.
+
+A handler decides by reading ``state`` and acts by ``emit``, which applies the event at once, so that the next decision
+of the same turn sees it (a scheduling round places many). A handler refuses by raising *before* its first ``emit``;
+``Cluster.handle`` asserts it, so a refused command leaves the state as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from arcray.core.commands import Reply
+from arcray.core.events import Event
+from arcray.core.ids import WorkloadId
+from arcray.core.node import Node
+from arcray.core.orders import NodeOrder, Order
+from arcray.core.policy import ClusterPolicy
+
+if TYPE_CHECKING:
+    from arcray.core.state import ClusterState
+
+__all__ = ["Outcome", "Turn"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What handling a command came to.
+
+    Args:
+        events: already applied, in order.
+        orders: to be delivered once the durable events among ``events`` are on disk.
+        awaits: the reply is the final ``WorkloadView`` of this workload, once its end is on disk.
+    """
+
+    reply: Reply
+    events: tuple[Event, ...]
+    orders: tuple[NodeOrder, ...]
+    awaits: WorkloadId | None = None
+
+
+class Turn:
+    """The state, the policy, the time, and what has been decided so far."""
+
+    __slots__ = ("awaits", "events", "now", "orders", "policy", "state")
+
+    def __init__(self, state: ClusterState, policy: ClusterPolicy, now: datetime) -> None:
+        self.state = state
+        self.policy = policy
+        self.now = now
+        self.events: list[Event] = []
+        self.orders: list[NodeOrder] = []
+        self.awaits: WorkloadId | None = None
+
+    def emit(self, event: Event) -> None:
+        """Applies and records a fact."""
+        self.state.apply(event)
+        self.events.append(event)
+
+    def order(self, node: Node, order: Order) -> None:
+        """Asks a node, under its present attachment."""
+        self.orders.append(NodeOrder(node_id=node.registration.id, epoch=node.epoch, order=order))
