@@ -1,0 +1,58 @@
+"""What holds for every test.
+
+With ``CI=true`` a test that is skipped has failed: continuous integration installs the real components, so a skip
+there means that something was not tested. Only a physical GPU may be missing (``@pytest.mark.gpu``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+_SKIPS_FAIL = os.environ.get("CI", "").lower() == "true"
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped with CI=true, where the component must be there. {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turns the skip of one test into a failure."""
+    report = yield
+    if _SKIPS_FAIL and item.get_closest_marker("gpu") is None:
+        _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turns the skip of a whole module into a failure."""
+    report = yield
+    if _SKIPS_FAIL:
+        _fail_if_skipped(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints how long each folder of tests took."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    tests: defaultdict[str, set[str]] = defaultdict(set)
+    root = Path(__file__).parent.relative_to(config.rootpath).as_posix()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = report.nodeid.removeprefix(f"{root}/").split("/")[0]
+                seconds[folder] += report.duration
+                tests[folder].add(report.nodeid)
+    if len(seconds) > 1:
+        terminalreporter.section("time by folder")
+        for folder, taken in sorted(seconds.items(), key=lambda entry: -entry[1]):
+            terminalreporter.line(f"{taken:7.1f} s  {len(tests[folder]):5d} tests  {folder}")
