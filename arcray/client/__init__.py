@@ -1,0 +1,16 @@
+"""A typed client of arcray's REST API."""
+
+from __future__ import annotations
+
+from arcray.client.client import Client
+from arcray.client.transport import RetryPolicy
+from arcray.client.types import (
+    Answer,
+    ModelInfo,
+    NodeInfo,
+    ResultFile,
+    WorkloadInfo,
+    WorkOptions,
+)
+
+__all__ = ["Answer", "Client", "ModelInfo", "NodeInfo", "ResultFile", "RetryPolicy", "WorkOptions", "WorkloadInfo"]

@@ -1,0 +1,328 @@
+"""The client: one method per thing that arcray does. Synchronous, for notebooks, scripts and the command line.
+
+What lives here: paths and bodies of the API. What does not: repeating and errors (``transport.py``).
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from arcray.client.transport import RetryPolicy, Transport
+from arcray.client.types import Answer, ModelInfo, NodeInfo, ResultFile, WorkloadInfo, WorkOptions, demand_body
+from arcray.core.errors import DeadlineExceededError
+from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.workload import Priority
+
+__all__ = ["Client"]
+
+_View = TypeVar("_View")
+_PAGE = 100
+_PLAIN = WorkOptions()
+
+
+class Client:
+    """A connection to one arcray.
+
+    Use it as a context manager, or call ``close``. Every method raises the ``ArcrayError`` that the server's answer
+    names, ``UnavailableError`` when there is no server, and ``DeadlineExceededError`` when it does not answer in time.
+
+    Args:
+        url: base URL of any gateway.
+        api_key: identity, where the server asks for one.
+        timeout_s: longest wait for one answer.
+        transport: replaces the network, for tests.
+        sleep: waits, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        retry: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._sleep = sleep
+        self._transport = Transport(
+            self.url, api_key=api_key, timeout_s=timeout_s, retry=retry, transport=transport, sleep=sleep
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    # The pool.
+
+    def ready(self) -> bool:
+        """Returns whether the server says that it can take work."""
+        self._get("/readyz")
+        return True
+
+    def version(self) -> Mapping[str, Any]:
+        """Returns the versions of the server's parts."""
+        return self._get("/version")
+
+    def stats(self) -> Mapping[str, Any]:
+        """Returns the counts of everything alive, as ``GET /api/v1/stats`` gives them."""
+        return self._get("/api/v1/stats")
+
+    def nodes(self) -> list[NodeInfo]:
+        """Returns every machine of the pool."""
+        return self._pages("/api/v1/nodes", "nodes", NodeInfo.from_body)
+
+    def node(self, node_id: str) -> NodeInfo:
+        """Returns one machine."""
+        return NodeInfo.from_body(self._get(f"/api/v1/nodes/{_segment(node_id)}"))
+
+    # Work.
+
+    def submit_program(
+        self,
+        source: str | bytes | Path,
+        *,
+        args: Sequence[str] = (),
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+        entry_point: str = "",
+        options: WorkOptions = _PLAIN,
+    ) -> WorkloadInfo:
+        """Runs Python code on the pool and returns at once.
+
+        Args:
+            source: the code itself; a ``Path`` to a ``.py`` or ``.zip`` file; the bytes of a zip archive.
+            entry_point: file of the archive to run.
+        """
+        body: dict[str, Any] = {"kind": "program", "args": list(args), **_program_source(source)}
+        if stdin:
+            body["stdin"] = stdin
+        if env:
+            body["env"] = dict(env)
+        if entry_point:
+            body["entryPoint"] = entry_point
+        return self._submit(body, options)
+
+    def submit_container(
+        self,
+        image: str,
+        *,
+        command: Sequence[str] = (),
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        ports: Sequence[int] = (),
+        options: WorkOptions = _PLAIN,
+    ) -> WorkloadInfo:
+        """Runs an image on the pool and returns at once.
+
+        Args:
+            command: replaces the image's entry point.
+            ports: container ports to publish; the engine chooses the host's.
+        """
+        body: dict[str, Any] = {"kind": "container", "image": image}
+        if command:
+            body["command"] = list(command)
+        if args:
+            body["args"] = list(args)
+        if env:
+            body["env"] = dict(env)
+        if ports:
+            body["ports"] = [{"containerPort": port} for port in ports]
+        return self._submit(body, options)
+
+    def get(self, workload_id: str) -> WorkloadInfo:
+        """Returns one piece of work."""
+        return WorkloadInfo.from_body(self._get(_workload(workload_id)))
+
+    def workloads(self, *, limit: int = _PAGE) -> list[WorkloadInfo]:
+        """Returns the newest pieces of work, at most ``limit`` of them."""
+        return self._pages("/api/v1/workloads", "workloads", WorkloadInfo.from_body, limit)
+
+    def stop(self, workload_id: str) -> WorkloadInfo:
+        """Ends a piece of work; one that has ended stays as it is."""
+        response = self._transport.call("POST", f"{_workload(workload_id)}/stop", repeatable=True)
+        return WorkloadInfo.from_body(response.json())
+
+    def wait(self, workload_id: str, timeout_s: float | None = None) -> WorkloadInfo:
+        """Returns a piece of work once it has ended, well or not.
+
+        Raises:
+            DeadlineExceededError: it has not ended in time; it goes on.
+        """
+        return self._until(
+            lambda: self.get(workload_id), lambda view: view.phase.terminal, timeout_s, f"workload {workload_id}"
+        )
+
+    def logs(self, workload_id: str) -> str:
+        """Returns all that it has printed so far."""
+        return self._transport.call("GET", f"{_workload(workload_id)}/logs").text
+
+    def follow_logs(self, workload_id: str) -> Iterator[str]:
+        """Yields what it has printed and what it prints, as it comes, until it ends."""
+        with self._transport.stream(f"{_workload(workload_id)}/logs", params={"follow": "true"}) as response:
+            yield from response.iter_text()
+
+    def results(self, workload_id: str) -> list[ResultFile]:
+        """Returns the files that a program left as its result, sorted by path."""
+        body = self._get(f"{_workload(workload_id)}/results")
+        return [ResultFile(path=item["path"], size_bytes=item["sizeBytes"]) for item in body["results"]]
+
+    def result(self, workload_id: str, path: str) -> bytes:
+        """Returns the content of one result file."""
+        return self._transport.call("GET", f"{_workload(workload_id)}/results/{quote(path)}").content
+
+    # Models.
+
+    def models(self) -> list[ModelInfo]:
+        """Returns every registered model."""
+        return self._pages("/api/v1/models", "models", ModelInfo.from_body)
+
+    def model(self, name: str) -> ModelInfo:
+        """Returns one model."""
+        return ModelInfo.from_body(self._get(f"/api/v1/models/{_segment(name)}"))
+
+    def register_model(
+        self,
+        name: str,
+        format: str,  # noqa: A002  the word of the API
+        *,
+        source: str = "",
+        content: bytes | None = None,
+        from_workload: tuple[str, str] | None = None,
+        replicas: int = 1,
+        demand: Demand = NO_DEMAND,
+    ) -> ModelInfo:
+        """Registers a model and starts ``replicas`` copies; returns at once, see ``wait_model``.
+
+        Exactly one of ``source``, ``content`` and ``from_workload`` says where it comes from.
+
+        Args:
+            format: python, onnx or openai.
+            source: ``module:name`` (python) or base URL (openai).
+            content: bytes of the model file (onnx).
+            from_workload: id and result path of a program that wrote the file (onnx).
+            demand: what each copy asks of its node.
+        """
+        body: dict[str, Any] = {"name": name, "format": format, "replicas": replicas}
+        if source:
+            body["source"] = source
+        if content is not None:
+            body["content"] = base64.b64encode(content).decode()
+        if from_workload is not None:
+            body["fromWorkload"] = {"id": from_workload[0], "path": from_workload[1]}
+        if demand != NO_DEMAND:
+            body["demand"] = demand_body(demand)
+        # The same registration again changes nothing, so it may be repeated.
+        response = self._transport.call("POST", "/api/v1/models", json=body, repeatable=True)
+        return ModelInfo.from_body(response.json())
+
+    def wait_model(self, name: str, timeout_s: float | None = 120.0) -> ModelInfo:
+        """Returns a model once a node answers for it.
+
+        Raises:
+            DeadlineExceededError: no node does in time.
+        """
+        return self._until(lambda: self.model(name), lambda model: bool(model.ready_on), timeout_s, f"model {name}")
+
+    def remove_model(self, name: str) -> None:
+        """Forgets a model and stops its copies."""
+        self._transport.call("DELETE", f"/api/v1/models/{_segment(name)}")
+
+    def infer(
+        self,
+        model: str,
+        input: Any = None,  # noqa: A002  the word of the API
+        *,
+        priority: Priority = Priority.NORMAL,
+        context_window_tokens: int = 1,
+    ) -> Answer:
+        """Asks a model and returns its answer.
+
+        Args:
+            input: any JSON; its form is the model's own.
+
+        Raises:
+            NoCandidatesError: no node has the model loaded, or all that have are full.
+        """
+        body = {
+            "modelId": model,
+            "input": input,
+            "priority": priority.name.lower(),
+            "contextWindowTokens": context_window_tokens,
+        }
+        # An inference changes nothing, so asking again is safe.
+        return Answer.from_body(self._transport.call("POST", "/api/v1/inference", json=body, repeatable=True).json())
+
+    # Below: how the above is said.
+
+    def _get(self, path: str) -> Mapping[str, Any]:
+        body: Mapping[str, Any] = self._transport.call("GET", path).json()
+        return body
+
+    def _pages(
+        self, path: str, member: str, view: Callable[[Mapping[str, Any]], _View], limit: int | None = None
+    ) -> list[_View]:
+        found: list[_View] = []
+        while True:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = self._transport.call("GET", path, params={"limit": size, "offset": len(found)}).json()
+            found += [view(body) for body in page[member]]
+            wanted = page["total"] if limit is None else min(limit, page["total"])
+            if not page[member] or len(found) >= wanted:
+                return found
+
+    def _submit(self, body: dict[str, Any], options: WorkOptions) -> WorkloadInfo:
+        body.update(options.body())
+        # The key makes the second arrival of the same submission return the workload of the first.
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        response = self._transport.call("POST", "/api/v1/workloads", json=body, headers=headers, repeatable=True)
+        return WorkloadInfo.from_body(response.json())
+
+    def _until(
+        self, read: Callable[[], _View], done: Callable[[_View], bool], timeout_s: float | None, what: str
+    ) -> _View:
+        waited_s = 0.0
+        pause_s = 0.05
+        while True:
+            view = read()
+            if done(view):
+                return view
+            if timeout_s is not None and waited_s >= timeout_s:
+                raise DeadlineExceededError(f"{what} is not there after {timeout_s:g} s; it may still come")
+            self._sleep(pause_s)
+            waited_s += pause_s
+            pause_s = min(1.0, pause_s * 1.5)
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _workload(workload_id: str) -> str:
+    return f"/api/v1/workloads/{_segment(workload_id)}"
+
+
+def _program_source(source: str | bytes | Path) -> dict[str, str]:
+    if isinstance(source, Path):
+        source = source.read_bytes() if source.suffix == ".zip" else source.read_text(encoding="utf-8")
+    if isinstance(source, bytes):
+        return {"archive": base64.b64encode(source).decode()}
+    return {"source": source}

@@ -1,0 +1,206 @@
+"""One HTTP call: sent, repeated where that is safe, its refusal raised as the core's error.
+
+What lives here: which calls are repeated and when, and the way from ``application/problem+json`` to an ``ArcrayError``.
+What does not: any path or body of the API, which ``client.py`` knows.
+
+A call is repeated when it provably did not arrive (the connection was refused), or when it may arrive twice without
+harm (reading, deleting, and posts with an idempotency key).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from arcray.core import errors
+from arcray.core.errors import ArcrayError, Code
+
+__all__ = ["RetryPolicy", "Transport", "error_of"]
+
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_PASSING: Final = frozenset({429, 502, 503, 504})  # answers that may be another one a moment later
+_MAX_MESSAGE: Final = 500  # characters of an answer that is not ours, quoted in an error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a failed call is sent again.
+
+    Args:
+        attempts: sendings in all, 1 or more.
+        backoff_s: wait before the second sending; doubles with each, unless the server names a time.
+        max_backoff_s: longest wait; a server that asks for more is taken at its word and not asked again.
+    """
+
+    attempts: int = 4
+    backoff_s: float = 0.1
+    max_backoff_s: float = 5.0
+
+    def wait_s(self, attempt: int, retry_after: str | None) -> float | None:
+        """Returns the wait after the given failed attempt (1 is the first), None to give up."""
+        if attempt >= self.attempts:
+            return None
+        if retry_after is None or not retry_after.isdecimal():
+            return min(self.max_backoff_s, self.backoff_s * 2.0 ** (attempt - 1))
+        return float(retry_after) if float(retry_after) <= self.max_backoff_s else None
+
+
+def _error_classes() -> dict[Code, type[ArcrayError]]:
+    # IllegalTransitionError shares its parent's code, so only direct children count.
+    return {kind.code: kind for kind in ArcrayError.__subclasses__()}
+
+
+_CLASSES: Final = _error_classes()
+_BY_STATUS: Final[Mapping[int, type[ArcrayError]]] = {
+    400: errors.InvalidArgumentError,
+    401: errors.UnauthenticatedError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    413: errors.ResourceExhaustedError,
+    422: errors.InvalidArgumentError,
+    429: errors.ResourceExhaustedError,
+    501: errors.UnsupportedError,
+    502: errors.UnavailableError,
+    503: errors.UnavailableError,
+    504: errors.DeadlineExceededError,
+}
+
+
+def error_of(response: httpx.Response) -> ArcrayError:
+    """Returns the error that a refusing answer stands for.
+
+    The body's ``code`` decides; a body without one (a proxy in between, say) is judged by its status.
+    """
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        body = {}
+    kind = _CLASSES.get(body.get("code", "")) or _BY_STATUS.get(response.status_code, errors.InternalError)
+    message = body.get("detail") or body.get("title") or response.text[:_MAX_MESSAGE] or None
+    known = {"type", "title", "status", "detail", "error", "code", "field", "instance"}
+    return kind(message, field=body.get("field"), details={key: body[key] for key in body.keys() - known})
+
+
+class Transport:
+    """Sends calls to one server.
+
+    Args:
+        url: the server's base URL, for example ``http://127.0.0.1:8080``.
+        api_key: sent as a bearer token; None sends none.
+        timeout_s: longest wait for an answer, unless a call names another.
+        transport: replaces the network, for tests.
+        sleep: waits between sendings, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        retry: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        headers = {"Accept": "application/json"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+        self._retry = retry or RetryPolicy()
+        self._sleep = sleep
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Mapping[str, str | int | float] | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = False,
+    ) -> httpx.Response:
+        """Sends a call and returns its answer, which is a success.
+
+        Args:
+            repeatable: the call may arrive twice without harm although its method does not say so.
+
+        Raises:
+            ArcrayError: the server refused; of the class that its code names.
+            UnavailableError: the server cannot be reached.
+            DeadlineExceededError: it did not answer in time.
+        """
+        repeatable = repeatable or method in _REPEATABLE
+        request = self._http.build_request(method, path, json=json, params=params, headers=headers)
+        attempt = 1
+        while True:
+            error, wait_s = self._attempt(request, attempt, repeatable=repeatable)
+            if isinstance(error, httpx.Response):
+                return error
+            if wait_s is None:
+                raise error
+            self._sleep(wait_s)
+            attempt += 1
+
+    def _attempt(
+        self, request: httpx.Request, attempt: int, *, repeatable: bool
+    ) -> tuple[httpx.Response | ArcrayError, float | None]:
+        """Returns the answer, or the error with the time to wait before the next attempt (None: no more)."""
+        try:
+            response = self._http.send(request)
+        except httpx.ConnectError as failure:
+            return _unreachable(self._http, failure), self._retry.wait_s(attempt, None)
+        except httpx.TransportError as failure:
+            return _broken(self._http, failure), self._retry.wait_s(attempt, None) if repeatable else None
+        if response.is_success:
+            return response, None
+        passing = response.status_code in _PASSING and repeatable
+        wait_s = self._retry.wait_s(attempt, response.headers.get("Retry-After")) if passing else None
+        return error_of(response), wait_s
+
+    @contextmanager
+    def stream(self, path: str, *, params: Mapping[str, str | int | float] | None = None) -> Iterator[httpx.Response]:
+        """Opens an answer that comes bit by bit and may take for ever; never repeated.
+
+        Raises:
+            ArcrayError: as ``call`` says.
+        """
+        # Silence is no failure here: a program may print nothing for hours.
+        timeout = httpx.Timeout(self._http.timeout.connect, read=None)
+        try:
+            with self._http.stream("GET", path, params=params, timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise error_of(response)
+                yield response
+        except httpx.ConnectError as failure:
+            raise _unreachable(self._http, failure) from failure
+        except httpx.TransportError as failure:
+            raise _broken(self._http, failure) from failure
+
+
+def _unreachable(client: httpx.Client, failure: httpx.TransportError) -> ArcrayError:
+    error = errors.UnavailableError(f"cannot reach {client.base_url}: {failure}")
+    error.__cause__ = failure
+    return error
+
+
+def _broken(client: httpx.Client, failure: httpx.TransportError) -> ArcrayError:
+    error: ArcrayError
+    if isinstance(failure, httpx.TimeoutException):
+        error = errors.DeadlineExceededError(f"no answer from {client.base_url} in time; its outcome is unknown")
+    else:
+        error = errors.UnavailableError(f"lost the connection to {client.base_url}: {failure}")
+    error.__cause__ = failure
+    return error

@@ -1,0 +1,211 @@
+"""What the client returns: typed views of JSON bodies. Unknown members are ignored, so an older client works on.
+
+``raw`` keeps the whole body for members that have no attribute here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.workload import Phase, Priority
+
+__all__ = ["Answer", "ModelInfo", "NodeInfo", "ResultFile", "WorkOptions", "WorkloadInfo", "demand_body"]
+
+_MIB = 2**20
+
+
+def demand_body(demand: Demand) -> dict[str, Any]:
+    """Returns a demand as the API spells it: whole cores and MiB."""
+    body: dict[str, Any] = {
+        "cpu": demand.cpu_milli / 1000,
+        "memoryMb": demand.memory_bytes // _MIB,
+        "gpus": demand.gpus,
+    }
+    if demand.gpu_memory_bytes is not None:
+        body["gpuMemoryMb"] = demand.gpu_memory_bytes // _MIB
+    return body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkOptions:
+    """What may be said about any work besides what to run.
+
+    Args:
+        demand: what it asks of its node.
+        node_id: the only node allowed; "" lets placement choose.
+        selector: labels that the node must carry.
+        max_duration_s: running longer is stopped and failed; None is no limit.
+    """
+
+    name: str = ""
+    demand: Demand = NO_DEMAND
+    priority: Priority = Priority.NORMAL
+    node_id: str = ""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    max_duration_s: float | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Returns the members of a submission that differ from the defaults."""
+        body: dict[str, Any] = {}
+        if self.name:
+            body["name"] = self.name
+        if self.demand != NO_DEMAND:
+            body["demand"] = demand_body(self.demand)
+        if self.priority is not Priority.NORMAL:
+            body["priority"] = self.priority.name.lower()
+        if self.node_id:
+            body["nodeId"] = self.node_id
+        if self.selector:
+            body["selector"] = dict(self.selector)
+        if self.max_duration_s is not None:
+            body["maxDurationS"] = self.max_duration_s
+        return body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """A machine of the pool.
+
+    Args:
+        status: online, busy, idle, stale or offline.
+        gpu_utilization: 0.0 to 1.0; the CPU's load on a machine without GPUs.
+    """
+
+    id: str
+    name: str
+    status: str
+    driver: str
+    gpu_count: int
+    gpu_memory_total_gb: float
+    gpu_utilization: float
+    models_loaded: tuple[str, ...]
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Reads a body of ``GET /api/v1/nodes``."""
+        return cls(
+            id=body["id"],
+            name=body.get("name", ""),
+            status=body.get("status", ""),
+            driver=body.get("driver", ""),
+            gpu_count=body.get("gpuCount", 0),
+            gpu_memory_total_gb=body.get("gpuMemoryTotalGb", 0.0),
+            gpu_utilization=body.get("gpuUtilization", 0.0),
+            models_loaded=tuple(body.get("modelsLoaded", ())),
+            raw=body,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadInfo:
+    """A piece of work.
+
+    Args:
+        node_id: where it runs or ran; None before it is placed.
+        message: last word about it for people: why it waits, why it failed.
+        exit_code: of its process; None while it has not ended, or where there was none.
+        duration_ms: on its node, from start to end; None while it has not ended.
+    """
+
+    id: str
+    kind: str
+    name: str
+    phase: Phase
+    node_id: str | None
+    attempt: int
+    message: str
+    exit_code: int | None
+    duration_ms: float | None
+    pid: int | None
+    created_at: str
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Reads a body of ``/api/v1/workloads``."""
+        return cls(
+            id=body["id"],
+            kind=body.get("kind", ""),
+            name=body.get("name", ""),
+            phase=Phase(body["phase"]),
+            node_id=body.get("nodeId"),
+            attempt=body.get("attempt", 0),
+            message=body.get("message", ""),
+            exit_code=body.get("exitCode"),
+            duration_ms=body.get("durationMs"),
+            pid=body.get("pid"),
+            created_at=body.get("createdAt", ""),
+            raw=body,
+        )
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended well."""
+        return self.phase is Phase.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFile:
+    """A file that a program left in ``$ARCRAY_RESULT_DIR``; ``path`` is relative to it."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A registered model.
+
+    Args:
+        ready_on: nodes that answer for it now, sorted.
+    """
+
+    name: str
+    format: str
+    ready_on: tuple[str, ...]
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Reads a body of ``/api/v1/models``."""
+        return cls(
+            name=body["name"],
+            format=body.get("format", ""),
+            ready_on=tuple(body.get("readyOn", ())),
+            raw=body,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model answered.
+
+    Args:
+        output: JSON as the model gave it.
+        latency_ms: from the request's arrival at the gateway to its answer.
+        node_id: the machine that answered.
+        pid: process that answered on that machine; None where unknown.
+    """
+
+    request_id: str
+    model: str
+    output: Any
+    latency_ms: float
+    node_id: str
+    pid: int | None
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Reads a body of ``POST /api/v1/inference``."""
+        return cls(
+            request_id=body["requestId"],
+            model=body["modelId"],
+            output=body.get("output"),
+            latency_ms=body["latencyMs"],
+            node_id=body["targetNodeId"],
+            pid=(body.get("servedBy") or {}).get("pid"),
+        )
