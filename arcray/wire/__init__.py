@@ -1,0 +1,1 @@
+"""What facades share: the descriptor, identities, limits, errors over HTTP, events. See README.md."""
