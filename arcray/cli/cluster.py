@@ -1,0 +1,176 @@
+"""Commands about arcray itself: up, down, status, nodes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import click
+
+from arcray.cli import daemon
+from arcray.cli.context import Context, options, pass_context, state_option
+from arcray.cli.output import emit, emit_one
+from arcray.core.errors import ArcrayError, UnavailableError
+
+if TYPE_CHECKING:
+    from arcray.config import Settings
+
+__all__ = ["COMMANDS", "Served", "serve"]
+
+
+class Served(Protocol):
+    """An arcray that runs in this process."""
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        ...
+
+    def down(self) -> None:
+        """Ends it."""
+        ...
+
+
+_config = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), envvar="ARCRAY_CONFIG", help="Settings file (YAML)."
+)
+
+
+@click.command()
+@_config
+@click.option("--address", help="Join a running Ray cluster (auto finds the local one) instead of starting one.")
+@click.option("--detach", is_flag=True, help="Return once it serves; arcray down ends it.")
+@click.option("--timeout", "timeout_s", default=180.0, show_default=True, help="Seconds that --detach waits.")
+@state_option
+@pass_context
+def up(context: Context, /, config: Path | None, address: str | None, detach: bool, timeout_s: float) -> None:
+    """Start arcray here and serve until Ctrl-C."""
+    settings = _settings(context, config)
+    if detach:
+        running = daemon.spawn(_again(context, config, address), settings.state_dir, timeout_s)
+        click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {daemon.log_path(settings.state_dir)}")
+        return
+    serve(settings, address)
+
+
+@click.command()
+@_config
+@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds before it is killed.")
+@state_option
+@pass_context
+def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
+    """End the arcray that was started from the state directory, gently, then surely."""
+    directory = _settings(context, config).state_dir if config else context.directory
+    running = daemon.find(directory)
+    if running is None:
+        click.echo(f"no arcray runs from {directory}")
+        return
+    gently = daemon.end(running, timeout_s)
+    click.echo(f"arcray has ended (pid {running.pid})" + ("" if gently else f", killed after {timeout_s:g} s"))
+
+
+@click.command()
+@options
+@pass_context
+def status(context: Context, /) -> None:
+    """Tell whether arcray runs and what it has."""
+    running = daemon.find(context.directory)
+    process = {"pid": running.pid if running else None, "state_dir": str(context.directory)}
+    with context.client() as client:
+        try:
+            client.ready()
+        except ArcrayError as error:
+            if context.output == "json":
+                emit_one({"ready": False, **process, "url": client.url, "message": str(error)}, output="json")
+            raise UnavailableError(f"not ready: {error}") from error
+        stats = client.stats()
+        row = {"ready": True, **process, "url": client.url, **_flat(stats)}
+    emit_one(row, output=context.output, body={"ready": True, **process, "url": client.url, **stats})
+
+
+@click.command()
+@options
+@pass_context
+def nodes(context: Context, /) -> None:
+    """List the machines of the pool."""
+    with context.client() as client:
+        found = client.nodes()
+    emit(
+        [
+            {
+                "id": node.id,
+                "name": node.name,
+                "status": node.status,
+                "driver": node.driver,
+                "gpus": node.gpu_count,
+                "load": f"{node.gpu_utilization:.0%}",
+                "models": node.models_loaded,
+            }
+            for node in found
+        ],
+        ["id", "name", "status", "driver", "gpus", "load", "models"],
+        output=context.output,
+        bodies=[node.raw for node in found],
+    )
+
+
+COMMANDS: Final = (up, down, status, nodes)
+
+
+def serve(settings: Settings, address: str | None) -> None:
+    """Starts arcray in this process, says where, and returns once it was asked to end and has ended.
+
+    Raises:
+        ConflictError: the state directory is served already.
+    """
+    with daemon.claim(settings.state_dir) as claim:
+        stop = threading.Event()
+        arcray = _start(settings, address)
+        # Set after the start: Ray installs a handler of its own, which would exit without our clean-up.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: stop.set())
+        try:
+            claim.ready(arcray.url)
+            click.echo(f"arcray serves at {arcray.url}; Ctrl-C ends it")
+            stop.wait()
+            click.echo("arcray is ending")
+        finally:
+            arcray.down()
+
+
+def _start(settings: Settings, address: str | None) -> Served:
+    from arcray.runtime import bootstrap  # Ray costs a second, which no other command need pay
+
+    return bootstrap.up(settings, address=address)
+
+
+def _settings(context: Context, config: Path | None) -> Settings:
+    from arcray.config import load  # pydantic costs 0.3 s
+
+    overrides: dict[str, Any] = {"state_dir": context.state_dir} if context.state_dir else {}
+    return load(config, **overrides)
+
+
+def _again(context: Context, config: Path | None, address: str | None) -> list[str]:
+    """Returns this command line without --detach."""
+    command = [sys.executable, "-m", "arcray.cli.main", "up"]
+    if config:
+        command += ["--config", str(config)]
+    if address:
+        command += ["--address", address]
+    if context.state_dir:
+        command += ["--state-dir", str(context.state_dir)]
+    return command
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns nested counts as one level of dotted names."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat

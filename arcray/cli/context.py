@@ -1,0 +1,130 @@
+"""What every command knows: where the server is, who asks, how to print. And how a failure becomes an exit code.
+
+The options may stand before or after the command's name, as people type them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from arcray.cli import daemon
+from arcray.core.errors import ArcrayError, Code
+
+if TYPE_CHECKING:
+    from arcray.client import Client
+
+__all__ = ["EXIT_CODES", "Context", "complain", "options", "pass_context", "state_option"]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+EXIT_CODES: Final[Mapping[Code, int]] = {
+    Code.INTERNAL: 1,
+    Code.STALE_REPORT: 1,
+    Code.UNSUPPORTED: 1,
+    Code.INVALID_ARGUMENT: 2,  # as click's own for wrong use
+    Code.UNAVAILABLE: 3,
+    Code.DEADLINE_EXCEEDED: 3,
+    Code.NOT_FOUND: 4,
+    Code.UNAUTHENTICATED: 5,
+    Code.PERMISSION_DENIED: 5,
+    Code.ALREADY_EXISTS: 6,
+    Code.CONFLICT: 6,
+    Code.IDEMPOTENCY_MISMATCH: 6,
+    Code.RESOURCE_EXHAUSTED: 7,
+    Code.NO_CANDIDATES: 7,
+}
+
+
+def _connect(url: str, api_key: str | None) -> Client:
+    from arcray.client import Client  # httpx costs 0.2 s, which `arcray --help` need not pay
+
+    return Client(url, api_key)
+
+
+@dataclass(slots=True)
+class Context:
+    """Options of the command line.
+
+    Args:
+        url: the server; "" is the one started from ``state_dir``, else the default address.
+        output: table or json.
+        connect: makes a client of a URL and a key.
+    """
+
+    url: str = ""
+    api_key: str = ""
+    output: str = "table"
+    state_dir: Path | None = None
+    connect: Callable[[str, str | None], Client] = _connect
+
+    @property
+    def directory(self) -> Path:
+        """The state directory, with the default of the settings filled in."""
+        return self.state_dir or Path.home() / ".arcray"
+
+    def client(self) -> Client:
+        """Returns a client of the server that is meant."""
+        url = self.url
+        if not url:
+            running = daemon.find(self.directory)
+            url = running.url if running and running.url else DEFAULT_URL
+        return self.connect(url, self.api_key or None)
+
+
+def complain(error: ArcrayError) -> int:
+    """Prints ``arcray: field: message`` in one line on stderr; returns the exit code."""
+    click.echo(f"arcray: {' '.join(str(error).split())}", err=True)
+    return EXIT_CODES[error.code]
+
+
+pass_context = click.make_pass_decorator(Context, ensure=True)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # The option of the group and that of its command write to the same place; the one that was given counts.
+    if value is not None:
+        setattr(context.ensure_object(Context), str(parameter.name), value)
+
+
+def options(command: _Command) -> _Command:
+    """Adds the options that every command takes."""
+    for option in (
+        click.option(
+            "--output",
+            type=click.Choice(["table", "json"]),
+            callback=_remember,
+            expose_value=False,
+            help="How to print.",
+        ),
+        click.option(
+            "--api-key",
+            envvar="ARCRAY_API_KEY",
+            callback=_remember,
+            expose_value=False,
+            help="Your key, if one is asked.",
+        ),
+        click.option(
+            "--url", envvar="ARCRAY_URL", callback=_remember, expose_value=False, help=f"The server ({DEFAULT_URL})."
+        ),
+    ):
+        command = option(command)
+    return state_option(command)
+
+
+def state_option(command: _Command) -> _Command:
+    """Adds the option that names the state directory."""
+    return click.option(
+        "--state-dir",
+        envvar="ARCRAY_STATE_DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        callback=_remember,
+        expose_value=False,
+        help="Database, logs and pid file (~/.arcray).",
+    )(command)

@@ -1,0 +1,199 @@
+"""The process that ``arcray up`` is: found by its pid file, told apart from a stranger with the same pid, ended.
+
+What lives here: one pid file per state directory, and so one arcray per state directory. What does not: what that
+process does. The file has three lines: pid, start time of that process, URL once it serves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from arcray.core.errors import ConflictError, DeadlineExceededError, UnavailableError
+
+__all__ = ["Claim", "Running", "claim", "end", "find", "log_path", "spawn"]
+
+_SAME_START_S: Final = 2.0  # the kernel's boot time, which start times are counted from, may be corrected this much
+_POLL_S: Final = 0.1
+_LINGER_S: Final = 5.0  # what helpers of a process that ended well may take to follow it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A process that serves from a state directory.
+
+    Args:
+        started_at: start of the process in seconds since the epoch.
+        url: where it serves; "" while it starts.
+    """
+
+    pid: int
+    started_at: float
+    url: str = ""
+
+
+def log_path(directory: Path) -> Path:
+    """Returns where a detached process writes what it prints."""
+    return directory / "arcray.log"
+
+
+def find(directory: Path) -> Running | None:
+    """Returns the process that serves from this directory, None when there is none (a stale file counts as none)."""
+    recorded = _read(_pid_path(directory))
+    return recorded if recorded and _alive(recorded) else None
+
+
+@contextmanager
+def claim(directory: Path) -> Iterator[Claim]:
+    """Makes this process the one of the directory while the block runs.
+
+    Raises:
+        ConflictError: another one serves from it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = _pid_path(directory)
+    with _locked(directory):
+        other = find(directory)
+        if other is not None:
+            raise ConflictError(f"arcray already runs from {directory} as pid {other.pid}; see arcray down")
+        mine = Running(pid=os.getpid(), started_at=_start_of(os.getpid()) or 0.0)
+        _write(path, mine)
+    try:
+        yield Claim(path, mine)
+    finally:
+        with _locked(directory):
+            recorded = _read(path)
+            if recorded is not None and recorded.pid == mine.pid:
+                path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A directory that is ours."""
+
+    path: Path
+    mine: Running
+
+    def ready(self, url: str) -> None:
+        """Tells others that we serve, and where."""
+        _write(self.path, replace(self.mine, url=url))
+
+
+def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
+    """Starts a command in a session of its own and returns once it has claimed the directory and serves.
+
+    Raises:
+        UnavailableError: it ended before it served; the message has its last words.
+        DeadlineExceededError: it does not serve in time; it is ended.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    log = log_path(directory)
+    with log.open("ab") as sink:
+        began = sink.tell()
+        process = subprocess.Popen(  # noqa: S603  our own command line
+            list(command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+        )
+    for _ in range(int(timeout_s / _POLL_S)):
+        try:
+            process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            running = find(directory)
+            if running and running.pid == process.pid and running.url:
+                process.returncode = 0  # it goes on without us; else Popen complains when it is collected
+                return running
+        else:
+            words = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
+            last = words[-1].removeprefix("arcray: ") if words else f"exit code {process.returncode}"
+            raise UnavailableError(f"it ended while starting: {last} (all of it in {log})")
+    end(Running(pid=process.pid, started_at=_start_of(process.pid) or 0.0), _LINGER_S)
+    process.wait()
+    raise DeadlineExceededError(f"it does not serve after {timeout_s:g} s and was stopped; see {log}")
+
+
+def end(running: Running, timeout_s: float) -> bool:
+    """Ends a process gently, then surely, with what it started; returns whether gently was enough.
+
+    Args:
+        timeout_s: between asking and killing.
+    """
+    import psutil  # late: only `down` needs it
+
+    try:
+        process = psutil.Process(running.pid)
+        # Its children are remembered now: once it is dead they cannot be told from anyone else's.
+        family = [process, *process.children(recursive=True)]
+        if not _alive(running):
+            return True
+        process.send_signal(signal.SIGTERM)
+    except psutil.NoSuchProcess:
+        return True
+    _, alive = psutil.wait_procs([process], timeout=timeout_s)
+    gently = not alive
+    # psutil compares start times before it signals, so a reused pid is never hit.
+    _, left = psutil.wait_procs(family, timeout=_LINGER_S if gently else 0)
+    for one in left:
+        with _ignoring_gone():
+            one.kill()
+    psutil.wait_procs(left, timeout=_LINGER_S)
+    return gently
+
+
+@contextmanager
+def _ignoring_gone() -> Iterator[None]:
+    import psutil
+
+    try:
+        yield
+    except psutil.NoSuchProcess:
+        return
+
+
+def _pid_path(directory: Path) -> Path:
+    return directory / "arcray.pid"
+
+
+def _read(path: Path) -> Running | None:
+    try:
+        pid, started_at, url = [*path.read_text(encoding="utf-8").splitlines(), "", "", ""][:3]
+        return Running(pid=int(pid), started_at=float(started_at), url=url)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _write(path: Path, running: Running) -> None:
+    # Renamed into place, so that a reader sees the old or the new one.
+    fresh = path.with_suffix(".new")
+    fresh.write_text(f"{running.pid}\n{running.started_at:.2f}\n{running.url}\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def _start_of(pid: int) -> float | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _alive(running: Running) -> bool:
+    start = _start_of(running.pid)
+    return start is not None and abs(start - running.started_at) <= _SAME_START_S
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    # Two `arcray up` at once must not both find the directory free.
+    with (directory / "arcray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

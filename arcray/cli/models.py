@@ -1,0 +1,95 @@
+"""Commands about models: list, register, remove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from arcray.cli.context import Context, options, pass_context
+from arcray.cli.output import emit, emit_one
+from arcray.cli.work import demand_of
+
+if TYPE_CHECKING:
+    from arcray.client import ModelInfo
+
+__all__ = ["models"]
+
+
+@click.group()
+def models() -> None:
+    """Models that the pool answers for."""
+
+
+@models.command("list")
+@options
+@pass_context
+def list_models(context: Context, /) -> None:
+    """List the registered models."""
+    with context.client() as client:
+        found = client.models()
+    emit(
+        [_row(model) for model in found],
+        ["name", "format", "ready_on"],
+        output=context.output,
+        bodies=[model.raw for model in found],
+    )
+
+
+@models.command()
+@click.argument("name")
+@click.argument("source")
+@click.option(
+    "--format", "format_", type=click.Choice(["python", "onnx", "openai"]), required=True, help="How it is run."
+)
+@click.option("--from-workload", default="", help="SOURCE is a result file of this program.")
+@click.option("--replicas", default=1, show_default=True, help="Copies to load.")
+@click.option("--cpu", type=float, default=0.0, help="Cores of each copy.")
+@click.option("--memory-mb", type=int, default=0, help="Memory of each copy.")
+@click.option("--gpus", type=int, default=0, help="GPUs of each copy.")
+@click.option("--gpu-memory-mb", type=int, help="Memory on each GPU.")
+@click.option("--wait", is_flag=True, help="Return once a node answers for it.")
+@options
+@pass_context
+def register(context: Context, /, name: str, source: str, format_: str, from_workload: str, **rest: Any) -> None:
+    """Register and load a model.
+
+    SOURCE is module:name (python), a file (onnx) or a base URL (openai).
+    """
+    local = format_ == "onnx" and not from_workload
+    with context.client() as client:
+        model = client.register_model(
+            name,
+            format_,
+            source="" if local or from_workload else source,
+            content=_content(source) if local else None,
+            from_workload=(from_workload, source) if from_workload else None,
+            replicas=rest["replicas"],
+            demand=demand_of(rest["cpu"], rest["memory_mb"], rest["gpus"], rest["gpu_memory_mb"]),
+        )
+        if rest["wait"]:
+            model = client.wait_model(name)
+    emit_one(_row(model), output=context.output, body=model.raw)
+
+
+@models.command()
+@click.argument("name")
+@options
+@pass_context
+def remove(context: Context, /, name: str) -> None:
+    """Forget a model and stop its copies."""
+    with context.client() as client:
+        client.remove_model(name)
+    emit_one({"name": name, "removed": True}, output=context.output)
+
+
+def _row(model: ModelInfo) -> dict[str, Any]:
+    return {"name": model.name, "format": model.format, "ready_on": model.ready_on}
+
+
+def _content(source: str) -> bytes:
+    path = Path(source)
+    if not path.is_file():
+        raise click.BadParameter(f"no file {source}", param_hint="SOURCE")
+    return path.read_bytes()

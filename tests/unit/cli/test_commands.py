@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from arcray.cli.context import EXIT_CODES, Context
+from arcray.cli.main import arcray
+from arcray.client import Client
+from arcray.core.errors import Code
+
+WORKLOAD = {"id": "w1", "kind": "program", "name": "train", "phase": "running", "nodeId": "n1", "message": ""}
+DONE = {**WORKLOAD, "phase": "succeeded", "exitCode": 0, "durationMs": 12.34}
+NODE = {
+    "id": "n1",
+    "name": "head",
+    "status": "idle",
+    "driver": "ray_actor",
+    "gpuCount": 2,
+    "gpuUtilization": 0.25,
+    "modelsLoaded": ["digits", "llama"],
+}
+Routes = dict[str, Any]
+
+
+class Shell:
+    """Types commands at a server made of routes: ``METHOD path`` to a body, text, bytes or an httpx.Response."""
+
+    def __init__(self, directory: Path, routes: Routes) -> None:
+        self.requests: list[httpx.Request] = []
+        self.clients: list[tuple[str, str | None]] = []
+        self._directory = directory
+        self._routes = routes
+
+    def __call__(self, *words: str) -> Result:
+        context = Context(state_dir=self._directory, connect=self._connect)
+        return CliRunner().invoke(arcray, list(words), obj=context)
+
+    def _connect(self, url: str, api_key: str | None) -> Client:
+        self.clients.append((url, api_key))
+        return Client(url, api_key, transport=httpx.MockTransport(self._answer), sleep=lambda _seconds: None)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        body = self._routes.get(f"{request.method} {request.url.path}")
+        match body:
+            case None:
+                return httpx.Response(404, json={"code": "NOT_FOUND", "detail": f"no {request.url.path}"})
+            case httpx.Response():
+                return body
+            case bytes():
+                return httpx.Response(200, content=body)
+            case str():
+                return httpx.Response(200, text=body)
+            case _:
+                return httpx.Response(200, json=body)
+
+    def sent(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.requests[0].content)
+        return body
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[[Routes], Shell]:
+    return lambda routes: Shell(tmp_path, routes)
+
+
+MakeShell = Callable[[Routes], Shell]
+
+
+def test_nodes_are_a_table(shell: MakeShell) -> None:
+    result = shell({"GET /api/v1/nodes": {"nodes": [NODE], "total": 1}})("nodes")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "ID  NAME  STATUS  DRIVER     GPUS  LOAD  MODELS",
+        "n1  head  idle    ray_actor     2  25%   digits, llama",
+    ]
+
+
+def test_json_is_the_servers_own(shell: MakeShell) -> None:
+    routes = {"GET /api/v1/nodes": {"nodes": [{**NODE, "geohash": "9q9hvu"}], "total": 1}}
+    for words in (["nodes", "--output", "json"], ["--output", "json", "nodes"]):
+        assert json.loads(shell(routes)(*words).stdout) == [{**NODE, "geohash": "9q9hvu"}]
+
+
+def test_program_is_submitted_with_what_it_asks(shell: MakeShell, tmp_path: Path) -> None:
+    source = tmp_path / "train.py"
+    source.write_text("print(1)")
+    pool = shell({"POST /api/v1/workloads": WORKLOAD})
+    result = pool(
+        *("submit", "program", str(source), "--cpu", "1.5", "--memory-mb", "64", "--gpus", "1", "--env", "A=b=c"),
+        *("--name", "train", "--", "--epochs", "3"),
+    )
+    assert result.exit_code == 0, result.output
+    assert pool.sent() == {
+        "kind": "program",
+        "source": "print(1)",
+        "args": ["--epochs", "3"],
+        "env": {"A": "b=c"},
+        "name": "train",
+        "demand": {"cpu": 1.5, "memoryMb": 64, "gpus": 1},
+    }
+    assert "phase    running" in result.stdout
+
+
+def test_container_is_submitted(shell: MakeShell) -> None:
+    pool = shell({"POST /api/v1/workloads": {**WORKLOAD, "kind": "container"}})
+    assert pool("submit", "container", "busybox:1", "-p", "80", "--entrypoint", "sh", "--", "-c", "true").exit_code == 0
+    assert pool.sent() == {
+        "kind": "container",
+        "image": "busybox:1",
+        "command": ["sh"],
+        "args": ["-c", "true"],
+        "ports": [{"containerPort": 80}],
+    }
+
+
+def test_waiting_prints_the_log_and_returns_the_works_own_success(shell: MakeShell) -> None:
+    routes: Routes = {
+        "POST /api/v1/workloads": WORKLOAD,
+        "GET /api/v1/workloads/w1/logs": "epoch 1\n",
+        "GET /api/v1/workloads/w1": DONE,
+    }
+    good = shell(routes)("submit", "container", "x", "--wait")
+    assert good.exit_code == 0
+    assert good.stdout.startswith("epoch 1\n")
+    assert "ms       12.3" in good.stdout
+    bad = shell({**routes, "GET /api/v1/workloads/w1": {**DONE, "phase": "failed", "exitCode": 3}})(
+        "submit", "container", "x", "--wait", "--output", "json"
+    )
+    assert bad.exit_code == 1
+    assert json.loads(bad.stdout)["exitCode"] == 3
+
+
+def test_logs_are_printed_and_followed(shell: MakeShell) -> None:
+    pool = shell({"GET /api/v1/workloads/w1/logs": "one\ntwo"})
+    assert pool("logs", "w1").stdout == pool("logs", "-f", "w1").stdout == "one\ntwo"
+    assert [request.url.query for request in pool.requests] == [b"", b"follow=true"]
+
+
+def test_results_are_listed_and_fetched(shell: MakeShell, tmp_path: Path) -> None:
+    pool = shell(
+        {
+            "GET /api/v1/workloads/w1/results": {"results": [{"path": "out/m.onnx", "sizeBytes": 3}]},
+            "GET /api/v1/workloads/w1/results/out/m.onnx": b"abc",
+        }
+    )
+    result = pool("results", "w1", "--to", str(tmp_path / "here"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "here/out/m.onnx").read_bytes() == b"abc"
+    assert result.stdout.splitlines()[1].split() == ["out/m.onnx", "3"]
+
+
+def test_result_that_leads_out_of_the_directory_is_refused(shell: MakeShell, tmp_path: Path) -> None:
+    pool = shell(
+        {
+            "GET /api/v1/workloads/w1/results": {"results": [{"path": "../evil", "sizeBytes": 1}]},
+            "GET /api/v1/workloads/w1/evil": b"x",
+            "GET /api/v1/workloads/w1/results/../evil": b"x",
+        }
+    )
+    result = pool("results", "w1", "--to", str(tmp_path / "here"))
+    assert result.exit_code == 2
+    assert not (tmp_path / "evil").exists()
+
+
+def test_work_is_stopped(shell: MakeShell) -> None:
+    result = shell({"POST /api/v1/workloads/w1/stop": {**WORKLOAD, "phase": "stopping"}})("stop", "w1")
+    assert "phase    stopping" in result.stdout
+
+
+def test_models_are_registered_listed_and_removed(shell: MakeShell, tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"onnx")
+    model = {"name": "digits", "format": "onnx", "readyOn": ["n1"]}
+    routes: Routes = {
+        "POST /api/v1/models": model,
+        "GET /api/v1/models": {"models": [model], "total": 1},
+        "DELETE /api/v1/models/digits": "",
+    }
+    pool = shell(routes)
+    assert pool("models", "register", "digits", str(file), "--format", "onnx").exit_code == 0
+    assert pool.sent() == {"name": "digits", "format": "onnx", "replicas": 1, "content": "b25ueA=="}
+    assert "digits  onnx    n1" in pool("models", "list").stdout
+    assert pool("models", "remove", "digits").exit_code == 0
+
+
+def test_model_comes_from_a_programs_result(shell: MakeShell) -> None:
+    pool = shell({"POST /api/v1/models": {"name": "m", "format": "onnx", "readyOn": []}})
+    pool("models", "register", "m", "model.onnx", "--format", "onnx", "--from-workload", "w1", "--cpu", "1")
+    assert pool.sent()["fromWorkload"] == {"id": "w1", "path": "model.onnx"}
+    assert pool.sent()["demand"] == {"cpu": 1.0, "memoryMb": 0, "gpus": 0}
+
+
+def test_refusal_is_one_line_that_names_the_field(shell: MakeShell) -> None:
+    problem = {"code": "INVALID_ARGUMENT", "detail": "must be at\nmost 64", "field": "demand.gpus"}
+    result = shell({"POST /api/v1/workloads": httpx.Response(400, json=problem)})("submit", "container", "x")
+    assert result.exit_code == 2
+    assert result.stderr == "arcray: demand.gpus: must be at most 64\n"
+    assert result.stdout == ""
+
+
+def test_unknown_workload_has_its_own_exit_code(shell: MakeShell) -> None:
+    assert shell({})("logs", "w9").exit_code == 4
+
+
+def test_no_server_says_so(shell: MakeShell) -> None:
+    result = shell({"GET /readyz": httpx.Response(503, json={"code": "UNAVAILABLE", "detail": "starting"})})("status")
+    assert result.exit_code == 3
+    assert result.stderr == "arcray: not ready: starting\n"
+
+
+def test_status_shows_counts(shell: MakeShell) -> None:
+    stats = {"nodes": {"total": 2, "online": 1}, "uptimeS": 3.0}
+    result = shell({"GET /readyz": {}, "GET /api/v1/stats": stats})("status")
+    assert result.exit_code == 0
+    assert "nodes.total   2" in result.stdout
+
+
+def test_key_and_address_reach_the_client(shell: MakeShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = shell({"GET /api/v1/nodes": {"nodes": [], "total": 0}})
+    pool("nodes", "--url", "http://a:1", "--api-key", "k")
+    monkeypatch.setenv("ARCRAY_URL", "http://b:2")
+    pool("nodes")
+    monkeypatch.delenv("ARCRAY_URL")
+    pool("nodes")
+    assert pool.clients == [("http://a:1", "k"), ("http://b:2", None), ("http://127.0.0.1:8080", None)]
+
+
+def test_stopping_nothing_is_no_failure(shell: MakeShell, tmp_path: Path) -> None:
+    result = shell({})("down")
+    assert result.exit_code == 0
+    assert str(tmp_path) in result.stdout
+
+
+def test_wrong_settings_are_named(shell: MakeShell, tmp_path: Path) -> None:
+    file = tmp_path / "arcray.yaml"
+    file.write_text("gateway: {replicas: 0}\n")
+    result = shell({})("up", "--config", str(file))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("arcray: gateway.replicas: ")
+
+
+def test_every_code_has_an_exit_code() -> None:
+    assert set(EXIT_CODES) == set(Code)
+    assert all(1 <= code <= 7 for code in EXIT_CODES.values())
+
+
+def test_help_loads_neither_ray_nor_a_web_library() -> None:
+    """Starts an interpreter. Help and completion must be quick: this is what makes them so."""
+    code = (
+        "import sys, arcray.cli.main\n"
+        "print(sorted({'ray', 'httpx', 'pydantic', 'psutil', 'asyncio'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "[]"
