@@ -1,0 +1,1 @@
+"""The decisions: what arcray decides, and nothing it does. See README.md."""

@@ -21,7 +21,7 @@ __all__ = ["answer", "matches", "node_view", "workload_view"]
 _T = TypeVar("_T")
 
 
-def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:
+def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # noqa: PLR0911  one arm per query
     """Answers one query.
 
     Raises:

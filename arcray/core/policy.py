@@ -43,4 +43,5 @@ class ClusterPolicy:
 
     def backoff(self, restarts: int) -> timedelta:
         """Returns the wait before restart number ``restarts`` (0 for the first)."""
-        return min(self.restart_backoff * 2 ** min(restarts, 30), self.restart_backoff_max)
+        doubled = self.restart_backoff * (1 << min(restarts, 30))
+        return min(doubled, self.restart_backoff_max)

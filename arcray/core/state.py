@@ -170,9 +170,21 @@ class ClusterState:
             holds = workload.node_id is not None and workload.id in self.on_node.get(workload.node_id, {})
             assert holds == (not workload.phase.terminal and workload.phase is not Phase.PENDING), workload
             assert (workload.allocation is not None) == holds, workload
-        for node_id in self.nodes:
-            allocations = [w.allocation for w in self.live_on(node_id) if w.allocation is not None]
-            self.placement.check(node_id, allocations)
+        for node in self.nodes.values():
+            self._check_books(node)
+
+    def _check_books(self, node: Node) -> None:
+        capacity = node.registration.capacity
+        held = [w.allocation for w in self.live_on(node.id) if w.allocation is not None]
+        free = self.placement.free(node.id)
+        assert free.cpu_milli == capacity.cpu_milli - sum(a.cpu_milli for a in held), node.id
+        assert free.memory_bytes == capacity.memory_bytes - sum(a.memory_bytes for a in held), node.id
+        assert free.disk_bytes == capacity.disk_bytes - sum(a.disk_bytes for a in held), node.id
+        shares = [share for a in held for share in a.gpus]
+        for gpu in capacity.gpus:
+            on_device = [share for share in shares if share.index == gpu.index]
+            assert sum(share.memory_bytes for share in on_device) <= gpu.memory_bytes, (node.id, gpu.index)
+            assert len(on_device) == 1 or not any(share.whole for share in on_device), (node.id, gpu.index)
 
     # -- applying ------------------------------------------------------------------------------------------------
 
@@ -250,6 +262,8 @@ class ClusterState:
         workload.restarts += event.restart
         workload.not_before = event.not_before if event.not_before > event.at else None
         self._enqueue(workload, event.at)
+        if isinstance(workload.spec.payload, Inference):
+            self.slots_freed[workload.spec.payload.model_id] = None  # another node may have a slot right now
 
     def _finish(self, event: ev.WorkloadFinished) -> None:
         workload = self.workloads[event.workload_id]

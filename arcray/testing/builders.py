@@ -69,7 +69,8 @@ def an_inference(**fields: Any) -> Inference:
 
 def a_model(name: str = "echo", **fields: Any) -> Model:
     """Returns a Python model."""
-    return Model(**({"id": ModelId(name), "format": ModelFormat.PYTHON, "source": "m:f", "created_at": T0} | fields))
+    defaults: dict[str, Any] = {"id": ModelId(name), "format": ModelFormat.PYTHON, "source": "m:f", "created_at": T0}
+    return Model(**(defaults | fields))
 
 
 def a_workload(number: int = 1, payload: Payload | None = None, **fields: Any) -> WorkloadSpec:

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import pytest
+
+from arcray.core import events as ev
+from arcray.core.commands import ReportModels, ReportTelemetry
+from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
+from arcray.core.ids import ModelId
+from arcray.core.model import ModelSlots
+from arcray.core.orders import RunInference, StopAttempt
+from arcray.core.policy import ClusterPolicy
+from arcray.core.queries import ClusterStats, GetStats
+from arcray.core.workload import Phase, Priority, Result, WorkloadSpec
+from arcray.testing.builders import a_node, a_workload, an_inference, node_id
+from arcray.testing.world import World
+
+
+def request(number: int, **fields: object) -> WorkloadSpec:
+    return a_workload(number, an_inference(), waiting=True, **fields)
+
+
+R1 = request(1).id
+
+
+def ready(world: World, slots: int = 1) -> None:
+    world.attach()
+    world.load(node_id(1), slots)
+
+
+def test_a_request_goes_to_a_node_that_answers_for_its_model(world: World) -> None:
+    ready(world)
+    outcome = world.submit(request(1))
+    (order,) = outcome.orders
+    assert isinstance(order.order, RunInference)
+    assert (order.node_id, order.order.workload_id) == (node_id(1), R1)
+    assert (outcome.reply, outcome.awaits) == (None, R1)
+
+
+def test_only_the_end_of_a_request_whose_sender_waits_is_durable_and_carries_all_of_it(world: World) -> None:
+    ready(world)
+    assert not any(event.durable for event in world.submit(request(1)).events)
+    *before, end = world.succeed(world.workload(R1)).events
+    assert not any(event.durable for event in before)
+    assert isinstance(end, ev.WorkloadFinished)
+    assert end.durable
+    assert end.spec == request(1)
+    assert end.node_id == node_id(1)
+
+
+def test_a_request_that_nobody_waits_for_is_durable_from_the_start(world: World) -> None:
+    ready(world)
+    outcome = world.submit(a_workload(1, an_inference()))
+    assert all(event.durable for event in outcome.events)
+    assert outcome.awaits is None
+
+
+def test_the_end_of_a_request_says_first_that_it_was_processed(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    events = world.succeed(world.workload(R1)).events
+    assert [type(event) for event in events] == [ev.WorkloadPhaseChanged, ev.WorkloadFinished]
+
+
+def test_requests_wait_for_a_slot_and_take_the_one_that_is_freed(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    assert world.submit(request(2)).orders == ()
+    outcome = world.succeed(world.workload(R1))
+    (order,) = outcome.orders
+    assert isinstance(order.order, RunInference)
+    assert order.order.workload_id == request(2).id
+
+
+def test_a_freed_slot_goes_to_the_highest_priority(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.submit(request(2, priority=Priority.BACKGROUND))
+    world.submit(request(3, priority=Priority.CRITICAL))
+    world.succeed(world.workload(R1))
+    assert world.workload(request(3).id).phase is Phase.PLACED
+
+
+def test_requests_that_wait_are_dispatched_when_their_model_is_loaded(world: World) -> None:
+    world.attach()
+    world.submit(request(1))
+    world.submit(request(2))
+    assert len(world.load(node_id(1), slots=8).orders) == 2
+
+
+def test_a_request_without_a_node_is_rejected_after_its_patience_with_the_reason(world: World) -> None:
+    world.attach()
+    world.submit(request(1))
+    world.later(0.69)
+    assert world.workload(R1).phase is Phase.PENDING
+    world.later(0.02)
+    rejected = world.workload(R1)
+    assert rejected.phase is Phase.REJECTED
+    assert rejected.message.startswith("model echo: 0 of 1 nodes can take it")
+
+
+def test_a_request_that_takes_too_long_fails_and_its_slot_is_free(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.later(14)
+    world.handle(ReportTelemetry(node_id=node_id(1), epoch=1))
+    world.later(14)
+    world.handle(ReportTelemetry(node_id=node_id(1), epoch=1))
+    world.later(2)
+    assert (world.workload(R1).phase, world.workload(R1).message) == (Phase.FAILED, "no answer within 30 s")
+    assert len(world.submit(request(2)).orders) == 1
+
+
+def test_the_node_is_told_of_a_request_that_took_too_long(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.now = world.now.replace(minute=1)
+    orders = world.tick().orders
+    assert [type(order.order) for order in orders] == [StopAttempt]
+
+
+def test_a_request_on_a_lost_node_goes_to_another(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.attach(a_node(2))
+    world.load(node_id(2))
+    world.attach()  # node 1 comes back without its requests
+    again = world.workload(R1)
+    assert (again.phase, again.attempt, again.node_id) == (Phase.PLACED, 2, node_id(2))
+
+
+def test_a_request_that_loses_three_nodes_fails(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    for epoch in (2, 3, 4):
+        world.attach()
+        world.load(node_id(1), epoch=epoch)
+    assert world.workload(R1).phase is Phase.FAILED
+
+
+def test_a_failed_answer_fails_the_request(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.report(world.workload(R1), Phase.FAILED, message="ValueError: no")
+    assert (world.workload(R1).phase, world.workload(R1).message) == (Phase.FAILED, "ValueError: no")
+
+
+def test_stopping_a_request_frees_its_slot_at_once(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    (order,) = world.stop(R1).orders
+    assert isinstance(order.order, StopAttempt)
+    assert world.workload(R1).phase is Phase.STOPPED
+    assert len(world.submit(request(2)).orders) == 1
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(max_waiting=1)])
+def test_a_full_waiting_room_refuses_more(world: World) -> None:
+    world.submit(request(1))
+    with pytest.raises(ResourceExhaustedError):
+        world.submit(request(2))
+
+
+def test_equal_nodes_share_requests(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.load(node_id(number), slots=4)
+    for number in range(1, 5):
+        world.submit(request(number))
+    nodes = [world.workload(request(number).id).node_id for number in range(1, 5)]
+    assert sorted(map(str, nodes)) == sorted([node_id(1), node_id(1), node_id(2), node_id(2)])
+
+
+def test_a_model_that_a_node_no_longer_answers_for_gets_nothing(world: World) -> None:
+    ready(world)
+    world.handle(ReportModels(node_id=node_id(1), epoch=1, models=()))
+    assert world.submit(request(1)).orders == ()
+
+
+def test_a_model_without_slots_is_refused(world: World) -> None:
+    world.attach()
+    with pytest.raises(InvalidArgumentError):
+        world.handle(ReportModels(node_id=node_id(1), epoch=1, models=(ModelSlots(model_id=ModelId("echo"), slots=0),)))
+
+
+def test_stats_count_requests_and_their_latency(world: World) -> None:
+    ready(world, slots=4)
+    for number in range(1, 5):
+        world.submit(request(number))
+    world.later(0.25)
+    world.succeed(world.workload(R1))
+    world.report(world.workload(request(2).id), Phase.FAILED)
+    stats = world.cluster.answer(GetStats(), world.now)
+    assert isinstance(stats, ClusterStats)
+    counts = stats.inference
+    assert (counts.dispatched, counts.completed, counts.failed, counts.in_flight) == (4, 1, 1, 2)
+    assert counts.latency_ms_p50 == pytest.approx(250)
+
+
+def test_an_answer_stays_with_its_workload(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.report(world.workload(R1), Phase.SUCCEEDED, result=Result(output=b"[1]", pid=42))
+    result = world.workload(R1).result
+    assert result is not None
+    assert (result.output, result.pid) == (b"[1]", 42)
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(keep_finished_inference=3)])
+def test_only_the_newest_finished_requests_stay_in_memory(world: World) -> None:
+    ready(world)
+    for number in range(1, 10):
+        world.submit(request(number))
+        world.succeed(world.workload(request(number).id))
+    assert len(world.cluster.state.workloads) == 3

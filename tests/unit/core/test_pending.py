@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from arcray.core.ids import ModelId, WorkloadId
+from arcray.core.pending import PendingQueue, SlotQueue
+from arcray.core.workload import Priority
+from arcray.testing.builders import T0
+
+A, B, C, D = (WorkloadId(name) for name in "abcd")
+ECHO = ModelId("echo")
+
+
+def test_heads_come_by_priority_then_arrival() -> None:
+    queue = PendingQueue()
+    queue.add(A, Priority.BACKGROUND, "small", None)
+    queue.add(B, Priority.NORMAL, "small", None)
+    queue.add(C, Priority.NORMAL, "large", None)
+    queue.add(D, Priority.CRITICAL, "small", None)
+    assert list(queue.heads()) == [D, B, C, A]
+
+
+def test_a_refused_head_passes_over_the_rest_of_its_group_only() -> None:
+    queue = PendingQueue()
+    for workload_id, request in ((A, "large"), (B, "large"), (C, "small"), (D, "large")):
+        queue.add(workload_id, Priority.NORMAL, request, None)
+    assert list(queue.heads()) == [A, C]
+
+
+def test_a_placed_head_makes_the_next_of_its_group_a_candidate_in_order_of_arrival() -> None:
+    queue = PendingQueue()
+    for workload_id, request in ((A, "x"), (B, "y"), (C, "x"), (D, "y")):
+        queue.add(workload_id, Priority.NORMAL, request, None)
+    taken = []
+    for head in queue.heads():
+        taken.append(head)
+        queue.remove(head)
+    assert taken == [A, B, C, D]
+    assert len(queue) == 0
+
+
+def test_work_in_back_off_stands_aside_until_it_is_due() -> None:
+    queue = PendingQueue()
+    queue.add(A, Priority.NORMAL, "x", T0 + timedelta(seconds=5))
+    assert (len(queue), queue.ready, queue.next_due()) == (1, 0, T0 + timedelta(seconds=5))
+    assert queue.release_due(T0 + timedelta(seconds=4)) == 0
+    assert queue.release_due(T0 + timedelta(seconds=5)) == 1
+    assert list(queue.heads()) == [A]
+    assert queue.next_due() is None
+
+
+def test_work_removed_in_back_off_never_comes_due() -> None:
+    queue = PendingQueue()
+    queue.add(A, Priority.NORMAL, "x", T0)
+    queue.remove(A)
+    assert A not in queue
+    assert queue.next_due() is None
+
+
+def test_requests_for_a_slot_come_by_priority_then_arrival() -> None:
+    queue = SlotQueue()
+    queue.add(A, ECHO, Priority.BACKGROUND, T0)
+    queue.add(B, ECHO, Priority.NORMAL, T0)
+    queue.add(C, ECHO, Priority.NORMAL, T0)
+    order = []
+    while (first := queue.first(ECHO)) is not None:
+        order.append(first)
+        queue.remove(first)
+    assert order == [B, C, A]
+    assert not queue.waits_for(ECHO)
+
+
+def test_a_request_that_waits_again_has_its_new_deadline_only() -> None:
+    queue = SlotQueue()
+    queue.add(A, ECHO, Priority.NORMAL, T0)
+    queue.remove(A)
+    queue.add(A, ECHO, Priority.NORMAL, T0 + timedelta(seconds=9))
+    assert queue.expired(T0 + timedelta(seconds=1)) == []
+    assert queue.expired(T0 + timedelta(seconds=9)) == [A]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from copy import deepcopy
+
+from arcray.core.cluster import Cluster
+from arcray.core.commands import Heard, RegisterModel, ReportEnd, ReportTelemetry, Submitted, SubmitWorkload
+from arcray.core.policy import ClusterPolicy
+from arcray.core.resources import Demand
+from arcray.core.workload import Phase
+from arcray.testing.builders import a_model, a_node, a_workload, node_id
+from arcray.testing.world import World
+
+
+def recovered(world: World) -> World:
+    """Returns a world that went on from what rows would hold of this one."""
+    state = deepcopy(world.cluster.state)
+    after = World(ClusterPolicy(), world.now)
+    after.cluster = Cluster.restore(
+        ClusterPolicy(),
+        nodes=list(state.nodes.values()),
+        workloads=list(state.workloads.values()),
+        models=list(state.models.values()),
+        now=world.now,
+    )
+    after.cluster.state.check_invariants()
+    return after
+
+
+def test_a_recovered_cluster_has_the_same_books(world: World) -> None:
+    world.attach()
+    world.handle(RegisterModel(model=a_model()))
+    for number in range(1, 4):
+        world.submit(a_workload(number, demand=Demand(cpu_milli=3000)))
+    after = recovered(world)
+    assert [w.phase for w in after.cluster.state.workloads.values()] == [Phase.PLACED, Phase.PLACED, Phase.PENDING]
+    assert after.cluster.state.placement.free(node_id(1)) == world.cluster.state.placement.free(node_id(1))
+    assert set(after.cluster.state.models) == {a_model().id}
+
+
+def test_a_recovered_cluster_takes_reports_under_the_old_epoch_and_attempt(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1))
+    after = recovered(world)
+    after.handle(ReportEnd(node_id=node_id(1), epoch=1, workload_id=a_workload(1).id, attempt=1, phase=Phase.SUCCEEDED))
+    assert after.workload(a_workload(1).id).phase is Phase.SUCCEEDED
+
+
+def test_a_recovered_cluster_asks_each_node_once_for_its_models(world: World) -> None:
+    world.attach()
+    after = recovered(world)
+    beat = ReportTelemetry(node_id=node_id(1), epoch=1)
+    assert after.handle(beat).reply == Heard(report_models=True)
+    after.load(node_id(1))
+    assert after.handle(beat).reply == Heard(report_models=False)
+
+
+def test_leases_restart_at_full_term(world: World) -> None:
+    world.attach()
+    world.later(14)
+    after = recovered(world)
+    assert after.later(14) == ()
+    assert len(after.later(2)) == 1
+
+
+def test_an_idempotency_key_survives_recovery(world: World) -> None:
+    world.submit(a_workload(1, request_id="key", request_digest="d"))
+    after = recovered(world)
+    reply = after.handle(SubmitWorkload(spec=a_workload(2, request_id="key", request_digest="d"))).reply
+    assert isinstance(reply, Submitted)
+    assert (reply.workload_id, reply.created) == (a_workload(1).id, False)
+
+
+def test_pending_work_is_placed_after_recovery(world: World) -> None:
+    world.submit(a_workload(1))
+    after = recovered(world)
+    after.attach(a_node(1))
+    after.run_round()
+    assert after.workload(a_workload(1).id).phase is Phase.PLACED
