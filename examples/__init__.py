@@ -1,0 +1,1 @@
+"""Programs that use arcray as its users do."""

@@ -1,0 +1,1 @@
+"""The main job: handwritten digits, from training as a program to inference over REST."""

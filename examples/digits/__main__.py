@@ -1,0 +1,67 @@
+"""The main job on real input: `make demo`, or `python -m examples.digits --url http://...` against a running arcray.
+
+Prints what ran where with results and timings; exits 0 only when all of it is well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from arcray.client import Client
+from arcray.core.errors import ArcrayError
+from examples.digits.job import Job, UnwellError
+from examples.digits.own import OwnArcray
+from examples.digits.report import Report
+
+
+def main() -> int:
+    """Runs the main job; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m examples.digits", description="The main job on real input.")
+    parser.add_argument("--url", help="a running arcray; without it one is started for the job")
+    url = parser.parse_args().url
+    report = Report()
+    try:
+        if url:
+            _run(url, report)
+        else:
+            _run_on_own(report)
+    except (ArcrayError, UnwellError) as error:
+        print(f"\nThe main job failed: {error}", file=sys.stderr)
+        return 1
+    report.show()
+    return 0
+
+
+def _run_on_own(report: Report) -> None:
+    own = OwnArcray()
+    well = False
+    try:
+        with report.phase("start arcray"):
+            url = own.start()
+        _run(url, report)
+        well = True
+    finally:
+        with report.phase("end arcray"):
+            own.end()
+        if well:
+            own.forget()
+        else:
+            print(f"the log of arcray is kept in {own.log}", file=sys.stderr)
+
+
+def _run(url: str, report: Report) -> None:
+    with Client(url) as client:
+        job = Job(client, report)
+        with report.phase("train a classifier as a program"):
+            training = job.train()
+        with report.phase("load it as a model"):
+            job.load(training)
+        with report.phase(f"route {len(training.labels)} requests"):
+            job.infer(training)
+        with report.phase("run a container"):
+            job.contain()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""A container image for the demonstration, made here so that no registry is needed."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Final
+
+import docker
+from docker.errors import DockerException
+
+__all__ = ["IMAGE", "build"]
+
+IMAGE: Final = "arcray-demo:busybox"
+_INTERPRETER: Final = b"/ld-linux"  # of an ELF file that needs the system's libraries, near its beginning
+
+
+def build() -> str:
+    """Makes ``IMAGE`` of nothing but this machine's busybox; returns why it could not, "" when it could."""
+    busybox = shutil.which("busybox")
+    if busybox is None or _INTERPRETER in Path(busybox).read_bytes()[:4096]:
+        return "there is no static busybox to make an image of (package busybox-static)"
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        archive.add(Path(busybox).resolve(), arcname="bin/busybox")
+        link = tarfile.TarInfo("bin/sh")
+        link.type = tarfile.SYMTYPE
+        link.linkname = "busybox"
+        archive.addfile(link)
+    repository, _, tag = IMAGE.partition(":")
+    try:
+        engine = docker.from_env(timeout=60)
+        try:
+            engine.api.import_image_from_data(layer.getvalue(), repository=repository, tag=tag)
+        finally:
+            engine.close()
+    except DockerException as error:
+        return f"no container engine answers: {str(error).splitlines()[0]}"
+    return ""

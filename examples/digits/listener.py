@@ -1,0 +1,70 @@
+"""A telemetry WebSocket that listens while requests run, and counts what it hears."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Set as AbstractSet
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+__all__ = ["Listener"]
+
+_MAX_FRAME = 8 * 2**20
+
+
+class Listener:
+    """Listens from entry to exit of its block.
+
+    Args:
+        url: base URL of the gateway.
+    """
+
+    def __init__(self, url: str) -> None:
+        # One machine talks to itself here, so neither compression nor a proxy helps.
+        address = f"ws{url.removeprefix('http')}/telemetry"
+        self._socket = connect(address, compression=None, proxy=None, max_size=_MAX_FRAME)
+        self._heard = threading.Condition()
+        self._events: Counter[str] = Counter()
+        self._completed: set[str] = set()
+        self._thread = threading.Thread(target=self._listen, name="telemetry")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        self._thread.join()
+
+    def events(self) -> dict[str, int]:
+        """Returns how many of each kind were heard, sorted by kind."""
+        with self._heard:
+            return dict(sorted(self._events.items()))
+
+    def await_completed(self, request_ids: AbstractSet[str], timeout_s: float) -> set[str]:
+        """Waits until the completion of every request was heard; returns those that were not."""
+        with self._heard:
+            self._heard.wait_for(lambda: request_ids <= self._completed, timeout_s)
+            return set(request_ids) - self._completed
+
+    def _listen(self) -> None:
+        try:
+            for message in self._socket:
+                self._count(json.loads(message))
+        except ConnectionClosed:
+            return
+
+    def _count(self, frame: dict[str, Any]) -> None:
+        kind = " ".join(str(frame[name]) for name in ("type", "status", "severity") if name in frame)
+        with self._heard:
+            self._events[kind] += 1
+            if kind == "inference completed":
+                self._completed.add(frame["requestId"])
+            self._heard.notify_all()
