@@ -1,0 +1,108 @@
+"""Zip archives from strangers: unpacked inside one directory, within limits, or refused with the entry's name.
+
+Symbolic links are refused, not skipped: a program that needs one should hear of it. Sizes are counted while bytes are
+written, because the sizes that a zip states are the sender's words.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
+
+__all__ = ["find_entry_point", "unpack"]
+
+MAX_ENTRIES: Final = 10_000
+MAX_DEPTH: Final = 32
+_PIECE_BYTES: Final = 1 << 20
+_ENCRYPTED: Final = 0x1  # bit of ZipInfo.flag_bits
+_USUAL_ENTRY_POINTS: Final = ("main.py", "task_script.py", "run.py", "app.py", "script.py")
+
+
+def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
+    """Unpacks a zip into an existing, empty directory.
+
+    Raises:
+        InvalidArgumentError: it is no zip, is encrypted or damaged, or an entry would leave the directory.
+        ResourceExhaustedError: it unpacks to more bytes or entries than allowed.
+    """
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            entries = bundle.infolist()
+            if len(entries) > MAX_ENTRIES:
+                raise ResourceExhaustedError(f"has {len(entries)} entries, at most {MAX_ENTRIES}", field="archive")
+            left = max_bytes
+            for entry in entries:
+                left -= _unpack_entry(bundle, entry, target, left)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"is not a readable zip: {error}", field="archive") from error
+
+
+def _unpack_entry(bundle: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
+    """Writes one entry; returns its bytes."""
+    path = target / _safe_name(entry)
+    if entry.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        return 0
+    written = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with bundle.open(entry) as source, path.open("xb") as sink:
+            while piece := source.read(_PIECE_BYTES):
+                written += len(piece)
+                if written > left:
+                    raise ResourceExhaustedError("unpacks to more bytes than allowed", field="archive")
+                sink.write(piece)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise InvalidArgumentError(f"names {entry.filename!r} twice", field="archive") from error
+    return written
+
+
+def _safe_name(entry: zipfile.ZipInfo) -> PurePosixPath:
+    name = entry.orig_filename
+    path = PurePosixPath(name)
+    mode = entry.external_attr >> 16
+    wrong = (
+        "an absolute path" if path.is_absolute() or "\\" in name or ":" in name.split("/", 1)[0] else
+        "a path that leaves the archive" if ".." in path.parts else
+        "no file name" if "\0" in name or not path.parts else
+        "a path too deep" if len(path.parts) > MAX_DEPTH else
+        "a symbolic link" if stat.S_ISLNK(mode) else
+        "neither a file nor a directory" if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR) else
+        "encrypted" if entry.flag_bits & _ENCRYPTED else
+        ""
+    )  # fmt: skip
+    if wrong:
+        raise InvalidArgumentError(f"entry {name!r} is {wrong}", field="archive")
+    return path
+
+
+def find_entry_point(directory: Path, asked: str) -> str:
+    """Returns the file to run, relative to the directory.
+
+    Args:
+        asked: the submitter's choice; "" looks for the usual names, then takes the first ``*.py`` by name.
+
+    Raises:
+        InvalidArgumentError: what was asked for is not there or not inside, or there is no Python file.
+    """
+    if asked:
+        path = PurePosixPath(asked)
+        if path.is_absolute() or ".." in path.parts:
+            raise InvalidArgumentError(f"{asked!r} is not inside the archive", field="payload.entryPoint")
+        if not (directory / path).is_file():
+            raise InvalidArgumentError(f"{asked!r} is not in the archive", field="payload.entryPoint")
+        return str(path)
+    for name in _USUAL_ENTRY_POINTS:
+        if (directory / name).is_file():
+            return name
+    others = sorted(path.name for path in directory.glob("*.py") if path.is_file())
+    if not others:
+        raise InvalidArgumentError(
+            "the archive has no *.py at its top; name the file to run", field="payload.entryPoint"
+        )
+    return others[0]

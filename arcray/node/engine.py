@@ -1,0 +1,414 @@
+"""The container engine as a port, and Docker behind it. No engine is normal: the machine then takes no containers.
+
+The Docker SDK blocks, so its calls run on threads of their own, each with a time limit. Docker's errors end here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeVar
+
+import docker
+import docker.errors
+import docker.types
+import docker.utils
+import requests
+
+from arcray.core.errors import ConflictError, InvalidArgumentError, NotFoundError, UnavailableError
+from arcray.core.workload import PortMapping
+
+__all__ = ["ContainerSpec", "ContainerState", "DockerEngine", "Engine", "FoundContainer", "ImageAbsentError", "Mount"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_THREADS: Final = 32
+_PROBE_TIMEOUT_S: Final = 3
+_LOG_QUEUE: Final = 64  # chunks between the thread that reads a log and the loop
+_NANO_PER_MILLI: Final = 1_000_000
+
+
+class ImageAbsentError(NotFoundError):
+    """The image is not on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A host directory or file inside a container; the source is already resolved and allowed."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """What the engine is asked to create. Isolation is not an option: the engine adds it to every container.
+
+    Args:
+        cpu_milli, memory_bytes: 0 is no limit.
+        publish_on: host address of published ports.
+        gpus: how the engine names the devices.
+        network: whether it has one.
+        user: "uid:gid" that it runs as; "" is the image's own.
+    """
+
+    image: str
+    entrypoint: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+    publish_on: str = "127.0.0.1"
+    mounts: tuple[Mount, ...] = ()
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    pids_limit: int = 4096
+    gpus: tuple[str, ...] = ()
+    log_max_bytes: int = 16 * 2**20
+    labels: dict[str, str] = field(default_factory=dict)
+    network: bool = True
+    user: str = ""
+    working_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerState:
+    """What the engine knows of a container.
+
+    Args:
+        error: why it could not be started, in the engine's words.
+        pid: of its first process, on this machine; None once it has ended.
+    """
+
+    running: bool
+    exit_code: int
+    out_of_memory: bool
+    error: str
+    ports: tuple[PortMapping, ...]
+    started_at: datetime | None = None
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundContainer:
+    """A container of ours that was there already."""
+
+    id: str
+    labels: dict[str, str]
+
+
+class Engine(Protocol):
+    """Runs containers. Every call may raise UnavailableError, and NotFoundError for a container that is gone."""
+
+    async def available(self) -> bool:
+        """Returns whether the engine answers."""
+        ...
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Returns the id of a new container, not started.
+
+        Raises:
+            ImageAbsentError: the image has to be pulled first.
+            InvalidArgumentError: the engine refuses the spec; says why.
+        """
+        ...
+
+    async def pull(self, image: str) -> None:
+        """Fetches an image.
+
+        Raises:
+            NotFoundError: no registry has it, or none may be asked.
+        """
+        ...
+
+    async def start(self, container_id: str) -> None:
+        """Starts it.
+
+        Raises:
+            InvalidArgumentError: it cannot be started as asked (no such command, a port that is taken).
+        """
+        ...
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        """Returns its state."""
+        ...
+
+    async def wait(self, container_id: str) -> None:
+        """Returns once it has ended; for containers whose output has ended."""
+        ...
+
+    async def stop(self, container_id: str, grace_s: float) -> None:
+        """Ends it: its stop signal, then after ``grace_s`` SIGKILL. One that has ended stays as it is."""
+        ...
+
+    async def remove(self, container_id: str) -> None:
+        """Removes it and its anonymous volumes, whatever its state; removing none is no error."""
+        ...
+
+    async def find(self, label: str, value: str) -> tuple[FoundContainer, ...]:
+        """Returns all containers, ended ones too, that carry the label."""
+        ...
+
+    def logs(self, container_id: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Yields (timestamp, output) until the container ends.
+
+        Args:
+            since: the last timestamp that is known already; "" begins at the beginning.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Lets go of the engine."""
+        ...
+
+
+class DockerEngine:
+    """Docker, or what speaks its API, where Docker's own environment variables say.
+
+    Args:
+        timeout_s: longest wait for one call.
+    """
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._client: docker.APIClient | None = None
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
+
+    async def available(self) -> bool:
+        """Returns whether the engine answers."""
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await self._call(lambda client: client.ping())
+        except (UnavailableError, TimeoutError) as error:
+            _log.info("no container engine", extra={"reason": str(error)})
+            return False
+        return True
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Returns the id of a new container."""
+        with _refusals():
+            made = await self._call(lambda client: _create(client, spec), absent=ImageAbsentError)
+        return str(made["Id"])
+
+    async def pull(self, image: str) -> None:
+        """Fetches an image; takes as long as it takes."""
+        repository, tag = docker.utils.parse_repository_tag(image)
+
+        def pull(client: docker.APIClient) -> None:
+            for line in client.pull(repository, tag=tag or "latest", stream=True, decode=True):
+                if "error" in line:
+                    raise NotFoundError(f"cannot pull {image}: {line['error']}", field="payload.image")
+
+        try:
+            await self._call(pull, limited=False)
+        except (_RefusedError, NotFoundError) as error:
+            raise NotFoundError(f"cannot pull {image}: {error}", field="payload.image") from error
+
+    async def start(self, container_id: str) -> None:
+        """Starts it."""
+        with _refusals():
+            await self._call(lambda client: client.start(container_id))
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        """Returns its state."""
+        return _state(await self._call(lambda client: client.inspect_container(container_id)))
+
+    async def wait(self, container_id: str) -> None:
+        """Returns once it has ended."""
+        await self._call(lambda client: client.wait(container_id, timeout=round(self._timeout_s)))
+
+    async def stop(self, container_id: str, grace_s: float) -> None:
+        """Ends it."""
+        await self._call(lambda client: client.stop(container_id, timeout=round(grace_s)), extra_s=grace_s)
+
+    async def remove(self, container_id: str) -> None:
+        """Removes it."""
+        try:
+            await self._call(lambda client: client.remove_container(container_id, v=True, force=True))
+        except NotFoundError:
+            return
+        except _RefusedError as error:
+            # "removal already in progress": someone else is doing it
+            _log.info("container not removed by us", extra={"container": container_id, "reason": str(error)})
+
+    async def find(self, label: str, value: str) -> tuple[FoundContainer, ...]:
+        """Returns all containers that carry the label."""
+        rows = await self._call(lambda client: client.containers(all=True, filters={"label": [f"{label}={value}"]}))
+        return tuple(FoundContainer(id=row["Id"], labels=row["Labels"]) for row in rows)
+
+    async def logs(self, container_id: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Yields output as it comes. A thread per container: a stream blocks for as long as the container lives."""
+        stream = await self._call(lambda client: _open_log(client, container_id, since))
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(_LOG_QUEUE)
+        closed = threading.Event()
+
+        def read() -> None:
+            try:
+                for item in _after(since, stream):
+                    if closed.is_set():
+                        return
+                    asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
+            except (requests.RequestException, docker.errors.DockerException, OSError) as error:
+                _log.debug("log stream broke", extra={"container": container_id, "reason": str(error)})
+            finally:
+                if not closed.is_set():
+                    asyncio.run_coroutine_threadsafe(queue.put(None), loop)
+
+        thread = threading.Thread(target=read, name=f"log {container_id[:12]}", daemon=True)
+        thread.start()
+        try:
+            while (item := await queue.get()) is not None:
+                yield item
+        finally:
+            closed.set()
+            while not queue.empty():  # frees a reader that waits for room
+                queue.get_nowait()
+            stream.close()
+
+    async def close(self) -> None:
+        """Lets go of the engine."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    async def _call(
+        self,
+        call: Callable[[docker.APIClient], _T],
+        *,
+        absent: type[NotFoundError] = NotFoundError,
+        limited: bool = True,
+        extra_s: float = 0.0,
+    ) -> _T:
+        limit = self._timeout_s + extra_s if limited else None
+        try:
+            async with asyncio.timeout(limit):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, call)
+        except docker.errors.ImageNotFound as error:
+            raise ImageAbsentError(error.explanation, field="payload.image") from error
+        except docker.errors.NotFound as error:
+            raise absent(error.explanation) from error
+        except docker.errors.APIError as error:
+            if error.response is not None and error.response.status_code == requests.codes.not_modified:
+                raise ConflictError(error.explanation) from error
+            raise _RefusedError(error.explanation or str(error)) from error
+        except (docker.errors.DockerException, requests.RequestException, OSError, TimeoutError) as error:
+            raise UnavailableError(f"the container engine does not answer: {error or type(error).__name__}") from error
+
+    def _guarded(self, call: Callable[[docker.APIClient], _T]) -> _T:
+        if self._client is None:
+            environment = docker.utils.kwargs_from_env()  # Docker's own convention for where the engine is
+            self._client = docker.APIClient(version="auto", timeout=round(self._timeout_s), **environment)
+        return call(self._client)
+
+
+class _RefusedError(UnavailableError):
+    """The engine answered with an error of its own."""
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the engine refuses when it creates or starts is the spec's fault."""
+    try:
+        yield
+    except _RefusedError as error:
+        raise InvalidArgumentError(error.message, field="payload") from error
+
+
+def _create(client: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
+    bindings: dict[int | str, Any] = {port.container_port: (spec.publish_on, port.host_port) for port in spec.ports}
+    devices = [docker.types.DeviceRequest(device_ids=list(spec.gpus), capabilities=[["gpu"]])] if spec.gpus else None
+    limits: dict[str, Any] = {}
+    if spec.cpu_milli:
+        limits["nano_cpus"] = spec.cpu_milli * _NANO_PER_MILLI
+    if spec.memory_bytes:
+        limits["mem_limit"] = limits["memswap_limit"] = spec.memory_bytes  # equal: no swap on top
+    host = client.create_host_config(
+        port_bindings=bindings,
+        mounts=[
+            docker.types.Mount(target=each.target, source=each.source, type="bind", read_only=each.read_only)
+            for each in spec.mounts
+        ],
+        pids_limit=spec.pids_limit,
+        device_requests=devices,
+        privileged=False,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        log_config=docker.types.LogConfig(
+            type="json-file", config={"max-size": str(spec.log_max_bytes), "max-file": "1"}
+        ),
+        network_mode="default" if spec.network else "none",
+        **limits,
+    )
+    made: dict[str, Any] = client.create_container(
+        spec.image,
+        entrypoint=list(spec.entrypoint) or None,
+        command=list(spec.args) or None,
+        environment=dict(spec.env),
+        ports=[port.container_port for port in spec.ports],
+        host_config=host,
+        labels=spec.labels,
+        user=spec.user or None,
+        working_dir=spec.working_dir or None,
+    )
+    return made
+
+
+def _state(row: dict[str, Any]) -> ContainerState:
+    state = row["State"]
+    published = (row["NetworkSettings"].get("Ports") or {}).items()
+    ports = {
+        PortMapping(container_port=int(name.partition("/")[0]), host_port=int(binding["HostPort"]))
+        for name, bindings in published
+        for binding in bindings or ()
+    }
+    return ContainerState(
+        running=bool(state["Running"]),
+        exit_code=int(state["ExitCode"]),
+        out_of_memory=bool(state["OOMKilled"]),
+        error=str(state["Error"]),
+        ports=tuple(sorted(ports, key=lambda port: (port.container_port, port.host_port or 0))),
+        started_at=_time(str(state["StartedAt"])),
+        pid=int(state["Pid"]) or None,
+    )
+
+
+def _time(text: str) -> datetime | None:
+    """Returns an RFC 3339 time with nanoseconds; None for Docker's zero time."""
+    if text.startswith("0001-"):
+        return None
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction[:6].ljust(6, '0')}+00:00")
+
+
+def _open_log(client: docker.APIClient, container_id: str, since: str) -> Any:
+    started = _time(since) if since else None
+    return client.logs(
+        container_id, stream=True, follow=True, timestamps=True, since=None if started is None else started.timestamp()
+    )
+
+
+def _after(since: str, stream: Any) -> Iterator[tuple[str, bytes]]:
+    """Yields (timestamp, output) of the entries that are younger than ``since``.
+
+    The engine's own filter is not exact to the nanosecond, so its first entries may be known already. Timestamps of
+    one log have the same length, except for trailing zeros that Go trims; padded, they sort as text.
+    """
+    known = _sortable(since)
+    for chunk in stream:
+        stamp, _, data = chunk.partition(b" ")
+        text = stamp.decode("ascii", errors="replace")
+        if _sortable(text) > known:
+            yield text, data
+
+
+def _sortable(stamp: str) -> str:
+    whole, _, fraction = stamp.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction.ljust(9, '0')}" if stamp else ""

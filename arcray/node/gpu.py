@@ -1,0 +1,132 @@
+"""GPUs by NVML, behind a small port. A machine without a driver or a GPU is normal: it has no GPUs.
+
+NVML numbers devices by bus; device files are numbered by minor number, and CUDA numbers by its own order. So programs
+and models are told which devices to use by uuid, and the device files by minor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pynvml
+
+from arcray.core.node import GpuTelemetry
+from arcray.core.resources import Allocation, Gpu
+
+__all__ = ["GpuDevices", "GpuProbe", "NvmlProbe"]
+
+_log = logging.getLogger(__name__)
+
+_SHARED_FILES: Final = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+
+
+class GpuProbe(Protocol):
+    """What tells about GPUs. Calls may block for milliseconds."""
+
+    def devices(self) -> tuple[Gpu, ...]:
+        """Returns the GPUs of this machine, sorted by index; () without any."""
+        ...
+
+    def minors(self) -> Mapping[int, int]:
+        """Returns the number of each GPU's device file, by index."""
+        ...
+
+    def read(self) -> tuple[GpuTelemetry, ...]:
+        """Returns one reading per GPU, sorted by index."""
+        ...
+
+
+class NvmlProbe:
+    """NVML, opened at the first call and kept open."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] | None = None
+
+    def devices(self) -> tuple[Gpu, ...]:
+        """Returns the GPUs of this machine."""
+        return tuple(
+            Gpu(
+                index=index,
+                memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+                name=_text(pynvml.nvmlDeviceGetName(handle)),
+            )
+            for index, handle in enumerate(self._open())
+        )
+
+    def minors(self) -> Mapping[int, int]:
+        """Returns the number of each GPU's device file; the index where the driver does not tell."""
+        minors = [_or_none(pynvml.nvmlDeviceGetMinorNumber, handle) for handle in self._open()]
+        return {index: index if minor is None else int(minor) for index, minor in enumerate(minors)}
+
+    def read(self) -> tuple[GpuTelemetry, ...]:
+        """Returns one reading per GPU; what a device does not support is None (utilization: 0)."""
+        return tuple(_reading(index, handle) for index, handle in enumerate(self._open()))
+
+    def _open(self) -> list[Any]:
+        if self._handles is None:
+            self._handles = _handles()
+        return self._handles
+
+
+def _handles() -> list[Any]:
+    try:
+        pynvml.nvmlInit()
+        return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        _log.info("no GPUs", extra={"reason": str(error)})
+        return []
+
+
+def _reading(index: int, handle: Any) -> GpuTelemetry:
+    utilization = _or_none(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    memory = _or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    temperature = _or_none(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
+    power_mw = _or_none(pynvml.nvmlDeviceGetPowerUsage, handle)
+    return GpuTelemetry(
+        index=index,
+        utilization=0.0 if utilization is None else utilization.gpu / 100,
+        memory_used_bytes=0 if memory is None else int(memory.used),
+        temperature_c=None if temperature is None else int(temperature),
+        power_w=None if power_mw is None else power_mw / 1000,
+    )
+
+
+def _or_none(call: Any, *arguments: Any) -> Any:
+    """Returns what NVML answers; None where a device does not support the question."""
+    try:
+        return call(*arguments)
+    except pynvml.NVMLError:
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuDevices:
+    """How the GPUs of an allocation are named to processes."""
+
+    gpus: tuple[Gpu, ...] = ()
+    minors: Mapping[int, int]
+
+    def visible(self, allocation: Allocation) -> str:
+        """Returns ``CUDA_VISIBLE_DEVICES`` for an allocation; "" hides all."""
+        return ",".join(self.names(allocation))
+
+    def names(self, allocation: Allocation) -> tuple[str, ...]:
+        """Returns the uuid of each device of an allocation, its index where it has none."""
+        uuids = {gpu.index: gpu.uuid for gpu in self.gpus}
+        return tuple(uuids.get(share.index) or str(share.index) for share in allocation.gpus)
+
+    def files(self, allocation: Allocation) -> tuple[Path, ...]:
+        """Returns the device files of an allocation; () without GPUs."""
+        if not allocation.gpus:
+            return ()
+        own = (f"/dev/nvidia{self.minors.get(share.index, share.index)}" for share in allocation.gpus)
+        return tuple(map(Path, (*_SHARED_FILES, *own)))

@@ -1,0 +1,215 @@
+"""What this machine can do, found by asking and trying: engine, sandbox, GPUs. And the runners that follow from it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import assert_never
+
+from arcray.config import Settings
+from arcray.core.errors import UnavailableError, UnsupportedError
+from arcray.core.geozones import locate
+from arcray.core.ids import NodeId
+from arcray.core.model import ModelFormat
+from arcray.core.node import DriverCapabilities, LeaseTerms, NodeRegistration, Telemetry
+from arcray.core.ports import Clock, ControlPlane
+from arcray.core.resources import Gpu
+from arcray.core.workload import Container, ModelServer, Program
+from arcray.node.container import Adopted, ContainerRunner
+from arcray.node.engine import DockerEngine, Engine
+from arcray.node.gpu import GpuDevices, GpuProbe, NvmlProbe
+from arcray.node.identity import hostname
+from arcray.node.models.copy import ModelRunner
+from arcray.node.models.registry import ModelRegistry
+from arcray.node.program import ProgramRunner
+from arcray.node.sampler import Sampler, measure_capacity
+from arcray.node.sandbox import Sandbox, UserPool
+from arcray.node.sandbox_probe import probe as probe_sandbox
+from arcray.node.work import Runner
+
+__all__ = ["Machine", "Runners"]
+
+_log = logging.getLogger(__name__)
+
+
+class Runners:
+    """Who runs what here; None where this machine cannot."""
+
+    def __init__(
+        self, *, containers: ContainerRunner | None, programs: Runner | None, models: ModelRunner | None
+    ) -> None:
+        self._containers = containers
+        self._programs = programs
+        self._models = models
+
+    def of(self, payload: Container | Program | ModelServer) -> Runner:
+        """Returns the runner of a payload.
+
+        Raises:
+            UnsupportedError: this machine cannot run it.
+        """
+        runner: Runner | None
+        match payload:
+            case Container():
+                runner = self._containers
+            case Program():
+                runner = self._programs
+            case ModelServer():
+                runner = self._models
+            case _:
+                assert_never(payload)
+        if runner is None:
+            raise UnsupportedError(f"this machine runs no {type(payload).__name__} now", field="payload")
+        return runner
+
+    @staticmethod
+    def survives(payload: Container | Program | ModelServer) -> bool:
+        """Returns whether such work outlives the agent."""
+        return isinstance(payload, Container)
+
+    async def adopt(self) -> tuple[Adopted, ...]:
+        """Returns what an earlier agent left running."""
+        return await self._containers.adopt() if self._containers is not None else ()
+
+
+class Machine:
+    """This machine, as found at the first look: engine and sandbox are probed once."""
+
+    def __init__(
+        self, *, node_id: NodeId, settings: Settings, clock: Clock, probe: GpuProbe | None, engine: Engine | None
+    ) -> None:
+        self._node_id = node_id
+        self._settings = settings
+        self._clock = clock
+        self._probe = probe or NvmlProbe()
+        self._engine = engine or DockerEngine(timeout_s=settings.node.containers.call_timeout_s)
+        self._users = UserPool()
+        self._directory = settings.state_dir / "node" / node_id
+        self._looked = False
+        self._engine_answers = False
+        self._sandbox: Sandbox | None = None
+        self._gpus: tuple[Gpu, ...] = ()
+        self._sampler: Sampler | None = None
+
+    async def look(self) -> None:
+        """Finds out what is here; again only after a failure.
+
+        Raises:
+            UnavailableError: the settings demand a container engine and none answers.
+        """
+        if self._looked:
+            return
+        await asyncio.to_thread(self._make_directories)
+        wanted = self._settings.node.containers.enabled
+        self._engine_answers = wanted != "never" and await self._engine.available()
+        if wanted == "always" and not self._engine_answers:
+            raise UnavailableError("node.containers.enabled is always, and no container engine answers")
+        self._sandbox = await probe_sandbox(self._settings.node.programs, self._programs_directory, self._users)
+        self._gpus = await asyncio.to_thread(self._probe.devices)
+        self._sampler = await asyncio.to_thread(
+            lambda: Sampler(gpus=self._probe, clock=self._clock, disk=self._directory)
+        )
+        self._looked = True
+
+    async def registration(
+        self,
+        *,
+        driver: str,
+        facade: str,
+        address: str,
+        name: str,
+        external_id: str,
+        lease: LeaseTerms,
+        gpu_indices: frozenset[int] | None,
+    ) -> NodeRegistration:
+        """Returns what this machine says of itself."""
+        await self.look()
+        node = self._settings.node
+        offered = tuple(gpu for gpu in self._gpus if gpu_indices is None or gpu.index in gpu_indices)
+        return NodeRegistration(
+            id=self._node_id,
+            name=name or hostname(),
+            facade=facade,
+            external_id=external_id,
+            driver=driver,
+            address=address,
+            hostname=hostname(),
+            capacity=await asyncio.to_thread(lambda: measure_capacity(node, gpus=offered, disk=self._directory)),
+            capabilities=self._capabilities(),
+            lease=lease,
+            location=locate(node.location.geohash, node.location.geozone),
+            labels=dict(node.labels),
+        )
+
+    def _capabilities(self) -> DriverCapabilities:
+        models = self._settings.node.models.enabled
+        return DriverCapabilities(
+            containers=self._engine_answers,
+            programs=self._sandbox is not None,
+            models=frozenset(ModelFormat) if models else frozenset(),
+            inference=models,
+            sandbox="none" if self._sandbox is None else self._sandbox.kind.value,
+        )
+
+    async def runners(self, *, plane: ControlPlane, registry: ModelRegistry) -> Runners:
+        """Returns the runners of all that this machine can do."""
+        await self.look()
+        node = self._settings.node
+        devices = GpuDevices(gpus=self._gpus, minors=await asyncio.to_thread(self._probe.minors))
+        containers = ContainerRunner(
+            engine=self._engine,
+            blobs=plane.blobs,
+            settings=node.containers,
+            node_id=self._node_id,
+            # A port on every interface is open to everyone; in open mode nothing of ours is.
+            publish_on="127.0.0.1" if self._settings.auth.mode == "open" else "0.0.0.0",  # noqa: S104
+            directory=self._directory / "containers",
+            devices=devices,
+            clock=self._clock,
+        )
+        models = ModelRunner(
+            blobs=plane.blobs,
+            settings=node.models,
+            registry=registry,
+            directory=self._directory / "models",
+            devices=devices,
+        )
+        return Runners(
+            containers=containers if self._engine_answers else None,
+            programs=self._program_runner(plane, devices),
+            models=models if node.models.enabled else None,
+        )
+
+    def _program_runner(self, plane: ControlPlane, devices: GpuDevices) -> Runner | None:
+        if self._sandbox is None:
+            return None
+        return ProgramRunner(
+            blobs=plane.blobs,
+            settings=self._settings.node.programs,
+            sandbox=self._sandbox,
+            users=self._users,
+            directory=self._programs_directory,
+            devices=devices,
+        )
+
+    def read(self) -> Telemetry:
+        """Returns one reading; blocks for milliseconds."""
+        assert self._sampler is not None, "look first"
+        return self._sampler.read()
+
+    async def close(self) -> None:
+        """Lets go of the engine."""
+        await self._engine.close()
+
+    @property
+    def _programs_directory(self) -> Path:
+        return self._directory / "programs"
+
+    def _make_directories(self) -> None:
+        """Makes our directories. Programs may run as other users, who must pass through on the way to their own."""
+        for name in ("containers", "models", "programs"):
+            (self._directory / name).mkdir(parents=True, exist_ok=True)
+        for path in (self._directory, self._programs_directory):
+            path.chmod(0o711)
+        (self._directory / "models").chmod(0o700)

@@ -1,0 +1,233 @@
+"""One loaded copy of a model: its process is started, watched, started again, and ended.
+
+A copy that cannot be loaded at first has failed: the cluster decides about another attempt. Once it has answered, a
+death is met here, with a growing wait, up to ``max_restarts``; a long good run forgets earlier deaths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+import arcray
+from arcray.config import ModelSettings
+from arcray.core.blobkeys import log_key
+from arcray.core.errors import PermissionDeniedError
+from arcray.core.model import Model, ModelFormat
+from arcray.core.ports import BlobStore
+from arcray.core.workload import ModelServer, Phase, Result
+from arcray.node.gpu import GpuDevices
+from arcray.node.log_writer import LogWriter
+from arcray.node.models.frames import LoadSpec
+from arcray.node.models.link import ModelBrokenError, ModelLink
+from arcray.node.models.registry import Copy, ModelRegistry
+from arcray.node.process import Child, spawn_piped
+from arcray.node.program import thread_environment
+from arcray.node.transfer import fetch
+from arcray.node.work import Attempt, End, Ending, within
+
+__all__ = ["ModelRunner"]
+
+_BACKOFF_S: Final = 0.5  # before the first restart; doubles
+_BACKOFF_MAX_S: Final = 30.0
+_FORGIVEN_AFTER_S: Final = 300.0  # a process that lived so long starts the count anew
+_STOP_GRACE_S: Final = 2.0
+_MAX_FILE_BYTES: Final = 1 << 40
+_LOG_MAX_BYTES: Final = 16 * 2**20
+_PACKAGE_ROOT: Final = Path(arcray.__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Life:
+    """One process of a copy, ready to answer."""
+
+    child: Child
+    link: ModelLink
+
+
+class ModelRunner:
+    """Runs ``ModelServer`` payloads.
+
+    Args:
+        directory: where model files and working directories are; ours alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        blobs: BlobStore,
+        settings: ModelSettings,
+        registry: ModelRegistry,
+        directory: Path,
+        devices: GpuDevices,
+    ) -> None:
+        self._blobs = blobs
+        self._settings = settings
+        self._registry = registry
+        self._directory = directory
+        self._devices = devices
+
+    async def run(self, attempt: Attempt) -> End:
+        """Keeps a copy loaded until it is stopped.
+
+        Raises:
+            PermissionDeniedError: the settings do not allow this module.
+            NotFoundError: its file is not in the blob store.
+        """
+        payload = attempt.order.payload
+        assert isinstance(payload, ModelServer)
+        self._check_allowed(payload.model)
+        root = self._directory / f"{attempt.workload_id}-{attempt.order.attempt}"
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            spec = await self._spec(attempt, payload.model, root)
+            attempt.phase(Phase.STARTING)
+            log = LogWriter(
+                self._blobs,
+                log_key(attempt.workload_id),
+                max_bytes=_LOG_MAX_BYTES,
+                clock=attempt.clock,
+                keep_newest=True,
+            )
+            async with log:
+                return await self._supervise(attempt, spec, root, log)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+    def _check_allowed(self, model: Model) -> None:
+        allow = self._settings.allow
+        limited = model.format is ModelFormat.PYTHON and allow
+        if limited and not any(fnmatchcase(model.source, pattern) for pattern in allow):
+            raise PermissionDeniedError(f"node.models.allow does not cover {model.source}", field="model.source")
+
+    async def _spec(self, attempt: Attempt, model: Model, root: Path) -> LoadSpec:
+        source = model.source
+        if model.format is ModelFormat.ONNX:
+            attempt.phase(Phase.PULLING)
+            path = root / "model.onnx"
+            await fetch(self._blobs, model.source, path, max_bytes=_MAX_FILE_BYTES)
+            source = str(path)
+        threads = thread_environment(attempt.order.demand.cpu_milli)
+        return LoadSpec(
+            model_id=model.id,
+            format=model.format.value,
+            source=source,
+            target=model.target,
+            slots=model.max_concurrency or self._settings.max_concurrency,
+            threads=int(threads["OMP_NUM_THREADS"]),
+            gpu=bool(attempt.order.allocation.gpus),
+            env={
+                "HOME": str(root),
+                "LANG": "C.UTF-8",
+                "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+                "PYTHONUNBUFFERED": "1",
+                "CUDA_VISIBLE_DEVICES": self._devices.visible(attempt.order.allocation),
+                **threads,
+                **dict(model.env),
+                "PYTHONPATH": ":".join(map(str, (*self._settings.python_path, _PACKAGE_ROOT))),
+            },
+        )
+
+    async def _supervise(self, attempt: Attempt, spec: LoadSpec, root: Path, log: LogWriter) -> End:
+        """Starts process after process until one is stopped on request or too many have died."""
+        deaths = 0
+        first = True
+        while True:
+            born = attempt.clock.monotonic()
+            try:
+                async with self._alive(attempt, spec, root, log) as life:
+                    if first:
+                        attempt.phase(Phase.RUNNING)
+                        first = False
+                    ending, code = await self._serve(attempt, spec, life)
+            except ModelBrokenError as error:
+                ending, code = Ending.DONE, None
+                if attempt.stopping:
+                    return End(phase=Phase.STOPPED, message="stopped while it was loaded")
+                if first:
+                    return End(phase=Phase.FAILED, message=f"the model cannot be loaded: {error.message}")
+            if ending is not Ending.DONE:
+                return attempt.stopped_or(ending, End(phase=Phase.STOPPED, result=Result(exit_code=code)))
+            deaths = 1 if attempt.clock.monotonic() - born > _FORGIVEN_AFTER_S else deaths + 1
+            if deaths > self._settings.max_restarts:
+                message = f"its process died {deaths} times, the last time with exit code {code}"
+                return End(phase=Phase.FAILED, message=message, result=Result(exit_code=code))
+            await log.note(f"the model's process died with exit code {code}; restart {deaths}")
+            wait_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (deaths - 1))
+            pause = asyncio.ensure_future(attempt.clock.sleep(wait_s))
+            ending = await attempt.until(pause)
+            pause.cancel()
+            if ending is not Ending.DONE:
+                return attempt.stopped_or(ending, End(phase=Phase.STOPPED))
+
+    async def _serve(self, attempt: Attempt, spec: LoadSpec, life: _Life) -> tuple[Ending, int]:
+        """Lets a process answer until it dies or is to stop; returns why, and its exit code."""
+        assert isinstance(attempt.order.payload, ModelServer)
+        copy = Copy(
+            model_id=attempt.order.payload.model.id,
+            workload_id=attempt.workload_id,
+            slots=spec.slots,
+            link=life.link,
+            hung=life.child.kill_group,
+        )
+        self._registry.add(copy)
+        gone = asyncio.ensure_future(life.child.wait())
+        reason = "the model's process died"
+        try:
+            ending = await attempt.until(gone)
+            if ending is not Ending.DONE:
+                reason = "the model was stopped"
+        finally:
+            self._registry.remove(copy, reason)
+        life.link.close()
+        if not await within(attempt.clock, _STOP_GRACE_S, gone):
+            life.child.kill_group()
+        return ending, await gone
+
+    @asynccontextmanager
+    async def _alive(self, attempt: Attempt, spec: LoadSpec, root: Path, log: LogWriter) -> AsyncIterator[_Life]:
+        """Yields a process that is ready to answer; nothing of it is left afterwards.
+
+        Raises:
+            ModelBrokenError: it ended, or was not ready in time.
+        """
+        ours, theirs = socket.socketpair()
+        argv = (sys.executable, "-m", "arcray.node.models.host", str(theirs.fileno()))
+        try:
+            child, output = await spawn_piped(argv, env=spec.env, cwd=root, pass_fds=(theirs.fileno(),))
+        finally:
+            theirs.close()
+        pump = asyncio.create_task(output.pump(log.write))
+        link = await ModelLink.open(ours)
+        try:
+            await self._load(attempt, link, spec)
+            yield _Life(child=child, link=link)
+        finally:
+            link.close()
+            await child.ensure_dead()
+            await asyncio.wait({pump}, timeout=_STOP_GRACE_S)
+            pump.cancel()
+            output.close()
+
+    async def _load(self, attempt: Attempt, link: ModelLink, spec: LoadSpec) -> None:
+        limit_s = self._settings.start_timeout_s
+        loading = asyncio.ensure_future(link.load(spec))
+        try:
+            async with asyncio.timeout(limit_s):
+                ending = await attempt.until(loading)
+        except TimeoutError as error:
+            raise ModelBrokenError(f"it was not ready after {limit_s:g} s") from error
+        finally:
+            if not loading.done():
+                loading.cancel()
+        if ending is not Ending.DONE:
+            raise ModelBrokenError("it was not ready when it had to end")
+        await loading

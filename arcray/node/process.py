@@ -1,0 +1,154 @@
+"""Child processes: started, awaited and signalled from any event loop in any thread.
+
+asyncio's own subprocesses need a child watcher, which loops outside the main thread (a Ray actor's) do not all have;
+a pidfd is awaited like a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from arcray.core.errors import UnavailableError
+
+__all__ = ["Child", "Output", "spawn_piped"]
+
+_SIGNAL_BASE: Final = 128  # shells report a death by signal n as 128 + n; so do we, whatever stood between
+_CHUNK: Final = 65_536
+
+
+class Child:
+    """A running child process, leader of its own session and process group."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pidfd = os.pidfd_open(popen.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
+
+    @classmethod
+    def spawn(
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        stdin: int | None = None,
+        output: int | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
+        """Starts a process. Must be called on the event loop's thread.
+
+        The call blocks for the milliseconds of a vfork, on purpose: a parent-death signal fires when the *thread*
+        that forked ends, and the threads of a pool come and go.
+
+        Args:
+            stdin: file descriptor that it reads; None reads nothing.
+            output: file descriptor of its stdout and stderr; None drops them.
+
+        Raises:
+            OSError: the executable is absent or may not be run.
+        """
+        popen = subprocess.Popen(  # noqa: S603 - argv is built by us; programs never pass through a shell
+            list(argv),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.DEVNULL if output is None else output,
+            stderr=subprocess.DEVNULL if output is None else subprocess.STDOUT,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+        return cls(popen)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
+    def exited(self) -> bool:
+        """Whether it has ended."""
+        return self._exit.done()
+
+    async def wait(self) -> int:
+        """Returns its exit code once it has ended; 128 + n when signal n ended it."""
+        return await asyncio.shield(self._exit)
+
+    def kill_group(self) -> None:
+        """Kills it and every process of its group."""
+        if not self.exited:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to its process group."""
+        if not self.exited:
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                return
+
+    async def ensure_dead(self) -> None:
+        """Kills the group and waits for the end."""
+        self.kill_group()
+        await self.wait()
+
+    def _on_exit(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        code = self._popen.wait()
+        if not self._exit.done():
+            self._exit.set_result(code if code >= 0 else _SIGNAL_BASE - code)
+
+
+class Output:
+    """The read end of a child's stdout and stderr."""
+
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+        self._reader = reader
+        self._transport = transport
+
+    async def pump(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Hands on what comes until every holder of the other end has closed it."""
+        while data := await self._reader.read(_CHUNK):
+            await write(data)
+
+    def close(self) -> None:
+        """Stops reading."""
+        self._transport.close()
+
+
+async def spawn_piped(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    stdin: int | None = None,
+    pass_fds: Sequence[int] = (),
+) -> tuple[Child, Output]:
+    """Starts a process whose stdout and stderr we read; see ``Child.spawn``.
+
+    Raises:
+        UnavailableError: it cannot be started here.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        child = Child.spawn(argv, env=env, cwd=cwd, stdin=stdin, output=write_end, pass_fds=pass_fds)
+    except OSError as error:
+        os.close(read_end)
+        raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(write_end)
+    reader = asyncio.StreamReader(limit=_CHUNK)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
+    )
+    return child, Output(reader, transport)

@@ -1,0 +1,274 @@
+"""Programs: Python code from strangers, run once in a sandbox.
+
+Lifecycle: fetch, unpack, start, watch (memory of the whole tree, time, stop), collect result files, clean up. The
+program's stdout and stderr are its log, its files under ``$ARCRAY_RESULT_DIR`` its result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from arcray.config import ProgramSettings
+from arcray.core.blobkeys import log_key
+from arcray.core.errors import ArcrayError
+from arcray.core.orders import StartWorkload
+from arcray.core.ports import BlobStore
+from arcray.core.workload import Phase, Program, Result
+from arcray.node.archive import find_entry_point, unpack
+from arcray.node.gpu import GpuDevices
+from arcray.node.log_writer import LogWriter
+from arcray.node.process import Child, spawn_piped
+from arcray.node.process_tree import anonymous_bytes, children, descendants, kill_user, signal_all
+from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
+from arcray.node.transfer import fetch, upload_results
+from arcray.node.work import Attempt, End, Ending, within
+
+__all__ = ["ProgramRunner", "thread_environment"]
+
+_WATCH_S: Final = 0.25  # between looks at the memory of a tree
+_OVERTIME_GRACE_S: Final = 5.0  # between SIGTERM and SIGKILL of a program that ran too long
+_DRAIN_S: Final = 2.0  # for output that a surviving grandchild still holds open
+_MAX_STDIN_BYTES: Final = 1 << 30
+_SOURCE: Final = "main.py"
+
+
+def thread_environment(cpu_milli: int) -> dict[str, str]:
+    """Returns the variables by which numeric libraries size their thread pools: whole cores, at least one."""
+    threads = str(max(1, math.ceil(cpu_milli / 1000)))
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return dict.fromkeys(names, threads)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Process:
+    """A started program and what was noticed about it."""
+
+    child: Child
+    done: asyncio.Future[int]
+    over_memory: bool = False
+
+
+class ProgramRunner:
+    """Runs ``Program`` payloads.
+
+    Args:
+        directory: where programs get their directories; ours alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        blobs: BlobStore,
+        settings: ProgramSettings,
+        sandbox: Sandbox,
+        users: UserPool,
+        directory: Path,
+        devices: GpuDevices,
+    ) -> None:
+        self._blobs = blobs
+        self._settings = settings
+        self._sandbox = sandbox
+        self._users = users
+        self._directory = directory
+        self._devices = devices
+
+    async def run(self, attempt: Attempt) -> End:
+        """Runs a program to its end.
+
+        Raises:
+            InvalidArgumentError: its archive or entry point is wrong.
+            NotFoundError: its code is not in the blob store.
+            ResourceExhaustedError: its archive is too large.
+        """
+        order = attempt.order
+        assert isinstance(order.payload, Program)
+        async with self._place(order) as place:
+            if order.payload.archive:
+                attempt.phase(Phase.PULLING)
+            entry = await self._fetch(order.payload, place)
+            stdin = await self._fetch_stdin(order.payload, place)
+            if attempt.stopping:
+                return End(phase=Phase.STOPPED, message="stopped before it started")
+            attempt.phase(Phase.STARTING)
+            await asyncio.to_thread(self._sandbox.prepare, place)
+            log = LogWriter(
+                self._blobs,
+                log_key(order.workload_id),
+                max_bytes=self._settings.log_max_bytes,
+                clock=attempt.clock,
+            )
+            async with log:
+                return await self._execute(attempt, place, entry, stdin, log)
+
+    @asynccontextmanager
+    async def _place(self, order: StartWorkload) -> AsyncIterator[Confinement]:
+        """Makes the program's directories and its user; removes everything of both in the end."""
+        root = self._directory / f"{order.workload_id}-{order.attempt}"
+        uid = self._users.take() if self._sandbox.own_user else None
+        try:
+            await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
+            root.mkdir(mode=0o711)
+            place = Confinement(
+                work=root / "work",
+                results=root / "results",
+                limits=self._limits(order),
+                uid=uid,
+                network=self._settings.network,
+                devices=self._devices.files(order.allocation),
+            )
+            place.work.mkdir(mode=0o700)
+            place.results.mkdir(mode=0o700)
+            yield place
+        finally:
+            if uid is not None:
+                kill_user(uid)
+                self._users.give_back(uid)
+            # Not awaited in a thread: it must happen even when this task is being cancelled twice.
+            shutil.rmtree(root, ignore_errors=True)
+
+    def _limits(self, order: StartWorkload) -> Limits:
+        return Limits(
+            memory_bytes=order.demand.memory_bytes or self._settings.default_memory_bytes,
+            processes=self._settings.pids_limit,
+            file_bytes=max(order.demand.disk_bytes, self._settings.max_result_bytes),
+        )
+
+    async def _fetch(self, payload: Program, place: Confinement) -> str:
+        """Puts the code into the work directory; returns the file to run."""
+        limit = self._settings.max_archive_bytes
+        if not payload.archive:
+            await fetch(self._blobs, payload.blob, place.work / _SOURCE, max_bytes=limit)
+            return _SOURCE
+        archive = place.work.with_name("archive.zip")
+        await fetch(self._blobs, payload.blob, archive, max_bytes=limit)
+        await asyncio.to_thread(unpack, archive, place.work, max_bytes=limit)
+        archive.unlink()
+        return find_entry_point(place.work, payload.entry_point)
+
+    async def _fetch_stdin(self, payload: Program, place: Confinement) -> Path | None:
+        if not payload.stdin_blob:
+            return None
+        path = place.work.with_name("stdin")
+        await fetch(self._blobs, payload.stdin_blob, path, max_bytes=_MAX_STDIN_BYTES)
+        return path
+
+    async def _execute(
+        self, attempt: Attempt, place: Confinement, entry: str, stdin: Path | None, log: LogWriter
+    ) -> End:
+        started = attempt.clock.monotonic()
+        async with self._started(attempt, place, entry, stdin, log) as process:
+            attempt.phase(Phase.RUNNING)
+            ending = await attempt.until(process.done)
+            if ending is not Ending.DONE:
+                grace_s = attempt.grace_s if ending is Ending.STOP else _OVERTIME_GRACE_S
+                await self._terminate(attempt, process, grace_s)
+            code = await process.done
+        duration_ms = (attempt.clock.monotonic() - started) * 1000
+        try:
+            keys = await upload_results(
+                self._blobs, attempt.workload_id, place.results, max_bytes=self._settings.max_result_bytes
+            )
+        except ArcrayError as error:
+            return End(phase=Phase.FAILED, message=str(error), result=Result(exit_code=code, duration_ms=duration_ms))
+        result = Result(exit_code=code, duration_ms=duration_ms, blobs=keys, pid=process.child.pid)
+        if process.over_memory:
+            limit = place.limits.memory_bytes
+            return End(phase=Phase.FAILED, message=f"killed: used more than {limit} bytes of memory", result=result)
+        if code:
+            return attempt.stopped_or(ending, End(phase=Phase.FAILED, message=_describe(code), result=result))
+        return attempt.stopped_or(ending, End(phase=Phase.SUCCEEDED, result=result))
+
+    @asynccontextmanager
+    async def _started(
+        self, attempt: Attempt, place: Confinement, entry: str, stdin: Path | None, log: LogWriter
+    ) -> AsyncIterator[_Process]:
+        """Starts the program with its output going to the log; nothing of it is left afterwards."""
+        assert isinstance(attempt.order.payload, Program)
+        arguments = ("-u", entry, *attempt.order.payload.args)
+        command = self._sandbox.command(place, arguments, self._environment(attempt.order, place))
+        source = os.open(stdin, os.O_RDONLY) if stdin is not None else None
+        try:
+            child, output = await spawn_piped(command.argv, env={}, stdin=source)
+        finally:
+            if source is not None:
+                os.close(source)
+        process = _Process(child=child, done=asyncio.ensure_future(child.wait()))
+        pump = asyncio.create_task(output.pump(log.write))
+        watch = asyncio.create_task(self._watch_memory(attempt, process, place.limits.memory_bytes))
+        try:
+            yield process
+        finally:
+            watch.cancel()
+            self._kill(process)
+            await child.wait()
+            if place.uid is not None:
+                kill_user(place.uid)
+            await asyncio.wait({pump}, timeout=_DRAIN_S)
+            pump.cancel()
+            output.close()
+
+    def _environment(self, order: StartWorkload, place: Confinement) -> Mapping[str, str]:
+        assert isinstance(order.payload, Program)
+        work, results = self._sandbox.paths(place)
+        python = Path(self._sandbox.python)
+        return {
+            "HOME": str(work),
+            "LANG": "C.UTF-8",
+            "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "PYTHONUNBUFFERED": "1",
+            "CUDA_VISIBLE_DEVICES": self._devices.visible(order.allocation),
+            **thread_environment(order.demand.cpu_milli),
+            **dict(order.payload.env),
+            "TASK_ID": order.workload_id,
+            "ARCRAY_WORKLOAD_ID": order.workload_id,
+            "ARCRAY_RESULT_DIR": str(results),
+        }
+
+    async def _watch_memory(self, attempt: Attempt, process: _Process, limit: int) -> None:
+        while True:
+            await attempt.clock.sleep(_WATCH_S)
+            pid = process.child.pid
+            if anonymous_bytes((pid, *descendants(pid))) > limit:
+                process.over_memory = True
+                self._kill(process)
+                return
+
+    async def _terminate(self, attempt: Attempt, process: _Process, grace_s: float) -> None:
+        """Ends it politely, then for certain."""
+        signal_all(self._inside(process), signal.SIGTERM)
+        if not await within(attempt.clock, grace_s, process.done):
+            self._kill(process)
+
+    def _inside(self, process: _Process) -> tuple[int, ...]:
+        """Returns the program's own processes.
+
+        bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely.
+        """
+        pid = process.child.pid
+        below = descendants(pid)
+        if self._sandbox.kind is not SandboxKind.BUBBLEWRAP:
+            return (pid, *below)
+        inits = set(children(pid))
+        return tuple(each for each in below if each not in inits)
+
+    def _kill(self, process: _Process) -> None:
+        signal_all(descendants(process.child.pid), signal.SIGKILL)
+        process.child.kill_group()
+
+
+def _describe(code: int) -> str:
+    if code > 128:
+        try:
+            return f"ended by {signal.Signals(code - 128).name}"
+        except ValueError:
+            pass
+    return f"exit code {code}"

@@ -1,0 +1,259 @@
+"""What isolates a native program. The strongest kind that works on this machine, proven by running it.
+
+``bubblewrap``: own mount, pid, ipc, uts and (unless networking is allowed) net namespaces; the system and the
+runtime's Python environment read-only; nothing else of the host. As root the program becomes a user of its own, which
+nothing else on the machine runs as; otherwise the namespaces are made inside a user namespace.
+``user``: a restricted subprocess: own user where root allows, limits, empty environment, own directory. It sees the
+host's files as that user would. ``none``: the same without the own user; only by configuration.
+
+Limits are per process except the number of processes; what a whole tree uses is watched by ``program.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import site
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from arcray.core.errors import ResourceExhaustedError
+
+__all__ = ["Command", "Confinement", "Limits", "Sandbox", "SandboxKind", "UserPool"]
+
+_log = logging.getLogger(__name__)
+
+_MIB: Final = 2**20
+DATA_SLACK_BYTES: Final = 512 * _MIB  # thread stacks and BLAS buffers count as data though they are hardly touched
+_TMP_MAX_BYTES: Final = 1024 * _MIB
+_TMP_MIN_BYTES: Final = 16 * _MIB
+_OPEN_FILES: Final = 4096
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime")
+_ETC_NETWORK: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/pki", "/etc/resolv.conf", "/etc/ssl")
+_INSIDE: Final = Path("/sandbox")
+_LAUNCHER: Final = (Path(__file__).with_name("launcher.py")).read_text(encoding="utf-8")
+_FIRST_UID: Final = 61_184  # systemd's range for dynamic users: nobody's by convention, and within 16 bits
+_LAST_UID: Final = 65_519
+
+
+class SandboxKind(StrEnum):
+    """How a program is isolated; as in ``DriverCapabilities.sandbox``."""
+
+    BUBBLEWRAP = "bubblewrap"
+    USER = "user"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one program may use.
+
+    Args:
+        memory_bytes: of its whole tree, anonymous memory.
+        processes: processes and threads.
+        file_bytes: of the largest file it writes.
+    """
+
+    memory_bytes: int
+    processes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """One program's place.
+
+    Args:
+        work: its directory on the host; it is at ``Command.work`` for the program.
+        results: where its result files go, likewise.
+        uid: the user it becomes; None stays who we are.
+        devices: device files that it may use.
+    """
+
+    work: Path
+    results: Path
+    limits: Limits
+    uid: int | None = None
+    network: bool = False
+    devices: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """How to start a confined program: arguments and the (nearly empty) environment of the outermost process."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+class UserPool:
+    """Users that programs become, one each: processes are counted and killed by user, files are private to it."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+        self._next = secrets.randbelow(_LAST_UID - _FIRST_UID) + _FIRST_UID
+
+    def take(self) -> int:
+        """Returns a user id that no other program here has.
+
+        Raises:
+            ResourceExhaustedError: thousands of programs run already.
+        """
+        for _ in range(_FIRST_UID, _LAST_UID + 1):
+            uid = self._next
+            self._next = uid + 1 if uid < _LAST_UID else _FIRST_UID
+            if uid not in self._taken:
+                self._taken.add(uid)
+                return uid
+        raise ResourceExhaustedError("too many programs run on this machine", field="node")
+
+    def give_back(self, uid: int) -> None:
+        """Frees a user id once nothing runs as it."""
+        self._taken.discard(uid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """One way to confine programs.
+
+    Args:
+        own_user: each program becomes a user of its own (needs root).
+        bwrap: the bubblewrap executable.
+        python: interpreter that runs launcher and program.
+    """
+
+    kind: SandboxKind
+    own_user: bool
+    bwrap: str = "bwrap"
+    python: str = sys.executable
+
+    def paths(self, place: Confinement) -> tuple[Path, Path]:
+        """Returns the work and the result directory as the program sees them."""
+        if self.kind is SandboxKind.BUBBLEWRAP:
+            return _INSIDE / "work", _INSIDE / "results"
+        return place.work, place.results
+
+    def command(self, place: Confinement, arguments: Sequence[str], env: Mapping[str, str]) -> Command:
+        """Returns how to run the interpreter with these arguments inside.
+
+        Args:
+            env: the program's whole environment.
+        """
+        work, _ = self.paths(place)
+        spec = {
+            "argv": [self.python, *arguments],
+            "cwd": str(work),
+            "env": dict(env),
+            "limits": _rlimits(place.limits),
+            "bare": self.kind is not SandboxKind.BUBBLEWRAP,  # nobody else denies it new privileges and ends it with us
+            "uid": place.uid,
+        }
+        launch = (self.python, "-I", "-S", "-c", _LAUNCHER, json.dumps(spec))
+        wrap = tuple(self._bwrap_arguments(place)) if self.kind is SandboxKind.BUBBLEWRAP else ()
+        return Command(argv=wrap + launch, env={})
+
+    def prepare(self, place: Confinement) -> None:
+        """Hands the directories to the program's user, and writes what stands for /etc inside. Blocks on the disk."""
+        if place.uid is not None:
+            for directory in (place.work, place.results):
+                _give(directory, place.uid)
+        if self.kind is SandboxKind.BUBBLEWRAP:
+            uid = os.getuid() if place.uid is None else place.uid
+            accounts = _accounts(place)
+            accounts.mkdir(exist_ok=True)
+            (accounts / "passwd").write_text(f"program:x:{uid}:{uid}::{_INSIDE / 'work'}:/usr/sbin/nologin\n")
+            (accounts / "group").write_text(f"program:x:{uid}:\n")
+
+    def _bwrap_arguments(self, place: Confinement) -> Iterator[str]:
+        yield from (self.bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+        yield from ("--die-with-parent", "--hostname", "sandbox")
+        if not place.network:
+            yield "--unshare-net"
+        if place.uid is None:
+            yield from ("--unshare-user", "--disable-userns", "--cap-drop", "ALL")
+        else:
+            # Only as long as the launcher needs to become the program's user; they are lost with that step.
+            yield from ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
+        tmp = str(max(_TMP_MIN_BYTES, min(place.limits.memory_bytes // 4, _TMP_MAX_BYTES)))
+        yield from _system()
+        yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/dev/shm")  # noqa: S108
+        yield from ("--remount-ro", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/tmp")  # noqa: S108
+        yield from ("--perms", "0755", "--dir", "/etc")
+        for path in (*_ETC, *(_ETC_NETWORK if place.network else ())):
+            yield from ("--ro-bind-try", path, path)
+        for name in ("passwd", "group"):
+            yield from ("--ro-bind", str(_accounts(place) / name), f"/etc/{name}")
+        yield from _python_environment(self.python)
+        work, results = self.paths(place)
+        yield from ("--perms", "0755", "--dir", str(_INSIDE))
+        yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results))
+        for device in place.devices:
+            yield from ("--dev-bind-try", str(device), str(device))
+        yield "--"
+
+
+def environment_roots(python: str) -> tuple[tuple[Path, Path], ...]:
+    """Returns (source, place) of every directory that the interpreter needs, outermost first.
+
+    A virtual environment names its base by a path that may itself be a link, so both spellings are there.
+    """
+    named = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(python).parent.parent}
+    named.update(Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages"))
+    named.update(Path(entry) for entry in site.getsitepackages())
+    link = Path(python)
+    while link.is_symlink():  # every step of the chain, since the kernel follows each by its own path
+        link = link.parent / link.readlink()
+        named.add(Path(os.path.normpath(link)).parent.parent)
+    places = named | {path.resolve() for path in named}
+    existing = sorted(path for path in places if path.is_dir() and path != Path("/"))
+    inside_system = [path for path in existing if any(path.is_relative_to(root) for root in _SYSTEM)]
+    kept: list[Path] = []
+    for path in existing:
+        if path not in inside_system and not any(path.is_relative_to(other) for other in kept):
+            kept.append(path)
+    return tuple((path.resolve(), path) for path in kept)
+
+
+def _python_environment(python: str) -> Iterator[str]:
+    for source, place in environment_roots(python):
+        # bubblewrap makes missing parents with mode 0700, which another user could not enter.
+        for parent in reversed(place.parents[:-1]):
+            if str(parent) not in ("/tmp", "/etc"):  # noqa: S108
+                yield from ("--perms", "0755", "--dir", str(parent))
+        yield from ("--ro-bind", str(source), str(place))
+
+
+def _system() -> Iterator[str]:
+    for path in map(Path, _SYSTEM):
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        elif path.is_dir():
+            yield from ("--ro-bind", str(path), str(path))
+
+
+def _rlimits(limits: Limits) -> dict[str, int]:
+    return {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_DATA": limits.memory_bytes + DATA_SLACK_BYTES,
+        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_NOFILE": _OPEN_FILES,
+        "RLIMIT_NPROC": limits.processes,
+    }
+
+
+def _accounts(place: Confinement) -> Path:
+    return place.work.with_name(place.work.name + ".etc")
+
+
+def _give(directory: Path, uid: int) -> None:
+    for parent, folders, files in os.walk(directory):
+        os.chown(parent, uid, uid)
+        for name in (*folders, *files):
+            os.chown(Path(parent) / name, uid, uid, follow_symlinks=False)

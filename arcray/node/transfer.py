@@ -1,0 +1,102 @@
+"""Blobs to files and files to blobs, in pieces: a model or an archive never has to fit in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from arcray.core.blobkeys import result_key
+from arcray.core.errors import NotFoundError, ResourceExhaustedError
+from arcray.core.ids import WorkloadId
+from arcray.core.ports import BlobStore
+
+__all__ = ["fetch", "upload_results"]
+
+_PIECE_BYTES: Final = 8 * 2**20
+MAX_RESULT_FILES: Final = 1_000
+
+
+async def fetch(blobs: BlobStore, key: str, path: Path, *, max_bytes: int) -> int:
+    """Writes a blob to a new file; returns its size.
+
+    Raises:
+        NotFoundError: no such blob.
+        ResourceExhaustedError: it is larger than ``max_bytes``.
+    """
+    size = await blobs.size(key)
+    if size is None:
+        raise NotFoundError(f"no blob {key}", field="payload.blob")
+    if size > max_bytes:
+        raise ResourceExhaustedError(f"{key} has {size} bytes, at most {max_bytes} are allowed", field="payload.blob")
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        for start in range(0, size, _PIECE_BYTES):
+            piece = await blobs.get(key, start, min(start + _PIECE_BYTES, size))
+            await asyncio.to_thread(file.write, piece)
+    partial.rename(path)
+    return size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ResultFile:
+    relative: str
+    size_bytes: int
+
+
+async def upload_results(blobs: BlobStore, workload_id: WorkloadId, root: Path, *, max_bytes: int) -> tuple[str, ...]:
+    """Stores the regular files below ``root``; returns their keys, sorted. Links are not followed.
+
+    Raises:
+        ResourceExhaustedError: there are too many files, or too many bytes in them.
+    """
+    files = await asyncio.to_thread(lambda: list(_walk(root)))
+    total = sum(file.size_bytes for file in files)
+    if len(files) > MAX_RESULT_FILES:
+        raise ResourceExhaustedError(f"{len(files)} result files, at most {MAX_RESULT_FILES} are kept", field="results")
+    if total > max_bytes:
+        raise ResourceExhaustedError(f"result files have {total} bytes, at most {max_bytes} are kept", field="results")
+    keys: set[str] = set()
+    for file in files:
+        key = _unused(result_key(workload_id, file.relative), keys)
+        await _upload(blobs, key, root / file.relative, file.size_bytes)
+        keys.add(key)
+    return tuple(sorted(keys))
+
+
+def _walk(root: Path, below: str = "") -> Iterator[_ResultFile]:
+    with os.scandir(root / below) as entries:
+        for entry in sorted(entries, key=lambda item: item.name):
+            relative = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, relative)
+            elif entry.is_file(follow_symlinks=False):
+                yield _ResultFile(relative=relative, size_bytes=entry.stat(follow_symlinks=False).st_size)
+
+
+async def _upload(blobs: BlobStore, key: str, path: Path, size: int) -> None:
+    """Uploads exactly ``size`` bytes: a file that still grows was counted at that size."""
+    # Without O_NOFOLLOW a file swapped for a link after the walk would be read with the agent's rights.
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return
+        first = await asyncio.to_thread(file.read, min(_PIECE_BYTES, size))
+        await blobs.put(key, first)
+        sent = len(first)
+        while sent < size and (piece := await asyncio.to_thread(file.read, min(_PIECE_BYTES, size - sent))):
+            await blobs.append(key, piece)
+            sent += len(piece)
+
+
+def _unused(key: str, taken: set[str]) -> str:
+    """Returns the key, numbered when two file names differ only in characters that keys do not have."""
+    number, candidate = 1, key
+    while candidate in taken:
+        number += 1
+        candidate = f"{key}-{number}"
+    return candidate

@@ -1,0 +1,186 @@
+"""Fakes at the node's ports: a control plane that records, a blob store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arcray.core.commands import Attached, AttachNode, Command
+from arcray.core.errors import ArcrayError, NotFoundError
+from arcray.core.events import Topic
+from arcray.core.ids import WorkloadId
+from arcray.core.model import Model
+from arcray.core.orders import StartWorkload
+from arcray.core.ports import EventBatch
+from arcray.core.queries import Query
+from arcray.core.resources import Allocation, Demand
+from arcray.core.workload import Container, ModelServer, Phase, PortMapping, Program
+from arcray.node.work import Attempt
+
+
+class MonotonicClock:
+    """Real time: what runs real processes waits for them in real time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)  # noqa: TID251 - this is the clock
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class MemoryBlobs:
+    """Blobs in a dictionary; ``append_error`` makes the next appends fail."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+        self.appends: list[int] = []
+        self.append_errors: list[ArcrayError] = []
+
+    async def put(self, key: str, data: bytes) -> None:
+        self.data[key] = data
+
+    async def append(self, key: str, data: bytes) -> int:
+        if self.append_errors:
+            raise self.append_errors.pop(0)
+        self.appends.append(len(data))
+        self.data[key] = self.data.get(key, b"") + data
+        return len(self.data[key])
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        if key not in self.data:
+            raise NotFoundError(field="key")
+        return self.data[key][start:end]
+
+    async def size(self, key: str) -> int | None:
+        return len(self.data[key]) if key in self.data else None
+
+    async def delete(self, key: str) -> None:
+        self.data.pop(key, None)
+
+
+class FakePlane:
+    """Records commands. ``answer`` may replace the reply of any command, or raise instead of a whole call."""
+
+    def __init__(self) -> None:
+        self.blobs = MemoryBlobs()
+        self.calls: list[tuple[Command, ...]] = []
+        self.epoch = 0
+        self.answer: Callable[[Command], Any] = lambda _: None
+        self.gate: asyncio.Event | None = None
+        self._changed = asyncio.Condition()
+
+    @property
+    def commands(self) -> list[Command]:
+        return [command for call in self.calls for command in call]
+
+    async def submit(self, commands: Sequence[Command]) -> list[Any | ArcrayError]:
+        if self.gate is not None:
+            await self.gate.wait()
+        replies = [self._reply(command) for command in commands]
+        async with self._changed:
+            self.calls.append(tuple(commands))
+            self._changed.notify_all()
+        return replies
+
+    def _reply(self, command: Command) -> Any:
+        reply = self.answer(command)
+        if reply is None and isinstance(command, AttachNode):
+            self.epoch += 1
+            return Attached(node_id=command.registration.id, epoch=self.epoch)
+        return reply
+
+    async def query(self, query: Query) -> Any:
+        raise NotFoundError
+
+    async def _no_events(self) -> AsyncIterator[EventBatch]:
+        return
+        yield
+
+    def events(self, topics: frozenset[Topic]) -> AsyncIterator[EventBatch]:
+        return self._no_events()
+
+    async def until(self, predicate: Callable[[list[Command]], bool], timeout_s: float = 20.0) -> None:
+        """Waits until the recorded commands satisfy the predicate."""
+        async with asyncio.timeout(timeout_s), self._changed:
+            await self._changed.wait_for(lambda: predicate(self.commands))
+
+
+@dataclass
+class Phases:
+    """What an attempt told."""
+
+    told: list[Phase] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    ports: tuple[PortMapping, ...] = ()
+    seen: dict[Phase, asyncio.Event] = field(default_factory=lambda: {phase: asyncio.Event() for phase in Phase})
+
+    def sink(self, phase: Phase, message: str, ports: tuple[PortMapping, ...]) -> None:
+        self.told.append(phase)
+        self.messages.append(message)
+        self.ports = ports or self.ports
+        self.seen[phase].set()
+
+
+class Attempts:
+    """Makes attempts and remembers what they told."""
+
+    def __init__(self) -> None:
+        self.phases = Phases()
+
+    def of(
+        self,
+        payload: Container | Program | Model,
+        *,
+        demand: Demand | None = None,
+        allocation: Allocation | None = None,
+        max_duration_s: float | None = None,
+        workload_id: str = "0b000000-0000-4000-8000-000000000001",
+    ) -> Attempt:
+        order = StartWorkload(
+            workload_id=WorkloadId(workload_id),
+            attempt=1,
+            payload=ModelServer(model=payload) if isinstance(payload, Model) else payload,
+            demand=demand or Demand(cpu_milli=1000, memory_bytes=512 * 2**20),
+            allocation=allocation or Allocation(),
+            owner="local",
+            max_duration_s=max_duration_s,
+        )
+        return Attempt(order, clock=MonotonicClock(), sink=self.phases.sink)
+
+
+@pytest.fixture
+def blobs() -> MemoryBlobs:
+    return MemoryBlobs()
+
+
+@pytest.fixture
+def plane() -> FakePlane:
+    return FakePlane()
+
+
+@pytest.fixture
+def attempts() -> Attempts:
+    return Attempts()
+
+
+@pytest.fixture
+def real_clock() -> MonotonicClock:
+    return MonotonicClock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A directory that other users may pass through, as a state directory is."""
+    for path in (tmp_path, *tmp_path.parents):
+        if path.owner() == tmp_path.owner() and path.stat().st_mode & 0o011 == 0:
+            path.chmod(path.stat().st_mode | 0o011)
+    return tmp_path

@@ -1,0 +1,418 @@
+"""Programs run in the real sandbox; each test starts one (about 60 ms)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from arcray.config import ProgramSettings
+from arcray.core.blobkeys import log_key
+from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.resources import Demand
+from arcray.core.workload import Phase, Program
+from arcray.node.gpu import GpuDevices
+from arcray.node.program import ProgramRunner
+from arcray.node.sandbox import Sandbox, SandboxKind, UserPool
+from arcray.node.sandbox_probe import probe
+from arcray.node.work import Attempt, End
+
+if TYPE_CHECKING:
+    from tests.unit.node.conftest import Attempts, MemoryBlobs
+
+Run = Callable[..., "asyncio.Future[End]"]
+
+
+@pytest.fixture
+async def sandbox(directory: Path) -> Sandbox:
+    found = await probe(ProgramSettings(sandbox="bubblewrap"), directory, UserPool())
+    if found is None:
+        pytest.skip("bubblewrap is absent, or may not make namespaces here")
+    return found
+
+
+class Bench:
+    def __init__(self, blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> None:
+        self.blobs, self.attempts, self.sandbox, self.directory = blobs, attempts, sandbox, directory
+        self.settings = ProgramSettings()
+        self.attempt: Attempt | None = None
+
+    def runner(self) -> ProgramRunner:
+        return ProgramRunner(
+            blobs=self.blobs,
+            settings=self.settings,
+            sandbox=self.sandbox,
+            users=UserPool(),
+            directory=self.directory,
+            devices=GpuDevices(minors={}),
+        )
+
+    def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
+              **payload: Any) -> asyncio.Task[End]:  # fmt: skip
+        self.blobs.data["code"] = source.encode() if isinstance(source, str) else source
+        program = Program(blob="code", **payload)
+        self.attempt = self.attempts.of(program, demand=demand, max_duration_s=max_duration_s)
+        return asyncio.create_task(self.runner().run(self.attempt))
+
+    async def run(self, source: str | bytes, **options: Any) -> End:
+        async with asyncio.timeout(60):
+            return await self.start(source, **options)
+
+    @property
+    def log(self) -> str:
+        assert self.attempt is not None
+        return self.blobs.data.get(log_key(self.attempt.workload_id), b"").decode()
+
+
+@pytest.fixture
+def bench(blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> Bench:
+    return Bench(blobs, attempts, sandbox, directory)
+
+
+def zipped(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as bundle:
+        for name, text in files.items():
+            bundle.writestr(name.replace("__", "/") + ".py", text)
+    return buffer.getvalue()
+
+
+async def test_source_runs_and_its_output_is_the_log(bench: Bench) -> None:
+    end = await bench.run("import sys\nprint('hello', sys.argv[1:])\nprint('oops', file=sys.stderr)", args=("a", "b c"))
+    assert end.phase is Phase.SUCCEEDED, (end, bench.log)
+    assert end.result.exit_code == 0
+    assert bench.log == "hello ['a', 'b c']\noops\n"
+    assert bench.attempts.phases.told == [Phase.STARTING, Phase.RUNNING]
+
+
+async def test_failing_program_fails_with_its_exit_code(bench: Bench) -> None:
+    end = await bench.run("raise SystemExit(7)")
+    assert (end.phase, end.message, end.result.exit_code) == (Phase.FAILED, "exit code 7", 7)
+
+
+async def test_program_that_dies_by_a_signal_says_which(bench: Bench) -> None:
+    end = await bench.run("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    assert (end.phase, end.message) == (Phase.FAILED, "ended by SIGSEGV")
+
+
+async def test_standard_input_is_the_named_blob(bench: Bench) -> None:
+    bench.blobs.data["in"] = b"1 2 3"
+    await bench.run("print(sum(map(int, input().split())))", stdin_blob="in")
+    assert bench.log == "6\n"
+
+
+async def test_absent_standard_input_is_empty(bench: Bench) -> None:
+    await bench.run("import sys\nprint(repr(sys.stdin.read()))")
+    assert bench.log == "''\n"
+
+
+async def test_environment_holds_only_what_is_promised(bench: Bench) -> None:
+    await bench.run(
+        "import json, os\nprint(json.dumps(dict(os.environ)))",
+        env=(("GREETING", "hi"), ("ARCRAY_RESULT_DIR", "/etc")),
+        demand=Demand(cpu_milli=2500),
+    )
+    env = json.loads(bench.log)
+    assert env.pop("GREETING") == "hi"
+    assert env.pop("HOME") == "/sandbox/work"
+    assert env.pop("ARCRAY_RESULT_DIR") == "/sandbox/results"
+    assert env.pop("TASK_ID") == env.pop("ARCRAY_WORKLOAD_ID") == "0b000000-0000-4000-8000-000000000001"
+    assert env.pop("OMP_NUM_THREADS") == "3"
+    env.pop("LC_CTYPE", None)
+    assert set(env) == {
+        "CUDA_VISIBLE_DEVICES", "LANG", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH",
+        "PYTHONUNBUFFERED",
+    }  # fmt: skip
+
+
+async def test_program_sees_nothing_of_the_host(bench: Bench, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    (bench.directory / "other-work").mkdir()
+    await bench.run(
+        f"""
+import json, os
+def seen(path):
+    try: return sorted(os.listdir(path)) if os.path.isdir(path) else open(path).read()
+    except OSError as error: return type(error).__name__
+print(json.dumps({{path: seen(path) for path in ("/", "/home", "/var", "/tmp", "/sandbox", "/etc/shadow", {str(secret)!r},
+    {str(bench.directory)!r}, "/proc/1/environ", "/run/docker.sock", "/var/run/docker.sock")}}))
+"""
+    )
+    seen = json.loads(bench.log)
+    assert seen["/sandbox"] == ["results", "work"]
+    assert seen["/etc/shadow"] == seen[str(secret)] == seen[str(bench.directory)] == "FileNotFoundError"
+    assert seen["/run/docker.sock"] == seen["/var/run/docker.sock"] == "FileNotFoundError"
+    assert seen["/home"] == seen["/var"] == "FileNotFoundError"
+    assert not {"work", "mnt", "media", "srv"} & set(seen["/"])
+
+
+async def test_program_reads_the_runtimes_packages_and_writes_only_its_own_directories(bench: Bench) -> None:
+    await bench.run(
+        """
+import os, sys, numpy
+def writes(path):
+    try: open(path, "w").close(); return True
+    except OSError: return False
+print([writes(path) for path in ("own", os.environ["ARCRAY_RESULT_DIR"] + "/r", "/tmp/t")])
+print([writes(path) for path in ("/usr/x", "/etc/x", "/x", numpy.__file__, sys.executable, "/dev/x", "/etc/passwd")])
+"""
+    )
+    assert bench.log == f"{[True] * 3}\n{[False] * 7}\n"
+
+
+async def test_program_has_no_network(bench: Bench) -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    source = f"""
+import socket
+try:
+    socket.create_connection(("127.0.0.1", {port}), timeout=5); print("connected")
+except OSError as error: print(type(error).__name__)
+"""
+    async with server:
+        await bench.run(source)
+        assert bench.log == "ConnectionRefusedError\n"
+        bench.blobs.data.clear()
+        bench.settings = ProgramSettings(network=True)
+        await bench.run(source)
+        assert bench.log == "connected\n"
+
+
+async def test_program_is_nobody_and_stays_so(bench: Bench) -> None:
+    if not bench.sandbox.own_user:
+        pytest.skip("another user needs root")
+    await bench.run(
+        """
+import os
+print(os.getuid() != 0, os.getuid() == os.getgid(), os.getgroups())
+print([line for line in open("/proc/self/status") if line.startswith(("CapEff", "CapBnd", "NoNewPrivs"))])
+try: os.setuid(0); print("root")
+except PermissionError: print("refused")
+"""
+    )
+    assert "root" not in bench.log.split()
+    assert bench.log.startswith("True True []\n")
+    assert "CapEff:\\t0000000000000000" in bench.log
+    assert "NoNewPrivs:\\t1" in bench.log
+
+
+async def test_memory_limit_kills_slow_growth_of_a_whole_tree(bench: Bench) -> None:
+    """Grows by 16 MiB steps in two processes, each of them below the limit; takes half a second."""
+    end = await bench.run(
+        """
+import os, time
+os.fork()
+held = []
+while sum(map(len, held)) < 100 * 2**20:
+    held.append(bytearray(b"x" * (16 * 2**20))); time.sleep(0.02)
+time.sleep(60)
+""",
+        demand=Demand(memory_bytes=128 * 2**20),
+    )
+    assert end.phase is Phase.FAILED
+    assert end.message == f"killed: used more than {128 * 2**20} bytes of memory"
+
+
+async def test_memory_limit_refuses_one_large_allocation_at_once(bench: Bench) -> None:
+    end = await bench.run("x = bytearray(2 * 2**30)", demand=Demand(memory_bytes=64 * 2**20))
+    assert end.phase is Phase.FAILED
+    assert "MemoryError" in bench.log
+
+
+async def test_numeric_libraries_work_under_a_small_memory_limit(bench: Bench) -> None:
+    """Imports scikit-learn and onnxruntime under 384 MiB; takes seconds because they are large."""
+    end = await bench.run(
+        """
+import numpy, onnxruntime
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+x, y = load_digits(return_X_y=True)
+print(LogisticRegression(max_iter=50).fit(x[:200] / 16, y[:200]).score(x[200:400] / 16, y[200:400]) > 0.7)
+numpy.linalg.svd(numpy.random.rand(200, 200))
+""",
+        demand=Demand(cpu_milli=2000, memory_bytes=384 * 2**20),
+    )
+    assert end.phase is Phase.SUCCEEDED, bench.log
+    assert bench.log.strip().endswith("True")
+
+
+async def test_fork_bomb_stays_within_its_limit_and_leaves_nothing(bench: Bench) -> None:
+    if not bench.sandbox.own_user:
+        pytest.skip("the process limit does not hold root itself, and another user needs root")
+    bench.settings = ProgramSettings(pids_limit=20)
+    end = await bench.run(
+        """
+import os, time
+made = 0
+for _ in range(100):
+    try: pid = os.fork()
+    except BlockingIOError: break
+    if pid == 0: time.sleep(60); os._exit(0)
+    made += 1
+print(made)
+"""
+    )
+    assert end.phase is Phase.SUCCEEDED
+    assert 0 < int(bench.log) < 20
+
+
+async def test_result_files_are_stored_and_links_are_not_followed(bench: Bench) -> None:
+    end = await bench.run(
+        """
+import os
+from pathlib import Path
+root = Path(os.environ["ARCRAY_RESULT_DIR"])
+(root / "b" / "c").mkdir(parents=True)
+(root / "b" / "c" / "model.bin").write_bytes(b"\\x00\\x01")
+(root / "a file.txt").write_text("a")
+(root / "a_file.txt").write_text("b")
+(root / "link").symlink_to("/etc/passwd")
+(root / "folder").symlink_to("/etc")
+os.mkfifo(root / "pipe")
+"""
+    )
+    prefix = "results/0b000000-0000-4000-8000-000000000001/"
+    assert end.result.blobs == tuple(prefix + name for name in ("a_file.txt", "a_file.txt-2", "b/c/model.bin"))
+    assert bench.blobs.data[prefix + "b/c/model.bin"] == b"\x00\x01"
+
+
+async def test_results_over_the_limit_fail_the_program(bench: Bench) -> None:
+    bench.settings = ProgramSettings(max_result_bytes=4096)
+    end = await bench.run(
+        "import os\nfor i in range(3): open(os.environ['ARCRAY_RESULT_DIR'] + f'/{i}', 'w').write('x' * 2000)"
+    )
+    assert end.phase is Phase.FAILED
+    assert "at most 4096 are kept" in end.message
+    assert end.result.blobs == ()
+
+
+async def test_log_is_cut_at_its_limit_with_a_note(bench: Bench) -> None:
+    bench.settings = ProgramSettings(log_max_bytes=4096)
+    end = await bench.run("for i in range(10000): print('x' * 100)")
+    assert end.phase is Phase.SUCCEEDED
+    assert bench.log.endswith("\n[log cut: 4096 bytes kept]\n")
+    assert len(bench.log) < 4200
+
+
+async def test_stop_is_polite_first(bench: Bench) -> None:
+    task = bench.start(
+        """
+import signal, sys, time
+def leave(*_): print("goodbye"); sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print("ready")
+time.sleep(60)
+"""
+    )
+    await logged(bench, "ready")
+    assert bench.attempt is not None
+    bench.attempt.stop(grace_s=30)
+    end = await asyncio.wait_for(task, 20)
+    assert end.phase is Phase.STOPPED
+    assert bench.log == "ready\ngoodbye\n"
+
+
+async def test_stop_is_certain_after_the_grace(bench: Bench) -> None:
+    task = bench.start(
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready')\ntime.sleep(60)"
+    )
+    await logged(bench, "ready")
+    assert bench.attempt is not None
+    bench.attempt.stop(grace_s=0.1)
+    end = await asyncio.wait_for(task, 20)
+    assert (end.phase, end.result.exit_code) == (Phase.STOPPED, 137)
+
+
+async def test_running_too_long_is_a_failure(bench: Bench) -> None:
+    end = await bench.run("import time\ntime.sleep(60)", max_duration_s=0.2)
+    assert (end.phase, end.message) == (Phase.FAILED, "ran longer than 0.2 s")
+
+
+async def test_nothing_is_left_on_the_disk(bench: Bench) -> None:
+    await bench.run("import os\nos.makedirs('a/b'); open('a/b/c', 'w').close(); os.chmod('a', 0)")
+    assert list(bench.directory.glob("0b*")) == []
+
+
+async def test_cancelling_ends_the_program_and_everything_it_started(bench: Bench) -> None:
+    task = bench.start(
+        "import subprocess\nsubprocess.Popen(['sleep', '61.5'])\nprint('ready')\nsubprocess.run(['sleep', '61.5'])"
+    )
+    await logged(bench, "ready")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not any(_cmdline(entry) == b"sleep\x0061.5\x00" for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+async def test_archive_runs_the_named_entry_point(bench: Bench) -> None:
+    end = await bench.run(
+        zipped(pkg__start="import pkg.other", pkg__other="print('other')", main="print('main')"),
+        archive=True,
+        entry_point="pkg/start.py",
+    )
+    assert bench.attempts.phases.told == [Phase.PULLING, Phase.STARTING, Phase.RUNNING]
+    assert end.phase is Phase.FAILED  # python puts the script's own directory on the path, not the archive's
+    await bench.run(zipped(main="import pkg.other", pkg__other="print('other')"), archive=True)
+    assert bench.log.endswith("other\n")
+
+
+async def test_archive_without_python_is_refused(bench: Bench) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"has no \*\.py"):
+        await bench.run(zipped(), archive=True)
+
+
+async def test_missing_code_is_refused(bench: Bench) -> None:
+    with pytest.raises(NotFoundError, match="no blob gone"):
+        await bench.runner().run(bench.attempts.of(Program(blob="gone")))
+
+
+@pytest.mark.parametrize("kind", [SandboxKind.USER, SandboxKind.NONE])
+async def test_fallback_runs_the_same_program_without_namespaces(bench: Bench, kind: SandboxKind) -> None:
+    bench.sandbox = Sandbox(kind=kind, own_user=False)
+    end = await bench.run(
+        "import os\nopen(os.environ['ARCRAY_RESULT_DIR'] + '/r', 'w').write('x')\nprint(sorted(os.environ)[:2], os.getcwd())"
+    )
+    assert end.phase is Phase.SUCCEEDED, bench.log
+    assert bench.log.startswith("['ARCRAY_RESULT_DIR', 'ARCRAY_WORKLOAD_ID'] ")
+    assert len(end.result.blobs) == 1
+    assert not Path(bench.log.split()[-1]).exists()
+
+
+async def test_user_namespaces_confine_where_there_is_no_root(bench: Bench) -> None:
+    bench.sandbox = Sandbox(kind=SandboxKind.BUBBLEWRAP, own_user=False, bwrap=shutil.which("bwrap") or "")
+    end = await bench.run(
+        "import os, subprocess\nprint(os.path.exists('/root/.bashrc'), subprocess.run(['unshare', '-U', 'true']).returncode)"
+    )
+    assert end.phase is Phase.SUCCEEDED
+    assert bench.log.splitlines()[-1] == "False 1"
+
+
+async def logged(bench: Bench, text: str) -> None:
+    async with asyncio.timeout(20):
+        while text not in bench.log:
+            await asyncio.sleep(0.01)  # the log is written by a flusher; there is no event to wait for
+
+
+def _cmdline(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_users_differ_and_come_back() -> None:
+    users = UserPool()
+    first, second = users.take(), users.take()
+    assert first != second
+    assert os.getuid() not in (first, second)
+    users.give_back(first)
+    assert users._taken == {second}
