@@ -151,7 +151,7 @@ class EventHub:
         missed = False
         while True:
             try:
-                # Every implementation is an async generator; the port promises only what readers need.
+                # Every implementation can be closed; the port promises only what readers need.
                 source = cast("AsyncGenerator[EventBatch, None]", self._plane.events(stream.topics))
                 async with aclosing(source) as batches:
                     async for batch in batches:

@@ -19,8 +19,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.errors import ArcrayError, Code, InternalError, InvalidArgumentError
+from arcray.core.placement.explain import Explanation
 
-__all__ = ["MEDIA_TYPE", "RETRY_AFTER_S", "STATUS", "BodyTooLargeError", "install", "problem", "problem_response"]
+__all__ = [
+    "MEDIA_TYPE",
+    "RETRY_AFTER_S",
+    "STATUS",
+    "BodyTooLargeError",
+    "explanation_members",
+    "install",
+    "problem",
+    "problem_response",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +126,16 @@ def problem_response(
         sent.setdefault("WWW-Authenticate", "Bearer")
     body = json.dumps(members, separators=(",", ":"), default=str).encode()
     return Response(body, members["status"], headers=sent, media_type=MEDIA_TYPE)
+
+
+def explanation_members(found: Explanation) -> dict[str, Any]:
+    """Returns an explanation as JSON shows it, in problems and elsewhere."""
+    return {
+        "nodes": found.nodes,
+        "refusals": [{"filter": r.filter, "nodes": r.nodes, "reason": r.reason} for r in found.refusals],
+        "suggestion": found.suggestion,
+        "sentence": found.sentence(),
+    }
 
 
 def install(app: FastAPI) -> None:

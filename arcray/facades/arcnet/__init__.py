@@ -1,0 +1,1 @@
+"""ArcNet: REST and WebSocket telemetry. See README.md for the contract."""

@@ -1,0 +1,221 @@
+"""ArcNet over HTTP: four routes. Thin: reads the request, asks the plane, writes the answer.
+
+Source: ArcNet API Reference, "REST API". ``POST /api/v1/inference`` is the hot path of the whole gateway: no dependency
+injection, no response model, one call of the plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import blake2b
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BeforeValidator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arcray.core.commands import Submitted, SubmitWorkload
+from arcray.core.errors import (
+    ArcrayError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    NoCandidatesError,
+)
+from arcray.core.ids import NodeId, canonical_uuid
+from arcray.core.node import EnergySource
+from arcray.core.placement.explain import Explanation
+from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetNode, GetStats
+from arcray.core.workload import WorkloadSpec, WorkloadView
+from arcray.facades.arcnet import codec, openapi, translate
+from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, NodeStatus
+from arcray.facades.arcnet.nodes import every_node
+from arcray.wire.facade import FacadeContext
+from arcray.wire.identity import Identity
+from arcray.wire.problem import explanation_members, problem_response
+from arcray.wire.routes import RawRoute, json_body, problems
+from arcray.wire.strict_json import dumps
+
+__all__ = ["ArcnetRest"]
+
+_KEY_LIMIT = 255
+
+
+class ArcnetRest:
+    """The routes over one context."""
+
+    def __init__(self, context: FacadeContext) -> None:
+        self._context = context
+        self._plane = context.plane
+        self._patience_s = context.settings.inference.timeout_s + context.settings.gateway.call_timeout_s
+
+    def add_to(self, router: APIRouter) -> None:
+        """Adds the routes."""
+        router.add_api_route(
+            "/api/v1/nodes",
+            self.nodes,
+            methods=["GET"],
+            tags=["nodes"],
+            summary="List nodes",
+            response_class=Response,
+            responses={200: openapi.json_answer("One page.", openapi.NODES), **problems(400, 401)},
+        )
+        router.add_api_route(
+            "/api/v1/nodes/{node_id}",
+            self.node,
+            methods=["GET"],
+            tags=["nodes"],
+            summary="Get a node",
+            response_class=Response,
+            responses={200: openapi.json_answer("The node.", openapi.NODE), **problems(400, 401, 404)},
+        )
+        router.add_api_route(
+            "/api/v1/stats",
+            self.stats,
+            methods=["GET"],
+            tags=["nodes"],
+            summary="Count everything alive",
+            response_class=Response,
+            responses={200: openapi.json_answer("The counts.", openapi.STATS), **problems(401)},
+        )
+        router.add_api_route(
+            "/api/v1/inference",
+            self.infer,
+            methods=["POST"],
+            tags=["inference"],
+            summary="Ask a model",
+            description=(
+                "Answers when the model has answered. `Prefer: respond-async` answers 202 as soon as the request is "
+                "on disk. `Idempotency-Key`, or else `requestId`, makes it safe to send again."
+            ),
+            response_class=Response,
+            openapi_extra=json_body(openapi.REQUEST, openapi.REQUEST_EXAMPLE),
+            responses={
+                200: openapi.json_answer("The model's answer.", openapi.ANSWER),
+                202: openapi.json_answer("Accepted and on disk.", openapi.ANSWER),
+                **problems(400, 401, 413, 422, 429, 502, 503, 504),
+            },
+            route_class_override=RawRoute,
+        )
+
+    async def nodes(
+        self,
+        request: Request,
+        *,
+        geozone: Annotated[str | None, Query(max_length=codec.GEOZONE_LIMIT)] = None,
+        status: Annotated[NodeStatus | None, Query()] = None,
+        energy: Annotated[EnergySource | None, BeforeValidator(_cogen), Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 100,
+        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    ) -> Response:
+        """Lists the nodes that pass every filter, in order of joining; `total` counts all of them."""
+        self._context.authenticator.identify(request)
+        now = self._context.clock.now()
+        found = [translate.node_of(view, now) for view in await every_node(self._plane)]
+        passing = [
+            node
+            for node in found
+            if geozone in (None, node.geozone)
+            and status in (None, node.status)
+            and energy in (None, node.telemetry.energy_source)
+        ]
+        page = passing[offset : offset + limit]
+        return _json(codec.node_page(page, total=len(passing), limit=limit, offset=offset))
+
+    async def node(self, request: Request, node_id: Annotated[str, Path(description="its UUID")]) -> Response:
+        """Returns one node."""
+        self._context.authenticator.identify(request)
+        view = await self._plane.query(GetNode(node_id=NodeId(canonical_uuid(node_id))))
+        return _json(codec.node_members(translate.node_of(view, self._context.clock.now())))
+
+    async def stats(self, request: Request) -> Response:
+        """Returns the counts of everything alive, and the latencies of the newest answers."""
+        self._context.authenticator.identify(request)
+        return _json(translate.stats_of(await self._plane.query(GetStats()), self._context.clock.now()))
+
+    async def infer(self, request: Request) -> Response:
+        """Routes a request to a node that has the model and returns its answer."""
+        identity = self._context.authenticator.identify(request)
+        spec = self._spec(request, identity, await request.body())
+        reply = await self._submit(spec)
+        match reply:
+            case Submitted():
+                return self._accepted(spec, reply)
+            case WorkloadView():
+                return await self._answered(reply, request.url.path)
+            case _:
+                raise InternalError(f"the scheduler answered a request with {type(reply).__name__}")
+
+    def _spec(self, request: Request, identity: Identity, body: bytes) -> WorkloadSpec:
+        wanted = codec.decode_inference(body)
+        headers = request.headers
+        key = headers.get("idempotency-key", "")
+        if len(key) > _KEY_LIMIT:
+            raise InvalidArgumentError(f"may have {_KEY_LIMIT} characters", field="Idempotency-Key")
+        if not key and wanted.request_id:
+            key = f"{translate.FACADE}/{wanted.request_id}"
+        return translate.spec_of(
+            wanted,
+            account=identity.account,
+            workload_id=self._context.ids.new(),
+            now=self._context.clock.now(),
+            key=key,
+            digest=blake2b(body, digest_size=16).hexdigest() if key else "",
+            waiting="respond-async" not in headers.get("prefer", "").lower(),
+        )
+
+    async def _submit(self, spec: WorkloadSpec) -> Any:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                reply = (await self._plane.submit((SubmitWorkload(spec=spec),)))[0]
+        except TimeoutError as error:
+            raise DeadlineExceededError from error
+        if isinstance(reply, ArcrayError):
+            raise reply
+        return reply
+
+    def _accepted(self, spec: WorkloadSpec, reply: Submitted) -> Response:
+        answer = InferenceAnswer(
+            # A key that came again belongs to the first request, whose body was the same.
+            request_id=spec.origin.external_id or reply.workload_id,
+            status=translate.status_of_phase(reply.phase),
+            target_node_id=reply.node_id or "",
+            model_id=translate.model_id_of(spec),
+            latency_ms=None,
+        )
+        headers = {"Location": f"/api/v1/workloads/{reply.workload_id}", "Preference-Applied": "respond-async"}
+        return _json_bytes(codec.encode_answer(answer), 202, headers)
+
+    async def _answered(self, view: WorkloadView, path: str) -> Response:
+        answer = translate.answer_of(view)
+        if answer.status is InferenceStatus.COMPLETED:
+            return _json_bytes(codec.encode_answer(answer))
+        if answer.status is InferenceStatus.REJECTED:
+            raise NoCandidatesError(view.message or None, details=await self._explanation(view))
+        return problem_response(
+            InternalError(answer.reason or "the model failed on this request"),
+            instance=path,
+            status=502,
+            extra={"code": "INFERENCE_FAILED", **codec.answer_members(answer)},
+        )
+
+    async def _explanation(self, view: WorkloadView) -> dict[str, Any]:
+        try:
+            found: Explanation = await self._plane.query(ExplainWorkload(workload_id=view.spec.id))
+        except ArcrayError:
+            return {}  # forgotten meanwhile; the message has the sentence
+        return {"explanation": explanation_members(found)}
+
+
+def _cogen(value: object) -> object:
+    """The first implementation says solar where the document says cogen."""
+    return EnergySource.COGEN.value if value == "solar" else value
+
+
+def _json(value: Any) -> Response:
+    return _json_bytes(dumps(value))
+
+
+def _json_bytes(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, status, headers=headers, media_type="application/json")
