@@ -6,11 +6,12 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 __all__ = ["Listener"]
 
@@ -25,23 +26,27 @@ class Listener:
     """
 
     def __init__(self, url: str) -> None:
-        # One machine talks to itself here, so neither compression nor a proxy helps.
-        address = f"ws{url.removeprefix('http')}/telemetry"
-        self._socket = connect(address, compression=None, proxy=None, max_size=_MAX_FRAME)
+        self._address = f"ws{url.removeprefix('http')}/telemetry"
+        self._open = ExitStack()
         self._heard = threading.Condition()
         self._events: Counter[str] = Counter()
         self._completed: set[str] = set()
-        self._thread = threading.Thread(target=self._listen, name="telemetry")
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        with ExitStack() as stack:
+            # One machine talks to itself here, so neither compression nor a proxy helps.
+            socket = stack.enter_context(connect(self._address, compression=None, proxy=None, max_size=_MAX_FRAME))
+            thread = threading.Thread(target=self._listen, args=[socket], name="telemetry")
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(socket.close)  # left in reverse: closing ends the thread, which is then joined
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
-        self._thread.join()
+        self._open.close()
 
     def events(self) -> dict[str, int]:
         """Returns how many of each kind were heard, sorted by kind."""
@@ -54,9 +59,9 @@ class Listener:
             self._heard.wait_for(lambda: request_ids <= self._completed, timeout_s)
             return set(request_ids) - self._completed
 
-    def _listen(self) -> None:
+    def _listen(self, socket: ClientConnection) -> None:
         try:
-            for message in self._socket:
+            for message in socket:
                 self._count(json.loads(message))
         except ConnectionClosed:
             return
