@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -53,7 +54,7 @@ def up(context: Context, /, config: Path | None, address: str | None, detach: bo
         running = daemon.spawn(_again(context, config, address), settings.state_dir, timeout_s)
         click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {daemon.log_path(settings.state_dir)}")
         return
-    serve(settings, address)
+    serve(settings.state_dir, lambda: _start(settings, address))
 
 
 @click.command()
@@ -120,19 +121,21 @@ def nodes(context: Context, /) -> None:
 COMMANDS: Final = (up, down, status, nodes)
 
 
-def serve(settings: Settings, address: str | None) -> None:
+def serve(directory: Path, start: Callable[[], Served]) -> None:
     """Starts arcray in this process, says where, and returns once it was asked to end and has ended.
 
     Raises:
         ConflictError: the state directory is served already.
     """
-    with daemon.claim(settings.state_dir) as claim:
+    with daemon.claim(directory) as claim:
+        # While it starts, being asked to end is an exception like Ctrl-C, so that what has started is cleaned up.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
+        arcray = start()
         stop = threading.Event()
-        arcray = _start(settings, address)
-        # Set after the start: Ray installs a handler of its own, which would exit without our clean-up.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: stop.set())
         try:
+            # Set after the start: Ray installs a handler of its own, which would exit without our clean-up.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda _number, _frame: stop.set())
             claim.ready(arcray.url)
             click.echo(f"arcray serves at {arcray.url}; Ctrl-C ends it")
             stop.wait()
