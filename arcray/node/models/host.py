@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -202,9 +203,10 @@ class _AsyncHost:
         self._call = loaded.call_async
         self._slots = slots
         self._waiting: deque[tuple[int, bytes | None, int]] = deque()
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[int, asyncio.Task[tuple[bool, bytes | str]]] = {}
         self._answers: list[_Answer] = []
         self._cancelled: set[int] = set()
+        self._pending = asyncio.Event()
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -213,11 +215,11 @@ class _AsyncHost:
             await wait_until_up()
         self._connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
         await loop.sock_sendall(self._connection, pack(READY, os.getpid()))
-        self._sender = asyncio.create_task(self._send_forever())
-        self._pending = asyncio.Event()
+        sender = asyncio.create_task(self._send_forever())
         while data := await loop.sock_recv(self._connection, _RECEIVE_BYTES):
             for kind, body in self._reader.feed(data):
                 self._take(kind, body)
+        sender.cancel()
 
     def _take(self, kind: int, body: list[Any]) -> None:
         if kind == RUN:
@@ -232,28 +234,33 @@ class _AsyncHost:
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._running) < self._slots:
-            message = self._waiting.popleft()
-            self._running[message[0]] = asyncio.create_task(self._answer(message))
+            seq, data, _ = self._waiting.popleft()
+            if seq in self._cancelled:
+                self._cancelled.discard(seq)
+                self._tell((seq, False, "cancelled", 0.0))
+                continue
+            started = time.perf_counter()
+            task = asyncio.create_task(self._answer(data))
+            self._running[seq] = task
+            # A callback, for a task that is cancelled before its first step never runs a line of its own.
+            task.add_done_callback(partial(self._finish, seq, started))
 
-    async def _answer(self, message: tuple[int, bytes | None, int]) -> None:
-        seq, data, _ = message
-        started = time.perf_counter()
-        output: bytes | str = "cancelled"
-        ok = False
+    async def _answer(self, data: bytes | None) -> tuple[bool, bytes | str]:
         try:
-            if seq not in self._cancelled:
-                output = _encode(await self._call(_decode(data)))
-                ok = True
-        except asyncio.CancelledError:
-            output = "cancelled"
+            return True, _encode(await self._call(_decode(data)))
         except Exception as error:  # noqa: BLE001 - the model's code may raise anything; its caller is told
             traceback.print_exc()
-            output = _describe(error)
-        self._cancelled.discard(seq)
+            return False, _describe(error)
+
+    def _finish(self, seq: int, started: float, task: asyncio.Task[tuple[bool, bytes | str]]) -> None:
+        ok, output = (False, "cancelled") if task.cancelled() else task.result()
         del self._running[seq]
-        self._answers.append((seq, ok, output, (time.perf_counter() - started) * 1000))
-        self._pending.set()
+        self._tell((seq, ok, output, (time.perf_counter() - started) * 1000))
         self._start_waiting()
+
+    def _tell(self, answer: _Answer) -> None:
+        self._answers.append(answer)
+        self._pending.set()
 
     async def _send_forever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -22,6 +22,7 @@ from arcray.node.work import End
 __all__ = ["Copy", "EndSink", "ModelRegistry"]
 
 SWEEP_S: Final = 0.05
+HUNG_S: Final = 1.0  # that a process gets to let go of a request that was given up
 _QUEUE_FACTOR: Final = 2  # requests beyond the slots that a copy takes, for the moment between an end and its report
 _QUEUE_MIN: Final = 64
 
@@ -33,7 +34,7 @@ class Copy:
     """One ready copy of a model: its link, and what is in flight at it.
 
     Args:
-        hung: called once when every slot is taken by requests that were given up.
+        hung: called when every slot is taken by requests that were given up and do not end.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Copy:
         self.slots = ModelSlots(model_id=model_id, slots=slots, workload_id=workload_id, pid=link.pid)
         self.link = link
         self.in_flight: dict[int, tuple[WorkloadId, int, float]] = {}
-        self.given_up: set[int] = set()
+        self.given_up: dict[int, float] = {}
         self.hung = hung
         self.limit = max(slots * _QUEUE_FACTOR, _QUEUE_MIN)
 
@@ -126,7 +127,7 @@ class ModelRegistry:
         return True
 
     async def sweep_forever(self) -> None:
-        """Gives up requests whose time is up. Sleeps while nothing is in flight."""
+        """Gives up requests whose time is up, and processes that hang. Sleeps while nothing is in flight."""
         while True:
             await self._busy.wait()
             await self._clock.sleep(SWEEP_S)
@@ -134,20 +135,22 @@ class ModelRegistry:
             for copies in tuple(self._copies.values()):
                 for copy in tuple(copies):
                     self._sweep(copy, now)
-            if not self._where:
+            if not self._where and not any(copy.given_up for copies in self._copies.values() for copy in copies):
                 self._busy.clear()
 
     def _sweep(self, copy: Copy, now: float) -> None:
         due = [seq for seq, (_, _, deadline) in copy.in_flight.items() if deadline <= now]
         for seq in due:
             self._give_up(copy, seq, End(phase=Phase.FAILED, message="no answer of the model in time"))
-        if due and len(copy.given_up) >= copy.slots.slots:
+        stuck = sum(since <= now - HUNG_S for since in copy.given_up.values())
+        if stuck >= copy.slots.slots:
+            copy.given_up.clear()
             copy.hung()
 
     def _give_up(self, copy: Copy, seq: int, end: End) -> None:
         workload_id, attempt, _ = copy.in_flight.pop(seq)
         del self._where[workload_id]
-        copy.given_up.add(seq)
+        copy.given_up[seq] = self._clock.monotonic()
         copy.link.send_cancel(seq)
         self._ended(workload_id, attempt, end)
 
@@ -156,7 +159,7 @@ class ModelRegistry:
         for seq, ok, body, duration_ms in answers:
             row = copy.in_flight.pop(seq, None)
             if row is None:
-                copy.given_up.discard(seq)
+                copy.given_up.pop(seq, None)
                 continue
             workload_id, attempt, _ = row
             del self._where[workload_id]

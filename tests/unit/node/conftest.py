@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,7 @@ from arcray.core.queries import Query
 from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Container, ModelServer, Phase, PortMapping, Program
 from arcray.node.work import Attempt
-
-
-class MonotonicClock:
-    """Real time: what runs real processes waits for them in real time."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)  # noqa: TID251 - this is the clock
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+from arcray.wire.system import SystemClock
 
 
 class MemoryBlobs:
@@ -44,6 +31,7 @@ class MemoryBlobs:
         self.data: dict[str, bytes] = {}
         self.appends: list[int] = []
         self.append_errors: list[ArcrayError] = []
+        self._grew = asyncio.Condition()
 
     async def put(self, key: str, data: bytes) -> None:
         self.data[key] = data
@@ -52,8 +40,15 @@ class MemoryBlobs:
         if self.append_errors:
             raise self.append_errors.pop(0)
         self.appends.append(len(data))
-        self.data[key] = self.data.get(key, b"") + data
+        async with self._grew:
+            self.data[key] = self.data.get(key, b"") + data
+            self._grew.notify_all()
         return len(self.data[key])
+
+    async def holds(self, key: str, text: bytes, timeout_s: float = 20.0) -> None:
+        """Waits until the blob has the text."""
+        async with asyncio.timeout(timeout_s), self._grew:
+            await self._grew.wait_for(lambda: text in self.data.get(key, b""))
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         if key not in self.data:
@@ -98,14 +93,14 @@ class FakePlane:
             return Attached(node_id=command.registration.id, epoch=self.epoch)
         return reply
 
-    async def query(self, query: Query) -> Any:
+    async def query(self, query: Query) -> Any:  # noqa: ARG002 - the port
         raise NotFoundError
 
     async def _no_events(self) -> AsyncIterator[EventBatch]:
         return
         yield
 
-    def events(self, topics: frozenset[Topic]) -> AsyncIterator[EventBatch]:
+    def events(self, topics: frozenset[Topic]) -> AsyncIterator[EventBatch]:  # noqa: ARG002 - the port
         return self._no_events()
 
     async def until(self, predicate: Callable[[list[Command]], bool], timeout_s: float = 20.0) -> None:
@@ -154,7 +149,7 @@ class Attempts:
             owner="local",
             max_duration_s=max_duration_s,
         )
-        return Attempt(order, clock=MonotonicClock(), sink=self.phases.sink)
+        return Attempt(order, clock=SystemClock(), sink=self.phases.sink)
 
 
 @pytest.fixture
@@ -170,11 +165,6 @@ def plane() -> FakePlane:
 @pytest.fixture
 def attempts() -> Attempts:
     return Attempts()
-
-
-@pytest.fixture
-def real_clock() -> MonotonicClock:
-    return MonotonicClock()
 
 
 @pytest.fixture

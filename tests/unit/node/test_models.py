@@ -1,0 +1,406 @@
+"""Model processes are real children; each test starts at least one (about 80 ms)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from arcray.config import ModelSettings
+from arcray.core.blobkeys import log_key
+from arcray.core.errors import NotFoundError, PermissionDeniedError
+from arcray.core.ids import ModelId, WorkloadId
+from arcray.core.model import Model, ModelFormat, ModelSlots
+from arcray.core.orders import RunInference
+from arcray.core.workload import Phase
+from arcray.node.gpu import GpuDevices
+from arcray.node.models.copy import ModelRunner
+from arcray.node.models.registry import ModelRegistry
+from arcray.node.work import Attempt, End
+from arcray.testing.builders import T0
+from arcray.wire.system import SystemClock
+
+if TYPE_CHECKING:
+    from tests.unit.node.conftest import Attempts, MemoryBlobs
+
+MODULE = """
+import asyncio, os, sys, threading, time
+import numpy
+
+class Doubler:
+    def __init__(self):
+        self.made = os.getpid()
+    def predict(self, value):
+        return [value * 2, self.made]
+
+instance = Doubler()
+together = threading.Barrier(3)
+
+def double(value): return value * 2
+def none(value): return value is None
+def array(value): return {"a": numpy.arange(3, dtype="float32"), "b": numpy.int64(7)}
+def fail(value): raise ValueError("no such digit")
+def nan(value): return float("nan")
+def opaque(value): return object()
+def die(value): os._exit(3)
+def meet(value): together.wait(timeout=20); return threading.active_count() >= 3
+def talk(value): print("said", value); return None
+def environment(value): return dict(os.environ)
+def modules(value): return sorted({"ray", "docker", "pydantic"} & {name.partition(".")[0] for name in sys.modules})
+def sleep(value): time.sleep(value); return "slept"
+def mixed(value):
+    time.sleep(value); return value
+async def nap(value):
+    try: await asyncio.sleep(value)
+    except asyncio.CancelledError: print("cancelled"); raise
+    return "napped"
+async def meet_async(value, seen=[]):
+    seen.append(value)
+    while len(seen) < 3: await asyncio.sleep(0.001)
+    return len(seen)
+"""
+
+
+class Bench:
+    """A registry and a runner, with what they told."""
+
+    def __init__(self, blobs: MemoryBlobs, attempts: Attempts, tmp_path: Path) -> None:
+        self.blobs, self.attempts, self.tmp_path = blobs, attempts, tmp_path
+        (tmp_path / "code").mkdir()
+        (tmp_path / "code" / "some_models.py").write_text(MODULE)
+        self.settings = ModelSettings(python_path=(tmp_path / "code",), max_concurrency=8, max_restarts=2)
+        self.ends: dict[str, End] = {}
+        self.models: list[tuple[ModelSlots, ...]] = []
+        self.changed = asyncio.Condition()
+        self.registry = ModelRegistry(clock=SystemClock(), changed=self._on_changed, ended=self._on_end)
+        self.attempt: Attempt | None = None
+        self._requests = 0
+        self._tells: set[asyncio.Task[None]] = set()
+
+    def _on_changed(self) -> None:
+        self.models.append(self.registry.slots)
+        self._tell()
+
+    def _on_end(self, workload_id: WorkloadId, attempt: int, end: End) -> None:
+        assert workload_id not in self.ends, "an end is told once"
+        assert attempt == 1
+        self.ends[workload_id] = end
+        self._tell()
+
+    def _tell(self) -> None:
+        async def tell() -> None:
+            async with self.changed:
+                self.changed.notify_all()
+
+        task = asyncio.ensure_future(tell())
+        self._tells.add(task)
+        task.add_done_callback(self._tells.discard)
+
+    async def until_ready(self, times: int = 1) -> None:
+        async with asyncio.timeout(30), self.changed:
+            await self.changed.wait_for(lambda: sum(bool(models) for models in self.models) >= times)
+
+    @property
+    def pid(self) -> int:
+        (slots,) = self.registry.slots
+        assert slots.pid is not None
+        return slots.pid
+
+    def runner(self) -> ModelRunner:
+        return ModelRunner(
+            blobs=self.blobs,
+            settings=self.settings,
+            registry=self.registry,
+            directory=self.tmp_path / "models",
+            devices=GpuDevices(minors={}),
+        )
+
+    def start(self, source: str, **fields: Any) -> asyncio.Task[End]:
+        if ":" not in source and "format" not in fields:
+            source = f"some_models:{source}"
+        model = Model(
+            **({"id": ModelId("m"), "format": ModelFormat.PYTHON, "source": source, "created_at": T0} | fields)
+        )
+        self.attempt = self.attempts.of(model)
+        return asyncio.create_task(self.runner().run(self.attempt))
+
+    @asynccontextmanager
+    async def loaded(self, source: str, **fields: Any) -> AsyncIterator[asyncio.Task[End]]:
+        """Yields once it is ready; ends it afterwards."""
+        task = self.start(source, **fields)
+        sweep = asyncio.create_task(self.registry.sweep_forever())
+        try:
+            ready = asyncio.ensure_future(self.until_ready())
+            await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)
+            assert ready.done(), (task.result(), self.log)
+            yield task
+        finally:
+            assert self.attempt is not None
+            self.attempt.stop(1)
+            await asyncio.wait_for(task, 20)
+            sweep.cancel()
+
+    def send(self, value: Any, *, timeout_s: float = 20.0, model: str = "m") -> str:
+        self._requests += 1
+        name = f"r{self._requests}"
+        self.registry.run(
+            RunInference(
+                workload_id=WorkloadId(name),
+                attempt=1,
+                model_id=ModelId(model),
+                input=value if isinstance(value, bytes) else json.dumps(value).encode(),
+                context_window_tokens=1,
+                timeout_s=timeout_s,
+            )
+        )
+        return name
+
+    async def end(self, name: str) -> End:
+        async with asyncio.timeout(30), self.changed:
+            await self.changed.wait_for(lambda: name in self.ends)
+        return self.ends[name]
+
+    async def ask(self, value: Any, **options: Any) -> Any:
+        end = await self.end(self.send(value, **options))
+        assert end.phase is Phase.SUCCEEDED, end
+        assert end.result.output is not None
+        return json.loads(end.result.output)
+
+    @property
+    def log(self) -> str:
+        assert self.attempt is not None
+        return self.blobs.data.get(log_key(self.attempt.workload_id), b"").decode()
+
+
+@pytest.fixture
+def bench(blobs: MemoryBlobs, attempts: Attempts, tmp_path: Path) -> Bench:
+    return Bench(blobs, attempts, tmp_path)
+
+
+async def test_function_answers_and_says_which_process_did(bench: Bench) -> None:
+    async with bench.loaded("double"):
+        end = await bench.end(bench.send(21))
+        assert end.result.output == b"42"
+        assert end.result.pid == bench.pid != os.getpid()
+        assert end.result.duration_ms is not None
+        assert 0 < end.result.duration_ms < 1000
+    assert bench.attempts.phases.told == [Phase.STARTING, Phase.RUNNING]
+
+
+async def test_class_is_made_once_and_predicts(bench: Bench) -> None:
+    async with bench.loaded("Doubler"):
+        assert await bench.ask(1) == [2, bench.pid]
+        assert await bench.ask(2) == [4, bench.pid]
+
+
+async def test_object_predicts(bench: Bench) -> None:
+    async with bench.loaded("instance"):
+        assert await bench.ask(1) == [2, bench.pid]
+
+
+async def test_no_input_is_null(bench: Bench) -> None:
+    async with bench.loaded("none"):
+        assert await bench.ask(None) is True
+
+
+async def test_arrays_become_json(bench: Bench) -> None:
+    async with bench.loaded("array"):
+        assert await bench.ask(0) == {"a": [0.0, 1.0, 2.0], "b": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fail", "ValueError: no such digit"),
+        ("nan", "ValueError: Out of range float values are not JSON compliant"),
+        ("opaque", "TypeError: the output holds a object, which is no JSON"),
+    ],
+)
+async def test_failing_request_fails_alone_and_says_why(bench: Bench, name: str, message: str) -> None:
+    async with bench.loaded(name):
+        end = await bench.end(bench.send(1))
+        assert end.phase is Phase.FAILED
+        assert end.message.startswith(message)
+        again = await bench.end(bench.send(b"not json"))
+        assert again.message.startswith("JSONDecodeError")
+    assert "Traceback" in bench.log
+
+
+async def test_blocking_models_get_as_many_threads_as_they_need(bench: Bench) -> None:
+    async with bench.loaded("meet"):
+        names = [bench.send(0) for _ in range(3)]
+        assert [(await bench.end(name)).result.output for name in names] == [b"true"] * 3
+
+
+async def test_slow_request_does_not_hold_back_the_answer_before_it(bench: Bench) -> None:
+    async with bench.loaded("mixed", max_concurrency=1):
+        fast, slow = bench.send(0), bench.send(2)
+        await bench.end(fast)
+        assert slow not in bench.ends
+
+
+async def test_coroutines_run_together(bench: Bench) -> None:
+    async with bench.loaded("meet_async"):
+        names = [bench.send(each) for each in range(3)]
+        assert [(await bench.end(name)).result.output for name in names] == [b"3"] * 3
+
+
+async def test_every_request_is_answered_once_under_load(bench: Bench) -> None:
+    async with bench.loaded("double", max_concurrency=512):
+        names = [bench.send(each) for each in range(1000)]
+        answers = [(await bench.end(name)).result.output for name in names]
+    assert answers == [str(each * 2).encode() for each in range(1000)]
+
+
+async def test_request_without_a_model_is_refused_for_another_node(bench: Bench) -> None:
+    end = await bench.end(bench.send(1, model="other"))
+    assert (end.phase, end.refused) == (Phase.FAILED, True)
+    assert end.message == "model other is not loaded here"
+
+
+async def test_requests_beyond_the_queue_are_refused(bench: Bench) -> None:
+    async with bench.loaded("nap", max_concurrency=1):
+        names = [bench.send(60) for _ in range(65)]
+        end = await bench.end(names[-1])
+        assert (end.refused, end.message) == (True, "model m has 64 requests in flight")
+
+
+async def test_late_answer_is_a_failure_and_frees_the_slot(bench: Bench) -> None:
+    async with bench.loaded("nap", max_concurrency=1):
+        end = await bench.end(bench.send(60, timeout_s=0.1))
+        assert (end.phase, end.message) == (Phase.FAILED, "no answer of the model in time")
+        assert await bench.ask(0) == "napped"
+    assert "cancelled" in bench.log
+
+
+async def test_stopped_request_is_cancelled(bench: Bench) -> None:
+    async with bench.loaded("nap", max_concurrency=1):
+        name = bench.send(60)
+        assert bench.registry.stop(WorkloadId(name), 1)
+        assert not bench.registry.stop(WorkloadId(name), 1)
+        assert (await bench.end(name)).phase is Phase.STOPPED
+        assert await bench.ask(0) == "napped"
+
+
+async def test_process_whose_slots_all_hang_is_replaced(bench: Bench) -> None:
+    """Waits for the first restart's back-off, half a second."""
+    async with bench.loaded("sleep", max_concurrency=1):
+        before = bench.pid
+        await bench.end(bench.send(600, timeout_s=0.1))
+        await bench.until_ready(times=2)
+        assert bench.pid != before
+        assert await bench.ask(0) == "slept"
+
+
+async def test_death_fails_what_is_in_flight_and_is_met_with_a_restart(bench: Bench) -> None:
+    """Waits for the first restart's back-off, half a second."""
+    async with bench.loaded("nap"):
+        before = bench.pid
+        name = bench.send(60)
+        os.kill(before, signal.SIGKILL)
+        end = await bench.end(name)
+        assert (end.phase, end.message, end.refused) == (Phase.FAILED, "the model's process died", False)
+        assert bench.models[-1] == ()
+        await bench.until_ready(times=2)
+        assert bench.pid != before
+        assert await bench.ask(0) == "napped"
+    assert bench.attempts.phases.told.count(Phase.RUNNING) == 1
+    assert "died with exit code 137; restart 1" in bench.log
+
+
+async def test_model_that_keeps_dying_fails(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"max_restarts": 0})
+    task = bench.start("die")
+    await bench.until_ready()
+    bench.send(1)
+    end = await asyncio.wait_for(task, 20)
+    assert (end.phase, end.result.exit_code) == (Phase.FAILED, 3)
+    assert end.message == "its process died 1 times, the last time with exit code 3"
+    assert bench.registry.slots == ()
+    assert len(bench.registry) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("absent_module:name", "ModuleNotFoundError: No module named 'absent_module'"),
+        ("some_models:absent", "AttributeError: module 'some_models' has no attribute 'absent'"),
+        ("some_models:MODULE", "AttributeError"),
+        ("os:sep", "TypeError: os:sep is neither callable nor has a predict method"),
+    ],
+)
+async def test_model_that_cannot_be_loaded_fails_with_the_reason(bench: Bench, source: str, message: str) -> None:
+    end = await asyncio.wait_for(bench.start(source), 20)
+    assert end.phase is Phase.FAILED
+    assert end.message.startswith(f"the model cannot be loaded: {message}")
+    assert bench.models == []
+
+
+async def test_unknown_entry_point_says_what_a_source_may_be(bench: Bench) -> None:
+    end = await asyncio.wait_for(bench.start("nothing", format=ModelFormat.PYTHON), 20)
+    assert "neither module:name nor an entry point of group arcray.models" in end.message
+
+
+async def test_model_that_loads_too_slowly_is_ended(bench: Bench) -> None:
+    (bench.tmp_path / "code" / "slow_model.py").write_text("import time\ntime.sleep(60)")
+    bench.settings = bench.settings.model_copy(update={"start_timeout_s": 0.3})
+    end = await asyncio.wait_for(bench.start("slow_model:f"), 20)
+    assert end.message == "the model cannot be loaded: it was not ready after 0.3 s"
+
+
+async def test_loading_can_be_stopped(bench: Bench) -> None:
+    (bench.tmp_path / "code" / "slow_model.py").write_text("print('loading')\nimport time\ntime.sleep(60)")
+    task = bench.start("slow_model:f")
+    assert bench.attempt is not None
+    await bench.blobs.holds(log_key(bench.attempt.workload_id), b"loading")
+    bench.attempt.stop(1)
+    assert (await asyncio.wait_for(task, 20)).phase is Phase.STOPPED
+
+
+async def test_only_allowed_modules_are_loaded(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"allow": ("trusted.*:*",)})
+    with pytest.raises(PermissionDeniedError, match="does not cover some_models:double"):
+        await bench.start("double")
+
+
+async def test_output_of_the_process_is_the_workloads_log(bench: Bench) -> None:
+    async with bench.loaded("talk"):
+        await bench.ask("hello")
+    assert bench.log == "said hello\n"
+
+
+async def test_environment_is_the_models_own_and_the_child_is_lean(bench: Bench) -> None:
+    async with bench.loaded("environment", env=(("WEIGHTS", "/w"),)):
+        env = await bench.ask(0)
+    assert env["WEIGHTS"] == "/w"
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert not env.keys() & {"USER", "LOGNAME", "PYTEST_CURRENT_TEST"}
+
+
+async def test_child_imports_nothing_of_the_cluster(bench: Bench) -> None:
+    async with bench.loaded("modules"):
+        assert await bench.ask(0) == []
+
+
+async def test_child_dies_with_its_agent(bench: Bench) -> None:
+    task = bench.start("nap")
+    await bench.until_ready()
+    pid = bench.pid
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.registry.slots == ()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_missing_file_is_an_error(bench: Bench) -> None:
+    with pytest.raises(NotFoundError, match="no blob models/absent"):
+        await bench.start("models/absent", format=ModelFormat.ONNX)
