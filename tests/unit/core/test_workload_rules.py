@@ -174,7 +174,7 @@ def test_a_rejection_is_not_a_nodes_to_report(world: World) -> None:
 
 def test_an_end_frees_the_allocation_and_is_told_once(world: World) -> None:
     world.attach()
-    placed = world.workload(W1)
+    world.submit(a_workload(1))
     placed = world.workload(W1)
     assert world.workload(W1).allocation is not None
     assert len(world.succeed(placed).events) == 1
