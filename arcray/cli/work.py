@@ -1,4 +1,4 @@
-"""Commands about work: submit, workloads, logs, results, stop."""
+"""Commands about work: submit, workloads, logs, results, stop, explain."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from arcray.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from arcray.client import Client, WorkloadInfo, WorkOptions
+    from arcray.core.workload import VolumeMount
 
 __all__ = ["COMMANDS"]
 
@@ -24,6 +25,12 @@ def _work_options(command: _Command) -> _Command:
     for option in (
         click.option("--wait", is_flag=True, help="Print what it prints and return when it ends, with its success."),
         click.option("--max-duration", "max_duration_s", type=float, help="Seconds after which it is stopped."),
+        click.option(
+            "--restart",
+            type=click.Choice(["never", "on_failure", "always"]),
+            default="never",
+            help="When it starts again.",
+        ),
         click.option("--node", "node_id", default="", help="The only node that may run it."),
         click.option("--gpu-memory-mb", type=int, help="Memory on each GPU; without it GPUs are its own."),
         click.option("--gpus", type=int, default=0, help="GPUs."),
@@ -67,11 +74,10 @@ def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point:
 @click.argument("args", nargs=-1)
 @click.option("--entrypoint", default="", help="Replaces the image's entry point.")
 @click.option("--publish", "-p", type=int, multiple=True, help="Container port to publish; may be repeated.")
+@click.option("--volume", "-v", multiple=True, metavar="SOURCE:TARGET[:ro]", help="Host path seen inside.")
 @_work_options
 @pass_context
-def container(
-    context: Context, /, image: str, args: tuple[str, ...], entrypoint: str, publish: tuple[int, ...], **work: Any
-) -> None:
+def container(context: Context, /, image: str, args: tuple[str, ...], entrypoint: str, **work: Any) -> None:
     """Run an IMAGE with ARGS."""
     with context.client() as client:
         workload = client.submit_container(
@@ -79,7 +85,8 @@ def container(
             command=[entrypoint] if entrypoint else [],
             args=args,
             env=_pairs(work["env"]),
-            ports=publish,
+            ports=work["publish"],
+            volumes=[_volume(text) for text in work["volume"]],
             options=_options(work),
         )
         _report(context, client, workload, wait=work["wait"])
@@ -145,7 +152,21 @@ def stop(context: Context, /, workload_id: str) -> None:
     emit_one(_row(workload), output=context.output, body=workload.raw)
 
 
-COMMANDS: Final = (submit, workloads, logs, results, stop)
+@click.command()
+@click.argument("workload_id")
+@options
+@pass_context
+def explain(context: Context, /, workload_id: str) -> None:
+    """Tell why a workload waits."""
+    with context.client() as client:
+        said = client.explain(workload_id)
+    if context.output == "json":
+        emit_one(said, output="json")
+        return
+    click.echo(said["sentence"])
+
+
+COMMANDS: Final = (submit, workloads, logs, results, stop, explain)
 
 
 def _report(context: Context, client: Client, workload: WorkloadInfo, *, wait: bool) -> None:
@@ -179,10 +200,12 @@ def _row(workload: WorkloadInfo) -> dict[str, Any]:
 
 def _options(work: dict[str, Any]) -> WorkOptions:
     from arcray.client import WorkOptions
+    from arcray.core.workload import RestartPolicy, RestartRule
 
     return WorkOptions(
         name=work["name"],
         demand=demand_of(work["cpu"], work["memory_mb"], work["gpus"], work["gpu_memory_mb"]),
+        restart=RestartPolicy(rule=RestartRule(work["restart"])) if work["restart"] != "never" else None,
         node_id=work["node_id"],
         max_duration_s=work["max_duration_s"],
     )
@@ -208,6 +231,16 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
             raise InvalidArgumentError(f"{text!r} is not NAME=VALUE", field="env")
         pairs[name] = value
     return pairs
+
+
+def _volume(text: str) -> VolumeMount:
+    from arcray.core.workload import VolumeMount
+
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source or not target or mode not in {"", "ro", "rw"}:
+        raise InvalidArgumentError(f"{text!r} is not SOURCE:TARGET[:ro]", field="volumes")
+    return VolumeMount(source=source, target=target, read_only=mode == "ro")
 
 
 def _write(directory: Path, relative: str, content: bytes) -> None:

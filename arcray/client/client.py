@@ -20,7 +20,7 @@ from arcray.client.transport import RetryPolicy, Transport
 from arcray.client.types import Answer, ModelInfo, NodeInfo, ResultFile, WorkloadInfo, WorkOptions, demand_body
 from arcray.core.errors import DeadlineExceededError
 from arcray.core.resources import NO_DEMAND, Demand
-from arcray.core.workload import Priority
+from arcray.core.workload import Priority, VolumeMount
 
 __all__ = ["Client"]
 
@@ -129,6 +129,7 @@ class Client:
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         ports: Sequence[int] = (),
+        volumes: Sequence[VolumeMount] = (),
         options: WorkOptions = _PLAIN,
     ) -> WorkloadInfo:
         """Runs an image on the pool and returns at once.
@@ -136,6 +137,7 @@ class Client:
         Args:
             command: replaces the image's entry point.
             ports: container ports to publish; the engine chooses the host's.
+            volumes: host paths seen inside, from the node's allow-list.
         """
         body: dict[str, Any] = {"kind": "container", "image": image}
         if command:
@@ -146,6 +148,10 @@ class Client:
             body["env"] = dict(env)
         if ports:
             body["ports"] = [{"containerPort": port} for port in ports]
+        if volumes:
+            body["volumes"] = [
+                {"source": volume.source, "target": volume.target, "readOnly": volume.read_only} for volume in volumes
+            ]
         return self._submit(body, options)
 
     def get(self, workload_id: str) -> WorkloadInfo:
@@ -155,6 +161,10 @@ class Client:
     def workloads(self, *, limit: int = _PAGE) -> list[WorkloadInfo]:
         """Returns the newest pieces of work, at most ``limit`` of them."""
         return self._pages("/api/v1/workloads", "workloads", WorkloadInfo.from_body, limit)
+
+    def explain(self, workload_id: str) -> Mapping[str, Any]:
+        """Returns why a piece of work waits: what refused which nodes, and the smallest change that would fit."""
+        return self._get(f"{_workload(workload_id)}/explain")
 
     def stop(self, workload_id: str) -> WorkloadInfo:
         """Ends a piece of work; one that has ended stays as it is."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from arcray.core.resources import NO_DEMAND, Demand
-from arcray.core.workload import Phase, Priority
+from arcray.core.workload import Phase, Priority, RestartPolicy
 
 __all__ = ["Answer", "ModelInfo", "NodeInfo", "ResultFile", "WorkOptions", "WorkloadInfo", "demand_body"]
 
@@ -37,12 +37,14 @@ class WorkOptions:
         demand: what it asks of its node.
         node_id: the only node allowed; "" lets placement choose.
         selector: labels that the node must carry.
+        restart: when ended work starts again; None leaves it to the server, which does not.
         max_duration_s: running longer is stopped and failed; None is no limit.
     """
 
     name: str = ""
     demand: Demand = NO_DEMAND
     priority: Priority = Priority.NORMAL
+    restart: RestartPolicy | None = None
     node_id: str = ""
     selector: Mapping[str, str] = field(default_factory=dict)
     max_duration_s: float | None = None
@@ -56,6 +58,8 @@ class WorkOptions:
             body["demand"] = demand_body(self.demand)
         if self.priority is not Priority.NORMAL:
             body["priority"] = self.priority.name.lower()
+        if self.restart is not None:
+            body["restartPolicy"] = {"rule": self.restart.rule.value, "maxRestarts": self.restart.max_restarts}
         if self.node_id:
             body["nodeId"] = self.node_id
         if self.selector:
@@ -162,11 +166,13 @@ class ModelInfo:
 
     Args:
         ready_on: nodes that answer for it now, sorted.
+        pids: processes of its copies, where they are known.
     """
 
     name: str
     format: str
     ready_on: tuple[str, ...]
+    pids: tuple[int, ...]
     raw: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -176,6 +182,7 @@ class ModelInfo:
             name=body["name"],
             format=body.get("format", ""),
             ready_on=tuple(body.get("readyOn", ())),
+            pids=tuple(server["pid"] for server in body.get("servers", ()) if server.get("pid")),
             raw=body,
         )
 

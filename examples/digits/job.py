@@ -101,7 +101,14 @@ class Job:
         model = self._client.wait_model(_MODEL, timeout_s=120)
         ms = (time.perf_counter() - began) * 1000
         self._report.rows.append(
-            Row(work=_MODEL, kind="model", node=self._node(model.ready_on[0]), result="loaded, answers", ms=ms)
+            Row(
+                work=_MODEL,
+                kind="model",
+                node=self._node(model.ready_on[0]),
+                pid=next(iter(model.pids), None),
+                result="loaded, answers",
+                ms=ms,
+            )
         )
 
     def infer(self, training: Training) -> None:

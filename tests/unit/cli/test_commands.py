@@ -112,14 +112,33 @@ def test_program_is_submitted_with_what_it_asks(shell: MakeShell, tmp_path: Path
 
 def test_container_is_submitted(shell: MakeShell) -> None:
     pool = shell({"POST /api/v1/workloads": {**WORKLOAD, "kind": "container"}})
-    assert pool("submit", "container", "busybox:1", "-p", "80", "--entrypoint", "sh", "--", "-c", "true").exit_code == 0
+    result = pool(
+        *("submit", "container", "busybox:1", "-p", "80", "-v", "/data:/in:ro", "--restart", "always"),
+        *("--entrypoint", "sh", "--", "-c", "true"),
+    )
+    assert result.exit_code == 0, result.output
     assert pool.sent() == {
         "kind": "container",
         "image": "busybox:1",
         "command": ["sh"],
         "args": ["-c", "true"],
         "ports": [{"containerPort": 80}],
+        "volumes": [{"source": "/data", "target": "/in", "readOnly": True}],
+        "restartPolicy": {"rule": "always", "maxRestarts": 3},
     }
+
+
+@pytest.mark.parametrize("text", ["/data", ":/in", "/data:", "/data:/in:rx"])
+def test_volume_that_is_none_is_refused(shell: MakeShell, text: str) -> None:
+    result = shell({})("submit", "container", "x", "-v", text)
+    assert (result.exit_code, result.stderr) == (2, f"arcray: volumes: {text!r} is not SOURCE:TARGET[:ro]\n")
+
+
+def test_waiting_work_is_explained(shell: MakeShell) -> None:
+    said = {"nodes": 2, "refusals": [], "suggestion": "", "sentence": "2 nodes lack GPUs"}
+    pool = shell({"GET /api/v1/workloads/w1/explain": said})
+    assert pool("explain", "w1").stdout == "2 nodes lack GPUs\n"
+    assert json.loads(pool("explain", "w1", "--output", "json").stdout) == said
 
 
 def test_waiting_prints_the_log_and_returns_the_works_own_success(shell: MakeShell) -> None:

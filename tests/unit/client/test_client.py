@@ -12,7 +12,7 @@ import pytest
 from arcray.client import Client, RetryPolicy, WorkOptions
 from arcray.core.errors import DeadlineExceededError
 from arcray.core.resources import Demand
-from arcray.core.workload import Phase, Priority
+from arcray.core.workload import Phase, Priority, RestartPolicy, RestartRule, VolumeMount
 
 Step = Callable[[httpx.Request], httpx.Response]
 WORKLOAD = {"id": "w1", "kind": "program", "phase": "pending", "nodeId": None}
@@ -91,20 +91,26 @@ def test_options_are_spelled_as_the_api_does() -> None:
         demand=Demand(cpu_milli=1500, memory_bytes=512 * 2**20, gpus=1, gpu_memory_bytes=2**30),
         priority=Priority.CRITICAL,
         node_id="n1",
+        restart=RestartPolicy(rule=RestartRule.ON_FAILURE, max_restarts=2),
         selector={"zone": "a"},
         max_duration_s=60,
     )
-    pool.client.submit_container("busybox", command=["sh"], args=["-c", "true"], ports=[80], options=options)
+    volume = VolumeMount(source="/data", target="/in", read_only=True)
+    pool.client.submit_container(
+        "busybox", command=["sh"], args=["-c", "true"], ports=[80], volumes=[volume], options=options
+    )
     assert pool.sent() == {
         "kind": "container",
         "image": "busybox",
         "command": ["sh"],
         "args": ["-c", "true"],
         "ports": [{"containerPort": 80}],
+        "volumes": [{"source": "/data", "target": "/in", "readOnly": True}],
         "name": "train",
         "demand": {"cpu": 1.5, "memoryMb": 512, "gpus": 1, "gpuMemoryMb": 1024},
         "priority": "critical",
         "nodeId": "n1",
+        "restartPolicy": {"rule": "on_failure", "maxRestarts": 2},
         "selector": {"zone": "a"},
         "maxDurationS": 60,
     }
@@ -185,6 +191,12 @@ def test_model_is_registered_from_a_program() -> None:
         "replicas": 1,
         "fromWorkload": {"id": "w1", "path": "model.onnx"},
     }
+
+
+def test_processes_of_a_models_copies_are_told() -> None:
+    servers = [{"id": "a", "pid": 7}, {"id": "b", "pid": None}]
+    pool = answering({"name": "m", "format": "onnx", "readyOn": ["n1"], "servers": servers})
+    assert pool.client.model("m").pids == (7,)
 
 
 def test_model_is_awaited_until_a_node_answers_for_it() -> None:

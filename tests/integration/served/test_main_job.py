@@ -1,0 +1,45 @@
+"""The main job as `make demo` runs it, on an embedded Ray cluster of its own. Takes the time of starting Ray."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(400)
+def test_main_job_is_well_from_start_to_end() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ARCRAY_")}
+    run = subprocess.run(
+        [sys.executable, "-m", "examples.digits"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=380,
+    )
+    said = run.stdout
+    assert run.returncode == 0, said + run.stderr
+
+    accuracy = re.search(r"^accuracy: ([01]\.\d\d)$", said, flags=re.MULTILINE)
+    assert accuracy is not None, said
+    assert float(accuracy[1]) > 0.9
+    servers = re.findall(r"^answered by: node .+, process (\d+)$", said, flags=re.MULTILINE)
+    gateway = re.search(r"^gateway: process (\d+)$", said, flags=re.MULTILINE)
+    assert servers
+    assert gateway is not None, said
+    assert gateway[1] not in servers
+    assert re.search(r"^events seen: .*\b540 inference completed\b", said, flags=re.MULTILINE), said
+    kinds = re.findall(r"^\S+ +(program|model|inference|container) ", said, flags=re.MULTILINE)
+    assert kinds == ["program", "model", "inference", "container"]
+    if missing := re.search(r"not run: (.*)", said):
+        pytest.skip(missing[1])
+    assert "    hello from a container\n" in said
