@@ -69,8 +69,7 @@ class Job:
         """Trains a classifier as a program and fetches what it left."""
         options = WorkOptions(name=_TRAIN.name, demand=Demand(cpu_milli=1000, memory_bytes=2**30))
         work = self._client.submit_program(_TRAIN, options=options)
-        for text in self._client.follow_logs(work.id):
-            show_log(text)
+        show_log(self._client.follow_logs(work.id))
         work = self._client.wait(work.id, timeout_s=300)
         _require(work.succeeded, f"training {work.phase}: {work.message}\n{self._client.logs(work.id)}")
         files = {file.path: self._client.result(work.id, file.path) for file in self._client.results(work.id)}
@@ -146,7 +145,7 @@ class Job:
         )
         work = self._client.wait(work.id, timeout_s=120)
         log = self._client.logs(work.id)
-        show_log(log)
+        show_log([log])
         _require(work.succeeded, f"the container {work.phase}: {work.message}")
         _require(_GREETING in log, "the container's log lacks what it printed")
         self._report.rows.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
@@ -55,9 +55,15 @@ class Report:
         print(f"\n{table(['phase', 'seconds'], [*self.phases, total])}")
 
 
-def show_log(text: str) -> None:
-    """Prints what a workload printed, indented."""
-    print("".join(f"    {line}\n" for line in text.splitlines()), end="", flush=True)
+def show_log(texts: Iterable[str]) -> None:
+    """Prints what a workload prints, indented; a text may begin and end within a line."""
+    begins = True
+    for text in texts:
+        for part in text.splitlines(keepends=True):
+            print(f"    {part}" if begins else part, end="", flush=True)
+            begins = part.endswith("\n")
+    if not begins:
+        print(flush=True)
 
 
 def percentiles(values_ms: Sequence[float]) -> str:

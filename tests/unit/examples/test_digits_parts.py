@@ -13,7 +13,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from examples.digits.listener import Listener
 from examples.digits.own import free_ports
-from examples.digits.report import Report, Row, percentiles
+from examples.digits.report import Report, Row, percentiles, show_log
 
 WAIT_S = 10.0
 
@@ -102,3 +102,8 @@ def test_part_that_fails_is_timed_too() -> None:
 
 def test_percentiles_are_of_the_values() -> None:
     assert percentiles([float(value) for value in range(1, 102)]) == "p50 51.0 ms, p99 100.0 ms"
+
+
+def test_log_is_indented_by_lines_however_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    show_log(["one\ntw", "o\n", "thr", "ee"])
+    assert capsys.readouterr().out == "    one\n    two\n    three\n"
