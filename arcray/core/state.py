@@ -10,6 +10,7 @@ attached node; the placement engine's books equal the sum of those allocations; 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
 
@@ -21,8 +22,9 @@ from arcray.core.model import Model
 from arcray.core.node import EnergySource, Health, Node
 from arcray.core.pending import PendingQueue, SlotQueue
 from arcray.core.placement.engine import Engine
+from arcray.core.placement.formulas import FORMULAS, RoutingNode
 from arcray.core.placement.request import PlacementNode, PlacementRequest
-from arcray.core.placement.routing import RoutingIndex, RoutingNode
+from arcray.core.placement.routing import RoutingIndex
 from arcray.core.policy import ClusterPolicy
 from arcray.core.timers import LeaseTimers
 from arcray.core.workload import Inference, Phase, Workload, WorkloadSpec
@@ -64,6 +66,7 @@ class ClusterState:
         pending, waiting: work without a place, requests without a slot.
         placement, routing: indexes derived from nodes and allocations.
         dispatched: (deadline, workload, attempt) of requests on nodes, in order of deadline.
+        forgotten_until: no finished workload created later was let go of; None when none was.
     """
 
     def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
@@ -80,11 +83,14 @@ class ClusterState:
         self.inference = InferenceCounts()
         self.placement = Engine()
         self.routing = RoutingIndex(
-            saturation=policy.saturation, stale_after_s=policy.stale_after.total_seconds(), formula=policy.score
+            FORMULAS[policy.score],
+            saturation=policy.saturation,
+            stale_after_s=policy.stale_after.total_seconds(),
         )
         self.needs_round = False
         self.needs_models: set[NodeId] = set()
         self.slots_freed: dict[ModelId, None] = {}
+        self.forgotten_until: datetime | None = None
         self._policy = policy
         self._finished: deque[WorkloadId] = deque()
         self._finished_inference: deque[WorkloadId] = deque()
@@ -149,6 +155,20 @@ class ClusterState:
         for workload in sorted(workloads, key=lambda w: (w.spec.created_at, w.spec.id)):
             self._restore_workload(workload)
         self.dispatched = deque(sorted(self.dispatched))
+
+    def recall(self, workload: Workload) -> None:
+        """Takes a finished workload back into memory, so that the rules see a submission that repeats it."""
+        assert workload.phase.terminal
+        if workload.spec.id not in self.workloads:
+            self._restore_workload(workload)
+
+    def retire(self, workload_ids: Iterable[WorkloadId]) -> None:
+        """Takes finished workloads, which are in the rows now, for old: beyond the limits the earliest are let go."""
+        for workload_id in workload_ids:
+            payload = self.workloads[workload_id].spec.payload
+            (self._finished_inference if isinstance(payload, Inference) else self._finished).append(workload_id)
+        self._forget(self._finished, self._policy.keep_finished)
+        self._forget(self._finished_inference, self._policy.keep_finished_inference)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -276,9 +296,14 @@ class ClusterState:
         workload.finished_at = event.at
         if isinstance(workload.spec.payload, Inference):
             self._count_inference(workload, event)
-            self._keep(workload.spec.id, self._finished_inference, self._policy.keep_finished_inference)
-        else:
-            self._keep(workload.spec.id, self._finished, self._policy.keep_finished)
+
+    def _forget(self, finished: deque[WorkloadId], limit: int) -> None:
+        while len(finished) > limit:
+            spec = self.workloads.pop(finished.popleft()).spec
+            if spec.request_id:
+                self.requests.pop((spec.origin.account, spec.request_id), None)
+            if self.forgotten_until is None or spec.created_at > self.forgotten_until:
+                self.forgotten_until = spec.created_at
 
     def _count_inference(self, workload: Workload, event: ev.WorkloadFinished) -> None:
         counts = self.inference
@@ -289,13 +314,6 @@ class ClusterState:
             counts.rejected += 1
         else:
             counts.failed += 1
-
-    def _keep(self, workload_id: WorkloadId, finished: deque[WorkloadId], limit: int) -> None:
-        finished.append(workload_id)
-        while len(finished) > limit:
-            spec = self.workloads.pop(finished.popleft()).spec
-            if spec.request_id:
-                self.requests.pop((spec.origin.account, spec.request_id), None)
 
     def _telemetry(self, event: ev.TelemetryUpdated) -> None:
         node = self.nodes[event.node_id]
@@ -332,9 +350,9 @@ class ClusterState:
         known.last_seen = event.at
         known.models = ()
         self.needs_models.discard(registration.id)
-        self.routing.set_models(registration.id, {})
         self.leases.watch(registration.id, event.at, registration.lease)
         self._node_changed(registration.id)
+        self.routing.set_models(registration.id, {})
 
     def _health_changed(self, event: ev.NodeHealthChanged) -> None:
         node = self.nodes[event.node_id]
