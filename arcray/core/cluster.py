@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from arcray.core import commands as cmd
 from arcray.core.answers import answer
 from arcray.core.errors import ArcrayError
-from arcray.core.handlers import inference, models, nodes, scheduling, workloads
+from arcray.core.handlers import inference, models, nodes, recovery, scheduling, workloads
+from arcray.core.ids import WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Node
+from arcray.core.orders import NodeOrder
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import Answer, Query
 from arcray.core.state import ClusterState
@@ -96,6 +98,21 @@ class Cluster:
         if self.state.slots_freed:
             inference.dispatch_waiting(turn)
         return Outcome(reply=reply, events=tuple(turn.events), orders=tuple(turn.orders), awaits=turn.awaits)
+
+    def undelivered(self) -> tuple[NodeOrder, ...]:
+        """Returns the orders of every live attempt that its node may not have got, after a restart of the shell.
+
+        Orders are delivered at least once, so one that its node has seen does no harm.
+        """
+        return recovery.undelivered(self.state, self.policy)
+
+    def recall(self, workload: Workload) -> None:
+        """Takes a finished workload back into memory from its row, so that the rules see what repeats it."""
+        self.state.recall(workload)
+
+    def retire(self, workload_ids: Iterable[WorkloadId]) -> None:
+        """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now."""
+        self.state.retire(workload_ids)
 
     def answer(self, query: Query, now: datetime) -> Answer:
         """Answers from memory.

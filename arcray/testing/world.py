@@ -17,7 +17,7 @@ from arcray.core.commands import (
     SubmitWorkload,
     Tick,
 )
-from arcray.core.events import Event
+from arcray.core.events import Event, WorkloadFinished
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import ModelSlots
 from arcray.core.node import NodeRegistration
@@ -38,7 +38,10 @@ class World:
 
     def handle(self, command: Command) -> Outcome:
         """Handles a command now."""
-        return self.cluster.handle(command, self.now)
+        outcome = self.cluster.handle(command, self.now)
+        # Here everything is as good as on disk.
+        self.cluster.retire(event.workload_id for event in outcome.events if isinstance(event, WorkloadFinished))
+        return outcome
 
     def attach(self, registration: NodeRegistration | None = None) -> int:
         """Attaches a node and returns its epoch."""

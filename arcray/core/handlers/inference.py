@@ -12,11 +12,12 @@ from arcray.core import events as ev
 from arcray.core.handlers.attempts import finish
 from arcray.core.ids import ModelId
 from arcray.core.orders import RunInference, StopAttempt
+from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Allocation
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, Workload
 
-__all__ = ["dispatch", "dispatch_waiting", "expire_inference"]
+__all__ = ["dispatch", "dispatch_waiting", "expire_inference", "run_order"]
 
 _SLOT: Final = Allocation()  # a slot is booked in the routing index; it takes nothing else of the node
 
@@ -30,29 +31,32 @@ def dispatch(turn: Turn, workload: Workload) -> bool:
     )
     if node_id is None:
         return False
-    attempt = workload.attempt + 1
     turn.emit(
         ev.WorkloadPlaced(
             workload_id=workload.spec.id,
-            attempt=attempt,
+            attempt=workload.attempt + 1,
             node_id=node_id,
             allocation=_SLOT,
             durable=not workload.spec.waiting,
             at=turn.now,
         )
     )
-    turn.order(
-        turn.state.nodes[node_id],
-        RunInference(
-            workload_id=workload.spec.id,
-            attempt=attempt,
-            model_id=payload.model_id,
-            input=payload.input,
-            context_window_tokens=payload.context_window_tokens,
-            timeout_s=turn.policy.inference_timeout.total_seconds(),
-        ),
-    )
+    turn.order(turn.state.nodes[node_id], run_order(workload, turn.policy))
     return True
+
+
+def run_order(workload: Workload, policy: ClusterPolicy) -> RunInference:
+    """Returns the order that runs the present attempt of a dispatched request."""
+    payload = workload.spec.payload
+    assert isinstance(payload, Inference)
+    return RunInference(
+        workload_id=workload.spec.id,
+        attempt=workload.attempt,
+        model_id=payload.model_id,
+        input=payload.input,
+        context_window_tokens=payload.context_window_tokens,
+        timeout_s=policy.inference_timeout.total_seconds(),
+    )
 
 
 def dispatch_waiting(turn: Turn) -> None:

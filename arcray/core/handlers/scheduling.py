@@ -6,13 +6,14 @@ from arcray.core import events as ev
 from arcray.core.commands import Schedule
 from arcray.core.errors import UnsupportedError
 from arcray.core.lowering import lower
+from arcray.core.node import Node
 from arcray.core.orders import StartWorkload
 from arcray.core.placement.explain import Explanation
 from arcray.core.state import placement_request
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Workload
 
-__all__ = ["on_schedule", "try_place"]
+__all__ = ["on_schedule", "start_order", "try_place"]
 
 
 def on_schedule(turn: Turn, command: Schedule) -> None:
@@ -36,33 +37,36 @@ def try_place(turn: Turn, workload: Workload) -> bool:
     if isinstance(placement, Explanation):
         return False
     node = state.nodes[placement.node_id]
-    try:
-        payload = lower(spec.payload, node.registration.capabilities)
-    except UnsupportedError as error:  # the features filter and the lowering table are the same table
-        raise AssertionError("placement chose a node that cannot run the payload") from error
-    assert not isinstance(payload, Inference)
-    attempt = workload.attempt + 1
     turn.emit(
         ev.WorkloadPlaced(
             workload_id=spec.id,
-            attempt=attempt,
+            attempt=workload.attempt + 1,
             node_id=node.id,
             allocation=placement.allocation,
             durable=not spec.waiting,
             at=turn.now,
         )
     )
-    turn.order(
-        node,
-        StartWorkload(
-            workload_id=spec.id,
-            attempt=attempt,
-            payload=payload,
-            demand=spec.demand,
-            allocation=placement.allocation,
-            owner=spec.origin.account,
-            name=spec.name,
-            max_duration_s=spec.max_duration_s,
-        ),
-    )
+    turn.order(node, start_order(workload, node))
     return True
+
+
+def start_order(workload: Workload, node: Node) -> StartWorkload:
+    """Returns the order that starts the present attempt of a placed workload."""
+    spec = workload.spec
+    assert workload.allocation is not None
+    try:
+        payload = lower(spec.payload, node.registration.capabilities)
+    except UnsupportedError as error:  # the features filter and the lowering table are the same table
+        raise AssertionError("placement chose a node that cannot run the payload") from error
+    assert not isinstance(payload, Inference)
+    return StartWorkload(
+        workload_id=spec.id,
+        attempt=workload.attempt,
+        payload=payload,
+        demand=spec.demand,
+        allocation=workload.allocation,
+        owner=spec.origin.account,
+        name=spec.name,
+        max_duration_s=spec.max_duration_s,
+    )
