@@ -1,0 +1,1 @@
+"""The single writer: a Ray-free shell round ``core.Cluster``."""

@@ -1,0 +1,1 @@
+"""How orders reach nodes: one driver per sort of node."""

@@ -1,0 +1,170 @@
+"""The blob store over fsspec: local disk by default, any object store by URL.
+
+What lives here: keys, sizes, atomic replacement, and what a full disk means. What does not: which keys exist
+(``core.blobkeys``). Every call runs in a thread, because fsspec and disks block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import fsspec
+
+from arcray.core.errors import (
+    ArcrayError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+
+__all__ = ["FsspecBlobs"]
+
+_T = TypeVar("_T")
+
+_KEY: Final = re.compile(r"(?!.*//)[A-Za-z0-9._-][A-Za-z0-9._/-]{0,510}[A-Za-z0-9._-]|[A-Za-z0-9._-]")
+_PARTIAL: Final = ".partial"  # blobs being written; same file system, so that the last step is a rename
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MISPLACED: Final = (IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
+class FsspecBlobs:
+    """Bytes by key below one URL.
+
+    Args:
+        url: any fsspec URL; a path is ``file://``.
+        max_blob_bytes: largest single blob.
+    """
+
+    def __init__(self, url: str, *, max_blob_bytes: int) -> None:
+        try:
+            fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise InvalidArgumentError(f"cannot use this blob store: {error}", field="blobs.url") from error
+        self._fs: Any = fs
+        self._root = str(root).rstrip("/")
+        self._local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+        self._limit = max_blob_bytes
+        self._writes = count()
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Writes a whole blob; on a local disk it is there after a power cut too.
+
+        Raises:
+            ResourceExhaustedError: over the configured size, or the disk is full.
+        """
+        if len(data) > self._limit:
+            raise ResourceExhaustedError(f"a blob takes {self._limit} bytes at the most, this one has {len(data)}")
+        await self._run(key, self._put, data)
+
+    async def append(self, key: str, data: bytes) -> int:
+        """Appends and returns the new size. Calls for one key must not overlap."""
+        return await self._run(key, self._append, data)
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Returns a range of a blob.
+
+        Raises:
+            NotFoundError: no such blob.
+        """
+        if start < 0 or (end is not None and end < 0):
+            raise InvalidArgumentError("must not be negative", field="range")
+        return await self._run(key, self._get, start, end)
+
+    async def size(self, key: str) -> int | None:
+        """Returns the size in bytes, None when there is no such blob."""
+        try:
+            return await self._run(key, self._size)
+        except NotFoundError:
+            return None
+
+    async def delete(self, key: str) -> None:
+        """Removes the blob; removing none is no error."""
+        try:
+            await self._run(key, self._delete)
+        except NotFoundError:
+            return
+
+    # -- in a thread ---------------------------------------------------------------------------------------------
+
+    async def _run(self, key: str, work: Callable[..., _T], *args: Any) -> _T:
+        path = f"{self._root}/{_checked(key)}"
+        try:
+            return await asyncio.to_thread(work, path, *args)
+        except OSError as error:
+            raise _mapped(error, key) from error
+
+    def _put(self, path: str, data: bytes) -> None:
+        if not self._local:
+            self._fs.pipe_file(path, data)  # object stores replace atomically
+            return
+        target = Path(path)
+        partial = Path(self._root, _PARTIAL, f"{os.getpid()}-{next(self._writes)}")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
+
+    def _append(self, path: str, data: bytes) -> int:
+        if self._local:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with self._fs.open(path, "ab") as file:
+            size = int(file.seek(0, os.SEEK_END)) + len(data)  # fsspec opens a local file at its beginning
+            if size > self._limit:
+                raise ResourceExhaustedError(f"a blob takes {self._limit} bytes at the most")
+            file.write(data)
+        return size
+
+    def _get(self, path: str, start: int, end: int | None) -> bytes:
+        data: bytes = self._fs.cat_file(path, start=start, end=end)
+        return data
+
+    def _size(self, path: str) -> int:
+        information = self._fs.info(path)
+        if information["type"] != "file":
+            raise FileNotFoundError(path)
+        return int(information["size"])
+
+    def _delete(self, path: str) -> None:
+        self._fs.rm_file(path)
+
+
+def _checked(key: str) -> str:
+    parts = key.split("/")
+    if not _KEY.fullmatch(key) or "." in parts or ".." in parts or parts[0] == _PARTIAL:
+        raise InvalidArgumentError("is not a relative path of [A-Za-z0-9._/-]", field="key")
+    return key
+
+
+def _mapped(error: OSError, key: str) -> ArcrayError:
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(f"no blob {key}", field="key")
+    if error.errno in _NO_SPACE:
+        return ResourceExhaustedError(f"the blob store is full: {error.strerror}")
+    if isinstance(error, _MISPLACED):
+        return ConflictError(f"{key} is in the way of another blob, or another of it", field="key")
+    return UnavailableError(f"the blob store failed: {error.strerror or error}")
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

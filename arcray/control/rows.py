@@ -1,0 +1,222 @@
+"""Core values to rows and back: total, exact and fast.
+
+Total: whatever core accepts can be stored. Text that is no Unicode (a lone surrogate, bytes that are not UTF-8) is
+stored with the bad code points escaped, because a record that cannot be written would fail its whole batch. Exact:
+everything else comes back equal. Fast: the JSON is written by pydantic's serializer from the plain dataclasses
+(measured: 6 us for a finished inference request with its spec).
+
+What is not stored: a result's ``output`` (it goes to the one who waits), a node's readings and models (it sends them
+again), and the difference between healthy and unhealthy (a lease begins anew after recovery).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, Final, Optional, TypeAlias, TypeVar, assert_never, get_args
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from arcray.core import events as ev
+from arcray.core.errors import InternalError
+from arcray.core.model import Model
+from arcray.core.node import Health, Node
+from arcray.core.workload import Workload, kind_of
+
+__all__ = [
+    "Row",
+    "decode_event",
+    "decode_row",
+    "durable_node",
+    "event_row",
+    "microseconds",
+    "model_row",
+    "node_row",
+    "subject",
+    "workload_row",
+]
+
+Row: TypeAlias = dict[str, str | int | None]
+_T = TypeVar("_T")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_CONFIG: Final = ConfigDict(ser_json_inf_nan="strings")  # JSON has no NaN; null would not come back as a float
+_VOLATILE: Final[dict[type, Any]] = {
+    Workload: {"result": {"output"}},
+    ev.WorkloadFinished: {"result": {"output"}},
+}
+_ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}  # built on first use: each takes milliseconds
+_EVENTS: Final[dict[str, type]] = {event.__name__: event for event in get_args(ev.Event)}
+
+
+def event_row(event: ev.Event) -> Row:
+    """Returns the row of an event; its ``seq`` is given by the database."""
+    return {
+        "at": microseconds(event.at),
+        "kind": type(event).__name__,
+        "subject": _column(subject(event)),
+        "body": _encode(event),
+    }
+
+
+def workload_row(workload: Workload) -> Row:
+    """Returns the current row of a workload."""
+    spec = workload.spec
+    origin = spec.origin
+    finished_at = workload.finished_at
+    return {
+        "id": _column(spec.id),
+        "kind": kind_of(spec.payload).value,
+        "phase": workload.phase.value,
+        "account": _column(origin.account),
+        "facade": _column(origin.facade),
+        "external_id": _column(origin.external_id),
+        "node_id": None if workload.node_id is None else _column(workload.node_id),
+        "request_id": _column(spec.request_id),
+        "created_at": microseconds(spec.created_at),
+        "finished_at": None if finished_at is None else microseconds(finished_at),
+        "body": _encode(workload),
+    }
+
+
+def node_row(node: Node) -> Row:
+    """Returns the current row of a node."""
+    image = durable_node(node)
+    return {
+        "id": _column(image.id),
+        "facade": _column(image.registration.facade),
+        "external_id": _column(image.registration.external_id),
+        "health": image.health.value,
+        "epoch": image.epoch,
+        "joined_at": microseconds(image.joined_at),
+        "body": _encode(image),
+    }
+
+
+def model_row(model: Model) -> Row:
+    """Returns the current row of a model."""
+    return {
+        "id": _column(model.id),
+        "format": model.format.value,
+        "created_at": microseconds(model.created_at),
+        "body": _encode(model),
+    }
+
+
+def decode_row(kind: type[_T], identity: str, body: str) -> _T:
+    """Returns the value of a row.
+
+    Args:
+        kind: ``Node``, ``Workload`` or ``Model``.
+        identity: the row's id, for the error.
+
+    Raises:
+        InternalError: the row is damaged, or was written by a newer version; names it.
+    """
+    try:
+        value = _adapter(kind).validate_json(body)
+    except ValidationError as error:
+        raise InternalError(f"the row of {kind.__name__.lower()} {identity} cannot be read: {error}") from error
+    assert isinstance(value, kind)
+    return value
+
+
+def decode_event(kind: str, body: str) -> ev.Event:
+    """Returns the event of a row.
+
+    Raises:
+        InternalError: the row is damaged, or of a kind that this version does not know.
+    """
+    if kind not in _EVENTS:
+        raise InternalError(f"this version knows no event {kind!r}")
+    event: ev.Event = decode_row(_EVENTS[kind], "event", body)
+    return event
+
+
+def durable_node(node: Node) -> Node:
+    """Returns the node as it is stored."""
+    health = Health.HEALTHY if node.health is Health.UNHEALTHY else node.health
+    return replace(node, health=health, telemetry=None, models=())
+
+
+def subject(event: ev.Event) -> str:
+    """Returns the id of what an event is about."""
+    match event:
+        case (
+            ev.WorkloadSubmitted()
+            | ev.WorkloadPlaced()
+            | ev.WorkloadPhaseChanged()
+            | ev.WorkloadStopRequested()
+            | ev.WorkloadRequeued()
+            | ev.WorkloadFinished()
+            | ev.LogAppended()
+        ):
+            return event.workload_id
+        case (
+            ev.NodeHealthChanged()
+            | ev.NodeDetached()
+            | ev.NodeSchedulingChanged()
+            | ev.TelemetryUpdated()
+            | ev.BatteryRanLow()
+            | ev.ModelsChanged()
+        ):
+            return event.node_id
+        case ev.NodeAttached():
+            return event.registration.id
+        case ev.ModelRegistered():
+            return event.model.id
+        case ev.ModelRemoved():
+            return event.model_id
+        case _:
+            assert_never(event)
+
+
+def microseconds(time: datetime) -> int:
+    """Returns a time as microseconds since 1970, exactly."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def _encode(value: object) -> str:
+    kind = type(value)
+    adapter = _adapter(kind)
+    exclude = _VOLATILE.get(kind)
+    try:
+        return adapter.dump_json(value, exclude=exclude).decode()
+    except PydanticSerializationError:
+        return adapter.dump_json(_escaped(value), exclude=exclude).decode()
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    adapter = _ADAPTERS.get(kind)
+    if adapter is None:
+        # A bare dataclass takes no configuration from outside; an optional one does.
+        adapter = _ADAPTERS[kind] = TypeAdapter(Optional[kind], config=_CONFIG)  # type: ignore[arg-type]  # noqa: UP045 - made at run time
+    return adapter
+
+
+def _column(text: str) -> str:
+    # PostgreSQL stores no NUL and no driver binds a lone surrogate; neither is printable, and the body has the truth.
+    return text if text.isprintable() else _escaped(text).replace("\x00", "\\x00")
+
+
+def _escaped(value: Any) -> Any:
+    """Returns the value with every bad code point in any text of it spelled out."""
+    clean: Any = value
+    match value:
+        case Enum():
+            pass
+        case str():
+            clean = value.encode("utf-8", "backslashreplace").decode()
+        case bytes():
+            clean = value.decode("utf-8", "backslashreplace").encode()
+        case tuple():
+            clean = tuple(map(_escaped, value))
+        case Mapping():
+            clean = {_escaped(key): _escaped(item) for key, item in value.items()}
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            clean = replace(value, **{item.name: _escaped(getattr(value, item.name)) for item in fields(value)})
+    return clean

@@ -1,0 +1,123 @@
+"""What core knows comes back from the rows as it went in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from arcray.control.rows import (
+    decode_event,
+    decode_row,
+    durable_node,
+    event_row,
+    model_row,
+    node_row,
+    workload_row,
+)
+from arcray.core.events import Event, WorkloadFinished
+from arcray.core.model import Model
+from arcray.core.node import Node
+from arcray.core.resources import Demand
+from arcray.core.workload import Inference, Workload
+from arcray.testing.builders import a_workload, an_inference
+
+TEXTS = st.text(max_size=12)
+SCALARS: dict[Any, st.SearchStrategy[Any]] = {
+    str: TEXTS,
+    bytes: TEXTS.map(str.encode),
+    bool: st.booleans(),
+    int: st.integers(-(2**53), 2**53),
+    float: st.floats(allow_nan=False),
+    NoneType: st.none(),
+    datetime: st.datetimes(min_value=datetime(1900, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - it asks for naive
+    Demand: st.builds(
+        Demand,
+        cpu_milli=st.integers(0, 2**53 - 1),
+        memory_bytes=st.integers(0, 2**53 - 1),
+        gpus=st.integers(1, 64),
+        gpu_memory_bytes=st.none() | st.integers(1, 2**40),
+    ),
+}
+
+
+def values_of(annotation: Any) -> st.SearchStrategy[Any]:
+    """Returns a strategy for all values of an annotation."""
+    if annotation in SCALARS:
+        return SCALARS[annotation]
+    if isinstance(annotation, NewType):
+        return values_of(annotation.__supertype__)
+    if get_origin(annotation) is not None:
+        return values_of_generic(get_origin(annotation), get_args(annotation))
+    if issubclass(annotation, Enum):
+        return st.sampled_from(annotation)
+    hints = get_type_hints(annotation)
+    return st.builds(annotation, **{field.name: values_of(hints[field.name]) for field in fields(annotation)})
+
+
+def values_of_generic(origin: Any, arguments: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    if origin in (Union, UnionType):
+        return st.one_of(*map(values_of, arguments))
+    if origin is tuple and arguments[-1] is ...:
+        return st.lists(values_of(arguments[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(values_of, arguments))
+    if origin is frozenset:
+        return st.frozensets(values_of(arguments[0]), max_size=3)
+    assert origin is Mapping, origin
+    return st.dictionaries(*map(values_of, arguments), max_size=2)
+
+
+def without_output(value: Any) -> Any:
+    """Returns a value as it is stored: what an inference answered goes to the one who waits."""
+    return replace(value, result=replace(value.result, output=None)) if value.result else value
+
+
+@pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
+def test_every_event_comes_back_as_it_was(kind: type) -> None:
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(values_of(kind))
+    def comes_back(event: Any) -> None:
+        row = event_row(event)
+        stored = without_output(event) if isinstance(event, WorkloadFinished) else event
+        assert decode_event(str(row["kind"]), str(row["body"])) == stored
+
+    comes_back()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values_of(Workload))
+def test_every_workload_comes_back_as_it_was(workload: Workload) -> None:
+    assert decode_row(Workload, "w", str(workload_row(workload)["body"])) == without_output(workload)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values_of(Node))
+def test_every_node_comes_back_as_what_is_durable_of_it(node: Node) -> None:
+    assert decode_row(Node, "n", str(node_row(node)["body"])) == durable_node(node)
+
+
+@settings(max_examples=50, deadline=None)
+@given(values_of(Model))
+def test_every_model_comes_back_as_it_was(model: Model) -> None:
+    assert decode_row(Model, "m", str(model_row(model)["body"])) == model
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(), min_size=1, max_size=8), st.binary(max_size=8))
+def test_text_that_is_no_unicode_is_stored_escaped(text: str, data: bytes) -> None:
+    workload = Workload(spec=a_workload(payload=an_inference(input=data), request_id=text), message=text)
+    row = workload_row(workload)
+    for column in row.values():
+        str(column).encode()  # every driver can bind it
+    decoded = decode_row(Workload, "w", str(row["body"]))
+    assert decoded.message == text.encode("utf-8", "backslashreplace").decode()
+    assert isinstance(decoded.spec.payload, Inference)
+    assert decoded.spec.payload.input == data.decode("utf-8", "backslashreplace").encode()

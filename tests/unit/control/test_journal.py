@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from arcray.control.database import Statements
+from arcray.control.journal import FencedError, Journal, Records
+from arcray.control.rows import event_row, model_row, node_row, workload_row
+from arcray.core import events as ev
+from arcray.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from arcray.core.ids import AccountId
+from arcray.core.node import Health, Node
+from arcray.core.queries import ListWorkloads
+from arcray.core.workload import Inference, PayloadKind, Phase, Workload
+from arcray.testing.builders import T0, a_model, a_node, a_workload, an_inference, node_id
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'state' / 'arcray.db'}"
+
+
+@pytest.fixture(params=["file", "memory"])
+async def journal(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Journal]:
+    journal = Journal(url if request.param == "file" else "sqlite://")
+    await journal.open()
+    yield journal
+    await journal.close()
+
+
+def a_row(number: int, *, finished: bool = False, age_s: float = 0, **fields: Any) -> Workload:
+    spec = a_workload(number, created_at=T0 - timedelta(seconds=age_s), **fields)
+    return Workload(
+        spec=spec, phase=Phase.SUCCEEDED if finished else Phase.PENDING, finished_at=T0 if finished else None
+    )
+
+
+async def write(journal: Journal, *workloads: Workload) -> None:
+    await journal.append(Records(workloads=[workload_row(workload) for workload in workloads]))
+
+
+async def test_what_was_appended_is_loaded_by_another_journal(url: str) -> None:
+    first = Journal(url)
+    await first.open()
+    node = Node(registration=a_node(), epoch=2, health=Health.HEALTHY, joined_at=T0, last_seen=T0)
+    await first.append(
+        Records(nodes=[node_row(node)], workloads=[workload_row(a_row(1))], models=[model_row(a_model())])
+    )
+    await first.close()
+    second = Journal(url)
+    await second.open()
+    live = await second.load(keep_finished=10, keep_finished_inference=10)
+    await second.close()
+    assert (live.nodes, live.workloads, live.models) == ([node], [a_row(1)], [a_model()])
+
+
+async def test_a_row_written_again_replaces_the_one_before(journal: Journal) -> None:
+    await write(journal, a_row(1))
+    await write(journal, a_row(1, finished=True))
+    assert await journal.workload(a_workload(1).id) == a_row(1, finished=True)
+
+
+async def test_a_removed_model_is_gone(journal: Journal) -> None:
+    await journal.append(Records(models=[model_row(a_model("a")), model_row(a_model("b"))]))
+    await journal.append(Records(removed_models=[a_model("a").id]))
+    live = await journal.load(keep_finished=0, keep_finished_inference=0)
+    assert live.models == [a_model("b")]
+
+
+async def test_events_keep_their_order(journal: Journal) -> None:
+    happened = [ev.ModelRemoved(model_id=a_model(f"m{number}").id, at=T0) for number in range(5)]
+    await journal.append(Records(events=[event_row(event) for event in happened[:3]]))
+    await journal.append(Records(events=[event_row(event) for event in happened[3:]]))
+    read = await journal.events()
+    assert [event for _, event in read] == happened
+    assert await journal.events(after=read[3][0]) == read[4:]
+
+
+async def test_loading_takes_all_that_lives_and_the_newest_of_what_has_finished(journal: Journal) -> None:
+    await write(journal, *(a_row(number, finished=True, age_s=number) for number in range(1, 6)), a_row(9, age_s=99))
+    live = await journal.load(keep_finished=2, keep_finished_inference=0)
+    assert {workload.id for workload in live.workloads} == {a_workload(n).id for n in (1, 2, 9)}
+    assert live.left_out_until == T0 - timedelta(seconds=3)
+
+
+async def test_requests_have_a_limit_of_their_own(journal: Journal) -> None:
+    requests = [a_row(number, finished=True, payload=an_inference()) for number in range(1, 4)]
+    await write(journal, *requests, a_row(9, finished=True))
+    live = await journal.load(keep_finished=5, keep_finished_inference=1)
+    kinds = sorted(isinstance(workload.spec.payload, Inference) for workload in live.workloads)
+    assert kinds == [False, True]
+
+
+async def test_nothing_is_left_out_when_all_fits(journal: Journal) -> None:
+    await write(journal, a_row(1, finished=True))
+    assert (await journal.load(keep_finished=1, keep_finished_inference=0)).left_out_until is None
+
+
+async def test_an_idempotency_key_belongs_to_an_account(journal: Journal) -> None:
+    await write(journal, a_row(1, request_id="key"), a_row(2))
+    found = await journal.request(AccountId("local"), "key")
+    assert found is not None
+    assert found.id == a_workload(1).id
+    assert await journal.request(AccountId("other"), "key") is None
+    assert await journal.request(AccountId("local"), "") is None
+
+
+async def test_a_page_is_newest_first_and_counts_all(journal: Journal) -> None:
+    await write(journal, *(a_row(number, finished=True, age_s=number) for number in range(1, 8)))
+    rows, total = await journal.workloads(ListWorkloads(), limit=2, offset=3)
+    assert [row.id for row in rows] == [a_workload(4).id, a_workload(5).id]
+    assert total == 7
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        (ListWorkloads(), [1, 2]),
+        (ListWorkloads(kinds=frozenset({PayloadKind.INFERENCE})), [3]),
+        (ListWorkloads(kinds=frozenset({PayloadKind.INFERENCE, PayloadKind.CONTAINER})), [1, 2, 3]),
+        (ListWorkloads(kinds=frozenset({PayloadKind.PROGRAM})), []),
+        (ListWorkloads(phases=frozenset({Phase.PENDING})), [1]),
+        (ListWorkloads(account=AccountId("nobody")), []),
+        (ListWorkloads(node_id=node_id(7)), [2]),
+    ],
+)
+async def test_a_list_shows_what_its_filters_say(journal: Journal, query: ListWorkloads, numbers: list[int]) -> None:
+    placed = a_row(2, finished=True)
+    placed.node_id = node_id(7)
+    await write(journal, a_row(1), placed, a_row(3, payload=an_inference()))
+    rows, total = await journal.workloads(query, limit=10, offset=0)
+    assert sorted(row.id for row in rows) == [a_workload(number).id for number in numbers]
+    assert total == len(numbers)
+
+
+@pytest.mark.parametrize("kind", [None, PayloadKind.CONTAINER, PayloadKind.INFERENCE])
+async def test_a_list_walks_an_index(url: str, kind: PayloadKind | None) -> None:
+    journal = Journal(url)
+    await journal.open()
+    statements: list[str] = []
+    sa.event.listen(
+        journal._engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement)
+    )
+    await journal.workloads(ListWorkloads(kinds=frozenset({kind} if kind else ())), limit=1, offset=0)
+    page = next(statement for statement in statements if "ORDER BY" in statement)
+    with journal._engine.begin() as connection:
+        values = ("container", 1, 0) if kind is PayloadKind.CONTAINER else (1, 0)
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {page}", values))
+    await journal.close()
+    assert "INDEX ix_workloads_" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+async def test_an_earlier_scheduler_is_fenced_off(url: str) -> None:
+    earlier, later = Journal(url), Journal(url)
+    await earlier.open()
+    await later.open()
+    with pytest.raises(FencedError):
+        await write(earlier, a_row(1))
+    with pytest.raises(FencedError):
+        await earlier.probe()
+    await write(later, a_row(2))
+    live = await later.load(keep_finished=9, keep_finished_inference=9)
+    assert [workload.id for workload in live.workloads] == [a_workload(2).id]
+    await earlier.close()
+    await later.close()
+
+
+async def test_a_batch_that_fails_midway_leaves_nothing(journal: Journal) -> None:
+    broken = dict(workload_row(a_row(2)), kind=None)  # violates NOT NULL, after the events were inserted
+    removed = ev.ModelRemoved(model_id=a_model().id, at=T0)
+    with pytest.raises(UnavailableError, match="the database failed"):
+        await journal.append(Records(events=[event_row(removed)], workloads=[workload_row(a_row(1)), broken]))
+    assert await journal.events() == []
+    assert await journal.workload(a_workload(1).id) is None
+    await write(journal, a_row(1))  # and the journal goes on
+
+
+async def test_an_error_does_not_tell_payloads(journal: Journal) -> None:
+    secret = dict(workload_row(a_row(1)), kind=None, body="the secret")
+    with pytest.raises(UnavailableError) as caught:
+        await journal.append(Records(workloads=[secret]))
+    assert "secret" not in caught.value.message
+    assert "secret" not in str(caught.value.__cause__)
+
+
+async def test_a_database_that_others_hold_is_unavailable_and_then_works(url: str) -> None:
+    journal = Journal(url, busy_timeout_s=0.001)
+    await journal.open()
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnavailableError, match="locked"):
+        await journal.probe()
+    other.execute("ROLLBACK")
+    other.close()
+    await journal.probe()
+    await journal.close()
+
+
+async def test_a_damaged_row_is_named_at_recovery(journal: Journal) -> None:
+    await journal.append(Records(workloads=[dict(workload_row(a_row(1)), body="{}")]))
+    with pytest.raises(InternalError, match=a_workload(1).id):
+        await journal.load(keep_finished=1, keep_finished_inference=1)
+
+
+async def test_commits_survive_a_power_cut_by_configuration(url: str) -> None:
+    journal = Journal(url)
+    await journal.open()
+    with journal._engine.begin() as connection:
+        modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    await journal.close()
+    assert modes == ["wal", 2]  # 2 is FULL
+
+
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"not a database, " * 100)
+    journal = Journal(f"sqlite:///{tmp_path / 'x.db'}")
+    with pytest.raises(UnavailableError, match="not a database"):
+        await journal.open()
+    await journal.close()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "postgresql+nodriver://x/y", "oracle://x"])
+def test_a_database_that_is_not_supported_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Journal(url)
+    assert caught.value.field == "database_url"
+
+
+def test_postgresql_gets_its_own_spelling() -> None:
+    statements = Statements(sa.make_url("postgresql+psycopg://").get_dialect()())
+    assert statements.generation.endswith("FOR UPDATE")
+    assert "ON CONFLICT (id) DO UPDATE SET" in statements.upsert_workloads._text
+    assert "RETURNING" not in statements.insert_events._text
