@@ -1,0 +1,1 @@
+"""Public fakes: an in-process control plane with simulated nodes, a clock, builders."""
