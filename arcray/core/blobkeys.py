@@ -1,4 +1,4 @@
-"""Keys of the blob store: where logs and results live. One place, so that writers and readers agree."""
+"""Keys of the blob store: where programs, models, logs and results live, so that writers and readers agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from arcray.core.ids import WorkloadId
 
-__all__ = ["log_key", "result_key", "result_prefix"]
+__all__ = ["log_key", "model_key", "program_key", "result_key", "result_prefix", "stdin_key"]
 
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9._/-]")
 
@@ -15,6 +15,11 @@ _FOREIGN: Final = re.compile(r"[^A-Za-z0-9._/-]")
 def log_key(workload_id: WorkloadId) -> str:
     """Returns the key of a workload's log; the attempts of one workload share it, in order."""
     return f"logs/{workload_id}.log"
+
+
+def workload_of_log(key: str) -> WorkloadId | None:
+    """Returns whose log the key leads to, None when it leads to something else."""
+    return WorkloadId(key[len("logs/") : -len(".log")]) if key.startswith("logs/") and key.endswith(".log") else None
 
 
 def result_prefix(workload_id: WorkloadId) -> str:
@@ -29,3 +34,18 @@ def result_key(workload_id: WorkloadId, path: str) -> str:
         path: relative to the result directory, with ``/`` between its parts.
     """
     return result_prefix(workload_id) + _FOREIGN.sub("_", path)
+
+
+def program_key(workload_id: WorkloadId, *, archive: bool) -> str:
+    """Returns the key of a program's code: a zip archive, or the text of one file."""
+    return f"programs/{workload_id}.{'zip' if archive else 'py'}"
+
+
+def stdin_key(workload_id: WorkloadId) -> str:
+    """Returns the key of what a program reads from its standard input."""
+    return f"stdin/{workload_id}"
+
+
+def model_key(sha256: str) -> str:
+    """Returns the key of a model file; by content, so that the same file is kept once."""
+    return f"models/{sha256}.onnx"

@@ -110,15 +110,19 @@ def problem_response(
     instance: str = "",
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
+    code: str = "",
     extra: Mapping[str, Any] | None = None,
 ) -> Response:
     """Returns an error as an HTTP response.
 
     Args:
         headers: besides Retry-After and WWW-Authenticate, which follow from the code.
-        extra: members of the protocol's own.
+        code: the protocol's own word, where it has a more exact one than ours.
+        extra: members of the protocol's own; they replace none of the problem's.
     """
-    members = {**problem(error, instance=instance, status=status), **(extra or {})}
+    members = {**(extra or {}), **problem(error, instance=instance, status=status)}
+    if code:
+        members["code"] = code
     sent = dict(headers or {})
     if error.code in RETRY_AFTER_S:
         sent.setdefault("Retry-After", str(RETRY_AFTER_S[error.code]))

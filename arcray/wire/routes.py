@@ -1,4 +1,4 @@
-"""Routes that decode their own bodies, and the schemas that document them all the same.
+"""Routes that decode their own bodies, the schemas that document them all the same, and what such routes share.
 
 FastAPI solves dependencies and validates models on every request, which costs more than our whole hot path. A
 ``RawRoute`` hands the endpoint the request and sends the response that it returns; the framework still routes it,
@@ -7,17 +7,21 @@ documents it, and turns its errors into problems.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from hashlib import blake2b
+from typing import Any, Final
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from arcray.core.errors import InvalidArgumentError
 from arcray.wire.problem import MEDIA_TYPE
 
-__all__ = ["RawRoute", "json_body", "problems", "schema_of"]
+__all__ = ["RawRoute", "idempotency", "json_answer", "json_body", "json_response", "problems", "schema_of"]
+
+_KEY_LIMIT: Final = 255
 
 
 class RawRoute(APIRoute):
@@ -33,12 +37,37 @@ class RawRoute(APIRoute):
         return handle
 
 
-def json_body(schema: dict[str, Any], example: Any = None) -> dict[str, Any]:
+def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns encoded JSON as a response."""
+    return Response(body, status, headers=headers, media_type="application/json")
+
+
+def idempotency(request: Request, body: bytes, fallback: str = "") -> tuple[str, str]:
+    """Returns the idempotency key of a request and the digest that tells another body apart; "" and "" without a key.
+
+    Args:
+        fallback: key where the header names none.
+
+    Raises:
+        InvalidArgumentError: the key is too long.
+    """
+    key = request.headers.get("idempotency-key", "") or fallback
+    if len(key) > _KEY_LIMIT:
+        raise InvalidArgumentError(f"may have {_KEY_LIMIT} characters", field="Idempotency-Key")
+    return key, blake2b(body, digest_size=16).hexdigest() if key else ""
+
+
+def json_answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns the OpenAPI entry of a JSON answer."""
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def json_body(schema: dict[str, Any], example: Any = None, *, required: bool = True) -> dict[str, Any]:
     """Returns ``openapi_extra`` for a JSON request body."""
     content: dict[str, Any] = {"schema": schema}
     if example is not None:
         content["example"] = example
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
 def schema_of(wanted: type[BaseModel] | TypeAdapter[Any]) -> dict[str, Any]:

@@ -6,12 +6,7 @@ from typing import Any, Final
 
 from arcray.facades.arcnet.messages import PRIORITIES, InferenceStatus, NodeStatus
 
-__all__ = ["ANSWER", "NODE", "NODES", "REQUEST", "REQUEST_EXAMPLE", "STATS", "json_answer"]
-
-
-def json_answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Returns the OpenAPI entry of a JSON answer."""
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+__all__ = ["ANSWER", "NODE", "NODES", "REQUEST", "REQUEST_EXAMPLE", "STATS"]
 
 
 def _object(required: str, **properties: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ injection, no response model, one call of the plane.
 from __future__ import annotations
 
 import asyncio
-from hashlib import blake2b
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -20,7 +19,6 @@ from arcray.core.errors import (
     ArcrayError,
     DeadlineExceededError,
     InternalError,
-    InvalidArgumentError,
     NoCandidatesError,
 )
 from arcray.core.ids import NodeId, canonical_uuid
@@ -30,16 +28,14 @@ from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetNode, GetStats
 from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.facades.arcnet import codec, openapi, translate
 from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, NodeStatus
-from arcray.facades.arcnet.nodes import every_node
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
+from arcray.wire.listing import every_node
 from arcray.wire.problem import explanation_members, problem_response
-from arcray.wire.routes import RawRoute, json_body, problems
+from arcray.wire.routes import RawRoute, idempotency, json_answer, json_body, json_response, problems
 from arcray.wire.strict_json import dumps
 
 __all__ = ["ArcnetRest"]
-
-_KEY_LIMIT = 255
 
 
 class ArcnetRest:
@@ -59,7 +55,7 @@ class ArcnetRest:
             tags=["nodes"],
             summary="List nodes",
             response_class=Response,
-            responses={200: openapi.json_answer("One page.", openapi.NODES), **problems(400, 401)},
+            responses={200: json_answer("One page.", openapi.NODES), **problems(400, 401)},
         )
         router.add_api_route(
             "/api/v1/nodes/{node_id}",
@@ -68,7 +64,7 @@ class ArcnetRest:
             tags=["nodes"],
             summary="Get a node",
             response_class=Response,
-            responses={200: openapi.json_answer("The node.", openapi.NODE), **problems(400, 401, 404)},
+            responses={200: json_answer("The node.", openapi.NODE), **problems(400, 401, 404)},
         )
         router.add_api_route(
             "/api/v1/stats",
@@ -77,7 +73,7 @@ class ArcnetRest:
             tags=["nodes"],
             summary="Count everything alive",
             response_class=Response,
-            responses={200: openapi.json_answer("The counts.", openapi.STATS), **problems(401)},
+            responses={200: json_answer("The counts.", openapi.STATS), **problems(401)},
         )
         router.add_api_route(
             "/api/v1/inference",
@@ -92,8 +88,8 @@ class ArcnetRest:
             response_class=Response,
             openapi_extra=json_body(openapi.REQUEST, openapi.REQUEST_EXAMPLE),
             responses={
-                200: openapi.json_answer("The model's answer.", openapi.ANSWER),
-                202: openapi.json_answer("Accepted and on disk.", openapi.ANSWER),
+                200: json_answer("The model's answer.", openapi.ANSWER),
+                202: json_answer("Accepted and on disk.", openapi.ANSWER),
                 **problems(400, 401, 413, 422, 429, 502, 503, 504),
             },
             route_class_override=RawRoute,
@@ -149,20 +145,16 @@ class ArcnetRest:
 
     def _spec(self, request: Request, identity: Identity, body: bytes) -> WorkloadSpec:
         wanted = codec.decode_inference(body)
-        headers = request.headers
-        key = headers.get("idempotency-key", "")
-        if len(key) > _KEY_LIMIT:
-            raise InvalidArgumentError(f"may have {_KEY_LIMIT} characters", field="Idempotency-Key")
-        if not key and wanted.request_id:
-            key = f"{translate.FACADE}/{wanted.request_id}"
+        own = f"{translate.FACADE}/{wanted.request_id}" if wanted.request_id else ""
+        key, digest = idempotency(request, body, fallback=own)
         return translate.spec_of(
             wanted,
             account=identity.account,
             workload_id=self._context.ids.new(),
             now=self._context.clock.now(),
             key=key,
-            digest=blake2b(body, digest_size=16).hexdigest() if key else "",
-            waiting="respond-async" not in headers.get("prefer", "").lower(),
+            digest=digest,
+            waiting="respond-async" not in request.headers.get("prefer", "").lower(),
         )
 
     async def _submit(self, spec: WorkloadSpec) -> Any:
@@ -185,19 +177,20 @@ class ArcnetRest:
             latency_ms=None,
         )
         headers = {"Location": f"/api/v1/workloads/{reply.workload_id}", "Preference-Applied": "respond-async"}
-        return _json_bytes(codec.encode_answer(answer), 202, headers)
+        return json_response(codec.encode_answer(answer), 202, headers)
 
     async def _answered(self, view: WorkloadView, path: str) -> Response:
         answer = translate.answer_of(view)
         if answer.status is InferenceStatus.COMPLETED:
-            return _json_bytes(codec.encode_answer(answer))
+            return json_response(codec.encode_answer(answer))
         if answer.status is InferenceStatus.REJECTED:
             raise NoCandidatesError(view.message or None, details=await self._explanation(view))
         return problem_response(
             InternalError(answer.reason or "the model failed on this request"),
             instance=path,
             status=502,
-            extra={"code": "INFERENCE_FAILED", **codec.answer_members(answer)},
+            code="INFERENCE_FAILED",
+            extra=codec.answer_members(answer),  # its status gives way to the problem's, which is a number
         )
 
     async def _explanation(self, view: WorkloadView) -> dict[str, Any]:
@@ -214,8 +207,4 @@ def _cogen(value: object) -> object:
 
 
 def _json(value: Any) -> Response:
-    return _json_bytes(dumps(value))
-
-
-def _json_bytes(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(body, status, headers=headers, media_type="application/json")
+    return json_response(dumps(value))

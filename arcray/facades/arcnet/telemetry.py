@@ -18,11 +18,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from arcray.core.errors import ArcrayError, NotFoundError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Event
 from arcray.core.queries import GetWorkload
-from arcray.facades.arcnet.nodes import every_node
 from arcray.facades.arcnet.projection import TOPICS, Frame, TelemetryProjection
 from arcray.facades.arcnet.session import Close, Reply, TelemetrySession
 from arcray.wire.event_hub import Subscription
 from arcray.wire.facade import FacadeContext
+from arcray.wire.listing import every_node
 from arcray.wire.problem import problem_response
 
 __all__ = ["TelemetryEndpoint", "TelemetryFeed"]

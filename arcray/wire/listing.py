@@ -1,4 +1,4 @@
-"""Reading the whole list of nodes, for filters that only this protocol knows."""
+"""Reading the whole list of nodes, page by page, for what only a protocol knows how to filter."""
 
 from __future__ import annotations
 

@@ -1,0 +1,108 @@
+"""Serves facades over a whole control plane in this process, for clients that speak the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from arcray.config import Settings
+from arcray.core.policy import ClusterPolicy
+from arcray.testing.plane import InProcessPlane, in_process_plane
+from arcray.testing.simulated_node import SimulatedNode
+from arcray.wire import problem
+from arcray.wire.event_hub import EventHub
+from arcray.wire.facade import FacadeContext, load_facades
+from arcray.wire.identity import Authenticator
+from arcray.wire.limits import BodyLimit
+from arcray.wire.system import RandomIds
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Facades being served.
+
+    Args:
+        client: speaks HTTP to them, without a network.
+        url: of a real listener; "" where none was asked for.
+    """
+
+    client: httpx.AsyncClient
+    cluster: InProcessPlane
+    app: FastAPI
+    url: str
+
+
+Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture
+def serve() -> Serve:
+    """Returns what serves facades: ``async with serve(nodes=[...], listen=True, **settings) as served``."""
+    return _served
+
+
+@asynccontextmanager
+async def _served(
+    *,
+    nodes: Sequence[SimulatedNode] | None = None,
+    policy: ClusterPolicy | None = None,
+    listen: bool = False,
+    **settings: Any,
+) -> AsyncIterator[Served]:
+    found = Settings(**settings)
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(in_process_plane(nodes=nodes, policy=policy))
+        context = FacadeContext(
+            plane=cluster.plane,
+            settings=found,
+            clock=cluster.clock,
+            ids=RandomIds(),
+            authenticator=Authenticator(found.auth),
+            events=EventHub(cluster.plane, cluster.clock),
+        )
+        app = FastAPI()
+        problem.install(app)
+        app.add_middleware(BodyLimit, max_bytes=found.gateway.max_body_bytes)
+        background = [context.events.run()]
+        for facade in load_facades(found.facades):
+            endpoints = facade.open(context)
+            if endpoints.router is not None:
+                app.include_router(endpoints.router)
+            if endpoints.run is not None:
+                background.append(endpoints.run())
+        tasks = [asyncio.create_task(work) for work in background]
+        stack.push_async_callback(_cancelled, tasks)
+        url = await stack.enter_async_context(_listening(app)) if listen else ""
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://arcray"))
+        yield Served(client, cluster, app, url)
+
+
+@asynccontextmanager
+async def _listening(app: FastAPI) -> AsyncIterator[str]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()  # connections wait in the backlog until the server takes them
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
