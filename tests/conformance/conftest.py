@@ -7,6 +7,8 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import httpx
@@ -32,13 +34,17 @@ class Served:
 
     Args:
         client: speaks HTTP to them, without a network.
-        url: of a real listener; "" where none was asked for.
+        network: the same by the real listener, for answers that come bit by bit.
+        url: host and port of the real listener; "" where none was asked for.
+        state_dir: database and blobs.
     """
 
     client: httpx.AsyncClient
+    network: httpx.AsyncClient
     cluster: InProcessPlane
     app: FastAPI
     url: str
+    state_dir: Path
 
 
 Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Served]]
@@ -60,7 +66,8 @@ async def _served(
 ) -> AsyncIterator[Served]:
     found = Settings(**settings)
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(in_process_plane(nodes=nodes, policy=policy))
+        state_dir = Path(stack.enter_context(TemporaryDirectory(prefix="arcray-")))
+        cluster = await stack.enter_async_context(in_process_plane(nodes=nodes, policy=policy, state_dir=state_dir))
         context = FacadeContext(
             plane=cluster.plane,
             settings=found,
@@ -84,7 +91,8 @@ async def _served(
         url = await stack.enter_async_context(_listening(app)) if listen else ""
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://arcray"))
-        yield Served(client, cluster, app, url)
+        network = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{url or 'nowhere'}"))
+        yield Served(client, network, cluster, app, url, state_dir)
 
 
 @asynccontextmanager

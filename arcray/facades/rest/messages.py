@@ -1,0 +1,314 @@
+"""Bodies of the REST API, both ways: names, types and limits of every member. No meaning.
+
+Strict: a string is no number. Unknown members are ignored. These models are also the API documentation.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import datetime
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from arcray.core.model import ModelFormat
+from arcray.core.quantity import MAX_QUANTITY
+from arcray.core.workload import PayloadKind, Phase, RestartRule
+
+__all__ = [
+    "ContainerBody",
+    "DemandBody",
+    "ExplanationBody",
+    "FromWorkloadBody",
+    "ModelBody",
+    "ModelView",
+    "ModelsView",
+    "PortBody",
+    "ProgramBody",
+    "RefusalView",
+    "RestartPolicyBody",
+    "ResultView",
+    "ResultsView",
+    "ServerView",
+    "StopBody",
+    "VolumeBody",
+    "WorkBody",
+    "WorkloadView",
+    "WorkloadsView",
+]
+
+_MAX_WORDS: Final = 4096
+_MAX_WORD: Final = 131_072  # what Linux takes as one argument
+_ENV_NAME: Final = re.compile(r"[^=\0]{1,256}")
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        serialize_by_alias=True,
+        validate_by_name=True,  # for our own code; the codec takes aliases only
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+
+def _no_nul(text: str) -> str:
+    # The kernel ends arguments, variables and paths there; the node would fail far from the cause.
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    return text
+
+
+def _from_base64(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be a base64 string")  # noqa: TRY004  pydantic reports ValueError, not TypeError
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is not base64") from error
+
+
+def _named(env: dict[str, str]) -> dict[str, str]:
+    for name in env:
+        if not _ENV_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a variable")
+    return env
+
+
+def _rule(value: object) -> object:
+    return {"rule": value} if isinstance(value, str) else value
+
+
+def _container_port(value: object) -> object:
+    return {"containerPort": value} if isinstance(value, int) else value
+
+
+_Word: TypeAlias = Annotated[str, Field(max_length=_MAX_WORD), AfterValidator(_no_nul)]
+_Words: TypeAlias = Annotated[list[_Word], Field(max_length=_MAX_WORDS)]
+_Env: TypeAlias = Annotated[dict[str, _Word], Field(max_length=_MAX_WORDS), AfterValidator(_named)]
+_Labels: TypeAlias = Annotated[dict[str, str], Field(max_length=64)]
+_Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]
+_Base64: TypeAlias = Annotated[
+    bytes, BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+]
+_Quantity: TypeAlias = Annotated[int, Field(ge=0, le=MAX_QUANTITY >> 20)]  # in MB: bytes must stay exact in JSON
+_Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class DemandBody(_Message):
+    """What work asks of its node."""
+
+    cpu: Annotated[float, Field(ge=0, le=65_536, description="cores")] = 0.0
+    memory_mb: _Quantity = 0
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    gpu_memory_mb: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_QUANTITY >> 20, description="on each GPU, shared with others; absent takes whole GPUs"),
+    ] = None
+
+
+class RestartPolicyBody(_Message):
+    """When ended work starts again."""
+
+    rule: RestartRule
+    max_restarts: Annotated[int | None, Field(ge=0, description="null is no limit")] = 3
+
+
+_RestartPolicy: TypeAlias = Annotated[RestartPolicyBody | None, BeforeValidator(_rule)]
+
+
+class WorkBody(_Message):
+    """What may be said of any work."""
+
+    name: Annotated[str, Field(max_length=128)] = ""
+    demand: DemandBody | None = None
+    priority: Literal["critical", "normal", "background"] = "normal"
+    restart_policy: _RestartPolicy = None
+    selector: _Labels = Field(default_factory=dict, description="labels that the node must carry")
+    node_id: Annotated[_Id | None, Field(description="the only node allowed")] = None
+    max_duration_s: Annotated[float | None, Field(gt=0, le=10**9)] = None
+
+
+class ProgramBody(WorkBody):
+    """Run Python code. Its stdout is its log; files under ``$ARCRAY_RESULT_DIR`` are its result."""
+
+    kind: Literal["program"]
+    source: Annotated[str | None, Field(min_length=1, description="the code itself")] = None
+    archive: Annotated[_Base64 | None, Field(description="a zip archive")] = None
+    entry_point: Annotated[_Word, Field(max_length=1024, description="file of the archive to run")] = ""
+    args: _Words = Field(default_factory=list)
+    stdin: str | None = None
+    env: _Env = Field(default_factory=dict)
+
+
+class PortBody(_Message):
+    """A container port; without ``hostPort`` the engine chooses."""
+
+    container_port: _Port
+    host_port: _Port | None = None
+
+
+class VolumeBody(_Message):
+    """A host path, from the node's allow-list, seen inside a container."""
+
+    source: Annotated[_Word, Field(min_length=1, max_length=4096)]
+    target: Annotated[_Word, Field(min_length=1, max_length=4096)]
+    read_only: bool = False
+
+
+class ContainerBody(WorkBody):
+    """Run an image."""
+
+    kind: Literal["container"]
+    image: Annotated[_Word, Field(min_length=1, max_length=512)]
+    command: Annotated[_Words, Field(description="replaces the image's entry point")] = Field(default_factory=list)
+    args: _Words = Field(default_factory=list)
+    env: _Env = Field(default_factory=dict)
+    ports: Annotated[list[Annotated[PortBody, BeforeValidator(_container_port)]], Field(max_length=256)] = Field(
+        default_factory=list
+    )
+    volumes: Annotated[list[VolumeBody], Field(max_length=64)] = Field(default_factory=list)
+
+
+class StopBody(_Message):
+    """How to stop work."""
+
+    grace_s: Annotated[float, Field(ge=0, le=3600, description="between the polite and the certain signal")] = 10.0
+
+
+class FromWorkloadBody(_Message):
+    """A result file of a program."""
+
+    id: _Id
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class ModelBody(_Message):
+    """Register a model and keep copies of it loaded."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    format: ModelFormat
+    source: Annotated[_Word | None, Field(min_length=1, description="module:name (python) or base URL (openai)")] = None
+    content: Annotated[_Base64 | None, Field(description="the model file (onnx)")] = None
+    from_workload: FromWorkloadBody | None = None
+    replicas: Annotated[int, Field(ge=0, le=256)] = 1
+    node_id: _Id | None = None
+    selector: _Labels = Field(default_factory=dict)
+    restart_policy: _RestartPolicy = None
+    max_concurrency: Annotated[int | None, Field(ge=1, le=65_536, description="requests in flight of one copy")] = None
+    target: Annotated[_Word, Field(max_length=256, description="the name that the endpoint knows it by")] = ""
+    demand: DemandBody | None = None
+    env: _Env = Field(default_factory=dict)
+
+
+class WorkloadView(_Message):
+    """A workload.
+
+    ``image``, ``entryPoint`` and ``model`` are there for the kinds that have them; ``pid`` is the process that did the
+    work, once it is known.
+    """
+
+    id: str
+    kind: PayloadKind
+    name: str
+    phase: Phase
+    node_id: str | None
+    attempt: int
+    restarts: int
+    message: str
+    priority: str
+    facade: str
+    external_id: str | None
+    image: str | None
+    entry_point: str | None
+    model: str | None
+    demand: DemandBody
+    gpus: list[int]
+    ports: list[PortBody]
+    created_at: datetime
+    placed_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    exit_code: int | None
+    duration_ms: float | None
+    pid: int | None
+    results: int
+
+
+class WorkloadsView(_Message):
+    """One page of workloads."""
+
+    workloads: list[WorkloadView]
+    total: int
+    limit: int
+    offset: int
+
+
+class ResultView(_Message):
+    """A result file."""
+
+    path: str
+    size_bytes: int
+
+
+class ResultsView(_Message):
+    """The result files of a program, sorted by path."""
+
+    results: list[ResultView]
+
+
+class RefusalView(_Message):
+    """A filter, and the nodes that it was the first to refuse."""
+
+    filter: str
+    nodes: int
+    reason: str
+
+
+class ExplanationBody(_Message):
+    """Why nothing can take a workload now."""
+
+    nodes: int
+    refusals: list[RefusalView]
+    suggestion: str
+    sentence: str
+
+
+class ServerView(_Message):
+    """A copy of a model."""
+
+    id: str
+    phase: Phase
+    node_id: str | None
+    pid: int | None
+    message: str
+    restarts: int
+
+
+class ModelView(_Message):
+    """A model and its copies."""
+
+    name: str
+    format: ModelFormat
+    source: str
+    target: str
+    max_concurrency: int | None
+    demand: DemandBody
+    created_at: datetime
+    ready_on: list[str]
+    servers: list[ServerView]
+
+
+class ModelsView(_Message):
+    """One page of models."""
+
+    models: list[ModelView]
+    total: int
+    limit: int
+    offset: int

@@ -1,0 +1,155 @@
+"""The routes of models. Thin: reads the request, asks the plane, writes the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from hashlib import sha256
+from typing import Annotated, Final, TypeAlias
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arcray.core.blobkeys import model_key
+from arcray.core.commands import Command, RegisterModel, RemoveModel, SubmitWorkload
+from arcray.core.errors import ArcrayError
+from arcray.core.ids import ModelId, WorkloadId, canonical_uuid
+from arcray.core.queries import PAGE_LIMIT, GetModel, GetWorkload, ListModels, ModelPage, ModelView
+from arcray.core.workload import WorkloadView
+from arcray.facades.rest import codec, translate
+from arcray.facades.rest import messages as m
+from arcray.wire.facade import FacadeContext
+from arcray.wire.identity import Identity
+from arcray.wire.listing import every_node
+from arcray.wire.routes import json_answer, json_body, json_response, problems, schema_of
+
+__all__ = ["ModelRoutes"]
+
+_PATH: Final = "/api/v1/models"
+_EXAMPLE: Final = {"name": "digits", "format": "onnx", "fromWorkload": {"id": "<workload>", "path": "digits.onnx"}}
+
+_Name: TypeAlias = Annotated[str, Path(description="its name; may hold slashes")]
+
+
+class ModelRoutes:
+    """The routes over one context."""
+
+    def __init__(self, context: FacadeContext) -> None:
+        self._context = context
+        self._plane = context.plane
+
+    def add_to(self, router: APIRouter) -> None:
+        """Adds the routes."""
+        one = json_answer("The model.", schema_of(m.ModelView))
+        page = json_answer("One page, sorted by name.", schema_of(m.ModelsView))
+        add = partial(router.add_api_route, tags=["models"], response_class=Response)
+        add(
+            _PATH,
+            self.create,
+            methods=["POST"],
+            summary="Register a model and load copies of it",
+            status_code=201,
+            openapi_extra=json_body(schema_of(m.ModelBody), _EXAMPLE),
+            responses={200: one, 201: one, **problems(400, 401, 404, 409, 413, 429, 503)},
+        )
+        add(_PATH, self.index, methods=["GET"], summary="List models", responses={200: page, **problems(400, 401)})
+        add(
+            f"{_PATH}/{{name:path}}",
+            self.get,
+            methods=["GET"],
+            summary="Get a model",
+            responses={200: one, **problems(401, 404)},
+        )
+        add(
+            f"{_PATH}/{{name:path}}",
+            self.delete,
+            methods=["DELETE"],
+            summary="Forget a model and stop its copies",
+            status_code=204,
+            responses={204: {"description": "Forgotten."}, **problems(401, 404)},
+        )
+
+    async def create(self, request: Request) -> Response:
+        """Registers a model and starts the copies that are missing to `replicas`; safe to send again."""
+        identity = self._context.authenticator.identify(request)
+        wanted = codec.decode_model(await request.body())
+        source = translate.source_of(wanted)
+        if source is None:
+            source = await self._store(identity, wanted)
+        now = self._context.clock.now()
+        model = translate.model_of(wanted, source, now)
+        await self._submit([RegisterModel(model=model)])
+        known: ModelView = await self._plane.query(GetModel(model_id=model.id))
+        missing = max(0, wanted.replicas - len(known.servers))
+        servers = [
+            translate.server_of(
+                wanted,
+                known.model,
+                translate.Submission(
+                    workload_id=WorkloadId(self._context.ids.new()), account=identity.account, now=now
+                ),
+            )
+            for _ in range(missing)
+        ]
+        await self._submit([SubmitWorkload(spec=spec) for spec in servers])
+        created = missing or known.model.created_at == now
+        return await self._view(model.id, 201 if created else 200, {"Location": f"{_PATH}/{model.id}"})
+
+    async def index(
+        self,
+        request: Request,
+        *,
+        limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 100,
+        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    ) -> Response:
+        """Lists models, sorted by name."""
+        self._context.authenticator.identify(request)
+        page: ModelPage = await self._plane.query(ListModels(limit=limit, offset=offset))
+        pids = await self._pids()
+        views = [translate.model_view(view, pids) for view in page.models]
+        return json_response(codec.encode(m.ModelsView(models=views, total=page.total, limit=limit, offset=offset)))
+
+    async def get(self, request: Request, name: _Name) -> Response:
+        """Returns a model: where it is ready, and what became of its copies."""
+        self._context.authenticator.identify(request)
+        return await self._view(ModelId(name))
+
+    async def delete(self, request: Request, name: _Name) -> Response:
+        """Forgets a model."""
+        self._context.authenticator.identify(request)
+        await self._submit([RemoveModel(model_id=ModelId(name))])
+        return Response(status_code=204)
+
+    async def _store(self, identity: Identity, wanted: m.ModelBody) -> str:
+        """Puts a model's file where nodes find it; returns its key. By content, so storing it again changes nothing."""
+        content = wanted.content
+        if content is None:
+            assert wanted.from_workload is not None, "source_of has settled where it comes from"
+            content = await self._result(identity, wanted.from_workload)
+        key = model_key((await asyncio.to_thread(sha256, content)).hexdigest())
+        if await self._plane.blobs.size(key) != len(content):
+            await self._plane.blobs.put(key, content)
+        return key
+
+    async def _result(self, identity: Identity, wanted: m.FromWorkloadBody) -> bytes:
+        workload_id = WorkloadId(canonical_uuid(wanted.id, "fromWorkload.id"))
+        view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id, account=identity.sees))
+        return await self._plane.blobs.get(translate.result_key_of(view, wanted.path))
+
+    async def _submit(self, commands: list[Command]) -> None:
+        for reply in await self._plane.submit(commands) if commands else ():
+            if isinstance(reply, ArcrayError):
+                raise reply
+
+    async def _view(self, model_id: ModelId, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+        view: ModelView = await self._plane.query(GetModel(model_id=model_id))
+        return json_response(codec.encode(translate.model_view(view, await self._pids())), status, headers)
+
+    async def _pids(self) -> dict[WorkloadId, int | None]:
+        return {
+            slots.workload_id: slots.pid
+            for node in await every_node(self._plane)
+            for slots in node.models
+            if slots.workload_id is not None
+        }

@@ -1,0 +1,335 @@
+"""REST bodies to core's words and back: units, defaults, ids, and which blobs a submission needs.
+
+What lives here: the rules between members (exactly one source of code, which format takes what). Wire units end here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Final, assert_never
+
+from arcray.core.blobkeys import program_key, result_prefix, stdin_key
+from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId, canonical_uuid
+from arcray.core.model import Model, ModelFormat
+from arcray.core.placement.explain import Explanation
+from arcray.core.quantity import CPU_MILLI, MIB, milli_cpu
+from arcray.core.queries import ModelView
+from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.workload import (
+    Container,
+    Inference,
+    ModelServer,
+    Origin,
+    PortMapping,
+    Priority,
+    Program,
+    RestartPolicy,
+    RestartRule,
+    VolumeMount,
+    WorkloadSpec,
+    WorkloadView,
+    kind_of,
+)
+from arcray.facades.rest import messages as m
+
+__all__ = [
+    "FACADE",
+    "Submission",
+    "container_of",
+    "explanation_body",
+    "model_of",
+    "model_view",
+    "program_of",
+    "result_key_of",
+    "result_paths",
+    "server_of",
+    "workload_view",
+]
+
+FACADE: Final = "rest"
+
+_ONE_CORE: Final = Demand(cpu_milli=CPU_MILLI)
+_PRIORITIES: Final[Mapping[str, Priority]] = {priority.name.lower(): priority for priority in Priority}
+_SERVED: Final = RestartPolicy(rule=RestartRule.ON_FAILURE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """Who submits, and under which ids.
+
+    Args:
+        key: idempotency key; "" when there is none.
+        digest: of the body, compared when the key comes again.
+    """
+
+    workload_id: WorkloadId
+    account: AccountId
+    now: datetime
+    key: str = ""
+    digest: str = ""
+
+
+def program_of(body: m.ProgramBody, submission: Submission) -> tuple[WorkloadSpec, dict[str, bytes]]:
+    """Returns a program's workload, and the blobs by key that must be there before it is submitted.
+
+    Raises:
+        InvalidArgumentError: its code is given twice or not at all, or what it names does not fit it.
+    """
+    if (body.source is None) == (body.archive is None):
+        raise InvalidArgumentError("exactly one of source and archive must be given", field="source")
+    if body.entry_point and body.archive is None:
+        raise InvalidArgumentError("is a file of an archive, and there is none", field="entryPoint")
+    entry = PurePosixPath(body.entry_point)
+    if entry.is_absolute() or ".." in entry.parts:
+        raise InvalidArgumentError("must be a path inside the archive", field="entryPoint")
+    code = program_key(submission.workload_id, archive=body.archive is not None)
+    blobs = {code: body.archive if body.archive is not None else (body.source or "").encode()}
+    stdin = ""
+    if body.stdin:
+        stdin = stdin_key(submission.workload_id)
+        blobs[stdin] = body.stdin.encode()
+    payload = Program(
+        blob=code,
+        archive=body.archive is not None,
+        entry_point=body.entry_point,
+        args=tuple(body.args),
+        env=tuple(body.env.items()),
+        stdin_blob=stdin,
+    )
+    # Batch code takes a core unless it says otherwise: a thousand programs then wait instead of starting together.
+    return _spec(body, payload, submission, demand=_ONE_CORE if body.demand is None else demand_of(body.demand)), blobs
+
+
+def container_of(body: m.ContainerBody, submission: Submission) -> WorkloadSpec:
+    """Returns a container's workload.
+
+    Raises:
+        InvalidArgumentError: names the field.
+    """
+    payload = Container(
+        image=body.image,
+        command=tuple(body.command),
+        args=tuple(body.args),
+        env=tuple(body.env.items()),
+        ports=tuple(PortMapping(container_port=port.container_port, host_port=port.host_port) for port in body.ports),
+        volumes=tuple(
+            VolumeMount(source=volume.source, target=volume.target, read_only=volume.read_only)
+            for volume in body.volumes
+        ),
+    )
+    return _spec(body, payload, submission, demand=NO_DEMAND if body.demand is None else demand_of(body.demand))
+
+
+def demand_of(body: m.DemandBody) -> Demand:
+    """Returns a demand in core's units.
+
+    Raises:
+        InvalidArgumentError: GPU memory without a GPU.
+    """
+    if body.gpu_memory_mb is not None and not body.gpus:
+        raise InvalidArgumentError("needs gpus of at least 1", field="demand.gpuMemoryMb")
+    return Demand(
+        cpu_milli=milli_cpu(body.cpu),
+        memory_bytes=body.memory_mb * MIB,
+        gpus=body.gpus,
+        gpu_memory_bytes=None if body.gpu_memory_mb is None else body.gpu_memory_mb * MIB,
+    )
+
+
+def model_of(body: m.ModelBody, source: str, now: datetime) -> Model:
+    """Returns the model that is registered.
+
+    Args:
+        source: ``module:name``, a URL, or the key of the file in the blob store.
+    """
+    return Model(
+        id=ModelId(body.name),
+        format=body.format,
+        source=source,
+        created_at=now,
+        target=body.target,
+        max_concurrency=body.max_concurrency,
+        demand=NO_DEMAND if body.demand is None else demand_of(body.demand),
+        env=tuple(body.env.items()),
+    )
+
+
+def source_of(body: m.ModelBody) -> str | None:
+    """Returns where a model comes from, None when that is a file which must be stored first.
+
+    Raises:
+        InvalidArgumentError: it is given twice, not at all, or not as its format wants it.
+    """
+    given = {"source": body.source, "content": body.content, "fromWorkload": body.from_workload}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise InvalidArgumentError(f"exactly one of {', '.join(given)} must be given", field=(named or ["source"])[-1])
+    if body.format is ModelFormat.ONNX:
+        if body.source is not None:
+            raise InvalidArgumentError("an onnx model comes by content or fromWorkload", field="source")
+        return None
+    if body.source is None:
+        raise InvalidArgumentError(f"a {body.format.value} model comes by source", field=named[0])
+    if body.format is ModelFormat.OPENAI and not body.source.startswith(("http://", "https://")):
+        raise InvalidArgumentError("must be an http or https URL", field="source")
+    return body.source
+
+
+def server_of(body: m.ModelBody, model: Model, submission: Submission) -> WorkloadSpec:
+    """Returns the workload that keeps one copy of a model loaded."""
+    return WorkloadSpec(
+        id=submission.workload_id,
+        origin=Origin(facade=FACADE, account=submission.account),
+        payload=ModelServer(model=model),
+        created_at=submission.now,
+        name=body.name,
+        demand=model.demand,
+        restart=_restart(body.restart_policy, _SERVED),
+        selector=tuple(sorted(body.selector.items())),
+        node_id=_node_id(body.node_id),
+    )
+
+
+def workload_view(view: WorkloadView) -> m.WorkloadView:
+    """Returns a workload as REST shows it."""
+    spec, result = view.spec, view.result
+    return m.WorkloadView(
+        id=spec.id,
+        kind=kind_of(spec.payload),
+        name=spec.name,
+        phase=view.phase,
+        node_id=view.node_id,
+        attempt=view.attempt,
+        restarts=view.restarts,
+        message=view.message,
+        priority=spec.priority.name.lower(),
+        facade=spec.origin.facade,
+        external_id=spec.origin.external_id or None,
+        **_payload_names(view),
+        demand=_demand_body(spec.demand),
+        gpus=[share.index for share in view.allocation.gpus] if view.allocation else [],
+        ports=[m.PortBody(container_port=port.container_port, host_port=port.host_port) for port in view.ports],
+        created_at=spec.created_at,
+        placed_at=view.placed_at,
+        started_at=view.started_at,
+        finished_at=view.finished_at,
+        exit_code=result.exit_code if result else None,
+        duration_ms=result.duration_ms if result else None,
+        pid=result.pid if result else None,
+        results=len(result.blobs) if result else 0,
+    )
+
+
+def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.ModelView:
+    """Returns a model as REST shows it.
+
+    Args:
+        pids: process that answers, by the workload that keeps it.
+    """
+    model = view.model
+    return m.ModelView(
+        name=model.id,
+        format=model.format,
+        source=model.source,
+        target=model.target,
+        max_concurrency=model.max_concurrency,
+        demand=_demand_body(model.demand),
+        created_at=model.created_at,
+        ready_on=list(view.ready_on),
+        servers=[
+            m.ServerView(
+                id=server.spec.id,
+                phase=server.phase,
+                node_id=server.node_id,
+                pid=pids.get(server.spec.id),
+                message=server.message,
+                restarts=server.restarts,
+            )
+            for server in view.servers
+        ],
+    )
+
+
+def explanation_body(found: Explanation) -> m.ExplanationBody:
+    """Returns why nothing can take a workload now."""
+    return m.ExplanationBody(
+        nodes=found.nodes,
+        refusals=[m.RefusalView(filter=r.filter, nodes=r.nodes, reason=r.reason) for r in found.refusals],
+        suggestion=found.suggestion,
+        sentence=found.sentence(),
+    )
+
+
+def result_paths(view: WorkloadView) -> dict[str, str]:
+    """Returns the blob keys of a workload's result files by their path."""
+    prefix = result_prefix(view.spec.id)
+    return {key.removeprefix(prefix): key for key in (view.result.blobs if view.result else ())}
+
+
+def result_key_of(view: WorkloadView, path: str) -> str:
+    """Returns the blob key of a result file.
+
+    Raises:
+        NotFoundError: the workload has no such result, yet or ever.
+    """
+    key = result_paths(view).get(path)
+    if key is None:
+        ended = "" if view.phase.terminal else ", and it has not ended yet"
+        raise NotFoundError(f"workload {view.spec.id} has no result {path!r}{ended}", field="path")
+    return key
+
+
+def _spec(body: m.WorkBody, payload: Program | Container, submission: Submission, *, demand: Demand) -> WorkloadSpec:
+    return WorkloadSpec(
+        id=submission.workload_id,
+        origin=Origin(facade=FACADE, account=submission.account),
+        payload=payload,
+        created_at=submission.now,
+        name=body.name,
+        demand=demand,
+        priority=_PRIORITIES[body.priority],
+        restart=_restart(body.restart_policy, RestartPolicy()),
+        selector=tuple(sorted(body.selector.items())),
+        node_id=_node_id(body.node_id),
+        max_duration_s=body.max_duration_s,
+        request_id=submission.key,
+        request_digest=submission.digest,
+    )
+
+
+def _restart(body: m.RestartPolicyBody | None, default: RestartPolicy) -> RestartPolicy:
+    return default if body is None else RestartPolicy(rule=body.rule, max_restarts=body.max_restarts)
+
+
+def _node_id(text: str | None) -> NodeId | None:
+    return None if text is None else NodeId(canonical_uuid(text, "nodeId"))
+
+
+def _demand_body(demand: Demand) -> m.DemandBody:
+    return m.DemandBody(
+        cpu=demand.cpu_milli / CPU_MILLI,
+        memory_mb=demand.memory_bytes // MIB,
+        gpus=demand.gpus,
+        gpu_memory_mb=None if demand.gpu_memory_bytes is None else demand.gpu_memory_bytes // MIB,
+    )
+
+
+def _payload_names(view: WorkloadView) -> dict[str, str | None]:
+    names: dict[str, str | None] = {"image": None, "entry_point": None, "model": None}
+    payload = view.spec.payload
+    match payload:
+        case Container():
+            names["image"] = payload.image
+        case Program():
+            names["entry_point"] = payload.entry_point or None
+        case Inference():
+            names["model"] = payload.model_id
+        case ModelServer():
+            names["model"] = payload.model.id
+        case _:
+            assert_never(payload)
+    return names

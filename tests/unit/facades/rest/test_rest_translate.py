@@ -1,0 +1,273 @@
+"""Units, defaults and rules between members: what REST bodies mean in core's words, and how core shows."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.ids import AccountId, ModelId, WorkloadId
+from arcray.core.model import ModelFormat
+from arcray.core.placement.explain import Explanation, FilterRefusal
+from arcray.core.quantity import MIB
+from arcray.core.queries import ModelView
+from arcray.core.resources import NO_DEMAND, Allocation, Demand, GpuShare
+from arcray.core.workload import (
+    Container,
+    ModelServer,
+    Phase,
+    PortMapping,
+    Priority,
+    Program,
+    RestartPolicy,
+    RestartRule,
+    Result,
+    VolumeMount,
+    WorkloadSpec,
+    WorkloadView,
+)
+from arcray.facades.rest import codec, translate
+from arcray.facades.rest import messages as m
+from arcray.testing.builders import T0, a_container, a_model, a_workload, an_inference, node_id
+
+ID = WorkloadId("00000000-0000-0000-0000-000000000001")
+WHO = translate.Submission(workload_id=ID, account=AccountId("ana"), now=T0, key="k", digest="d")
+
+
+def program(**members: Any) -> tuple[WorkloadSpec, dict[str, bytes]]:
+    body = codec.decode_submission(json.dumps({"kind": "program"} | members).encode())
+    assert isinstance(body, m.ProgramBody)
+    return translate.program_of(body, WHO)
+
+
+def container(**members: Any) -> WorkloadSpec:
+    body = codec.decode_submission(json.dumps({"kind": "container", "image": "busybox"} | members).encode())
+    assert isinstance(body, m.ContainerBody)
+    return translate.container_of(body, WHO)
+
+
+def model(**members: Any) -> m.ModelBody:
+    return codec.decode_model(json.dumps({"name": "digits", "format": "onnx"} | members).encode())
+
+
+def test_source_becomes_a_blob_that_the_program_names() -> None:
+    spec, blobs = program(source="print('é')", stdin="in", args=["-x"], env={"B": "2", "A": "1"})
+    assert blobs == {f"programs/{ID}.py": "print('é')".encode(), f"stdin/{ID}": b"in"}
+    assert spec.payload == Program(
+        blob=f"programs/{ID}.py", args=("-x",), env=(("B", "2"), ("A", "1")), stdin_blob=f"stdin/{ID}"
+    )
+    assert (spec.id, spec.origin.facade, spec.origin.account) == (ID, "rest", "ana")
+    assert (spec.request_id, spec.request_digest, spec.waiting) == ("k", "d", False)
+
+
+def test_archive_becomes_a_zip_blob_with_an_entry_point() -> None:
+    spec, blobs = program(archive="UEsDBA==", entryPoint="src/train.py")
+    assert blobs == {f"programs/{ID}.zip": b"PK\x03\x04"}
+    assert spec.payload == Program(blob=f"programs/{ID}.zip", archive=True, entry_point="src/train.py")
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({}, "source"),
+        ({"source": "x", "archive": "UEsDBA=="}, "source"),
+        ({"source": "x", "entryPoint": "a.py"}, "entryPoint"),
+        ({"archive": "UEsDBA==", "entryPoint": "/etc/passwd"}, "entryPoint"),
+        ({"archive": "UEsDBA==", "entryPoint": "a/../../b.py"}, "entryPoint"),
+        ({"source": "x", "nodeId": "seven"}, "nodeId"),
+        ({"source": "x", "demand": {"gpuMemoryMb": 1}}, "demand.gpuMemoryMb"),
+    ],
+)
+def test_members_that_do_not_fit_together_are_named(members: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        program(**members)
+    assert refusal.value.field == field
+
+
+def test_demand_is_read_in_cores_and_mebibytes() -> None:
+    asked = {"cpu": 1.5, "memoryMb": 512, "gpus": 2, "gpuMemoryMb": 1024}
+    spec, _ = program(source="x", demand=asked)
+    assert spec.demand == Demand(cpu_milli=1500, memory_bytes=512 * MIB, gpus=2, gpu_memory_bytes=1024 * MIB)
+
+
+def test_program_without_a_demand_takes_a_core_and_a_container_nothing() -> None:
+    assert program(source="x")[0].demand == Demand(cpu_milli=1000)
+    assert program(source="x", demand={})[0].demand == NO_DEMAND
+    assert container().demand == NO_DEMAND
+
+
+def test_common_members_are_translated() -> None:
+    spec = container(
+        name="web",
+        priority="critical",
+        restartPolicy={"rule": "always", "maxRestarts": None},
+        selector={"zone": "b", "disk": "ssd"},
+        nodeId=node_id(1).upper(),
+        maxDurationS=60,
+    )
+    assert spec.name == "web"
+    assert spec.priority is Priority.CRITICAL
+    assert spec.restart == RestartPolicy(rule=RestartRule.ALWAYS, max_restarts=None)
+    assert spec.selector == (("disk", "ssd"), ("zone", "b"))
+    assert spec.node_id == node_id(1)
+    assert spec.max_duration_s == 60.0
+
+
+def test_container_members_are_translated() -> None:
+    spec = container(
+        command=["sh"],
+        args=["-c", "true"],
+        env={"A": "1"},
+        ports=[80, {"containerPort": 443, "hostPort": 8443}],
+        volumes=[{"source": "/data", "target": "/mnt", "readOnly": True}],
+    )
+    assert spec.payload == Container(
+        image="busybox",
+        command=("sh",),
+        args=("-c", "true"),
+        env=(("A", "1"),),
+        ports=(PortMapping(container_port=80), PortMapping(container_port=443, host_port=8443)),
+        volumes=(VolumeMount(source="/data", target="/mnt", read_only=True),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({}, "source"),
+        ({"source": "models/x.onnx"}, "source"),
+        ({"content": "AAAA", "fromWorkload": {"id": "x", "path": "y"}}, "fromWorkload"),
+        ({"format": "python", "content": "AAAA"}, "content"),
+        ({"format": "openai", "source": "ftp://host"}, "source"),
+        ({"format": "openai", "source": "localhost:8000"}, "source"),
+    ],
+)
+def test_model_comes_as_its_format_wants_it(members: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        translate.source_of(model(**members))
+    assert refusal.value.field == field
+
+
+def test_model_and_its_servers() -> None:
+    body = model(format="python", source="pkg:call", maxConcurrency=4, demand={"gpus": 1}, env={"A": "1"})
+    assert translate.source_of(body) == "pkg:call"
+    assert translate.source_of(model(content="AAAA")) is None
+    found = translate.model_of(body, "pkg:call", T0)
+    assert (found.id, found.format, found.max_concurrency) == ("digits", ModelFormat.PYTHON, 4)
+    assert (found.demand, found.env) == (Demand(gpus=1), (("A", "1"),))
+    server = translate.server_of(body, found, WHO)
+    assert server.payload == ModelServer(model=found)
+    assert (server.demand, server.name, server.request_id) == (Demand(gpus=1), "digits", "")
+    assert server.restart.rule is RestartRule.ON_FAILURE
+
+
+def view(spec: WorkloadSpec, **fields: Any) -> WorkloadView:
+    defaults: dict[str, Any] = {
+        "spec": spec,
+        "phase": Phase.RUNNING,
+        "attempt": 1,
+        "restarts": 0,
+        "node_id": node_id(1),
+        "allocation": None,
+        "message": "",
+        "result": None,
+        "placed_at": T0,
+        "started_at": None,
+        "finished_at": None,
+        "ports": (),
+    }
+    return WorkloadView(**(defaults | fields))
+
+
+def test_workload_is_shown_in_wire_names_and_units() -> None:
+    spec = a_workload(
+        payload=a_container(image="nginx"),
+        name="web",
+        demand=Demand(cpu_milli=1500, memory_bytes=MIB, gpus=1, gpu_memory_bytes=2 * MIB),
+    )
+    shown = translate.workload_view(
+        view(
+            spec,
+            phase=Phase.SUCCEEDED,
+            allocation=Allocation(gpus=(GpuShare(index=3, memory_bytes=2 * MIB, whole=False),)),
+            ports=(PortMapping(container_port=80, host_port=32_768),),
+            result=Result(exit_code=0, duration_ms=12.5, pid=7, blobs=("results/x/a",)),
+            finished_at=T0 + timedelta(milliseconds=1500),
+        )
+    )
+    assert json.loads(codec.encode(shown)) == {
+        "id": spec.id,
+        "kind": "container",
+        "name": "web",
+        "phase": "succeeded",
+        "nodeId": node_id(1),
+        "attempt": 1,
+        "restarts": 0,
+        "message": "",
+        "priority": "normal",
+        "facade": "rest",
+        "externalId": None,
+        "image": "nginx",
+        "entryPoint": None,
+        "model": None,
+        "demand": {"cpu": 1.5, "memoryMb": 1, "gpus": 1, "gpuMemoryMb": 2},
+        "gpus": [3],
+        "ports": [{"containerPort": 80, "hostPort": 32_768}],
+        "createdAt": "2026-01-01T00:00:00Z",
+        "placedAt": "2026-01-01T00:00:00Z",
+        "startedAt": None,
+        "finishedAt": "2026-01-01T00:00:01.500000Z",
+        "exitCode": 0,
+        "durationMs": 12.5,
+        "pid": 7,
+        "results": 1,
+    }
+
+
+def test_each_kind_shows_what_it_runs() -> None:
+    inference = translate.workload_view(view(a_workload(payload=an_inference())))
+    assert (inference.kind, inference.model) == ("inference", "echo")
+    server = translate.workload_view(view(a_workload(payload=ModelServer(model=a_model()))))
+    assert (server.kind, server.model, server.image) == ("model", "echo", None)
+    archive = translate.workload_view(view(a_workload(payload=Program(blob="b", archive=True, entry_point="a.py"))))
+    assert (archive.kind, archive.entry_point) == ("program", "a.py")
+
+
+def test_results_are_named_by_their_path() -> None:
+    spec = a_workload()
+    found = view(spec, phase=Phase.SUCCEEDED, result=Result(blobs=(f"results/{spec.id}/a/b.txt",)))
+    assert translate.result_paths(found) == {"a/b.txt": f"results/{spec.id}/a/b.txt"}
+    assert translate.result_key_of(found, "a/b.txt") == f"results/{spec.id}/a/b.txt"
+    for path in ("", "a", "../x", f"results/{spec.id}/a/b.txt"):
+        with pytest.raises(NotFoundError):
+            translate.result_key_of(found, path)
+    with pytest.raises(NotFoundError, match="not ended"):
+        translate.result_key_of(view(spec), "a/b.txt")
+
+
+def test_model_shows_its_copies_with_their_processes() -> None:
+    registered = a_model()
+    spec = a_workload(payload=ModelServer(model=registered))
+    found = ModelView(model=registered, servers=(view(spec, message="warm"),), ready_on=(node_id(1),))
+    shown = translate.model_view(found, {spec.id: 99})
+    assert (shown.name, shown.ready_on) == (ModelId("echo"), [node_id(1)])
+    assert shown.servers == [
+        m.ServerView(id=spec.id, phase=Phase.RUNNING, node_id=node_id(1), pid=99, message="warm", restarts=0)
+    ]
+    assert translate.model_view(found, {}).servers[0].pid is None
+
+
+def test_explanation_is_shown_whole() -> None:
+    found = Explanation(
+        nodes=2, refusals=(FilterRefusal(filter="gpus", nodes=2, reason="needs 1 free GPU"),), suggestion="ask for 0"
+    )
+    shown = json.loads(codec.encode(translate.explanation_body(found)))
+    assert shown == {
+        "nodes": 2,
+        "refusals": [{"filter": "gpus", "nodes": 2, "reason": "needs 1 free GPU"}],
+        "suggestion": "ask for 0",
+        "sentence": found.sentence(),
+    }
