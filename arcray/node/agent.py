@@ -153,6 +153,13 @@ class NodeAgent:
             attached.cancel()
             await self._main
 
+    async def ended(self) -> None:
+        """Returns once the agent was stopped; raises what ended its loops if that was a fault."""
+        assert self._main is not None, "started"
+        await asyncio.wait({self._main})
+        if not self._main.cancelled():
+            self._main.result()
+
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         """Takes orders; returns as soon as they are taken. An attempt that was seen before is not executed again.
 

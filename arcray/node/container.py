@@ -44,6 +44,8 @@ LABEL_MAX_DURATION: Final = "arcray.max_duration_s"
 LABEL_TRANSIENT: Final = "arcray.transient"  # ends with the agent that started it
 _OVERTIME_GRACE_S: Final = 10.0
 _RETRY_S: Final = 1.0
+_SETTLE_S: Final = 0.02  # between the end of the output and that of the container
+_LOG_TRIES: Final = 5  # of a log that breaks at the same place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,16 +215,24 @@ class ContainerRunner:
             keep_newest=True,
             flushed=position.flushed,
         )
+        breaks = 0
         async with log:
             while True:
                 try:
-                    async for stamp, data in self._engine.logs(container_id, position.taken):
-                        position.take(stamp, len(data))
-                        await log.write(data)
-                    await self._engine.wait(container_id)
+                    try:
+                        async for stamp, data in self._engine.logs(container_id, position.taken):
+                            breaks = 0
+                            position.take(stamp, len(data))
+                            await log.write(data)
+                    except UnavailableError:
+                        breaks += 1
+                        if breaks <= _LOG_TRIES:
+                            raise
+                        await log.note("the rest of the log is lost")
                     state = await self._engine.inspect(container_id)
                     if not state.running:
                         break
+                    await attempt.clock.sleep(_SETTLE_S)
                 except NotFoundError:
                     return None
                 except UnavailableError as error:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import docker
@@ -31,7 +33,9 @@ _T = TypeVar("_T")
 
 _THREADS: Final = 32
 _PROBE_TIMEOUT_S: Final = 3
-_LOG_QUEUE: Final = 64  # chunks between the thread that reads a log and the loop
+_ENGINE_LOG_MIN_BYTES: Final = 16 * 2**20  # what a container may write before we must have read it
+_LOG_PIPE_BYTES: Final = 1 << 20  # between the thread that reads a log and the loop
+_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _NANO_PER_MILLI: Final = 1_000_000
 
 
@@ -140,10 +144,6 @@ class Engine(Protocol):
         """Returns its state."""
         ...
 
-    async def wait(self, container_id: str) -> None:
-        """Returns once it has ended; for containers whose output has ended."""
-        ...
-
     async def stop(self, container_id: str, grace_s: float) -> None:
         """Ends it: its stop signal, then after ``grace_s`` SIGKILL. One that has ended stays as it is."""
         ...
@@ -161,6 +161,9 @@ class Engine(Protocol):
 
         Args:
             since: the last timestamp that is known already; "" begins at the beginning.
+
+        Raises:
+            UnavailableError: the stream broke; go on from the last timestamp.
         """
         ...
 
@@ -220,10 +223,6 @@ class DockerEngine:
         """Returns its state."""
         return _state(await self._call(lambda client: client.inspect_container(container_id)))
 
-    async def wait(self, container_id: str) -> None:
-        """Returns once it has ended."""
-        await self._call(lambda client: client.wait(container_id, timeout=round(self._timeout_s)))
-
     async def stop(self, container_id: str, grace_s: float) -> None:
         """Ends it."""
         await self._call(lambda client: client.stop(container_id, timeout=round(grace_s)), extra_s=grace_s)
@@ -246,31 +245,28 @@ class DockerEngine:
     async def logs(self, container_id: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
         """Yields output as it comes. A thread per container: a stream blocks for as long as the container lives."""
         stream = await self._call(lambda client: _open_log(client, container_id, since))
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(_LOG_QUEUE)
-        closed = threading.Event()
+        pipe = _LogPipe(asyncio.get_running_loop())
 
         def read() -> None:
+            reason = ""
             try:
-                for item in _after(since, stream):
-                    if closed.is_set():
-                        return
-                    asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
-            except (requests.RequestException, docker.errors.DockerException, OSError) as error:
-                _log.debug("log stream broke", extra={"container": container_id, "reason": str(error)})
+                for stamp, data in _after(since, stream):
+                    if not pipe.put(stamp, data):
+                        break
+            except (requests.RequestException, docker.errors.DockerException, OSError, ValueError) as error:
+                reason = str(error) or type(error).__name__
             finally:
-                if not closed.is_set():
-                    asyncio.run_coroutine_threadsafe(queue.put(None), loop)
+                stream._response.close()  # noqa: SLF001 - its own close() only shuts the socket down
+            pipe.end(reason)
 
-        thread = threading.Thread(target=read, name=f"log {container_id[:12]}", daemon=True)
-        thread.start()
+        threading.Thread(target=read, name=f"log {container_id[:12]}", daemon=True).start()
         try:
-            while (item := await queue.get()) is not None:
-                yield item
+            while batch := await pipe.get():
+                yield batch
+            if pipe.reason:
+                raise UnavailableError(f"the log stream broke: {pipe.reason}")
         finally:
-            closed.set()
-            while not queue.empty():  # frees a reader that waits for room
-                queue.get_nowait()
+            pipe.close()
             stream.close()
 
     async def close(self) -> None:
@@ -305,8 +301,66 @@ class DockerEngine:
     def _guarded(self, call: Callable[[docker.APIClient], _T]) -> _T:
         if self._client is None:
             environment = docker.utils.kwargs_from_env()  # Docker's own convention for where the engine is
+            scheme, _, path = environment.get("base_url", "unix:///var/run/docker.sock").partition("://")
+            if scheme == "unix" and not Path(path).exists():  # the SDK would leak a socket for each refusal
+                raise FileNotFoundError(f"no {path}")
             self._client = docker.APIClient(version="auto", timeout=round(self._timeout_s), **environment)
         return call(self._client)
+
+
+class _LogPipe:
+    """From the thread that reads a log to the loop: whatever came together is taken together."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.reason = ""
+        self._loop = loop
+        self._arrived = asyncio.Event()
+        self._changed = threading.Condition()
+        self._stamp = ""
+        self._data = bytearray()
+        self._ended = False
+        self._closed = False
+
+    def put(self, stamp: str, data: bytes) -> bool:
+        """Called by the thread. Waits while too much waits; returns whether anybody still reads."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._data) < _LOG_PIPE_BYTES)
+            first = not self._data
+            self._data += data
+            self._stamp = stamp
+            if first and not self._closed:
+                self._loop.call_soon_threadsafe(self._arrived.set)
+            return not self._closed
+
+    def end(self, reason: str) -> None:
+        """Called by the thread when nothing more comes."""
+        with self._changed:
+            self._ended = True
+            self.reason = reason
+            if not self._closed:
+                self._loop.call_soon_threadsafe(self._arrived.set)
+
+    async def get(self) -> tuple[str, bytes] | None:
+        """Returns all that waits and the timestamp of its last entry; None at the end."""
+        while True:
+            await self._arrived.wait()
+            with self._changed:
+                self._arrived.clear()
+                if self._data:
+                    batch = self._stamp, bytes(self._data)
+                    self._data.clear()
+                    self._changed.notify_all()
+                    if self._ended:
+                        self._arrived.set()
+                    return batch
+                if self._ended:
+                    return None
+
+    def close(self) -> None:
+        """Called by the loop when it reads no more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 class _RefusedError(UnavailableError):
@@ -342,7 +396,9 @@ def _create(client: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         log_config=docker.types.LogConfig(
-            type="json-file", config={"max-size": str(spec.log_max_bytes), "max-file": "1"}
+            # Two files: with one, a rotation takes the file away from under whoever follows it.
+            type="json-file",
+            config={"max-size": str(max(spec.log_max_bytes, _ENGINE_LOG_MIN_BYTES)), "max-file": "2"},
         ),
         network_mode="default" if spec.network else "none",
         **limits,
@@ -404,7 +460,9 @@ def _after(since: str, stream: Any) -> Iterator[tuple[str, bytes]]:
     known = _sortable(since)
     for chunk in stream:
         stamp, _, data = chunk.partition(b" ")
-        text = stamp.decode("ascii", errors="replace")
+        if not _STAMP.fullmatch(stamp):  # the engine tells its own trouble in the stream
+            raise ValueError(chunk.decode(errors="replace").strip())
+        text = stamp.decode()
         if _sortable(text) > known:
             yield text, data
 

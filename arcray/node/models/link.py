@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from arcray.core.errors import UnavailableError
 from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, FrameReader, LoadSpec, pack
@@ -74,8 +74,8 @@ class ModelLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # No isinstance: the transports of uvloop, which Ray's actors run on, do not derive from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""

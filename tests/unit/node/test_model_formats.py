@@ -1,4 +1,4 @@
-"""ONNX files by the real onnxruntime, and OpenAI-compatible endpoints by a real HTTP server, in real model processes."""
+"""ONNX files by the real onnxruntime, and OpenAI-compatible endpoints by a real HTTP server."""
 
 from __future__ import annotations
 

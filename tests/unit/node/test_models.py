@@ -17,14 +17,14 @@ from arcray.config import ModelSettings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import NotFoundError, PermissionDeniedError
 from arcray.core.ids import ModelId, WorkloadId
-from arcray.core.model import Model, ModelFormat, ModelSlots
+from arcray.core.model import ModelFormat, ModelSlots
 from arcray.core.orders import RunInference
 from arcray.core.workload import Phase
 from arcray.node.gpu import GpuDevices
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.work import Attempt, End
-from arcray.testing.builders import T0
+from arcray.testing.builders import a_model
 from arcray.wire.system import SystemClock
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ class Bench:
     def start(self, source: str, **fields: Any) -> asyncio.Task[End]:
         if ":" not in source and "format" not in fields:
             source = f"some_models:{source}"
-        model = Model(
-            **({"id": ModelId("m"), "format": ModelFormat.PYTHON, "source": source, "created_at": T0} | fields)
-        )
+        model = a_model("m", source=source, **fields)
         self.attempt = self.attempts.of(model)
         return asyncio.create_task(self.runner().run(self.attempt))
 
@@ -389,7 +387,7 @@ async def test_child_imports_nothing_of_the_cluster(bench: Bench) -> None:
         assert await bench.ask(0) == []
 
 
-async def test_child_dies_with_its_agent(bench: Bench) -> None:
+async def test_cancelling_ends_the_process(bench: Bench) -> None:
     task = bench.start("nap")
     await bench.until_ready()
     pid = bench.pid
