@@ -92,11 +92,13 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _MEANINGS = {
     400: "The request is malformed; `field` names where.",
     401: "A valid key is needed.",
+    403: "This key may not do that.",
     404: "No such thing, or not of this account.",
     409: "The thing is not in a state that allows this.",
     413: "The body is larger than this server accepts.",
     422: "The idempotency key came with another body, or nothing here can express the request.",
     429: "A limit was reached; try again after Retry-After.",
+    500: "The server failed; its log has the details.",
     502: "The model failed on this request.",
     503: "Nothing can take this now; try again after Retry-After.",
     504: "No answer in time; the outcome is unknown.",

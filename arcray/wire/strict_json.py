@@ -10,12 +10,13 @@ import json
 import re
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
+from json.encoder import encode_basestring
 from typing import Any, Final, NoReturn
 
 from arcray.core.errors import InvalidArgumentError
 from arcray.wire.limits import MAX_JSON_DEPTH
 
-__all__ = ["Members", "dumps", "members", "parse"]
+__all__ = ["Members", "dumps", "members", "parse", "quote"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +68,32 @@ def members(body: bytes | str, *, field: str = "body") -> Members:
     text = _text(body, field)
     values: dict[str, Any] = {}
     spans: dict[str, tuple[int, int]] = {}
-    at = _skip(text, 0)
-    if not text.startswith("{", at):
+    start = _OPEN.match(text)
+    if start is None:
         parse(text, field=field)  # tells what is no JSON at all from what is another type
         raise InvalidArgumentError("must be an object", field=field)
+    at = start.end()
+    closed = text.startswith("}", at)
+    at += closed
     try:
-        at = _skip(text, at + 1)
-        while not text.startswith("}", at) or values:
-            if not text.startswith('"', at):
-                _fail("Expecting property name enclosed in double quotes", text, at)
-            name, at = _DECODER.raw_decode(text, at)
-            at = _after(text, at, ":")
+        while not closed:
+            name, at = _name(text, at)
             value, end = _DECODER.raw_decode(text, at)
             values[name], spans[name] = value, (at, end)
-            at = _skip(text, end)
-            if text.startswith("}", at):
-                break
-            at = _after(text, at, ",")
+            mark = _SEPARATOR.match(text, end)
+            if mark is None:
+                _fail("Expecting ',' delimiter", text, _skip(text, end))
+            at = mark.end()
+            closed = mark.group(1) == "}"
     except (ValueError, RecursionError) as error:
         raise _malformed(error, field) from error
-    _expect_end(text, at + 1, field)
+    _expect_end(text, at, field)
     return Members(values, text, spans)
+
+
+def quote(text: str) -> str:
+    """Returns a string as JSON; what ``dumps`` does for the members of a larger value, without building that."""
+    return encode_basestring(text)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -96,6 +102,9 @@ def _no_constant(name: str) -> NoReturn:
 
 _DECODER: Final = JSONDecoder(parse_constant=_no_constant)
 _ENCODER: Final = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_OPEN: Final = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
+_PLAIN_NAME: Final = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')  # nearly every name there is
+_SEPARATOR: Final = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*")
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 # A string is one token, ended or not, so that a hostile body costs one pass: an unended one would otherwise be tried
 # again from each of its escaped quotes.
@@ -133,11 +142,18 @@ def _skip(text: str, at: int) -> int:
     return space.end()
 
 
-def _after(text: str, at: int, mark: str) -> int:
+def _name(text: str, at: int) -> tuple[str, int]:
+    """Returns a member's name, and where its value begins."""
+    plain = _PLAIN_NAME.match(text, at)
+    if plain is not None:
+        return plain.group(1), plain.end()
+    if not text.startswith('"', at):
+        _fail("Expecting property name enclosed in double quotes", text, at)
+    name, at = _DECODER.raw_decode(text, at)
     at = _skip(text, at)
-    if not text.startswith(mark, at):
-        _fail(f"Expecting {mark!r} delimiter", text, at)
-    return _skip(text, at + 1)
+    if not text.startswith(":", at):
+        _fail("Expecting ':' delimiter", text, at)
+    return name, _skip(text, at + 1)
 
 
 def _fail(message: str, text: str, at: int) -> NoReturn:
@@ -145,7 +161,7 @@ def _fail(message: str, text: str, at: int) -> NoReturn:
 
 
 def _expect_end(text: str, at: int, field: str) -> None:
-    at = _skip(text, at)
+    at = at if at == len(text) else _skip(text, at)
     if at != len(text):
         raise InvalidArgumentError(f"is not JSON: something follows its end at character {at}", field=field)
 

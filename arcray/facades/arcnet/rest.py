@@ -48,6 +48,26 @@ class ArcnetRest:
 
     def add_to(self, router: APIRouter) -> None:
         """Adds the routes."""
+        # First, because routes are tried in order.
+        router.add_api_route(
+            "/api/v1/inference",
+            self.infer,
+            methods=["POST"],
+            tags=["inference"],
+            summary="Ask a model",
+            description=(
+                "Answers when the model has answered. `Prefer: respond-async` answers 202 as soon as the request is "
+                "on disk. `Idempotency-Key`, or else `requestId`, makes it safe to send again."
+            ),
+            response_class=Response,
+            openapi_extra=json_body(openapi.REQUEST, openapi.REQUEST_EXAMPLE),
+            responses={
+                200: json_answer("The model's answer.", openapi.ANSWER),
+                202: json_answer("Accepted and on disk.", openapi.ANSWER),
+                **problems(400, 401, 413, 422, 429, 502, 503, 504),
+            },
+            route_class_override=RawRoute,
+        )
         router.add_api_route(
             "/api/v1/nodes",
             self.nodes,
@@ -74,25 +94,6 @@ class ArcnetRest:
             summary="Count everything alive",
             response_class=Response,
             responses={200: json_answer("The counts.", openapi.STATS), **problems(401)},
-        )
-        router.add_api_route(
-            "/api/v1/inference",
-            self.infer,
-            methods=["POST"],
-            tags=["inference"],
-            summary="Ask a model",
-            description=(
-                "Answers when the model has answered. `Prefer: respond-async` answers 202 as soon as the request is "
-                "on disk. `Idempotency-Key`, or else `requestId`, makes it safe to send again."
-            ),
-            response_class=Response,
-            openapi_extra=json_body(openapi.REQUEST, openapi.REQUEST_EXAMPLE),
-            responses={
-                200: json_answer("The model's answer.", openapi.ANSWER),
-                202: json_answer("Accepted and on disk.", openapi.ANSWER),
-                **problems(400, 401, 413, 422, 429, 502, 503, 504),
-            },
-            route_class_override=RawRoute,
         )
 
     async def nodes(
@@ -139,7 +140,7 @@ class ArcnetRest:
             case Submitted():
                 return self._accepted(spec, reply)
             case WorkloadView():
-                return await self._answered(reply, request.url.path)
+                return await self._answered(reply, request)
             case _:
                 raise InternalError(f"the scheduler answered a request with {type(reply).__name__}")
 
@@ -179,7 +180,7 @@ class ArcnetRest:
         headers = {"Location": f"/api/v1/workloads/{reply.workload_id}", "Preference-Applied": "respond-async"}
         return json_response(codec.encode_answer(answer), 202, headers)
 
-    async def _answered(self, view: WorkloadView, path: str) -> Response:
+    async def _answered(self, view: WorkloadView, request: Request) -> Response:
         answer = translate.answer_of(view)
         if answer.status is InferenceStatus.COMPLETED:
             return json_response(codec.encode_answer(answer))
@@ -187,7 +188,7 @@ class ArcnetRest:
             raise NoCandidatesError(view.message or None, details=await self._explanation(view))
         return problem_response(
             InternalError(answer.reason or "the model failed on this request"),
-            instance=path,
+            instance=request.url.path,
             status=502,
             code="INFERENCE_FAILED",
             extra=codec.answer_members(answer),  # its status gives way to the problem's, which is a number

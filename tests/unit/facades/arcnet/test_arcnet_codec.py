@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arcray.core.errors import InvalidArgumentError
-from arcray.facades.arcnet.codec import decode_client_frame, decode_inference
-from arcray.facades.arcnet.messages import Ping, Subscribe
+from arcray.facades.arcnet.codec import answer_members, decode_client_frame, decode_inference, encode_answer
+from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, Ping, Subscribe
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -104,3 +104,20 @@ def test_subscription_without_zones_is_malformed_not_a_cleared_filter() -> None:
             decode_client_frame(text)
         assert refusal.value.field == "geozones"
     assert decode_client_frame('{"type":"subscribe","geozones":[]}') == Subscribe(geozones=frozenset())
+
+
+@given(st.text(), st.text(), st.none() | st.integers(0, 10**6), st.none() | st.integers(0, 10**6), st.none() | JSON)
+def test_answer_is_json_whatever_its_strings_hold(
+    request_id: str, model_id: str, latency_ms: int | None, pid: int | None, output: Any
+) -> None:
+    answer = InferenceAnswer(
+        request_id=request_id,
+        status=InferenceStatus.COMPLETED,
+        target_node_id="n",
+        model_id=model_id,
+        latency_ms=latency_ms,
+        output=None if output is None else json.dumps(output).encode(),
+        pid=pid,
+    )
+    expected = answer_members(answer) | ({} if output is None else {"output": json.loads(json.dumps(output))})
+    assert repr(json.loads(encode_answer(answer))) == repr(json.loads(json.dumps(expected)))
