@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 
 from arcray.core.commands import Attached, AttachNode, Command
-from arcray.core.errors import ArcrayError, NotFoundError
+from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.ids import WorkloadId
 from arcray.core.model import Model
+from arcray.core.node import GpuTelemetry
 from arcray.core.orders import StartWorkload
 from arcray.core.ports import EventBatch
 from arcray.core.queries import Query
-from arcray.core.resources import Allocation, Demand
+from arcray.core.resources import Allocation, Demand, Gpu
 from arcray.core.workload import Container, ModelServer, Phase, PortMapping, Program
+from arcray.node.engine import ContainerSpec, ContainerState, FoundContainer, ImageAbsentError
 from arcray.node.work import Attempt
+from arcray.testing.builders import T0
 from arcray.wire.system import SystemClock
 
 
@@ -174,3 +177,128 @@ def directory(tmp_path: Path) -> Path:
         if path.owner() == tmp_path.owner() and path.stat().st_mode & 0o011 == 0:
             path.chmod(path.stat().st_mode | 0o011)
     return tmp_path
+
+
+class FakeGpus:
+    """Two devices, half busy."""
+
+    def devices(self) -> tuple[Gpu, ...]:
+        return tuple(Gpu(index=index, memory_bytes=80 * 2**30, uuid=f"GPU-{index}") for index in range(2))
+
+    def minors(self) -> dict[int, int]:
+        return {0: 0, 1: 1}
+
+    def read(self) -> tuple[GpuTelemetry, ...]:
+        return tuple(GpuTelemetry(index=index, utilization=0.5, memory_used_bytes=2**30) for index in range(2))
+
+
+class FakeEngine:
+    """Containers that end when told; ``away`` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.answers = True
+        self.away = False
+        self.images = {"busybox:1"}
+        self.created: list[ContainerSpec] = []
+        self.stopped: list[tuple[str, float]] = []
+        self.removed: list[str] = []
+        self.running: set[str] = set()
+        self._codes: dict[str, int] = {}
+        self._labels: dict[str, dict[str, str]] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+        self._broken: dict[str, asyncio.Event] = {}
+
+    async def available(self) -> bool:
+        return self.answers
+
+    async def create(self, spec: ContainerSpec) -> str:
+        if spec.image not in self.images:
+            raise ImageAbsentError(field="payload.image")
+        self.created.append(spec)
+        container_id = f"c{len(self.created)}"
+        self._add(container_id, spec.labels)
+        return container_id
+
+    async def pull(self, image: str) -> None:
+        self.images.add(image)
+
+    async def start(self, container_id: str) -> None:
+        self.running.add(container_id)
+
+    async def inspect(self, container_id: str) -> ContainerState:
+        if self.away:
+            raise UnavailableError
+        if container_id in self.removed:
+            raise NotFoundError
+        return ContainerState(
+            running=container_id in self.running,
+            exit_code=self._codes.get(container_id, 0),
+            out_of_memory=False,
+            error="",
+            ports=(),
+            started_at=T0,
+        )
+
+    async def stop(self, container_id: str, grace_s: float) -> None:
+        self.stopped.append((container_id, grace_s))
+        self.finish(container_id, exit_code=137)
+
+    async def remove(self, container_id: str) -> None:
+        self.running.discard(container_id)
+        self.removed.append(container_id)
+
+    async def find(self, label: str, value: str) -> tuple[FoundContainer, ...]:
+        return tuple(
+            FoundContainer(id=key, labels=labels) for key, labels in self._labels.items() if labels.get(label) == value
+        )
+
+    async def logs(self, container_id: str, since: str) -> AsyncIterator[tuple[str, bytes]]:
+        if self.away:
+            raise UnavailableError
+        if not since:
+            yield "2026-01-01T00:00:00Z", b"hello\n"
+        ended = asyncio.ensure_future(self._ended[container_id].wait())
+        broken = asyncio.ensure_future(self._broken[container_id].wait())
+        try:
+            await asyncio.wait({ended, broken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+            broken.cancel()
+        if broken.done() and not ended.done():
+            self._broken[container_id].clear()
+            raise UnavailableError
+
+    async def close(self) -> None:
+        return
+
+    def _add(self, container_id: str, labels: dict[str, str]) -> None:
+        self._labels[container_id] = labels
+        self._ended[container_id] = asyncio.Event()
+        self._broken[container_id] = asyncio.Event()
+
+    def leave(self, container_id: str, *, node_id: str, workload_id: str, attempt: int) -> None:
+        """An earlier agent's container."""
+        labels = {"arcray.node_id": node_id, "arcray.workload_id": workload_id, "arcray.attempt": str(attempt)}
+        self._add(container_id, labels)
+        self.running.add(container_id)
+
+    def finish(self, container_id: str, *, exit_code: int) -> None:
+        self._codes[container_id] = exit_code
+        self.running.discard(container_id)
+        self._ended[container_id].set()
+
+    def break_logs(self, container_id: str) -> None:
+        self._broken[container_id].set()
+
+    def release(self) -> None:
+        self.away = False
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def gpus() -> FakeGpus:
+    return FakeGpus()

@@ -1,0 +1,79 @@
+"""The NVML probe against a stub ``libnvidia-ml.so.1`` with two devices: pynvml itself is convinced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STUB = r"""
+#include <string.h>
+typedef int R; typedef struct { int id; } *D;
+static struct { int id; } devices[2] = {{0}, {1}};
+R nvmlInitWithFlags(unsigned f) { return 0; }
+R nvmlInit_v2(void) { return 0; }
+R nvmlShutdown(void) { return 0; }
+R nvmlDeviceGetCount_v2(unsigned *n) { *n = 2; return 0; }
+R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { if (i > 1) return 2; *d = &devices[i]; return 0; }
+R nvmlDeviceGetName(D d, char *s, unsigned n) { strncpy(s, "Stub GPU", n); return 0; }
+R nvmlDeviceGetUUID(D d, char *s, unsigned n) { strncpy(s, d->id ? "GPU-b" : "GPU-a", n); return 0; }
+R nvmlDeviceGetMinorNumber(D d, unsigned *m) { *m = 5 + d->id; return 0; }
+R nvmlDeviceGetMemoryInfo(D d, unsigned long long *m) {
+  m[0] = 80ull << 30; m[1] = 79ull << 30; m[2] = 1ull << 30; return 0;
+}
+R nvmlDeviceGetUtilizationRates(D d, unsigned *u) { u[0] = 25 + d->id; u[1] = 3; return 0; }
+R nvmlDeviceGetTemperature(D d, int sensor, unsigned *t) { *t = 41; return 0; }
+R nvmlDeviceGetPowerUsage(D d, unsigned *mw) { if (d->id) return 3; *mw = 120500; return 0; }
+const char *nvmlErrorString(R r) { return "stub error"; }
+"""
+
+ASK = """
+import dataclasses, json
+from arcray.node.gpu import NvmlProbe
+probe = NvmlProbe()
+print(json.dumps([[dataclasses.asdict(gpu) for gpu in probe.devices()], probe.minors(),
+                  [dataclasses.asdict(reading) for reading in probe.read()]]))
+"""
+
+
+def ask(library_path: Path) -> Any:
+    answer: Any = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", ASK],
+            env={"LD_LIBRARY_PATH": str(library_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+    )
+    return answer
+
+
+def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc to compile the stub with")
+    (tmp_path / "stub.c").write_text(STUB)
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", library, tmp_path / "stub.c"], check=True, timeout=60)
+    devices, minors, readings = ask(tmp_path)
+    assert devices == [
+        {"index": index, "memory_bytes": 80 * 2**30, "uuid": uuid, "name": "Stub GPU"}
+        for index, uuid in ((0, "GPU-a"), (1, "GPU-b"))
+    ]
+    assert minors == {"0": 5, "1": 6}
+    assert readings == [
+        {"index": 0, "utilization": 0.25, "memory_used_bytes": 2**30, "temperature_c": 41, "power_w": 120.5},
+        {"index": 1, "utilization": 0.26, "memory_used_bytes": 2**30, "temperature_c": 41, "power_w": None},
+    ]
+
+
+def test_library_that_cannot_be_opened_is_no_gpus(tmp_path: Path) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("no library")
+    assert ask(tmp_path) == [[], {}, []]
