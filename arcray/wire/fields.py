@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from math import isfinite
 from typing import Any, Final, TypeVar
 
 from arcray.core.errors import InvalidArgumentError
@@ -79,15 +78,6 @@ class Fields:
             if type(item) not in (int, float) or not low <= item <= high:
                 raise self._wrong(f"{name}.{index}", f"must be a number between {low:g} and {high:g}")
         return tuple(map(float, value))
-
-    def number(self, name: str, default: float | None = None, *, low: float, high: float) -> float:
-        """Returns a number, whole or not; required when there is no default."""
-        value = self._values.get(name)
-        if value is None:
-            return self._missing(name) if default is None else default
-        if type(value) not in (int, float) or not isfinite(value) or not low <= value <= high:
-            raise self._wrong(name, f"must be a number between {low:g} and {high:g}")
-        return float(value)
 
     def texts(self, name: str, *, most: int, longest: int = MAX_TEXT) -> tuple[str, ...]:
         """Returns a list of strings; () when absent."""

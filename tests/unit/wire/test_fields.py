@@ -25,7 +25,6 @@ def test_absent_and_null_take_the_default() -> None:
         fields = Fields(values)
         assert fields.text("a", "x") == "x"
         assert fields.integer("a", 5) == 5
-        assert fields.number("a", 0.5, low=0, high=1) == 0.5
         assert fields.choice("a", SIZES, Size.LARGE) is Size.LARGE
         assert fields.numbers("a", [(0, 1)]) is None
         assert fields.texts("a", most=1) == ()
@@ -35,7 +34,6 @@ def test_right_values_are_returned() -> None:
     fields = Fields({"t": "é", "i": 7, "n": 1, "c": "small", "p": [1, 2.5], "s": ["a", "b"]})
     assert fields.text("t", shortest=1, longest=1) == "é"
     assert fields.integer("i", low=7, high=7) == 7
-    assert fields.number("n", low=0, high=1) == 1.0
     assert fields.choice("c", SIZES) is Size.SMALL
     assert fields.numbers("p", [(0, 1), (2, 3)]) == (1.0, 2.5)
     assert fields.texts("s", most=2) == ("a", "b")
@@ -48,7 +46,6 @@ def test_wrong_values_are_refused_by_name(value: Any) -> None:
         lambda: fields.integer("a"),
         lambda: fields.choice("a", SIZES),
         lambda: fields.numbers("a", [(0, 1)]),
-        lambda: fields.number("a", low=0, high=1),
         lambda: fields.text("a", longest=0),
         lambda: fields.texts("a", most=1, longest=1),
     ]
