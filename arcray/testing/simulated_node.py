@@ -83,6 +83,7 @@ class SimulatedNode:
     Attributes:
         orders: everything delivered, repetitions included.
         silent: while set, it sends no heartbeats and cannot be reached.
+        deaf: while set, it takes orders and does nothing about them.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class SimulatedNode:
         self.epoch = 0
         self.orders: list[Order] = []
         self.silent = False
+        self.deaf = False
+        self._arrived = asyncio.Event()
         self._models = dict(models or {})
         self._slots = slots
         self._script = script
@@ -128,7 +131,7 @@ class SimulatedNode:
         self._outbox = [replace(report, epoch=self.epoch) for report in self._outbox]
         for work in reply.stop:
             self._drop(work.workload_id)
-        self._report(self._model_list())
+        await plane.submit([self._model_list()])  # so that it answers for them once this has returned
         if first:
             group.create_task(self._beat())
 
@@ -169,14 +172,26 @@ class SimulatedNode:
         if attempt is not None:
             self._end(workload_id, attempt, phase, message, result or Result(exit_code=0))
 
+    async def delivered(self, count: int, timeout_s: float = 5.0) -> None:
+        """Waits until this many orders have been delivered in all.
+
+        Raises:
+            TimeoutError: they were not in time.
+        """
+        async with asyncio.timeout(timeout_s):
+            while len(self.orders) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         """Takes orders; called by the driver."""
         if self.silent or epoch > self.epoch:
             raise UnavailableError(f"node {self.registration.name} cannot be reached")
         if epoch < self.epoch:
             raise StaleReportError(f"node {self.registration.name} is at epoch {self.epoch}, not {epoch}")
-        for order in orders:
-            self.orders.append(order)
+        self.orders += orders
+        self._arrived.set()
+        for order in () if self.deaf else orders:
             key = (order.workload_id, order.attempt)
             if isinstance(order, StopAttempt):
                 self._stop(order, new=key not in self._seen)

@@ -1,0 +1,378 @@
+"""Write-ahead truth: what a failure at any step between applying and answering leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from arcray.control.journal import FencedError, Journal, Records
+from arcray.control.plane import Plane
+from arcray.control.rows import decode_event, decode_row, durable_node
+from arcray.core import events as ev
+from arcray.core.cluster import Cluster
+from arcray.core.commands import Command, RegisterModel, ReportTelemetry, StopWorkload, SubmitWorkload
+from arcray.core.errors import ArcrayError, InternalError, UnavailableError
+from arcray.core.events import Event, Topic
+from arcray.core.node import Node
+from arcray.core.orders import StartWorkload
+from arcray.core.ports import EventBatch
+from arcray.core.queries import GetStats, GetWorkload, ListNodes, ListWorkloads, NodePage, WorkloadPage
+from arcray.core.workload import Phase, Workload, WorkloadView
+from arcray.testing.builders import a_model, a_workload, an_inference
+from arcray.testing.plane import InProcessPlane, in_process_plane
+from arcray.testing.simulated_node import Script, SimulatedNode
+
+EVERYTHING = frozenset(Topic)
+
+
+class FailPoints:
+    """Counts the steps that the journal's writing thread takes, and fails at the one named.
+
+    Each statement is two steps, before and after it is executed, and so is each commit: a commit that fails after the
+    database did it is the case in which nobody knows.
+    """
+
+    def __init__(self, plane: Plane) -> None:
+        self.steps = 0
+        self.fail_at: Callable[[int], bool] = lambda _: False
+        self.failed = 0
+        engine = journal_of(plane)._engine
+        sa.event.listen(engine, "before_cursor_execute", self._statement)
+        sa.event.listen(engine, "after_cursor_execute", self._statement)
+        self._commit = engine.dialect.do_commit
+        engine.dialect.do_commit = self._failing_commit  # type: ignore[method-assign,assignment]  # the only place to stand
+        self.armed = False
+
+    @contextmanager
+    def arm(self, fail_at: Callable[[int], bool]) -> Iterator[None]:
+        self.steps, self.failed, self.fail_at, self.armed = 0, 0, fail_at, True
+        yield
+        self.armed = False
+
+    def _statement(self, connection: sa.Connection, *_: Any) -> None:
+        if connection.get_execution_options().get("arcray_writes"):
+            self._step()
+
+    def _failing_commit(self, connection: Any) -> None:
+        self._step()
+        self._commit(connection)
+        self._step()
+
+    def _step(self) -> None:
+        if not self.armed:
+            return
+        self.steps += 1
+        if self.fail_at(self.steps):
+            self.failed += 1
+            raise sqlite3.OperationalError("database or disk is full")
+
+
+def journal_of(plane: Plane) -> Journal:
+    return plane._journal
+
+
+def rows(path: Path) -> dict[str, Workload]:
+    with closing(sqlite3.connect(path)) as connection:
+        stored = connection.execute("SELECT id, body FROM workloads").fetchall()
+    return {identity: decode_row(Workload, identity, body) for identity, body in stored}
+
+
+def journalled(path: Path) -> list[Event]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [decode_event(*row) for row in connection.execute("SELECT kind, body FROM events ORDER BY seq")]
+
+
+async def check_memory_is_the_rows(plane: Plane, path: Path) -> None:
+    await plane._writer.commits.idle()
+    state = plane._writer.cluster.state
+    state.check_invariants()
+    durable = {key: workload for key, workload in state.workloads.items() if not workload.spec.waiting}
+    stored = rows(path)
+    assert {key: stored[key] for key in durable} == durable
+    live = {key for key, workload in stored.items() if not workload.phase.terminal}
+    assert live <= set(durable)
+    with closing(sqlite3.connect(path)) as connection:
+        nodes = [decode_row(Node, *row) for row in connection.execute("SELECT id, body FROM nodes")]
+    for node in nodes:
+        node.last_seen = state.nodes[node.id].last_seen
+        assert node == durable_node(state.nodes[node.id])
+
+
+@asynccontextmanager
+async def a_plane(tmp_path: Path) -> AsyncIterator[InProcessPlane]:
+    node = SimulatedNode(models={"echo": lambda value: value}, script=lambda _: Script(end=None))
+    async with in_process_plane(nodes=[node], state_dir=tmp_path) as cluster:
+        yield cluster
+
+
+async def collect(cluster: InProcessPlane, seen: list[Event]) -> None:
+    async for batch in cluster.plane.events(EVERYTHING):
+        seen += batch.events
+
+
+async def read_to_the_end(reader: AsyncIterator[EventBatch]) -> None:
+    async with asyncio.timeout(5):
+        async for _ in reader:
+            pass
+
+
+async def look_around(cluster: InProcessPlane, path: Path, lies: list[str]) -> None:
+    """Asks all the time, and notes every workload that is shown before it is on disk."""
+    while True:
+        try:
+            page = await cluster.plane.query(ListWorkloads())
+        except ArcrayError:
+            continue
+        finally:
+            await asyncio.sleep(0)
+        assert isinstance(page, WorkloadPage)
+        on_disk = rows(path)
+        lies += [
+            f"{view.spec.id} is {view.phase}"
+            for view in page.workloads
+            if view.spec.id not in on_disk or (view.phase.terminal and not on_disk[view.spec.id].phase.terminal)
+        ]
+
+
+async def use_it(cluster: InProcessPlane) -> dict[str, object]:
+    """Submits, stops and asks, all at once; returns the reply to every command."""
+    plane = cluster.plane
+    commands: dict[str, Command] = {
+        "submit 1": SubmitWorkload(spec=a_workload(1)),
+        "submit 2": SubmitWorkload(spec=a_workload(2)),
+        "stop 1": StopWorkload(workload_id=a_workload(1).id, grace_s=0),
+        "model": RegisterModel(model=a_model("other")),
+        "request": SubmitWorkload(spec=a_workload(3, an_inference(input=b"1"), waiting=True)),
+    }
+    replies: list[object] = []
+    for command in commands.values():
+        replies += plane.begin([command])
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        return dict(zip(commands, await asyncio.gather(*replies), strict=True))  # type: ignore[call-overload]
+
+
+async def scenario(tmp_path: Path, fail_at: Callable[[int], bool]) -> FailPoints:
+    """Uses a plane whose journal fails at some step, and checks that nothing untrue was ever said."""
+    path = tmp_path / "arcray.db"
+    async with a_plane(tmp_path) as cluster:
+        points = FailPoints(cluster.plane)
+        seen: list[Event] = []
+        lies: list[str] = []
+        watchers = [asyncio.create_task(collect(cluster, seen)), asyncio.create_task(look_around(cluster, path, lies))]
+        await asyncio.sleep(0)
+        with points.arm(fail_at):
+            replies = await use_it(cluster)
+        await cluster.ask(SubmitWorkload(spec=a_workload(9))) if not points.failed else await works_again(cluster)
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.wait(watchers)
+        await check_memory_is_the_rows(cluster.plane, path)
+        stored, happened = rows(path), journalled(path)
+        for name, reply in replies.items():
+            assert not isinstance(reply, ArcrayError) or isinstance(reply, UnavailableError), (name, reply)
+        acknowledged = {name for name, reply in replies.items() if not isinstance(reply, ArcrayError)}
+        for number in (1, 2):
+            assert f"submit {number}" not in acknowledged or a_workload(number).id in stored
+        if "request" in acknowledged:
+            assert stored[a_workload(3).id].phase is Phase.SUCCEEDED
+        assert "model" not in acknowledged or ev.ModelRegistered in {type(event) for event in happened}
+        placed = {(event.workload_id, event.attempt) for event in happened if isinstance(event, ev.WorkloadPlaced)}
+        ordered = {
+            (order.workload_id, order.attempt) for order in cluster.nodes[0].orders if isinstance(order, StartWorkload)
+        }
+        assert ordered <= placed
+        assert [event for event in map(as_stored, seen) if event.durable and event not in happened] == []
+        assert lies == []
+    return points
+
+
+def as_stored(event: Event) -> Event:
+    if isinstance(event, ev.WorkloadFinished) and event.result is not None:
+        return replace(event, result=replace(event.result, output=None))
+    return event
+
+
+async def works_again(cluster: InProcessPlane) -> None:
+    async with asyncio.timeout(10):
+        await cluster.plane._writer.commits.idle()
+        await cluster.ask(SubmitWorkload(spec=a_workload(9)))
+
+
+async def test_a_failure_at_any_step_leaves_no_untruth(tmp_path: Path) -> None:
+    """Runs the scenario once for every step that it has; takes some seconds."""
+    step, failures = 0, 0
+    while True:
+        step += 1
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        points = await scenario(directory, lambda taken, at=step: taken == at)  # type: ignore[misc]  # bound now
+        if not points.failed:
+            break
+        failures += points.failed
+    assert failures >= 15  # begin, fence, insert, upserts and commit, before and after each
+
+
+@pytest.mark.parametrize("first", [1, 4, 8, 12])
+async def test_a_disk_that_stays_full_for_a_while_leaves_no_untruth(tmp_path: Path, first: int) -> None:
+    await scenario(tmp_path, lambda taken: first <= taken < first + 12)
+
+
+async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path: Path) -> None:
+    async with a_plane(tmp_path) as cluster:
+        plane, node = cluster.plane, cluster.nodes[0]
+        await cluster.ask(SubmitWorkload(spec=a_workload(1)))
+        points = FailPoints(plane)
+        # Reading for the rebuild works; every write and every commit of one fails.
+        with points.arm(lambda _: True), pytest.raises(UnavailableError, match="nothing is accepted"):
+            await cluster.ask(SubmitWorkload(spec=a_workload(2)))
+        writing = journal_of(plane)
+        broken = asyncio.Event()
+
+        async def no_space(records: Records | None = None) -> None:
+            _ = records
+            broken.set()
+            raise UnavailableError("the database failed: disk full")
+
+        writing.probe = no_space  # type: ignore[method-assign]  # a disk that is full for writes only
+        writing.append = no_space  # type: ignore[method-assign]
+        (reply,) = await plane.submit([SubmitWorkload(spec=a_workload(3))])
+        assert isinstance(reply, UnavailableError)
+        async with asyncio.timeout(5):
+            await broken.wait()
+            view = await plane.query(GetWorkload(workload_id=a_workload(1).id))
+        assert isinstance(view, WorkloadView)
+        assert isinstance(await plane.query(GetStats()), object)
+        (heard,) = await plane.submit([ReportTelemetry(node_id=node.id, epoch=node.epoch)])
+        assert not isinstance(heard, ArcrayError)
+        (refused,) = await plane.submit([StopWorkload(workload_id=a_workload(1).id)])
+        assert isinstance(refused, UnavailableError)
+        assert "disk full" in refused.message
+        del writing.probe, writing.append
+        await works_again(cluster)
+        await check_memory_is_the_rows(plane, tmp_path / "arcray.db")
+
+
+async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_ignored(tmp_path: Path) -> None:
+    answer = asyncio.Event()
+
+    async def slow(value: object) -> object:
+        await answer.wait()
+        return value
+
+    node = SimulatedNode(models={"slow": slow})
+    async with in_process_plane(nodes=[node], state_dir=tmp_path) as cluster:
+        request = a_workload(1, an_inference(model_id="slow", input=b"1"), waiting=True)
+        (reply,) = cluster.plane.begin([SubmitWorkload(spec=request)])
+        await node.delivered(1)
+        points = FailPoints(cluster.plane)
+        with points.arm(lambda step: step == 1):
+            (other,) = await cluster.plane.submit([SubmitWorkload(spec=a_workload(2))])
+        assert isinstance(other, UnavailableError)
+        assert isinstance(await asyncio.wait_for(reply, 5), UnavailableError)
+        await works_again(cluster)
+        answer.set()
+        again = a_workload(3, an_inference(model_id="slow", input=b"2"), waiting=True)
+        view = await cluster.ask(SubmitWorkload(spec=again))
+        assert view.phase is Phase.SUCCEEDED
+        assert request.id not in rows(tmp_path / "arcray.db")
+        await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
+
+
+async def test_models_and_readings_of_nodes_survive_a_rebuild(tmp_path: Path) -> None:
+    async with a_plane(tmp_path) as cluster:
+        before = await cluster.plane.query(ListNodes())
+        with FailPoints(cluster.plane).arm(lambda step: step == 1):
+            await cluster.plane.submit([SubmitWorkload(spec=a_workload(1))])
+        await works_again(cluster)
+        after = await cluster.plane.query(ListNodes())
+        assert isinstance(before, NodePage)
+        assert isinstance(after, NodePage)
+        assert after.nodes[0].models == before.nodes[0].models != ()
+        request = a_workload(5, an_inference(input=b"7"), waiting=True)
+        assert (await cluster.ask(SubmitWorkload(spec=request))).result.output == b"7"
+
+
+async def test_readers_are_told_that_a_rebuild_may_have_cost_them_events(tmp_path: Path) -> None:
+    async with a_plane(tmp_path) as cluster:
+        reader = cluster.plane.events(EVERYTHING)
+        await anext(reader)
+        with FailPoints(cluster.plane).arm(lambda step: step == 1):
+            await cluster.plane.submit([SubmitWorkload(spec=a_workload(1))])
+        await works_again(cluster)
+        async with asyncio.timeout(5):
+            async for batch in reader:
+                if batch.gap:
+                    break
+
+
+async def test_a_bug_in_a_rule_costs_one_command_and_what_was_not_on_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_plane(tmp_path) as cluster:
+        await cluster.ask(SubmitWorkload(spec=a_workload(1)))
+        state = cluster.plane._writer.cluster.state
+        state.workloads[a_workload(1).id].phase = Phase.SUCCEEDED  # what no event led to
+
+        def trip(event: Event) -> None:
+            raise AssertionError(f"tripped over {event}")
+
+        state.apply = trip  # type: ignore[method-assign]  # a bug, of which there is none to be had
+        (reply,) = await cluster.plane.submit([SubmitWorkload(spec=a_workload(2))])
+        assert isinstance(reply, InternalError | UnavailableError)
+        await works_again(cluster)
+        view = await cluster.plane.query(GetWorkload(workload_id=a_workload(1).id))
+        assert isinstance(view, WorkloadView)
+        assert view.phase is not Phase.SUCCEEDED
+        await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
+        assert "tripped" in caplog.text
+
+
+async def test_a_scheduler_that_was_replaced_says_so_and_ends(tmp_path: Path) -> None:
+    async with a_plane(tmp_path) as cluster:
+        reader = cluster.plane.events(EVERYTHING)
+        await anext(reader)
+        later = Journal(f"sqlite:///{tmp_path / 'arcray.db'}")
+        await later.open()
+        (reply,) = await cluster.plane.submit([SubmitWorkload(spec=a_workload(1))])
+        assert isinstance(reply, FencedError)
+        with pytest.raises(FencedError):
+            await read_to_the_end(reader)
+        with pytest.raises(FencedError):
+            await cluster.plane.query(GetStats())
+        await later.close()
+    assert rows(tmp_path / "arcray.db") == {}
+
+
+async def test_folding_the_events_gives_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "arcray.db"
+    async with a_plane(tmp_path) as cluster:
+        await use_it(cluster)
+        cluster.nodes[0].finish(a_workload(2).id)
+        await cluster.finished(a_workload(2).id)
+        await cluster.nodes[0].crash()
+        await cluster.ask(SubmitWorkload(spec=a_workload(4)))
+        folded = Cluster(cluster.plane._writer.cluster.policy, cluster.clock.now()).state
+        for event in journalled(path):
+            if isinstance(event, ev.WorkloadFinished) and event.spec is not None:
+                folded.workloads[event.workload_id] = Workload(
+                    spec=event.spec,
+                    phase=Phase.RUNNING,
+                    attempt=event.attempt,
+                    node_id=event.node_id,
+                    placed_at=event.placed_at,
+                    started_at=event.started_at,
+                )
+            folded.apply(event)
+        stored = rows(path)
+        assert folded.workloads == stored
+        assert {workload.phase for workload in stored.values()} >= {Phase.SUCCEEDED, Phase.STOPPED}
+        await check_memory_is_the_rows(cluster.plane, path)
