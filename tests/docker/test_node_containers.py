@@ -190,13 +190,13 @@ async def test_volume_of_another_directory_is_refused(node: Node, tmp_path: Path
 
 async def test_stop_is_polite_then_certain(node: Node) -> None:
     polite = await node.start("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done")
-    await node.plane.blobs.holds(log_key(polite), b"ready")
+    await node.plane.blobs.holds(log_key(polite), b"ready\n")
     await node.agent.deliver(1, [StopAttempt(workload_id=polite, attempt=1, grace_s=30)])
     end = await node.end(polite)
     assert (end.phase, end.result.exit_code) == (Phase.STOPPED, 0)
     assert node.log(polite) == "ready\nbye\n"
     deaf = await node.start("trap '' TERM; echo ready; while :; do sleep 0.1; done")
-    await node.plane.blobs.holds(log_key(deaf), b"ready")
+    await node.plane.blobs.holds(log_key(deaf), b"ready\n")
     await node.agent.deliver(1, [StopAttempt(workload_id=deaf, attempt=1, grace_s=1)])
     end = await node.end(deaf)
     assert (end.phase, end.result.exit_code) == (Phase.STOPPED, 137)
@@ -254,7 +254,7 @@ async def test_container_that_ended_meanwhile_is_reported_by_the_next_agent(
     node: Node, docker_client: docker.DockerClient
 ) -> None:
     workload_id = await node.start("echo ready; sleep 1; echo done; exit 4")
-    await node.plane.blobs.holds(log_key(workload_id), b"ready")
+    await node.plane.blobs.holds(log_key(workload_id), b"ready\n")
     await node.agent.stop()
     (container,) = left(docker_client, node)
     await asyncio.to_thread(container.wait, timeout=30)

@@ -313,7 +313,7 @@ print("ready")
 time.sleep(60)
 """
     )
-    await logged(bench, "ready")
+    await logged(bench, "ready\n")
     assert bench.attempt is not None
     bench.attempt.stop(grace_s=30)
     end = await asyncio.wait_for(task, 20)
@@ -325,7 +325,7 @@ async def test_stop_is_certain_after_the_grace(bench: Bench) -> None:
     task = bench.start(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready')\ntime.sleep(60)"
     )
-    await logged(bench, "ready")
+    await logged(bench, "ready\n")
     assert bench.attempt is not None
     bench.attempt.stop(grace_s=0.1)
     end = await asyncio.wait_for(task, 20)
@@ -346,7 +346,7 @@ async def test_cancelling_ends_the_program_and_everything_it_started(bench: Benc
     task = bench.start(
         "import subprocess\nsubprocess.Popen(['sleep', '61.5'])\nprint('ready')\nsubprocess.run(['sleep', '61.5'])"
     )
-    await logged(bench, "ready")
+    await logged(bench, "ready\n")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
