@@ -145,9 +145,9 @@ def serve(directory: Path, start: Callable[[], Served]) -> None:
 
 
 def _start(settings: Settings, address: str | None) -> Served:
-    from arcray.runtime import bootstrap  # Ray costs a second, which no other command need pay
+    from arcray.runtime.bootstrap import up as start  # Ray costs a second, which no other command need pay
 
-    return bootstrap.up(settings, address=address)
+    return start(settings, address=address)
 
 
 def _settings(context: Context, config: Path | None) -> Settings:

@@ -13,20 +13,24 @@ from typing import Any, Self
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from arcray.core.errors import UnavailableError
+
 __all__ = ["Listener"]
 
 _MAX_FRAME = 8 * 2**20
 
 
 class Listener:
-    """Listens from entry to exit of its block.
+    """Listens from entry to exit of its block; what happens inside is heard.
 
     Args:
         url: base URL of the gateway.
+        patience_s: longest wait for the first frame.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience_s: float = 15.0) -> None:
         self._address = f"ws{url.removeprefix('http')}/telemetry"
+        self._patience_s = patience_s
         self._open = ExitStack()
         self._heard = threading.Condition()
         self._events: Counter[str] = Counter()
@@ -40,6 +44,10 @@ class Listener:
             thread.start()
             stack.callback(thread.join)
             stack.callback(socket.close)  # left in reverse: closing ends the thread, which is then joined
+            # The stream begins with a snapshot of all nodes; nothing after it is missed, what was before it may be.
+            with self._heard:
+                if not self._heard.wait_for(lambda: self._events, self._patience_s):
+                    raise UnavailableError(f"{self._address} sent no snapshot in {self._patience_s:g} s")
             self._open = stack.pop_all()
         return self
 

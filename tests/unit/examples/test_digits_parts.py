@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
+from arcray.core.errors import UnavailableError
 from examples.digits.listener import Listener
 from examples.digits.own import free_ports
 from examples.digits.report import Report, Row, percentiles, show_log
@@ -59,6 +60,15 @@ def test_listener_names_what_it_did_not_hear() -> None:
     with telemetry(sending(completed("a"), other)) as url, Listener(url) as listener:
         assert listener.await_completed({"a"}, WAIT_S) == set()
         assert listener.await_completed({"a", "b"}, 0.05) == {"b"}
+
+
+def test_listener_that_hears_no_snapshot_does_not_begin() -> None:
+    with (
+        telemetry(sending()) as url,
+        pytest.raises(UnavailableError, match="no snapshot"),
+        Listener(url, patience_s=0.05),
+    ):
+        pytest.fail("nothing was sent")
 
 
 def test_taken_port_is_replaced_by_a_free_one() -> None:
