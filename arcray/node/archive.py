@@ -6,7 +6,9 @@ written, because the sizes that a zip states are the sender's words.
 
 from __future__ import annotations
 
+import errno
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -38,7 +40,11 @@ def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
             left = max_bytes
             for entry in entries:
                 left -= _unpack_entry(bundle, entry, target, left)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
+        raise InvalidArgumentError(f"is not a readable zip: {error}", field="archive") from error
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENAMETOOLONG):  # an offset before the file; a name too long
+            raise
         raise InvalidArgumentError(f"is not a readable zip: {error}", field="archive") from error
 
 

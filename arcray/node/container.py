@@ -33,7 +33,7 @@ from arcray.node.gpu import GpuDevices
 from arcray.node.log_writer import LogWriter
 from arcray.node.work import Attempt, End, Ending
 
-__all__ = ["LABEL_NODE", "Adopted", "ContainerRunner", "check_image", "resolve_volumes"]
+__all__ = ["LABEL_NODE", "LABEL_TRANSIENT", "Adopted", "ContainerRunner", "check_image", "resolve_volumes"]
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +101,16 @@ class ContainerRunner:
         return await self.run_spec(attempt, self._spec(attempt.order))
 
     async def run_spec(self, attempt: Attempt, spec: ContainerSpec) -> End:
-        """Runs a container of any spec as this attempt."""
+        """Runs a container of any spec as this attempt. A transient one ends when this is cancelled."""
         container_id = await self._create(attempt, spec)
+        try:
+            return await self._start_and_finish(attempt, spec, container_id)
+        except asyncio.CancelledError:
+            if LABEL_TRANSIENT in spec.labels:
+                await self._remove(attempt, container_id)
+            raise
+
+    async def _start_and_finish(self, attempt: Attempt, spec: ContainerSpec, container_id: str) -> End:
         try:
             if attempt.stopping:
                 await self._engine.remove(container_id)

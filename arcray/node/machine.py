@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 from typing import assert_never
 
@@ -17,14 +18,16 @@ from arcray.core.ports import Clock, ControlPlane
 from arcray.core.resources import Gpu
 from arcray.core.workload import Container, ModelServer, Program
 from arcray.node.container import Adopted, ContainerRunner
-from arcray.node.engine import DockerEngine, Engine
+from arcray.node.docker_engine import DockerEngine
+from arcray.node.engine import Engine
 from arcray.node.gpu import GpuDevices, GpuProbe, NvmlProbe
 from arcray.node.identity import hostname
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.program import ProgramRunner
+from arcray.node.program_image import ProgramImage
 from arcray.node.sampler import Sampler, measure_capacity
-from arcray.node.sandbox import Sandbox, UserPool
+from arcray.node.sandbox import Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe as probe_sandbox
 from arcray.node.work import Runner
 
@@ -88,6 +91,7 @@ class Machine:
         self._directory = settings.state_dir / "node" / node_id
         self._looked = False
         self._engine_answers = False
+        self._runner_image = ""
         self._sandbox: Sandbox | None = None
         self._gpus: tuple[Gpu, ...] = ()
         self._sampler: Sampler | None = None
@@ -105,12 +109,26 @@ class Machine:
         self._engine_answers = wanted != "never" and await self._engine.available()
         if wanted == "always" and not self._engine_answers:
             raise UnavailableError("node.containers.enabled is always, and no container engine answers")
-        self._sandbox = await probe_sandbox(self._settings.node.programs, self._programs_directory, self._users)
+        self._runner_image = await self._find_runner_image()
+        if self._runner_image:
+            self._sandbox = Sandbox(kind=SandboxKind.IMAGE, own_user=os.geteuid() == 0)
+        elif self._settings.node.programs.runner != "image":
+            self._sandbox = await probe_sandbox(self._settings.node.programs, self._programs_directory, self._users)
         self._gpus = await asyncio.to_thread(self._probe.devices)
         self._sampler = await asyncio.to_thread(
             lambda: Sampler(gpus=self._probe, clock=self._clock, disk=self._directory)
         )
         self._looked = True
+
+    async def _find_runner_image(self) -> str:
+        """Returns the image that programs run in; "" when they run in the sandbox."""
+        programs = self._settings.node.programs
+        if programs.runner == "sandbox" or not programs.image:
+            return ""
+        if self._engine_answers and await self._engine.present(programs.image):
+            return programs.image
+        _log.warning("the image for programs is not here", extra={"image": programs.image})
+        return ""
 
     async def registration(
         self,
@@ -149,7 +167,8 @@ class Machine:
             programs=self._sandbox is not None,
             models=frozenset(ModelFormat) if models else frozenset(),
             inference=models,
-            sandbox="none" if self._sandbox is None else self._sandbox.kind.value,
+            runner_image=self._runner_image,
+            sandbox="none" if self._sandbox is None or self._runner_image else self._sandbox.kind.value,
         )
 
     async def runners(self, *, plane: ControlPlane, registry: ModelRegistry) -> Runners:
@@ -177,16 +196,20 @@ class Machine:
         )
         return Runners(
             containers=containers if self._engine_answers else None,
-            programs=self._program_runner(plane, devices),
+            programs=self._program_runner(plane, devices, containers),
             models=models if node.models.enabled else None,
         )
 
-    def _program_runner(self, plane: ControlPlane, devices: GpuDevices) -> Runner | None:
+    def _program_runner(self, plane: ControlPlane, devices: GpuDevices, containers: ContainerRunner) -> Runner | None:
         if self._sandbox is None:
             return None
+        programs = self._settings.node.programs
         return ProgramRunner(
             blobs=plane.blobs,
-            settings=self._settings.node.programs,
+            image=ProgramImage(containers=containers, settings=programs, devices=devices)
+            if self._runner_image
+            else None,
+            settings=programs,
             sandbox=self._sandbox,
             users=self._users,
             directory=self._programs_directory,

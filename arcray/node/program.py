@@ -13,7 +13,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from arcray.node.gpu import GpuDevices
 from arcray.node.log_writer import LogWriter
 from arcray.node.process import Child, spawn_piped
 from arcray.node.process_tree import anonymous_bytes, children, descendants, kill_user, signal_all
+from arcray.node.program_image import ProgramImage, ProgramStart
 from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.transfer import fetch, upload_results
 from arcray.node.work import Attempt, End, Ending, within
@@ -62,6 +63,7 @@ class ProgramRunner:
 
     Args:
         directory: where programs get their directories; ours alone.
+        image: runs them in containers instead of the sandbox; None does not.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class ProgramRunner:
         users: UserPool,
         directory: Path,
         devices: GpuDevices,
+        image: ProgramImage | None = None,
     ) -> None:
+        self._image = image
         self._blobs = blobs
         self._settings = settings
         self._sandbox = sandbox
@@ -98,8 +102,11 @@ class ProgramRunner:
             stdin = await self._fetch_stdin(order.payload, place)
             if attempt.stopping:
                 return End(phase=Phase.STOPPED, message="stopped before it started")
-            attempt.phase(Phase.STARTING)
             await asyncio.to_thread(self._sandbox.prepare, place)
+            if self._image is not None:
+                start = ProgramStart(place=place, entry=entry, stdin=stdin, env=self._environment(attempt.order, place))
+                return await self._collected(attempt, place, await self._image.run(attempt, start))
+            attempt.phase(Phase.STARTING)
             log = LogWriter(
                 self._blobs,
                 log_key(order.workload_id),
@@ -159,6 +166,8 @@ class ProgramRunner:
             return None
         path = place.work.with_name("stdin")
         await fetch(self._blobs, payload.stdin_blob, path, max_bytes=_MAX_STDIN_BYTES)
+        if place.uid is not None:
+            os.chown(path, place.uid, place.uid)
         return path
 
     async def _execute(
@@ -173,19 +182,24 @@ class ProgramRunner:
                 await self._terminate(attempt, process, grace_s)
             code = await process.done
         duration_ms = (attempt.clock.monotonic() - started) * 1000
-        try:
-            keys = await upload_results(
-                self._blobs, attempt.workload_id, place.results, max_bytes=self._settings.max_result_bytes
-            )
-        except ArcrayError as error:
-            return End(phase=Phase.FAILED, message=str(error), result=Result(exit_code=code, duration_ms=duration_ms))
-        result = Result(exit_code=code, duration_ms=duration_ms, blobs=keys, pid=process.child.pid)
+        result = Result(exit_code=code, duration_ms=duration_ms, pid=process.child.pid)
         if process.over_memory:
-            limit = place.limits.memory_bytes
-            return End(phase=Phase.FAILED, message=f"killed: used more than {limit} bytes of memory", result=result)
-        if code:
-            return attempt.stopped_or(ending, End(phase=Phase.FAILED, message=_describe(code), result=result))
-        return attempt.stopped_or(ending, End(phase=Phase.SUCCEEDED, result=result))
+            message = f"killed: used more than {place.limits.memory_bytes} bytes of memory"
+            end = End(phase=Phase.FAILED, message=message, result=result)
+        elif code:
+            end = attempt.stopped_or(ending, End(phase=Phase.FAILED, message=_describe(code), result=result))
+        else:
+            end = attempt.stopped_or(ending, End(phase=Phase.SUCCEEDED, result=result))
+        return await self._collected(attempt, place, end)
+
+    async def _collected(self, attempt: Attempt, place: Confinement, end: End) -> End:
+        """Returns the end with its result files stored; too many of them are a failure."""
+        limit = self._settings.max_result_bytes
+        try:
+            keys = await upload_results(self._blobs, attempt.workload_id, place.results, max_bytes=limit)
+        except ArcrayError as error:
+            return End(phase=Phase.FAILED, message=str(error), result=end.result)
+        return replace(end, result=replace(end.result, blobs=keys))
 
     @asynccontextmanager
     async def _started(
@@ -219,11 +233,11 @@ class ProgramRunner:
     def _environment(self, order: StartWorkload, place: Confinement) -> Mapping[str, str]:
         assert isinstance(order.payload, Program)
         work, results = self._sandbox.paths(place)
-        python = Path(self._sandbox.python)
+        own = () if self._image is not None else (str(Path(self._sandbox.python).parent),)
         return {
             "HOME": str(work),
             "LANG": "C.UTF-8",
-            "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": ":".join((*own, "/usr/local/bin", "/usr/bin", "/bin")),
             "PYTHONUNBUFFERED": "1",
             "CUDA_VISIBLE_DEVICES": self._devices.visible(order.allocation),
             **thread_environment(order.demand.cpu_milli),

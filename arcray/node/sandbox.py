@@ -37,18 +37,19 @@ _OPEN_FILES: Final = 4096
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime")
 _ETC_NETWORK: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/pki", "/etc/resolv.conf", "/etc/ssl")
-_INSIDE: Final = Path("/sandbox")
+INSIDE: Final = Path("/sandbox")
 _LAUNCHER: Final = (Path(__file__).with_name("launcher.py")).read_text(encoding="utf-8")
 _FIRST_UID: Final = 61_184  # systemd's range for dynamic users: nobody's by convention, and within 16 bits
 _LAST_UID: Final = 65_519
 
 
 class SandboxKind(StrEnum):
-    """How a program is isolated; as in ``DriverCapabilities.sandbox``."""
+    """How a program is isolated; as in ``DriverCapabilities.sandbox``, where an image is ``runner_image`` instead."""
 
     BUBBLEWRAP = "bubblewrap"
     USER = "user"
     NONE = "none"
+    IMAGE = "image"  # a container of the runner image; the engine confines it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +137,8 @@ class Sandbox:
 
     def paths(self, place: Confinement) -> tuple[Path, Path]:
         """Returns the work and the result directory as the program sees them."""
-        if self.kind is SandboxKind.BUBBLEWRAP:
-            return _INSIDE / "work", _INSIDE / "results"
+        if self.kind in (SandboxKind.BUBBLEWRAP, SandboxKind.IMAGE):
+            return INSIDE / "work", INSIDE / "results"
         return place.work, place.results
 
     def command(self, place: Confinement, arguments: Sequence[str], env: Mapping[str, str]) -> Command:
@@ -168,7 +169,7 @@ class Sandbox:
             uid = os.getuid() if place.uid is None else place.uid
             accounts = _accounts(place)
             accounts.mkdir(exist_ok=True)
-            (accounts / "passwd").write_text(f"program:x:{uid}:{uid}::{_INSIDE / 'work'}:/usr/sbin/nologin\n")
+            (accounts / "passwd").write_text(f"program:x:{uid}:{uid}::{INSIDE / 'work'}:/usr/sbin/nologin\n")
             (accounts / "group").write_text(f"program:x:{uid}:\n")
 
     def _bwrap_arguments(self, place: Confinement) -> Iterator[str]:
@@ -192,7 +193,7 @@ class Sandbox:
             yield from ("--ro-bind", str(_accounts(place) / name), f"/etc/{name}")
         yield from _python_environment(self.python)
         work, results = self.paths(place)
-        yield from ("--perms", "0755", "--dir", str(_INSIDE))
+        yield from ("--perms", "0755", "--dir", str(INSIDE))
         yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results))
         for device in place.devices:
             yield from ("--dev-bind-try", str(device), str(device))

@@ -32,17 +32,31 @@ def image(docker_client: docker.DockerClient) -> str:
     """An image of busybox alone."""
     if not BUSYBOX.exists():
         pytest.skip("no /bin/busybox; install busybox-static")
+    return _import(docker_client, IMAGE)
+
+
+@pytest.fixture(scope="session")
+def runner_image(docker_client: docker.DockerClient, image: str) -> str:
+    """The same with a ``python3`` that is busybox's shell: it drops its first argument, ``-u``."""
+    return _import(docker_client, "arcray-test/runner:1", python3=b'#!/bin/sh\nshift\nexec /bin/sh "$@"\n')
+
+
+def _import(docker_client: docker.DockerClient, name: str, **scripts: bytes) -> str:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as bundle:
         bundle.add(BUSYBOX, "bin/busybox")
-        for name in ("cat", "echo", "httpd", "sh", "sleep", "seq", "tail", "wc"):
-            link = tarfile.TarInfo(f"bin/{name}")
+        for command in ("cat", "echo", "httpd", "sh", "sleep", "seq", "tail", "wc"):
+            link = tarfile.TarInfo(f"bin/{command}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             bundle.addfile(link)
-        for name in ("tmp", "data", "proc"):
-            folder = tarfile.TarInfo(name)
+        for path in ("tmp", "data", "proc"):
+            folder = tarfile.TarInfo(path)
             folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
             bundle.addfile(folder)
-    repository, tag = IMAGE.split(":")
+        for script, text in scripts.items():
+            file = tarfile.TarInfo(f"bin/{script}")
+            file.size, file.mode = len(text), 0o755
+            bundle.addfile(file, io.BytesIO(text))
+    repository, tag = name.split(":")
     docker_client.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
-    return IMAGE
+    return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import urllib.request
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from arcray.core.commands import AttachNode, Command, ReportEnd, ReportPhase, Ru
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.resources import Allocation, Demand
-from arcray.core.workload import Container, Phase, PortMapping, VolumeMount
+from arcray.core.workload import Container, Phase, PortMapping, Program, VolumeMount
 from arcray.node.agent import NodeAgent
 from arcray.wire.system import RandomIds, SystemClock
 from tests.unit.node.conftest import FakePlane
@@ -288,7 +289,37 @@ async def test_large_log_keeps_its_newest_lines(image: str, tmp_path: Path) -> N
 
 
 async def test_engine_that_is_absent_is_normal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from arcray.node.engine import DockerEngine
+    from arcray.node.docker_engine import DockerEngine
 
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
     assert not await DockerEngine(timeout_s=5).available()
+
+
+async def test_program_runs_in_the_runner_image_where_it_is_present(
+    runner_image: str, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    """The image's python3 is a shell, so the program is a script: what is tested is everything around it."""
+    os.chmod(tmp_path, 0o755)  # noqa: PTH101 - a test may block
+    plane = FakePlane()
+    settings = Settings.model_validate({"state_dir": tmp_path / "state", "node": {"programs": {"image": runner_image}}})
+    agent = NodeAgent(node_id=NodeId("n"), plane=plane, settings=settings, clock=SystemClock(), ids=RandomIds())
+    registration = await agent.registration(driver="local", facade="ray", address="")
+    assert registration.capabilities.runner_image == runner_image
+    await agent.start(registration)
+    plane.blobs.data |= {"code": b"echo args $@; cat; echo $TASK_ID > $ARCRAY_RESULT_DIR/r; cat r", "in": b"input\n"}
+    order = StartWorkload(
+        workload_id=WorkloadId("p"),
+        attempt=1,
+        payload=Program(blob="code", args=("a", "b c"), stdin_blob="in"),
+        demand=Demand(cpu_milli=500, memory_bytes=64 * 2**20),
+        allocation=Allocation(),
+        owner="local",
+    )
+    await agent.deliver(agent.epoch, [order])
+    await plane.until(lambda commands: any(isinstance(each, ReportEnd) for each in commands), 60)
+    await agent.stop()
+    end = next(each for each in plane.commands if isinstance(each, ReportEnd))
+    assert plane.blobs.data[log_key(WorkloadId("p"))].splitlines()[:2] == [b"args a b c", b"input"], end
+    assert plane.blobs.data["results/p/r"] == b"p\n"
+    assert (end.phase, end.result.exit_code) == (Phase.FAILED, 1)  # there is no ./r
+    assert docker_client.containers.list(all=True, filters={"label": "arcray.workload_id=p"}) == []

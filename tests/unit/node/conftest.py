@@ -211,6 +211,9 @@ class FakeEngine:
     async def available(self) -> bool:
         return self.answers
 
+    async def present(self, image: str) -> bool:
+        return image in self.images
+
     async def create(self, spec: ContainerSpec) -> str:
         if spec.image not in self.images:
             raise ImageAbsentError(field="payload.image")

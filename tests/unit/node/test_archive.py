@@ -96,7 +96,7 @@ def test_name_that_comes_twice_is_refused(tmp_path: Path, target: Path) -> None:
 
 
 @given(data=st.binary(max_size=300), cut=st.integers(0, 400), flip=st.integers(0, 400))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 def test_damaged_archive_is_our_error_and_never_another(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, cut: int, flip: int
 ) -> None:

@@ -12,7 +12,8 @@ from arcray.core.errors import InvalidArgumentError
 from arcray.core.resources import Allocation, Gpu, GpuShare
 from arcray.core.workload import VolumeMount
 from arcray.node.container import resolve_volumes
-from arcray.node.engine import Mount, _after
+from arcray.node.docker_engine import _after
+from arcray.node.engine import Mount
 from arcray.node.gpu import GpuDevices
 from arcray.node.identity import hostname, machine_node_id
 from arcray.node.sampler import Sampler, measure_capacity
