@@ -24,22 +24,27 @@ class FilterRefusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why nothing could take it.
+    """How a demand stands with every node: why nothing could take it, or how many could.
 
     Args:
-        nodes: how many there are in all; the refusals add up to it.
+        nodes: how many there are in all; the refusals and ``fits`` add up to it.
         refusals: in the order of the filters, only those that refused any.
-        suggestion: the smallest change that would fit; "" when none would.
+        suggestion: the smallest change that would fit; "" when none would, or none is needed.
+        fits: nodes that could take it now; 0 in a refusal.
     """
 
     nodes: int
     refusals: tuple[FilterRefusal, ...]
     suggestion: str = ""
+    fits: int = 0
 
     def sentence(self) -> str:
         """Returns all of it in one sentence."""
         if not self.nodes:
             return "the pool has no nodes"
+        head = f"{self.fits} of {self.nodes} nodes can take it"
+        if not self.refusals:
+            return head
         parts = ", ".join(f"{r.nodes} by {r.filter} ({r.reason})" for r in self.refusals)
         advice = f"; {self.suggestion}" if self.suggestion else ""
-        return f"0 of {self.nodes} nodes can take it: {parts}{advice}"
+        return f"{head}: {'' if not self.fits else 'refused '}{parts}{advice}"

@@ -1,0 +1,97 @@
+"""Advice: the smallest single change that would place a refused request.
+
+Only nodes that one filter alone refuses are looked at. Asking for less of one resource has the size of the share given
+up: 1 GiB less of 4 is a quarter. A change of conditions (uncordon a node, drop the pin, the exclusion or the selector)
+has a fixed size, so it is advised before giving up more than half of anything. Equal sizes go by the filters' order.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcray.core.ids import NodeId
+from arcray.core.placement.columns import CPU, DEVICES, IDLE, MEMORY, SHARE, Columns, Integers
+from arcray.core.placement.filters import AVOIDED, PINNED, SELECTOR, UNSCHEDULABLE, Need, Words, needs, whole_mib
+from arcray.core.placement.request import PlacementRequest
+from arcray.core.quantity import CPU_MILLI
+from arcray.core.resources import Demand
+
+__all__ = ["advise"]
+
+_Bools: TypeAlias = NDArray[np.bool_]
+
+_CONDITION: Final = 0.5  # size of changing a condition
+_NOTHING: Final = (2.0, "")  # larger than any change
+
+
+def advise(columns: Columns, ids: list[NodeId | None], request: PlacementRequest, word: Words, counts: Integers) -> str:
+    """Returns the change as a sentence fragment, "" when no single change would do.
+
+    Args:
+        ids: node by slot.
+        word: word of every slot.
+        counts: how many slots have each word.
+    """
+    best_size, best = _NOTHING
+    for bit in (UNSCHEDULABLE, PINNED, AVOIDED, SELECTOR):
+        if counts[bit] and best_size > _CONDITION:
+            best_size, best = _CONDITION, _condition(bit, int(counts[bit]), word, ids)
+    for need in needs(request.demand):
+        if counts[need.bit]:
+            size, change = _reduction(columns, request.demand, need, word == need.bit)
+            if size < best_size:
+                best_size, best = size, change
+    return best
+
+
+def _condition(bit: int, count: int, word: Words, ids: list[NodeId | None]) -> str:
+    nodes = f"{count} nodes" if count > 1 else f"node {ids[int((word == bit).argmax())]}"
+    if bit == UNSCHEDULABLE:
+        return f"uncordon one of {nodes}" if count > 1 else f"uncordon {nodes}"
+    dropped = {PINNED: "pin", AVOIDED: "exclusion", SELECTOR: "selector"}[bit]
+    return f"without the {dropped} {nodes} would fit"
+
+
+def _reduction(columns: Columns, demand: Demand, need: Need, candidates: _Bools) -> tuple[float, str]:
+    """Returns the size and the wording of asking for less, given the nodes that this need alone keeps away."""
+    if need.row >= IDLE:
+        return _fewer_gpus(columns, demand, need, candidates)
+    missing = need.least - _most(columns, need.row, candidates)
+    if missing > need.least or not need.least:
+        return _NOTHING  # all of them are overcommitted
+    if need.row == CPU:
+        change = f"{missing / CPU_MILLI:g} cores less"
+    else:
+        change = f"{whole_mib(missing)} MiB less {'memory' if need.row == MEMORY else 'disk'}"
+    return missing / need.least, f"{change} would fit"
+
+
+def _fewer_gpus(columns: Columns, demand: Demand, need: Need, candidates: _Bools) -> tuple[float, str]:
+    """The same for GPUs: less memory on each, fewer of them, or as many once some are free."""
+    wanted, share_bytes = demand.gpus, demand.gpu_memory_bytes
+    options = [_NOTHING]
+    if share_bytes is None:
+        most = max(0, _most(columns, IDLE, candidates))
+    else:
+        each = _most(columns, need.row, candidates)
+        if each > 0:
+            missing = share_bytes - each
+            options.append((missing / share_bytes, f"{whole_mib(missing)} MiB less memory on each GPU would fit"))
+        rows = range(SHARE, SHARE + wanted - 1)
+        most = sum(_most(columns, row, candidates) >= share_bytes for row in rows)
+    if most:
+        options.append(((wanted - most) / wanted, f"{_gpus(wanted - most)} less would fit"))
+    elif wanted and _most(columns, DEVICES, candidates) >= wanted:
+        options.append((1.0, f"free {_gpus(wanted)} on one node"))
+    return min(options, key=lambda option: option[0])
+
+
+def _most(columns: Columns, row: int, candidates: _Bools) -> int:
+    return int(np.where(candidates, columns.rows[row][: len(candidates)], -1).max())
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"
