@@ -1,0 +1,1 @@
+"""One runtime that pools GPU machines of every kind and runs every kind of work on them."""
