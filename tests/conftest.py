@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.node_fixtures"]
+
 _SKIPS_FAIL = os.environ.get("CI", "").lower() == "true"
 
 

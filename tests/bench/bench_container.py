@@ -23,9 +23,9 @@ from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Container, Phase
 from arcray.node.agent import NodeAgent
+from arcray.testing.node_fakes import FakePlane
 from arcray.wire.system import RandomIds, SystemClock
 from tests.docker.conftest import docker_client, image
-from tests.unit.node.conftest import FakePlane
 
 __all__ = ["docker_client", "image"]  # fixtures that are used here too
 

@@ -26,8 +26,8 @@ from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import ModelServer, Phase
 from arcray.node.agent import NodeAgent
 from arcray.testing.builders import a_model
+from arcray.testing.node_fakes import FakePlane
 from arcray.wire.system import RandomIds, SystemClock
-from tests.unit.node.conftest import FakePlane
 
 pytestmark = pytest.mark.bench
 

@@ -21,8 +21,8 @@ from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Container, Phase, PortMapping, Program, VolumeMount
 from arcray.node.agent import NodeAgent
+from arcray.testing.node_fakes import FakePlane
 from arcray.wire.system import RandomIds, SystemClock
-from tests.unit.node.conftest import FakePlane
 
 pytestmark = pytest.mark.docker
 

@@ -37,7 +37,7 @@ from arcray.node.agent import NodeAgent
 from arcray.testing.clock import FakeClock, SequenceIds
 
 if TYPE_CHECKING:
-    from tests.unit.node.conftest import FakeEngine, FakeGpus, FakePlane
+    from arcray.testing.node_fakes import FakeEngine, FakeGpus, FakePlane
 
 
 class Node:

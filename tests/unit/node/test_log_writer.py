@@ -8,7 +8,7 @@ from arcray.node.log_writer import LogWriter
 from arcray.testing.clock import FakeClock
 
 if TYPE_CHECKING:
-    from tests.unit.node.conftest import MemoryBlobs
+    from arcray.testing.node_fakes import MemoryBlobs
 
 
 async def test_first_output_is_stored_at_once_and_a_trickle_in_pieces(blobs: MemoryBlobs) -> None:

@@ -20,7 +20,7 @@ from arcray.node.sampler import Sampler, measure_capacity
 from arcray.testing.clock import FakeClock, SequenceIds
 
 if TYPE_CHECKING:
-    from tests.unit.node.conftest import FakeGpus
+    from arcray.testing.node_fakes import FakeGpus
 
 
 def test_node_id_stays_for_the_life_of_the_state_directory(tmp_path: Path) -> None:

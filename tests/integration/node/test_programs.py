@@ -26,7 +26,7 @@ from arcray.node.sandbox_probe import probe
 from arcray.node.work import Attempt, End
 
 if TYPE_CHECKING:
-    from tests.unit.node.conftest import Attempts, MemoryBlobs
+    from arcray.testing.node_fakes import Attempts, MemoryBlobs
 
 Run = Callable[..., "asyncio.Future[End]"]
 

@@ -1,14 +1,11 @@
-"""Fakes at the node's ports: a control plane that records, a blob store in memory."""
+"""Fakes at the ports of ``node``: a control plane that records, blobs in memory, an engine and GPUs on paper."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from arcray.core.commands import Attached, AttachNode, Command
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
@@ -25,6 +22,8 @@ from arcray.node.engine import ContainerSpec, ContainerState, FoundContainer, Im
 from arcray.node.work import Attempt
 from arcray.testing.builders import T0
 from arcray.wire.system import SystemClock
+
+__all__ = ["Attempts", "FakeEngine", "FakeGpus", "FakePlane", "MemoryBlobs", "Phases"]
 
 
 class MemoryBlobs:
@@ -155,30 +154,6 @@ class Attempts:
         return Attempt(order, clock=SystemClock(), sink=self.phases.sink)
 
 
-@pytest.fixture
-def blobs() -> MemoryBlobs:
-    return MemoryBlobs()
-
-
-@pytest.fixture
-def plane() -> FakePlane:
-    return FakePlane()
-
-
-@pytest.fixture
-def attempts() -> Attempts:
-    return Attempts()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """A directory that other users may pass through, as a state directory is."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.owner() == tmp_path.owner() and path.stat().st_mode & 0o011 == 0:
-            path.chmod(path.stat().st_mode | 0o011)
-    return tmp_path
-
-
 class FakeGpus:
     """Two devices, half busy."""
 
@@ -295,13 +270,3 @@ class FakeEngine:
 
     def release(self) -> None:
         self.away = False
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def gpus() -> FakeGpus:
-    return FakeGpus()

@@ -28,7 +28,7 @@ from arcray.testing.builders import a_model
 from arcray.wire.system import SystemClock
 
 if TYPE_CHECKING:
-    from tests.unit.node.conftest import Attempts, MemoryBlobs
+    from arcray.testing.node_fakes import Attempts, MemoryBlobs
 
 MODULE = """
 import asyncio, os, sys, threading, time
