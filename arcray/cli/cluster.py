@@ -35,6 +35,8 @@ class Served(Protocol):
         ...
 
 
+_NOTICE_S: Final = 1.0
+
 _config = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), envvar="ARCRAY_CONFIG", help="Settings file (YAML)."
 )
@@ -138,15 +140,19 @@ def serve(directory: Path, start: Callable[[], Served]) -> None:
                 signal.signal(number, lambda _number, _frame: stop.set())
             claim.ready(arcray.url)
             click.echo(f"arcray serves at {arcray.url}; Ctrl-C ends it")
-            stop.wait()
+            # A signal that falls between Python's check and the wait itself would be noticed at the wait's end only.
+            while not stop.wait(_NOTICE_S):
+                pass
             click.echo("arcray is ending")
         finally:
             arcray.down()
 
 
 def _start(settings: Settings, address: str | None) -> Served:
+    from arcray import logs
     from arcray.runtime.bootstrap import up as start  # Ray costs a second, which no other command need pay
 
+    logs.configure(settings.log_level, settings.log_format)
     return start(settings, address=address)
 
 
