@@ -126,6 +126,11 @@ class Plane:
         """The blob store of this cluster."""
         return self._blobs
 
+    @property
+    def refusal(self) -> ArcrayError | None:
+        """Why writes are refused now; None while they are taken. For readiness checks."""
+        return self._writer.refusal
+
     def begin(self, commands: Sequence[Command]) -> list[Reply]:
         """Handles commands in order.
 

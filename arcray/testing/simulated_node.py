@@ -1,7 +1,8 @@
 """A node without a machine: it attaches through the port, keeps the rules of nodes, and works as its script says.
 
 What it keeps as a real agent does: epochs and attempts, at most one execution per attempt, reports until they are
-acknowledged, heartbeats within its lease. What it does not do: run anything.
+acknowledged, heartbeats within its lease, and attaching again when the lease was lost. What it does not do: run
+anything.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -35,6 +37,8 @@ from arcray.core.workload import Phase, Result
 from arcray.testing.builders import a_node
 
 __all__ = ["Script", "SimulatedNode"]
+
+_log = logging.getLogger(__name__)
 
 _RETRIED: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 _RETRY_S: Final = 0.05
@@ -142,12 +146,13 @@ class SimulatedNode:
         self._give_up_everything()
 
     async def crash(self) -> None:
-        """Loses all its work and attaches anew, as a machine does that was switched off and on."""
-        assert self._plane is not None
-        assert self._clock is not None
-        assert self._group is not None
+        """Loses all its work and attaches anew, as a machine does that was switched off and on.
+
+        When the cluster cannot be reached it goes on trying with every heartbeat.
+        """
         self._give_up_everything()
-        await self.join(self._plane, self._clock, self._group)
+        self.epoch = 0
+        await self._join_again()
 
     def load(self, model_id: str, function: Model) -> None:
         """Answers for one more model, or for it in another way."""
@@ -346,6 +351,18 @@ class SimulatedNode:
             (reply,) = await self._plane.submit([ReportTelemetry(node_id=self.id, epoch=self.epoch)])
             if isinstance(reply, Heard) and reply.report_models:
                 self._report(self._model_list())
+            elif isinstance(reply, StaleReportError):
+                await self._join_again()
+
+    async def _join_again(self) -> None:
+        """Attaches with what runs here, after the lease was lost; what is refused is tried at the next heartbeat."""
+        assert self._plane is not None
+        assert self._clock is not None
+        assert self._group is not None
+        try:
+            await self.join(self._plane, self._clock, self._group)
+        except ArcrayError as error:
+            _log.info("cannot attach yet", extra={"node_id": self.id, "reason": error.message})
 
 
 def _decoded(order: RunInference) -> Any:

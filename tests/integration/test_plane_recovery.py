@@ -160,12 +160,12 @@ class TestWhatMemoryHasLetGoOf:
         assert page.total == 5
 
     async def test_is_not_run_again_under_its_key(self, cluster: InProcessPlane, specs: list[WorkloadSpec]) -> None:
-        again = a_workload(50, request_id="key-1", request_digest="d")
+        again = a_workload(50, request_id="key-1", request_digest="d", created_at=T0 + timedelta(hours=1))
         reply = await cluster.ask(SubmitWorkload(spec=again))
         assert isinstance(reply, Submitted)
         assert (reply.workload_id, reply.created, reply.phase) == (specs[0].id, False, Phase.SUCCEEDED)
         with pytest.raises(IdempotencyMismatchError):
-            await cluster.ask(SubmitWorkload(spec=a_workload(51, request_id="key-2", request_digest="other")))
+            await cluster.ask(SubmitWorkload(spec=a_workload(51, request_id="key-2", request_digest="another")))
 
     async def test_is_not_run_again_under_its_id(self, cluster: InProcessPlane, specs: list[WorkloadSpec]) -> None:
         reply = await cluster.ask(SubmitWorkload(spec=specs[0]))

@@ -3,107 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from arcray.control.journal import FencedError, Journal, Records
-from arcray.control.plane import Plane
-from arcray.control.rows import decode_event, decode_row, durable_node
 from arcray.core import events as ev
-from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, RegisterModel, ReportTelemetry, StopWorkload, SubmitWorkload
 from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.events import Event, Topic
-from arcray.core.node import Node
 from arcray.core.orders import StartWorkload
 from arcray.core.ports import EventBatch
 from arcray.core.queries import GetStats, GetWorkload, ListNodes, ListWorkloads, NodePage, WorkloadPage
-from arcray.core.workload import Phase, Workload, WorkloadView
+from arcray.core.workload import Phase, WorkloadView
 from arcray.testing.builders import a_model, a_workload, an_inference
+from arcray.testing.faults import FailPoints, check_memory_is_the_rows, folded, journalled, stored_workloads
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import Script, SimulatedNode
 
 EVERYTHING = frozenset(Topic)
-
-
-class FailPoints:
-    """Counts the steps that the journal's writing thread takes, and fails at the one named.
-
-    Each statement is two steps, before and after it is executed, and so is each commit: a commit that fails after the
-    database did it is the case in which nobody knows.
-    """
-
-    def __init__(self, plane: Plane) -> None:
-        self.steps = 0
-        self.fail_at: Callable[[int], bool] = lambda _: False
-        self.failed = 0
-        engine = journal_of(plane)._engine
-        sa.event.listen(engine, "before_cursor_execute", self._statement)
-        sa.event.listen(engine, "after_cursor_execute", self._statement)
-        self._commit = engine.dialect.do_commit
-        engine.dialect.do_commit = self._failing_commit  # type: ignore[method-assign,assignment]  # the only place to stand
-        self.armed = False
-
-    @contextmanager
-    def arm(self, fail_at: Callable[[int], bool]) -> Iterator[None]:
-        self.steps, self.failed, self.fail_at, self.armed = 0, 0, fail_at, True
-        yield
-        self.armed = False
-
-    def _statement(self, connection: sa.Connection, *_: Any) -> None:
-        if connection.get_execution_options().get("arcray_writes"):
-            self._step()
-
-    def _failing_commit(self, connection: Any) -> None:
-        self._step()
-        self._commit(connection)
-        self._step()
-
-    def _step(self) -> None:
-        if not self.armed:
-            return
-        self.steps += 1
-        if self.fail_at(self.steps):
-            self.failed += 1
-            raise sqlite3.OperationalError("database or disk is full")
-
-
-def journal_of(plane: Plane) -> Journal:
-    return plane._journal
-
-
-def rows(path: Path) -> dict[str, Workload]:
-    with closing(sqlite3.connect(path)) as connection:
-        stored = connection.execute("SELECT id, body FROM workloads").fetchall()
-    return {identity: decode_row(Workload, identity, body) for identity, body in stored}
-
-
-def journalled(path: Path) -> list[Event]:
-    with closing(sqlite3.connect(path)) as connection:
-        return [decode_event(*row) for row in connection.execute("SELECT kind, body FROM events ORDER BY seq")]
-
-
-async def check_memory_is_the_rows(plane: Plane, path: Path) -> None:
-    await plane._writer.commits.idle()
-    state = plane._writer.cluster.state
-    state.check_invariants()
-    durable = {key: workload for key, workload in state.workloads.items() if not workload.spec.waiting}
-    stored = rows(path)
-    assert {key: stored[key] for key in durable} == durable
-    live = {key for key, workload in stored.items() if not workload.phase.terminal}
-    assert live <= set(durable)
-    with closing(sqlite3.connect(path)) as connection:
-        nodes = [decode_row(Node, *row) for row in connection.execute("SELECT id, body FROM nodes")]
-    for node in nodes:
-        node.last_seen = state.nodes[node.id].last_seen
-        assert node == durable_node(state.nodes[node.id])
 
 
 @asynccontextmanager
@@ -134,7 +55,7 @@ async def look_around(cluster: InProcessPlane, path: Path, lies: list[str]) -> N
         finally:
             await asyncio.sleep(0)
         assert isinstance(page, WorkloadPage)
-        on_disk = rows(path)
+        on_disk = stored_workloads(path)
         lies += [
             f"{view.spec.id} is {view.phase}"
             for view in page.workloads
@@ -176,7 +97,7 @@ async def scenario(tmp_path: Path, fail_at: Callable[[int], bool]) -> FailPoints
             watcher.cancel()
         await asyncio.wait(watchers)
         await check_memory_is_the_rows(cluster.plane, path)
-        stored, happened = rows(path), journalled(path)
+        stored, happened = stored_workloads(path), journalled(path)
         for name, reply in replies.items():
             assert not isinstance(reply, ArcrayError) or isinstance(reply, UnavailableError), (name, reply)
         acknowledged = {name for name, reply in replies.items() if not isinstance(reply, ArcrayError)}
@@ -234,7 +155,7 @@ async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path:
         # Reading for the rebuild works; every write and every commit of one fails.
         with points.arm(lambda _: True), pytest.raises(UnavailableError, match="nothing is accepted"):
             await cluster.ask(SubmitWorkload(spec=a_workload(2)))
-        writing = journal_of(plane)
+        writing = plane._journal
         broken = asyncio.Event()
 
         async def no_space(records: Records | None = None) -> None:
@@ -256,8 +177,10 @@ async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path:
         (refused,) = await plane.submit([StopWorkload(workload_id=a_workload(1).id)])
         assert isinstance(refused, UnavailableError)
         assert "disk full" in refused.message
+        refusal = plane.refusal
         del writing.probe, writing.append
         await works_again(cluster)
+        assert (refusal is not None, plane.refusal) == (True, None)
         await check_memory_is_the_rows(plane, tmp_path / "arcray.db")
 
 
@@ -283,7 +206,7 @@ async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_
         again = a_workload(3, an_inference(model_id="slow", input=b"2"), waiting=True)
         view = await cluster.ask(SubmitWorkload(spec=again))
         assert view.phase is Phase.SUCCEEDED
-        assert request.id not in rows(tmp_path / "arcray.db")
+        assert request.id not in stored_workloads(tmp_path / "arcray.db")
         await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
 
 
@@ -349,10 +272,10 @@ async def test_a_scheduler_that_was_replaced_says_so_and_ends(tmp_path: Path) ->
         with pytest.raises(FencedError):
             await cluster.plane.query(GetStats())
         await later.close()
-    assert rows(tmp_path / "arcray.db") == {}
+    assert stored_workloads(tmp_path / "arcray.db") == {}
 
 
-async def test_folding_the_events_gives_the_rows(tmp_path: Path) -> None:
+async def test_folding_the_events_gives_the_stored_workloads(tmp_path: Path) -> None:
     path = tmp_path / "arcray.db"
     async with a_plane(tmp_path) as cluster:
         await use_it(cluster)
@@ -360,19 +283,8 @@ async def test_folding_the_events_gives_the_rows(tmp_path: Path) -> None:
         await cluster.finished(a_workload(2).id)
         await cluster.nodes[0].crash()
         await cluster.ask(SubmitWorkload(spec=a_workload(4)))
-        folded = Cluster(cluster.plane._writer.cluster.policy, cluster.clock.now()).state
-        for event in journalled(path):
-            if isinstance(event, ev.WorkloadFinished) and event.spec is not None:
-                folded.workloads[event.workload_id] = Workload(
-                    spec=event.spec,
-                    phase=Phase.RUNNING,
-                    attempt=event.attempt,
-                    node_id=event.node_id,
-                    placed_at=event.placed_at,
-                    started_at=event.started_at,
-                )
-            folded.apply(event)
-        stored = rows(path)
-        assert folded.workloads == stored
+        await cluster.plane._writer.commits.idle()
+        stored = stored_workloads(path)
+        assert folded(journalled(path)) == stored
         assert {workload.phase for workload in stored.values()} >= {Phase.SUCCEEDED, Phase.STOPPED}
         await check_memory_is_the_rows(cluster.plane, path)
