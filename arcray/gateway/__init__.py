@@ -1,0 +1,1 @@
+"""The protocols, served by Ray Serve: one ingress deployment with native listeners."""

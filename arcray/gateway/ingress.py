@@ -1,0 +1,113 @@
+"""The deployment: opens everything that a replica serves, tells its health, drains it.
+
+A plain class: ``app`` makes the Serve deployment of it. Serve builds its own port's application through
+``__serve_build_asgi_app__``, so every port answers by the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any, Protocol
+
+from starlette.types import ASGIApp
+
+from arcray import logs
+from arcray.config import Settings
+from arcray.core.errors import UnavailableError
+from arcray.gateway.asgi import Probes, compose
+from arcray.gateway.background import Background
+from arcray.gateway.listeners import HttpListener
+from arcray.gateway.rpc import RpcListener
+from arcray.runtime.actors import spare_collector
+from arcray.runtime.remote_blobs import blobs_for
+from arcray.runtime.remote_plane import RemotePlane
+from arcray.runtime.scheduler_actor import create_scheduler, installed_version
+from arcray.runtime.scheduler_handle import SchedulerHandle
+from arcray.wire.event_hub import EventHub
+from arcray.wire.facade import FacadeContext, load_facades
+from arcray.wire.identity import Authenticator
+from arcray.wire.system import RandomIds, SystemClock
+
+__all__ = ["Ingress"]
+
+_log = logging.getLogger(__name__)
+
+
+class _Listener(Protocol):
+    async def start(self) -> None: ...
+
+    def check(self) -> None: ...
+
+    async def drain(self) -> None: ...
+
+
+class Ingress:
+    """One gateway replica."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits constructors
+        logs.configure(settings.log_level, settings.log_format)
+        # `arcray up` has made it already; `serve deploy` alone has not.
+        await asyncio.to_thread(create_scheduler, settings)
+        clock, ids = SystemClock(), RandomIds()
+        client = f"gateway.{os.getpid()}.{ids.new()}"
+        self._scheduler = SchedulerHandle(client=client)
+        plane = RemotePlane(
+            self._scheduler,
+            blobs_for(settings, self._scheduler),
+            clock,
+            client=client,
+            give_up_s=settings.gateway.call_timeout_s,
+        )
+        hub = EventHub(plane, clock)
+        context = FacadeContext(
+            plane=plane,
+            settings=settings,
+            clock=clock,
+            ids=ids,
+            authenticator=Authenticator(settings.auth),
+            events=hub,
+        )
+        facades = load_facades(settings.facades)
+        endpoints = [facade.open(context) for facade in facades]
+        self._app = compose(
+            facades,
+            endpoints,
+            Probes(version=installed_version(), ready=self._ready),
+            max_body_bytes=settings.gateway.max_body_bytes,
+        )
+        self._background = Background([plane.run, hub.run, *(each.run for each in endpoints if each.run is not None)])
+        self._background.start()
+        gateway = settings.gateway
+        self._listeners: list[_Listener] = [HttpListener(self._app, gateway, port) for port in gateway.http_ports]
+        if gateway.grpc_port is not None:
+            services = [each.grpc for each in endpoints if each.grpc is not None]
+            self._listeners.append(RpcListener(services, gateway, gateway.grpc_port))
+        for listener in self._listeners:
+            await listener.start()
+        spare_collector()
+        _log.info("gateway serves", extra={"http": gateway.http_ports, "grpc": gateway.grpc_port})
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Returns the application for Serve's own port."""
+        return self._app
+
+    async def check_health(self) -> None:
+        """Raises when a listener or a background part has ended; Serve then replaces the replica."""
+        self._background.check()
+        for listener in self._listeners:
+            listener.check()
+
+    async def __del__(self) -> None:
+        """Drains: no new connections, open requests end, then the rest stops."""
+        if not hasattr(self, "_listeners"):
+            return  # the constructor failed
+        await asyncio.gather(*(listener.drain() for listener in self._listeners))
+        await self._background.stop()
+        _log.info("gateway drained")
+
+    async def _ready(self) -> None:
+        status: dict[str, Any] = await self._scheduler.status()
+        if not status["ready"]:
+            raise UnavailableError(f"the scheduler does not serve yet: {status['reason']}")

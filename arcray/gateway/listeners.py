@@ -1,0 +1,117 @@
+"""HTTP listeners: sockets of our own, served by uvicorn on the replica's event loop.
+
+What lives here: binding, limits of a connection, draining. What does not: what is answered. A port is shared by the
+replicas of one machine through SO_REUSEPORT; the kernel spreads connections over those that listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from arcray.config import GatewaySettings
+from arcray.core.errors import UnavailableError
+
+__all__ = ["HttpListener", "bind"]
+
+_BACKLOG: Final = 2048
+_KEEP_ALIVE_S: Final = 75  # longer than the 60 s of common load balancers, which must be the ones to close
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Returns a bound socket that other replicas may bind too.
+
+    Raises:
+        UnavailableError: the address cannot be bound; names it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise UnavailableError(f"cannot listen at {host}:{port}: {error.strerror}") from error
+    bound.settimeout(0)
+    return bound
+
+
+class HttpListener:
+    """One HTTP and WebSocket listener.
+
+    Args:
+        port: 0 lets the system choose, for tests.
+    """
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, port: int) -> None:
+        self._socket = bind(settings.host, port)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="websockets-sansio",
+                ws_max_size=settings.ws_max_bytes,
+                ws_per_message_deflate=False,  # costs memory per connection, and our messages are small
+                lifespan="off",
+                log_config=None,
+                access_log=False,  # measured: a fifth of the throughput; the counters are in the metrics
+                server_header=False,
+                proxy_headers=False,  # who calls decides about access, so no header may claim it
+                limit_concurrency=settings.max_connections,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at."""
+        return int(self._socket.getsockname()[1])
+
+    async def start(self) -> None:
+        """Listens; returns once connections are taken.
+
+        Raises:
+            UnavailableError: it ended while starting.
+        """
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name=f"http {self.port}")
+        started = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({self._serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        self.check()
+
+    def check(self) -> None:
+        """Raises ``UnavailableError`` when it listens no more."""
+        if self._serving is None or self._serving.done():
+            raise UnavailableError("an HTTP listener has ended")
+
+    async def drain(self) -> None:
+        """Takes no more connections, lets requests end within the drain time, then cuts what is left."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await asyncio.gather(self._serving, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server in a process whose signals belong to Ray."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.listening.set()

@@ -1,0 +1,151 @@
+"""The gRPC listener: services of the facades, health and reflection, on the replica's event loop.
+
+What lives here: the server, its limits, and what our errors are in gRPC's codes. What does not: any service. An error
+leaves with its code and message, and with our stable code as trailing metadata; anything unexpected leaves as INTERNAL
+with nothing of its traceback, which the log has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from arcray.config import GatewaySettings
+from arcray.core.errors import ArcrayError, Code, InternalError, UnavailableError
+from arcray.wire.facade import RegisterServices
+
+__all__ = ["STATUS", "RpcListener"]
+
+_log = logging.getLogger(__name__)
+
+STATUS: Final[Mapping[Code, grpc.StatusCode]] = {
+    Code.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    Code.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Code.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Code.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Code.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.IDEMPOTENCY_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    Code.STALE_REPORT: grpc.StatusCode.ABORTED,
+    Code.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Code.NO_CANDIDATES: grpc.StatusCode.UNAVAILABLE,
+    Code.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Code.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Code.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+    Code.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+"""The gRPC status of every code; total, and tested to be."""
+
+_CODE_KEY: Final = "arcray-code"
+
+
+class RpcListener:
+    """One gRPC listener.
+
+    Args:
+        port: 0 lets the system choose, for tests.
+
+    Raises:
+        UnavailableError: the address cannot be bound; names it.
+    """
+
+    def __init__(self, services: Sequence[RegisterServices], settings: GatewaySettings, port: int) -> None:
+        self._drain_s = settings.drain_s
+        self._server: grpc.aio.Server = grpc.aio.server(
+            interceptors=(_Shield(),),
+            maximum_concurrent_rpcs=settings.max_connections,
+            options=(
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", settings.max_body_bytes),
+                ("grpc.max_send_message_length", settings.max_body_bytes),
+            ),
+        )
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set at import, unseen by the stubs
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names = [name for register in services for name in register(self._server)]
+        reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise UnavailableError(f"cannot listen at {host}:{port} for gRPC") from error
+        self._ended: asyncio.Task[bool] | None = None
+
+    async def start(self) -> None:
+        """Listens."""
+        await self._server.start()
+        self._ended = asyncio.create_task(self._server.wait_for_termination(), name=f"grpc {self.port}")
+        for name in ("", *self._names, health.SERVICE_NAME):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def check(self) -> None:
+        """Raises ``UnavailableError`` when it listens no more."""
+        if self._ended is None or self._ended.done():
+            raise UnavailableError("the gRPC listener has ended")
+
+    async def drain(self) -> None:
+        """Tells watchers of health, takes no more calls, lets those under way end within the drain time."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._drain_s)
+        if self._ended is not None:
+            await self._ended
+
+
+class _Shield(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Turns what a handler raises into a status."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:  # no such method, which the server answers itself
+            return handler  # type: ignore[return-value]  # the stubs leave None out
+        for kind in _KINDS:
+            inner = getattr(handler, kind)
+            if inner is not None:
+                # A named tuple in fact; the stubs know only its attributes.
+                return handler._replace(**{kind: _shielded(inner)})  # type: ignore[no-any-return]
+        raise AssertionError("a handler has one of four kinds")
+
+
+_KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+def _shielded(inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Returns the handler with its exceptions turned into statuses; it stays a coroutine or a generator as it was."""
+
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            return await inner(request, context)
+        except Exception as error:  # noqa: BLE001 - the boundary of the process
+            await _abort(context, error)
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in inner(request, context):
+                yield response
+        except Exception as error:  # noqa: BLE001 - the boundary of the process
+            await _abort(context, error)
+
+    return stream if inspect.isasyncgenfunction(inner) else call
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error  # the handler has set its own status
+    if not isinstance(error, ArcrayError):
+        _log.error("gRPC call failed", exc_info=error)
+        error = InternalError()
+    elif error.code is Code.INTERNAL:
+        _log.error("gRPC call failed", exc_info=error)
+    await context.abort(STATUS[error.code], str(error), ((_CODE_KEY, error.code.value),))

@@ -1,0 +1,77 @@
+"""Structured logging: a constant phrase and fields, one line each, for people or for machines.
+
+What lives here: the shape of a line. What does not: what is logged, and where a process's stderr goes (Ray collects
+that of actors). Fields are whatever ``extra=`` adds; API keys in request targets are blanked on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+__all__ = ["JsonFormatter", "TextFormatter", "configure"]
+
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+
+def configure(level: str, style: Literal["text", "json"]) -> None:
+    """Sends the records of arcray's loggers to stderr in this style. Calling it again replaces what it did before.
+
+    Args:
+        level: the least that is shown, for example "INFO".
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    logger = logging.getLogger("arcray")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False  # Ray and Serve put handlers of their own on the root
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:01.250 INFO node: attached  node_id=… epoch=3``, then a traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        at = _time(record).strftime("%H:%M:%S.%f")[:-3]
+        fields = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
+        line = f"{at} {record.levelname} {record.name.removeprefix('arcray.')}: {record.getMessage()}"
+        return "\n".join(filter(None, (f"{line} {fields}".rstrip(), _traceback(self, record))))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: ``at``, ``level``, ``logger``, ``event``, the fields, ``traceback``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        entry: dict[str, Any] = {
+            "at": _time(record).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if traceback := _traceback(self, record):
+            entry["traceback"] = traceback
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+def _time(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+
+
+def _plain(value: object) -> str:
+    """Returns a value as one word, quoted where it has spaces or could be taken for more than one."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or any(c.isspace() or c in '"=' for c in text) else text
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return formatter.formatException(record.exc_info) if record.exc_info else ""

@@ -1,0 +1,50 @@
+"""Every metric: name, help, labels. Declarations only; ``runtime.gauges`` measures and hands them to Ray.
+
+Names are ``arcray_<noun>_<verb>_<unit>``; labels come from closed sets, so the number of series is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["ALL", "CLIENTS", "INFERENCE", "INFERENCE_LATENCY", "INFERENCE_RUNNING", "NODES", "WORKLOADS", "Metric"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A gauge.
+
+    Args:
+        labels: names of its labels, each with a closed set of values.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+NODES: Final = Metric(
+    name="arcray_nodes_known_count", help="Machines of the pool by what their lease says.", labels=("health",)
+)
+WORKLOADS: Final = Metric(
+    name="arcray_workloads_live_count",
+    help="Workloads that have not ended, by phase; inference requests are counted apart.",
+    labels=("phase",),
+)
+INFERENCE: Final = Metric(
+    name="arcray_inference_ended_count",
+    help="Inference requests since the scheduler started, by how they ended.",
+    labels=("end",),
+)
+INFERENCE_RUNNING: Final = Metric(name="arcray_inference_running_count", help="Inference requests on nodes now.")
+INFERENCE_LATENCY: Final = Metric(
+    name="arcray_inference_answered_ms",
+    help="Time from submission to end over the newest 4,096 completions.",
+    labels=("quantile",),
+)
+CLIENTS: Final = Metric(
+    name="arcray_clients_connected_count", help="Processes that exchange with the scheduler: gateways and nodes."
+)
+
+ALL: Final = (NODES, WORKLOADS, INFERENCE, INFERENCE_RUNNING, INFERENCE_LATENCY, CLIENTS)

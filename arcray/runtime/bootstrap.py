@@ -1,0 +1,199 @@
+"""Start and end: ``up`` brings a whole arcray to readiness in this process's Ray, ``down`` takes it away again.
+
+What lives here: the order of things and what runs beside what. Starting is mostly waiting for processes, so the
+scheduler actor starts while Serve does, and this process imports the gateway while Ray starts.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import http.client
+import importlib
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.schema import ApplicationStatus
+
+from arcray.config import Settings
+from arcray.core.errors import DeadlineExceededError, UnavailableError
+from arcray.drivers.ray_actor import NAMESPACE
+from arcray.runtime.ports_check import check_ports
+from arcray.runtime.scheduler_handle import SCHEDULER
+
+__all__ = ["APPLICATION", "Arcray", "up"]
+
+_log = logging.getLogger(__name__)
+
+APPLICATION: Final = "arcray"
+"""Name of the Serve application."""
+
+_GATEWAY: Final = "arcray.gateway.app"  # deployed by its import path, as `serve deploy` does: it is a layer above
+
+_READY_TIMEOUT_S: Final = 120.0
+_POLL_S: Final = 0.05
+_STOP_TIMEOUT_S: Final = 20.0
+_GRAFANA: Final = "http://127.0.0.1:3001"  # Ray's default is port 3000, which a protocol owns
+
+
+def up(
+    settings: Settings,
+    *,
+    address: str | None = None,
+    dashboard: bool = True,
+    ray_options: Mapping[str, Any] | None = None,
+) -> Arcray:
+    """Starts arcray and returns once it serves.
+
+    Args:
+        address: of a running Ray cluster to join ("auto" finds the local one); None starts one in this process.
+        dashboard: whether a Ray that is started here has its dashboard.
+        ray_options: further arguments of ``ray.init``.
+
+    Raises:
+        ConflictError: a port is held by another process.
+        UnavailableError: Ray cannot be reached or started.
+        DeadlineExceededError: it did not become ready in time; says what was missing.
+    """
+    deployed = address is not None and _join_ray(address, ray_options or {})
+    if not deployed:
+        check_ports(settings.gateway)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        imported = beside.submit(importlib.import_module, _GATEWAY)  # takes half a second, while Ray starts processes
+        if address is None:
+            _start_ray(dashboard, ray_options or {})
+        arcray = Arcray(settings, owns_ray=address is None)
+        try:
+            gateway = imported.result()
+            _start_scheduler(settings)
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": settings.gateway.host, "port": settings.gateway.serve_port},
+            )
+            target = gateway.app(gateway.GatewayArgs(settings=settings.model_dump(mode="json")))
+            # Where nothing served before, our own probe tells sooner than Serve's, which looks once a second.
+            serve.run_many(
+                [serve.RunTarget(target, name=APPLICATION, route_prefix="/")], wait_for_applications_running=deployed
+            )
+            _wait_ready(settings)
+        except BaseException:
+            arcray.down()
+            raise
+    return arcray
+
+
+class Arcray:
+    """A running arcray."""
+
+    def __init__(self, settings: Settings, *, owns_ray: bool) -> None:
+        self._settings = settings
+        self._owns_ray = owns_ray
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP API is reached."""
+        gateway = self._settings.gateway
+        port = gateway.http_ports[0] if gateway.http_ports else gateway.serve_port
+        return f"http://{_reachable(gateway.host)}:{port}"
+
+    def down(self) -> None:
+        """Ends it: the gateway drains, nodes end their work and tell, the scheduler commits, then Ray."""
+        if not ray.is_initialized():
+            return
+        try:
+            _delete_application()
+            for name in sorted(_our_actors(), key=lambda each: each == SCHEDULER):  # the scheduler last
+                _stop_actor(name)
+        except RayError as error:
+            _log.warning("not everything ended well", extra={"reason": str(error)})
+        finally:
+            if self._owns_ray:
+                serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+            ray.shutdown()
+
+
+def _start_scheduler(settings: Settings) -> None:
+    from arcray.runtime.scheduler_actor import create_scheduler  # the gateway's import has brought it
+
+    create_scheduler(settings)
+
+
+def _start_ray(dashboard: bool, options: Mapping[str, Any]) -> None:
+    os.environ.setdefault("RAY_GRAFANA_HOST", _GRAFANA)
+    # Ray runs its workers at nice 15. Ours decide and answer for the whole pool: behind any busy program of the same
+    # machine they would starve (measured: half the requests per second beside one busy process).
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    try:
+        ray.init(address="local", include_dashboard=dashboard, namespace=NAMESPACE, **options)
+    except (RayError, RuntimeError, ConnectionError) as error:
+        raise UnavailableError(f"Ray cannot be started: {error}") from error
+
+
+def _join_ray(address: str, options: Mapping[str, Any]) -> bool:
+    """Joins a Ray cluster; returns whether arcray is deployed there, so that its ports are ours already."""
+    try:
+        ray.init(address=address, namespace=NAMESPACE, **options)
+    except (RayError, RuntimeError, ConnectionError) as error:
+        raise UnavailableError(f"no Ray cluster at {address}: {error}") from error
+    return APPLICATION in serve.status().applications
+
+
+def _wait_ready(settings: Settings) -> None:
+    """Returns once the gateway reaches the scheduler."""
+    gateway = settings.gateway
+    port = gateway.http_ports[0] if gateway.http_ports else gateway.serve_port
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    reason = ""
+    while time.monotonic() < deadline:
+        _raise_if_failed()
+        try:
+            connection = http.client.HTTPConnection(_reachable(gateway.host), port, timeout=10)
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            reason = answer.read().decode(errors="replace")
+            if answer.status == http.HTTPStatus.OK:
+                return
+        except OSError as error:
+            reason = str(error)
+        finally:
+            connection.close()
+        time.sleep(_POLL_S)
+    raise DeadlineExceededError(f"arcray is not ready after {_READY_TIMEOUT_S:g} s: {reason}")
+
+
+def _raise_if_failed() -> None:
+    application = serve.status().applications.get(APPLICATION)
+    if application is not None and application.status is ApplicationStatus.DEPLOY_FAILED:
+        raise UnavailableError(f"the gateway cannot be deployed: {application.message}")
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104  compared, not bound
+
+
+def _delete_application() -> None:
+    try:
+        serve.delete(APPLICATION)
+    except (RayError, RuntimeError) as error:
+        _log.warning("gateway not drained", extra={"reason": str(error)})
+
+
+def _our_actors() -> list[str]:
+    named: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+    return [each["name"] for each in named if each["namespace"] == NAMESPACE and each["name"].startswith("arcray-")]
+
+
+def _stop_actor(name: str) -> None:
+    try:
+        actor: Any = ray.get_actor(name, NAMESPACE)
+        try:
+            ray.get(actor.stop.remote(), timeout=_STOP_TIMEOUT_S)
+        finally:
+            ray.kill(actor, no_restart=True)
+    except (RayError, ValueError, TimeoutError) as error:
+        _log.warning("actor ended without its clean-up", extra={"actor": name, "reason": str(error)})

@@ -1,0 +1,76 @@
+"""The scheduler's gauges: read from one query every few seconds, published through Ray's metrics.
+
+Measured where everything is known, so that no other process counts, and nothing is counted per request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ray.util.metrics import Gauge
+
+from arcray import metrics
+from arcray.core.errors import ArcrayError
+from arcray.core.node import Health
+from arcray.core.ports import Clock, ControlPlane
+from arcray.core.queries import ClusterStats, GetStats
+from arcray.core.workload import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Gauges", "readings"]
+
+_log = logging.getLogger(__name__)
+
+_EVERY_S: Final = 5.0  # Ray exports every 10 s
+
+
+class _HasClients(Protocol):
+    @property
+    def clients(self) -> int: ...
+
+
+class Gauges:
+    """Publishes all of ``arcray.metrics``."""
+
+    def __init__(self, plane: ControlPlane, switchboard: _HasClients, clock: Clock) -> None:
+        self._plane = plane
+        self._switchboard = switchboard
+        self._clock = clock
+        self._gauges = {
+            metric: Gauge(metric.name, description=metric.help, tag_keys=metric.labels) for metric in metrics.ALL
+        }
+
+    async def run(self) -> None:
+        """Measures until it is cancelled."""
+        while True:
+            await self._clock.sleep(_EVERY_S)
+            try:
+                stats: ClusterStats = await self._plane.query(GetStats())
+            except ArcrayError as error:
+                _log.debug("no reading of the gauges", extra={"code": error.code})
+                continue
+            for metric, label, value in readings(stats, self._switchboard.clients):
+                self._gauges[metric].set(value, dict(zip(metric.labels, label, strict=True)))
+
+
+def readings(stats: ClusterStats, clients: int) -> Iterator[tuple[metrics.Metric, tuple[str, ...], float]]:
+    """Yields every series with its value; those at zero too, or they would keep their last value for ever."""
+    health = Counter(node.health for node in stats.nodes)
+    for each in Health:
+        yield metrics.NODES, (each.value,), health[each]
+    for phase in Phase:
+        if not phase.terminal:
+            yield metrics.WORKLOADS, (phase.value,), stats.workloads.get(phase, 0)
+    inference = stats.inference
+    yield metrics.INFERENCE, ("completed",), inference.completed
+    yield metrics.INFERENCE, ("failed",), inference.failed
+    yield metrics.INFERENCE, ("rejected",), inference.rejected
+    yield metrics.INFERENCE_RUNNING, (), inference.in_flight
+    for quantile, latency_ms in (("p50", inference.latency_ms_p50), ("p99", inference.latency_ms_p99)):
+        if latency_ms is not None:
+            yield metrics.INFERENCE_LATENCY, (quantile,), latency_ms
+    yield metrics.CLIENTS, (), clients

@@ -1,0 +1,61 @@
+"""What a client and the scheduler say to each other over a line. One frame is one of the two values here.
+
+A *client* is a process that holds a ``RemotePlane``: a gateway replica or a node actor. Frames are made by
+``drivers.frames`` and carried in order by ``line``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from arcray.core.commands import Command
+from arcray.core.errors import ArcrayError
+from arcray.core.events import Topic
+from arcray.core.orders import Order
+from arcray.core.ports import EventBatch
+from arcray.core.queries import Query
+
+__all__ = ["CHUNK", "FromClient", "FromScheduler", "Streams"]
+
+CHUNK: Final = 64
+"""Asks or replies that are sent before the present turn of the event loop ends, so that the other side can begin.
+
+Measured with 64 requests in flight on two cores: without it every process waits for the whole crowd to arrive.
+"""
+
+Streams: TypeAlias = Mapping[int, frozenset[Topic]]
+"""Open event streams of a client by number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromClient:
+    """What a client says.
+
+    Args:
+        commands: ticket and command, in order.
+        queries: ticket and query; they see the commands before them.
+        streams: all that shall be open from now on; None changes nothing.
+        taken: number of a delivery of orders, and None or why they were not taken.
+    """
+
+    commands: tuple[tuple[int, Command], ...] = ()
+    queries: tuple[tuple[int, Query], ...] = ()
+    streams: Streams | None = None
+    taken: tuple[tuple[int, ArcrayError | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromScheduler:
+    """What the scheduler says.
+
+    Args:
+        replies: ticket and reply, or the ``ArcrayError`` in its place.
+        events: stream and batch, in order; None says that the stream has ended by a failure.
+        orders: number of the delivery, epoch, orders.
+    """
+
+    replies: tuple[tuple[int, Any], ...] = ()
+    events: tuple[tuple[int, EventBatch | None], ...] = ()
+    orders: tuple[tuple[int, int, tuple[Order, ...]], ...] = ()

@@ -1,0 +1,338 @@
+"""The control plane as every other process sees it: the port, over one line to the scheduler.
+
+What lives here: batching, tickets, asking again after a restart, giving up. What does not: where the scheduler is
+(``actor_dialer``) and how frames travel (``line``). Invariants: commands are acted on in the order in which they were
+submitted; every ask is answered once, by the scheduler or by an ``UnavailableError``.
+
+Batching is adaptive and needs no timer: what is asked in one turn of the event loop is one frame, except that every
+``CHUNK`` asks go at once, so that the scheduler begins while this process still reads requests. A line that is full
+makes the next frame larger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from arcray.control.loops import contain_async
+from arcray.core.commands import Command
+from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
+from arcray.core.events import Topic
+from arcray.core.orders import Order
+from arcray.core.ports import BlobStore, Clock, EventBatch
+from arcray.core.queries import Query
+from arcray.drivers.frames import decode, encode
+from arcray.runtime.line import Receiver
+from arcray.runtime.messages import CHUNK, FromClient, FromScheduler
+from arcray.runtime.switchboard import Outlet
+from arcray.wire.event_hub import Subscription
+
+__all__ = ["Dialer", "RemotePlane", "TakeOrders"]
+
+_log = logging.getLogger(__name__)
+
+_BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_EVENT_LIMIT: Final = 16_384
+_GAP: Final = EventBatch(events=(), gap=True)
+
+TakeOrders = Callable[[int, Sequence[Order]], Awaitable[None]]
+"""Takes the orders of an epoch; raises an ``ArcrayError`` to refuse them."""
+
+
+class Dialer(Protocol):
+    """How a line to the scheduler is opened."""
+
+    async def dial(self, receiver: Receiver) -> Outlet:
+        """Returns this end of a new line.
+
+        Raises:
+            UnavailableError: the scheduler is away.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Ask:
+    """Something asked and not answered yet. ``answer`` ends with a reply or an error, never by an exception."""
+
+    ticket: int
+    what: Any
+    command: bool
+    since_s: float
+    answer: asyncio.Future[Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One open event stream.
+
+    Args:
+        asked: the scheduler was told of it once.
+        missed: the line was lost since, so the next batch is a gap.
+        broken: the scheduler ended it.
+    """
+
+    topics: frozenset[Topic]
+    queue: Subscription
+    asked: bool = False
+    missed: bool = False
+    broken: bool = False
+
+
+class RemotePlane:
+    """Implements ``core.ports.ControlPlane`` for one process.
+
+    Args:
+        client: names this process; for diagnosis, and the address of a node.
+        give_up_s: longest absence of the scheduler that an ask waits out.
+        orders: takes what the scheduler orders this process to do; None in a process that is no node.
+        limit: asks that may wait for an answer; more are refused at once.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        blobs: BlobStore,
+        clock: Clock,
+        *,
+        client: str,
+        give_up_s: float,
+        orders: TakeOrders | None = None,
+        limit: int = 50_000,
+    ) -> None:
+        self._dialer = dialer
+        self._blobs = blobs
+        self._clock = clock
+        self._client = client
+        self._give_up_s = give_up_s
+        self._take_orders = orders
+        self._limit = limit
+        self._tickets = 0
+        self._asked: dict[int, _Ask] = {}
+        self._unsent: list[_Ask] = []
+        self._taken: list[tuple[int, ArcrayError | None]] = []
+        self._streams: dict[int, _Stream] = {}
+        self._streams_changed = False
+        self._flushing = False
+        self._line: Outlet | None = None
+        self._lost: asyncio.Future[str] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._ended: ArcrayError | None = None
+
+    async def run(self) -> None:
+        """Keeps the line until it is cancelled; what is unanswered then fails. Asks made before it runs wait for it."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._keep_line()
+        finally:
+            self._ended = _NeverReachedError("this process is ending")
+            self._fail(list(self._asked.values()), self._ended)
+
+    # -- the port ------------------------------------------------------------------------------------------------
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The blob store of the cluster."""
+        return self._blobs
+
+    async def submit(self, commands: Sequence[Command]) -> list[Any | ArcrayError]:
+        """Hands commands to the scheduler.
+
+        Returns:
+            One entry per command: its reply, or the error that refused it.
+
+        Raises:
+            UnavailableError: the scheduler could not be reached; nothing is known of the commands.
+        """
+        asks = [self._ask(command, command=True) for command in commands]
+        answers = [await ask.answer for ask in asks]
+        for answer in answers:
+            if type(answer) is _NeverReachedError:
+                raise UnavailableError(answer.message)
+        return answers
+
+    async def query(self, query: Query) -> Any:
+        """Answers a query.
+
+        Raises:
+            NotFoundError: the thing asked for does not exist, or not for that account.
+            UnavailableError: the scheduler could not be reached.
+        """
+        answer = await self._ask(query, command=False).answer
+        if isinstance(answer, ArcrayError):
+            raise answer
+        return answer
+
+    async def events(self, topics: frozenset[Topic]) -> AsyncGenerator[EventBatch, None]:
+        """Yields events published from now on. The first batch says that the stream stands.
+
+        Raises:
+            UnavailableError: the scheduler ended the stream; open it again.
+        """
+        self._tickets += 1
+        number = self._tickets
+        stream = self._streams[number] = _Stream(topics, Subscription(_EVENT_LIMIT))
+        self._change_streams()
+        try:
+            async for batch in stream.queue:
+                if stream.broken:
+                    raise UnavailableError("the scheduler ended the event stream; open it again")
+                yield batch
+        finally:
+            del self._streams[number]
+            self._change_streams()
+
+    # -- saying --------------------------------------------------------------------------------------------------
+
+    def _ask(self, what: Command | Query, *, command: bool) -> _Ask:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._tickets += 1
+        ask = _Ask(self._tickets, what, command, self._clock.monotonic(), answer)
+        if self._ended is not None:
+            answer.set_result(self._ended)
+        elif len(self._asked) >= self._limit:
+            answer.set_result(ResourceExhaustedError(f"{self._limit} calls wait for the scheduler already"))
+        else:
+            self._asked[ask.ticket] = ask
+            if self._line is not None:  # else a new line begins with all that is unanswered
+                self._unsent.append(ask)
+                if len(self._unsent) >= CHUNK:
+                    self._flush()
+                else:
+                    self._flush_soon()
+        return ask
+
+    def _change_streams(self) -> None:
+        self._streams_changed = True
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._flushing = False
+        self._flush()
+
+    def _flush(self) -> None:
+        line = self._line
+        if line is None or line.full or not (self._unsent or self._taken or self._streams_changed):
+            return
+        streams: dict[int, frozenset[Topic]] | None = None
+        if self._streams_changed:
+            streams = {number: stream.topics for number, stream in self._streams.items()}
+            for stream in self._streams.values():
+                stream.asked = True
+        said = FromClient(
+            commands=tuple([(ask.ticket, ask.what) for ask in self._unsent if ask.command]),
+            queries=tuple([(ask.ticket, ask.what) for ask in self._unsent if not ask.command]),
+            streams=streams,
+            taken=tuple(self._taken),
+        )
+        self._unsent.clear()
+        self._taken.clear()
+        self._streams_changed = False
+        line.send(encode(said))
+
+    # -- hearing -------------------------------------------------------------------------------------------------
+
+    def on_frame(self, frame: bytes) -> None:
+        """Takes what the scheduler says."""
+        said: FromScheduler = decode(frame)
+        for ticket, reply in said.replies:
+            ask = self._asked.pop(ticket, None)
+            if ask is not None and not ask.answer.done():  # its caller may have gone
+                ask.answer.set_result(reply)
+        for number, epoch, orders in said.orders:
+            assert self._group is not None, "run() owns the tasks"
+            self._group.create_task(self._take(number, epoch, orders))
+        for number, batch in said.events:
+            stream = self._streams.get(number)
+            if stream is not None:
+                _share(stream, batch)
+
+    def on_room(self) -> None:
+        """There is room to send again."""
+        self._flush()
+
+    def on_lost(self, reason: str) -> None:
+        """The line is gone."""
+        self._line = None
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(reason)
+
+    async def _take(self, number: int, epoch: int, orders: Sequence[Order]) -> None:
+        refused = UnavailableError(f"{self._client} is no node")
+        take = self._take_orders
+        self._taken.append((number, refused if take is None else await contain_async(take(epoch, orders), "orders")))
+        self._flush_soon()
+
+    # -- the line ------------------------------------------------------------------------------------------------
+
+    async def _keep_line(self) -> None:
+        failures = 0
+        away_since_s = self._clock.monotonic()
+        while True:
+            try:
+                line = await self._open()
+            except ArcrayError as error:
+                self._give_up(away_since_s, str(error))
+            else:
+                failures = 0
+                try:
+                    reason = await self._lost_line()
+                finally:
+                    line.close()
+                _log.info("scheduler lost", extra={"client": self._client, "reason": reason})
+                away_since_s = self._clock.monotonic()
+            await self._clock.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+            failures += 1
+
+    async def _open(self) -> Outlet:
+        """Opens a line and says everything on it that is not answered yet."""
+        self._lost = asyncio.get_running_loop().create_future()
+        line = await self._dialer.dial(self)
+        for ask in [ask for ask in self._asked.values() if ask.answer.cancelled()]:
+            del self._asked[ask.ticket]  # nobody waits for it any more
+        self._unsent = list(self._asked.values())
+        self._taken.clear()  # of deliveries over the line before
+        for stream in self._streams.values():
+            stream.missed = stream.asked
+        self._streams_changed = bool(self._streams)
+        self._line = line
+        self._flush()
+        return line
+
+    async def _lost_line(self) -> str:
+        assert self._lost is not None
+        return await self._lost
+
+    def _give_up(self, away_since_s: float, reason: str) -> None:
+        """Fails what has waited too long for a scheduler that has been away as long."""
+        due_s = self._clock.monotonic() - self._give_up_s
+        if away_since_s <= due_s:
+            late = [ask for ask in self._asked.values() if ask.since_s <= due_s]
+            self._fail(late, _NeverReachedError(reason))
+
+    def _fail(self, asks: list[_Ask], error: ArcrayError) -> None:
+        for ask in asks:
+            self._asked.pop(ask.ticket, None)
+            if not ask.answer.done():
+                ask.answer.set_result(error)
+
+
+class _NeverReachedError(UnavailableError):
+    """The scheduler was away for too long; whether it acted is unknown."""
+
+
+def _share(stream: _Stream, batch: EventBatch | None) -> None:
+    if batch is None:
+        stream.broken = True
+        batch = _GAP  # wakes its reader
+    stream.queue.offer(EventBatch(events=batch.events, gap=batch.gap or stream.missed))
+    stream.missed = False

@@ -1,0 +1,68 @@
+"""The scheduler as other processes find it: by its actor's name, then by the line that the actor tells of."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import ray
+from ray.exceptions import ActorDiedError
+
+from arcray.core.errors import UnavailableError
+from arcray.drivers.ray_actor import Handles, call
+from arcray.runtime.line import Line, LineAddress, Receiver, dial
+
+__all__ = ["BLOBS", "SCHEDULER", "SchedulerHandle"]
+
+SCHEDULER: Final = "arcray-scheduler"
+"""Name of the scheduler actor."""
+
+BLOBS: Final = "blobs"
+"""Its concurrency group for bytes."""
+
+_CALL_TIMEOUT_S: Final = 10.0
+_BLOB_TIMEOUT_S: Final = 120.0  # 2 GiB at the slowest disk that makes sense
+
+
+class SchedulerHandle:
+    """Calls the scheduler actor; implements ``remote_plane.Dialer`` and ``remote_blobs.BlobTransport``.
+
+    Args:
+        client: names this process at the other end of its line.
+    """
+
+    def __init__(self, *, client: str, handles: Handles | None = None, name: str = SCHEDULER) -> None:
+        self._client = client
+        self._handles = handles or Handles()
+        self._name = name
+
+    async def dial(self, receiver: Receiver) -> Line:
+        """Opens a line.
+
+        Raises:
+            UnavailableError: the scheduler is away, or does not serve yet; says why.
+        """
+        address: LineAddress = await self._call("line", timeout_s=_CALL_TIMEOUT_S)
+        here = await asyncio.to_thread(lambda: ray.get_runtime_context().get_node_id())
+        return await dial(address, receiver, name=self._client, ray_node_id=here)
+
+    async def blob(self, operation: str, key: str, *arguments: Any) -> Any:
+        """Calls a method of the scheduler's blob store."""
+        return await self._call("blob", operation, key, *arguments, timeout_s=_BLOB_TIMEOUT_S, group=BLOBS)
+
+    async def status(self) -> dict[str, Any]:
+        """Returns the scheduler's version, whether it serves, and why not."""
+        status: dict[str, Any] = await self._call("status", timeout_s=_CALL_TIMEOUT_S)
+        return status
+
+    async def _call(self, method: str, *arguments: Any, timeout_s: float, group: str | None = None) -> Any:
+        handle = await self._handles.get(self._name)
+        bound = getattr(handle, method)
+        if group is not None:
+            bound = bound.options(concurrency_group=group)
+        try:
+            return await call(bound.remote(*arguments), timeout_s, self._name)
+        except UnavailableError as error:
+            if isinstance(error.__cause__, ActorDiedError):
+                self._handles.forget(self._name)  # it may be made anew under the same name
+            raise
