@@ -151,7 +151,7 @@ class Plane:
 
     async def submit(self, commands: Sequence[Command]) -> list[object]:
         """Handles commands in order; see ``core.ports.ControlPlane``."""
-        return list(await asyncio.gather(*self.begin(commands)))
+        return [await reply for reply in self.begin(commands)]
 
     async def query(self, query: Query) -> Answer:
         """Answers from memory, and from the rows where memory has let go.

@@ -1,0 +1,271 @@
+"""Budgets of the single writer, on two cores:
+
+- a request whose sender waits costs it at most 120 us of processor at 64 in flight, from submission to reply, commit
+  included: what caller and node cost without any plane is measured beside it and taken off;
+- durable submissions in batches of 64 come at 0.2 of the rate at which SQLite alone commits the same rows ready-made.
+
+    python -m pytest tests/bench/bench_plane.py -s
+
+Five alternating pairs each; the median counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import statistics
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import pytest
+
+from arcray.control.rows import event_row, workload_row
+from arcray.core import events as ev
+from arcray.core.commands import (
+    Attached,
+    AttachNode,
+    Command,
+    ReportEnd,
+    ReportModels,
+    SubmitWorkload,
+)
+from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.model import ModelSlots
+from arcray.core.orders import Order, RunInference
+from arcray.core.ports import ControlPlane
+from arcray.core.workload import Inference, Origin, Phase, Result, Workload, WorkloadSpec
+from arcray.testing.builders import a_container, a_node
+from arcray.testing.plane import in_process_plane
+from arcray.wire.system import RandomIds, SystemClock
+
+pytestmark = pytest.mark.bench
+
+BUDGET_US = 120.0
+BUDGET_RATIO = 0.2
+PAIRS = 5
+BATCH = 64
+BATCHES = 100
+IN_FLIGHT = 64
+REQUESTS = 5_000
+CLOCK, IDS = SystemClock(), RandomIds()
+ORIGIN = Origin(facade="bench", account=AccountId("bench"))
+ECHO = ModelId("echo")
+INPUT = b'{"pixels": [0, 1, 2, 3, 4, 5, 6, 7]}'
+
+
+def a_submission() -> SubmitWorkload:
+    spec = WorkloadSpec(
+        id=WorkloadId(IDS.new()), origin=ORIGIN, payload=a_container(), created_at=CLOCK.now(), name="bench"
+    )
+    return SubmitWorkload(spec=spec)
+
+
+def a_request() -> SubmitWorkload:
+    payload = Inference(model_id=ECHO, input=INPUT)
+    spec = WorkloadSpec(id=WorkloadId(IDS.new()), origin=ORIGIN, payload=payload, created_at=CLOCK.now(), waiting=True)
+    return SubmitWorkload(spec=spec)
+
+
+# -- durable submissions ---------------------------------------------------------------------------------------------
+
+
+async def submissions_through_the_plane(directory: Path) -> float:
+    """Returns durable submissions per second, in batches of 64, one batch after the other."""
+    async with in_process_plane(nodes=[], state_dir=directory) as cluster:
+        batches = [[a_submission() for _ in range(BATCH)] for _ in range(BATCHES)]
+        began = perf_counter()
+        for batch in batches:
+            replies = await cluster.plane.submit(batch)
+            assert not any(isinstance(reply, Exception) for reply in replies)
+        return BATCH * BATCHES / (perf_counter() - began)
+
+
+def rows_by_sqlite_alone(directory: Path) -> float:
+    """Returns submissions per second when ready-made rows and events are written by sqlite3, 64 a commit."""
+    with closing(sqlite3.connect(directory / "bare.db", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute(
+            "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, kind TEXT, subject TEXT,"
+            " body TEXT)"
+        )
+        database.execute(
+            "CREATE TABLE workloads (id TEXT PRIMARY KEY, kind TEXT, phase TEXT, account TEXT, facade TEXT,"
+            " external_id TEXT, node_id TEXT, request_id TEXT, created_at INTEGER, finished_at INTEGER, body TEXT)"
+        )
+        batches = []
+        for _ in range(BATCHES):
+            specs = [a_submission().spec for _ in range(BATCH)]
+            events = [tuple(event_row(ev.WorkloadSubmitted(spec=spec, at=spec.created_at)).values()) for spec in specs]
+            batches.append((events, [tuple(workload_row(Workload(spec=spec)).values()) for spec in specs]))
+        began = perf_counter()
+        for events, workloads in batches:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany("INSERT INTO events (at, kind, subject, body) VALUES (?, ?, ?, ?)", events)
+            database.executemany("INSERT INTO workloads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", workloads)
+            database.execute("COMMIT")
+        return BATCH * BATCHES / (perf_counter() - began)
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+
+class InstantNode:
+    """The least that a node can be: it answers each delivery with one call."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.registration = a_node()
+        self._plane = plane
+        self._epoch = 0
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def attach(self) -> None:
+        (reply,) = await self._plane.submit([AttachNode(registration=self.registration)])
+        assert isinstance(reply, Attached)
+        self._epoch = reply.epoch
+        models = (ModelSlots(model_id=ECHO, slots=IN_FLIGHT),)
+        await self._plane.submit([ReportModels(node_id=self.registration.id, epoch=self._epoch, models=models)])
+
+    async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
+        node_id = self.registration.id
+        reports = [
+            ReportEnd(
+                node_id=node_id,
+                epoch=epoch,
+                workload_id=order.workload_id,
+                attempt=order.attempt,
+                phase=Phase.SUCCEEDED,
+                result=Result(output=order.input, duration_ms=0.01, pid=1),
+            )
+            for order in orders
+            if isinstance(order, RunInference)
+        ]
+        call = asyncio.ensure_future(self._plane.submit(reports))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+
+class NoPlane:
+    """Hands a request to the node and its end to the caller: the work of caller and node without any plane."""
+
+    def __init__(self) -> None:
+        self.node: InstantNode | None = None
+        self._waiting: dict[str, asyncio.Future[object]] = {}
+
+    async def submit(self, commands: Sequence[Command]) -> list[object]:
+        replies: list[object] = []
+        for command in commands:
+            if isinstance(command, SubmitWorkload):
+                replies.append(await self._request(command.spec))
+            elif isinstance(command, ReportEnd):
+                self._waiting.pop(command.workload_id).set_result(command.result)
+                replies.append(None)
+            else:
+                replies.append(Attached(node_id=NodeId(""), epoch=1))
+        return replies
+
+    async def _request(self, spec: WorkloadSpec) -> object:
+        assert self.node is not None
+        assert isinstance(spec.payload, Inference)
+        waiting = self._waiting[spec.id] = asyncio.get_running_loop().create_future()
+        order = RunInference(
+            workload_id=spec.id,
+            attempt=1,
+            model_id=ECHO,
+            input=spec.payload.input,
+            context_window_tokens=1,
+            timeout_s=1,
+        )
+        await self.node.deliver(1, [order])
+        return await waiting
+
+
+async def requests(plane: Any, count: int, in_flight: int) -> tuple[float, float, float]:
+    """Returns requests per second, microseconds of processor per request, and the median latency in milliseconds."""
+    left = count
+    latencies: list[float] = []
+
+    async def caller() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            began = perf_counter()
+            (reply,) = await plane.submit([a_request()])
+            latencies.append(perf_counter() - began)
+            assert getattr(reply, "output", INPUT) == INPUT
+            assert not isinstance(reply, Exception), reply
+
+    began, processor = perf_counter(), process_time()
+    await asyncio.gather(*(caller() for _ in range(in_flight)))
+    took, used = perf_counter() - began, process_time() - processor
+    return count / took, used / count * 1e6, sorted(latencies)[len(latencies) // 2] * 1e3
+
+
+async def requests_through_the_plane(directory: Path, in_flight: int = IN_FLIGHT) -> tuple[float, float, float]:
+    async with in_process_plane(nodes=[], state_dir=directory) as cluster:
+        node = InstantNode(cluster.plane)
+        cluster.driver.add(node.registration.id, node)
+        await node.attach()
+        await requests(cluster.plane, 500, in_flight)
+        return await requests(cluster.plane, REQUESTS if in_flight > 1 else 500, in_flight)
+
+
+async def requests_without_a_plane() -> tuple[float, float, float]:
+    plane: Any = NoPlane()
+    plane.node = InstantNode(plane)
+    await requests(plane, 500, IN_FLIGHT)
+    return await requests(plane, REQUESTS, IN_FLIGHT)
+
+
+def show(name: str, unit: str, values: list[float]) -> None:
+    low, middle, high = statistics.quantiles(values, n=4)
+    print(f"{name:<58} {middle:>9,.2f} {unit}  (quartiles {low:,.2f} to {high:,.2f})")
+
+
+async def test_a_waiting_request_costs_the_writer_little(tmp_path: Path) -> None:
+    rates: list[float] = []
+    costs: list[float] = []
+    medians: list[float] = []
+    alone: list[float] = []
+    for pair in range(PAIRS):
+        directory = tmp_path / str(pair)
+        directory.mkdir()
+        if pair % 2:
+            _, bare_us, _ = await requests_without_a_plane()
+            per_s, used_us, p50 = await requests_through_the_plane(directory)
+        else:
+            per_s, used_us, p50 = await requests_through_the_plane(directory)
+            _, bare_us, _ = await requests_without_a_plane()
+        rates.append(per_s)
+        costs.append(used_us - bare_us)
+        medians.append(p50)
+        alone.append((await requests_through_the_plane(directory, 1))[2])
+    print()
+    show("request through the plane, 64 in flight", "/s", rates)
+    show("  processor of the plane (budget 120)", "us", costs)
+    show("  median latency", "ms", medians)
+    show("  median latency, one in flight", "ms", alone)
+    assert statistics.median(costs) <= BUDGET_US
+
+
+async def test_durable_submissions_keep_up_with_sqlite(tmp_path: Path) -> None:
+    rates: list[float] = []
+    ratios: list[float] = []
+    for pair in range(PAIRS):
+        directory = tmp_path / str(pair)
+        directory.mkdir()
+        if pair % 2:
+            bare = rows_by_sqlite_alone(directory)
+            ours = await submissions_through_the_plane(directory)
+        else:
+            ours = await submissions_through_the_plane(directory)
+            bare = rows_by_sqlite_alone(directory)
+        rates.append(ours)
+        ratios.append(ours / bare)
+    print()
+    show("durable submission, batches of 64", "/s", rates)
+    show("  of SQLite alone, rows ready-made (budget 0.2)", "", ratios)
+    assert statistics.median(ratios) >= BUDGET_RATIO
