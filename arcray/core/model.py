@@ -50,7 +50,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSlots:
-    """One model that a node answers for.
+    """One copy of a model that a node answers for; a node may have several of one model.
 
     Args:
         slots: requests in flight that the node takes for it, 1 or more.

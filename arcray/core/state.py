@@ -9,7 +9,7 @@ attached node; the placement engine's books equal the sum of those allocations; 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
@@ -326,7 +326,10 @@ class ClusterState:
         node = self.nodes[event.node_id]
         node.models = event.models
         self.needs_models.discard(event.node_id)
-        self.routing.set_models(event.node_id, {slots.model_id: slots.slots for slots in event.models})
+        slots_of: Counter[ModelId] = Counter()
+        for copy in event.models:  # a node may have several copies of one model
+            slots_of[copy.model_id] += copy.slots
+        self.routing.set_models(event.node_id, slots_of)
         self._wake(node)
 
     def _wake(self, node: Node) -> None:

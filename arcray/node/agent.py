@@ -81,7 +81,9 @@ class NodeAgent:
         self._ids = ids
         self._machine = Machine(node_id=node_id, settings=settings, clock=clock, probe=probe, engine=engine)
         self._reporter = Reporter(plane=plane, clock=clock, refused=self._on_refused, replied=self._on_heard)
-        self._registry = ModelRegistry(clock=clock, changed=self._report_models, ended=self._report_end)
+        self._registry = ModelRegistry(
+            clock=clock, changed=self._report_models, began=self._report_running, ended=self._report_end
+        )
         self._runners: Runners | None = None
         self._registration: NodeRegistration | None = None
         self._epoch = 0
@@ -360,19 +362,32 @@ class NodeAgent:
 
     def _attempt(self, order: StartWorkload, *, ran_s: float | None = None) -> Attempt:
         def sink(phase: Phase, message: str, ports: tuple[PortMapping, ...]) -> None:
-            self._reporter.report(
-                ReportPhase(
-                    node_id=self._node_id,
-                    epoch=self._epoch,
-                    workload_id=order.workload_id,
-                    attempt=order.attempt,
-                    phase=phase,
-                    message=message,
-                    ports=ports,
-                )
-            )
+            self._report_phase(order.workload_id, order.attempt, phase, message, ports)
 
         return Attempt(order, clock=self._clock, sink=sink, ran_s=ran_s)
+
+    def _report_phase(
+        self,
+        workload_id: WorkloadId,
+        attempt: int,
+        phase: Phase,
+        message: str = "",
+        ports: tuple[PortMapping, ...] = (),
+    ) -> None:
+        self._reporter.report(
+            ReportPhase(
+                node_id=self._node_id,
+                epoch=self._epoch,
+                workload_id=workload_id,
+                attempt=attempt,
+                phase=phase,
+                message=message,
+                ports=ports,
+            )
+        )
+
+    def _report_running(self, workload_id: WorkloadId, attempt: int) -> None:
+        self._report_phase(workload_id, attempt, Phase.RUNNING)
 
     def _report_end(self, workload_id: WorkloadId, attempt: int, end: End) -> None:
         self._reporter.report(

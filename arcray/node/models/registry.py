@@ -19,15 +19,19 @@ from arcray.core.workload import Phase, Result
 from arcray.node.models.link import Answer, ModelLink
 from arcray.node.work import End
 
-__all__ = ["Copy", "EndSink", "ModelRegistry"]
+__all__ = ["BeginSink", "Copy", "EndSink", "ModelRegistry"]
 
 SWEEP_S: Final = 0.05
+SLOW_S: Final = 0.05  # a request that takes longer is said to be in progress; the end of a quicker one says it
 HUNG_S: Final = 1.0  # that a process gets to let go of a request that was given up
 _QUEUE_FACTOR: Final = 2  # requests beyond the slots that a copy takes, for the moment between an end and its report
 _QUEUE_MIN: Final = 64
 
 EndSink = Callable[[WorkloadId, int, End], None]
 """Where ends of inference requests go: workload, attempt, end."""
+
+BeginSink = Callable[[WorkloadId, int], None]
+"""Where it is told that a request is in progress: workload, attempt."""
 
 
 class Copy:
@@ -42,7 +46,9 @@ class Copy:
     ) -> None:
         self.slots = ModelSlots(model_id=model_id, slots=slots, workload_id=workload_id, pid=link.pid)
         self.link = link
-        self.in_flight: dict[int, tuple[WorkloadId, int, float]] = {}
+        # By sequence number, so in order of arrival: workload, attempt, when it came, when its time is up.
+        self.in_flight: dict[int, tuple[WorkloadId, int, float, float]] = {}
+        self.told = 0  # the last sequence number that was said to be in progress
         self.given_up: dict[int, float] = {}
         self.hung = hung
         self.limit = max(slots * _QUEUE_FACTOR, _QUEUE_MIN)
@@ -53,12 +59,14 @@ class ModelRegistry:
 
     Args:
         changed: called whenever the models answered for have changed.
+        began: told of every request that takes longer than a moment.
         ended: told the end of every request.
     """
 
-    def __init__(self, *, clock: Clock, changed: Callable[[], None], ended: EndSink) -> None:
+    def __init__(self, *, clock: Clock, changed: Callable[[], None], began: BeginSink, ended: EndSink) -> None:
         self._clock = clock
         self._changed = changed
+        self._began = began
         self._ended = ended
         self._copies: dict[ModelId, list[Copy]] = {}
         self._where: dict[WorkloadId, tuple[Copy, int, int]] = {}
@@ -94,7 +102,7 @@ class ModelRegistry:
         if not copies:
             del self._copies[copy.slots.model_id]
         self._changed()  # first, so that the cluster does not send the retries of what fails now to the same place
-        for workload_id, attempt, _ in copy.in_flight.values():
+        for workload_id, attempt, _, _ in copy.in_flight.values():
             del self._where[workload_id]
             self._ended(workload_id, attempt, End(phase=Phase.FAILED, message=reason))
         copy.in_flight.clear()
@@ -112,7 +120,8 @@ class ModelRegistry:
             self._ended(order.workload_id, order.attempt, End(phase=Phase.FAILED, message=message, refused=True))
             return
         self._seq = seq = self._seq + 1
-        copy.in_flight[seq] = (order.workload_id, order.attempt, self._clock.monotonic() + order.timeout_s)
+        now = self._clock.monotonic()
+        copy.in_flight[seq] = (order.workload_id, order.attempt, now, now + order.timeout_s)
         self._where[order.workload_id] = (copy, seq, order.attempt)
         copy.link.send_request(seq, order.input, order.context_window_tokens)
         if not self._busy.is_set():
@@ -127,7 +136,7 @@ class ModelRegistry:
         return True
 
     async def sweep_forever(self) -> None:
-        """Gives up requests whose time is up, and processes that hang. Sleeps while nothing is in flight."""
+        """Tells of slow requests, gives up those whose time is up, and processes that hang. Sleeps when idle."""
         while True:
             await self._busy.wait()
             await self._clock.sleep(SWEEP_S)
@@ -139,7 +148,8 @@ class ModelRegistry:
                 self._busy.clear()
 
     def _sweep(self, copy: Copy, now: float) -> None:
-        due = [seq for seq, (_, _, deadline) in copy.in_flight.items() if deadline <= now]
+        self._tell(copy, now)
+        due = [seq for seq, (_, _, _, deadline) in copy.in_flight.items() if deadline <= now]
         for seq in due:
             self._give_up(copy, seq, End(phase=Phase.FAILED, message="no answer of the model in time"))
         stuck = sum(since <= now - HUNG_S for since in copy.given_up.values())
@@ -147,8 +157,16 @@ class ModelRegistry:
             copy.given_up.clear()
             copy.hung()
 
+    def _tell(self, copy: Copy, now: float) -> None:
+        for seq, (workload_id, attempt, since, _) in copy.in_flight.items():
+            if since > now - SLOW_S:
+                return
+            if seq > copy.told:
+                copy.told = seq
+                self._began(workload_id, attempt)
+
     def _give_up(self, copy: Copy, seq: int, end: End) -> None:
-        workload_id, attempt, _ = copy.in_flight.pop(seq)
+        workload_id, attempt, _, _ = copy.in_flight.pop(seq)
         del self._where[workload_id]
         copy.given_up[seq] = self._clock.monotonic()
         copy.link.send_cancel(seq)
@@ -161,7 +179,7 @@ class ModelRegistry:
             if row is None:
                 copy.given_up.pop(seq, None)
                 continue
-            workload_id, attempt, _ = row
+            workload_id, attempt, _, _ = row
             del self._where[workload_id]
             if ok:
                 assert isinstance(body, bytes)

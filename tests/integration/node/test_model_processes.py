@@ -79,7 +79,9 @@ class Bench:
         self.ends: dict[str, End] = {}
         self.models: list[tuple[ModelSlots, ...]] = []
         self.changed = asyncio.Condition()
-        self.registry = ModelRegistry(clock=SystemClock(), changed=self._on_changed, ended=self._on_end)
+        self.registry = ModelRegistry(
+            clock=SystemClock(), changed=self._on_changed, began=lambda *_: None, ended=self._on_end
+        )
         self.attempt: Attempt | None = None
         self._requests = 0
         self._tells: set[asyncio.Task[None]] = set()

@@ -212,3 +212,17 @@ def test_only_the_newest_finished_requests_stay_in_memory(world: World) -> None:
         world.submit(request(number))
         world.succeed(world.workload(request(number).id))
     assert len(world.cluster.state.workloads) == 3
+
+
+def test_copies_of_a_model_on_one_node_add_their_slots(world: World) -> None:
+    world.attach()
+    copy = ModelSlots(model_id=ModelId("echo"), slots=2)
+    world.handle(ReportModels(node_id=node_id(1), epoch=1, models=(copy, copy)))
+    assert [len(world.submit(request(number)).orders) for number in range(1, 6)] == [1, 1, 1, 1, 0]
+
+
+def test_a_slow_request_is_told_to_be_processed_once(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    assert len(world.report(world.workload(R1), Phase.RUNNING).events) == 1
+    assert [type(event) for event in world.succeed(world.workload(R1)).events] == [ev.WorkloadFinished]
