@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -19,23 +20,25 @@ _INTERPRETER: Final = b"/ld-linux"  # of an ELF file that needs the system's lib
 
 def build() -> str:
     """Makes ``IMAGE`` of nothing but this machine's busybox; returns why it could not, "" when it could."""
-    busybox = shutil.which("busybox")
-    if busybox is None or _INTERPRETER in Path(busybox).read_bytes()[:4096]:
-        return "there is no static busybox to make an image of (package busybox-static)"
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as archive:
-        archive.add(Path(busybox).resolve(), arcname="bin/busybox")
+    try:
+        engine = docker.from_env(timeout=60)
+    except DockerException as error:
+        return f"no container engine answers: {error}"
+    with closing(engine):
+        busybox = shutil.which("busybox")
+        if busybox is None or _INTERPRETER in Path(busybox).read_bytes()[:4096]:
+            return "there is no static busybox to make an image of (package busybox-static)"
+        repository, _, tag = IMAGE.partition(":")
+        engine.api.import_image_from_data(_layer(Path(busybox)), repository=repository, tag=tag)
+    return ""
+
+
+def _layer(busybox: Path) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.add(busybox.resolve(), arcname="bin/busybox")
         link = tarfile.TarInfo("bin/sh")
         link.type = tarfile.SYMTYPE
         link.linkname = "busybox"
         archive.addfile(link)
-    repository, _, tag = IMAGE.partition(":")
-    try:
-        engine = docker.from_env(timeout=60)
-        try:
-            engine.api.import_image_from_data(layer.getvalue(), repository=repository, tag=tag)
-        finally:
-            engine.close()
-    except DockerException as error:
-        return f"no container engine answers: {str(error).splitlines()[0]}"
-    return ""
+    return content.getvalue()
