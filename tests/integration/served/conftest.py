@@ -9,7 +9,7 @@ import pytest
 from examples.digits.own import OwnArcray
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served() -> Iterator[str]:
     own = OwnArcray()
     try:
