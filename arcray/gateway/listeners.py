@@ -52,6 +52,7 @@ class HttpListener:
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings, port: int) -> None:
         self._socket = bind(settings.host, port)
+        self.port: int = self._socket.getsockname()[1]
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -71,11 +72,6 @@ class HttpListener:
             )
         )
         self._serving: asyncio.Task[None] | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that it listens at."""
-        return int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
         """Listens; returns once connections are taken.

@@ -75,7 +75,11 @@ class BodyLimit:
 
 
 def _declared_length(scope: Scope) -> int | None:
+    """Returns the body's length as the headers state it; None when only reading it will tell."""
+    length: int | None = 0  # neither header means no body (RFC 9112, section 6.3)
     for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
         if name == b"content-length":
-            return int(value) if value.isdigit() else None
-    return None
+            length = int(value) if value.isdigit() else None
+    return length

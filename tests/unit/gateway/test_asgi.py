@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from arcray.core.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from tests.unit.gateway.conftest import Fixtures
+
+
+@pytest.fixture
+async def http(gateway: Fixtures) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(gateway.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client
+
+
+async def test_a_replica_says_that_it_lives_and_what_it_is(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/healthz")).json() == {"status": "ok"}
+    assert (await http.get("/version")).json() == {"version": "1.2.3", "facades": ["probe"]}
+
+
+async def test_a_replica_is_ready_when_the_scheduler_is(http: httpx.AsyncClient, gateway: Fixtures) -> None:
+    assert (await http.get("/readyz")).status_code == 200
+    gateway.unready = UnavailableError("the scheduler does not serve yet: the disk is full")
+    answer = await http.get("/readyz")
+    assert answer.status_code == 503
+    assert "the disk is full" in answer.json()["error"]
+
+
+async def test_the_documentation_names_the_routes_of_the_facades(http: httpx.AsyncClient) -> None:
+    described = (await http.get("/openapi.json")).json()
+    assert {"/raw", "/framed", "/healthz", "/readyz", "/version"} <= described["paths"].keys()
+    assert "Routes for tests" in described["info"]["description"]
+    assert (await http.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize("body", ["hello", "refuse", "break"])
+async def test_the_express_lane_answers_as_the_framework_does(http: httpx.AsyncClient, body: str) -> None:
+    express, framed = await http.post("/raw", content=body), await http.post("/framed", content=body)
+    assert express.status_code == framed.status_code
+    assert express.text.replace("/raw", "/framed") == framed.text
+    assert express.headers["content-type"] == framed.headers["content-type"]
+
+
+async def test_a_refusal_is_a_problem_document(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/raw", content="refuse")
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.json()["code"], answer.json()["field"]) == ("CONFLICT", "name")
+
+
+async def test_an_unexpected_exception_shows_nothing_of_itself(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/raw", content="break")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["code"] == "INTERNAL"
+
+
+async def test_an_unexpected_exception_reaches_the_log_of_the_server(gateway: Fixtures) -> None:
+    transport = httpx.ASGITransport(gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.post("/raw", content="break")
+
+
+async def test_a_raw_route_with_a_parameter_and_another_method_go_through_the_framework(
+    http: httpx.AsyncClient,
+) -> None:
+    assert (await http.post("/raw/x", content="hello")).text == "hello"
+    refused = await http.get("/raw")
+    assert refused.status_code == 405
+    assert refused.json()["code"] == "INVALID_ARGUMENT"
+
+
+async def test_an_unknown_path_is_a_problem_document(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/nowhere")
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("path", ["/raw", "/framed"])
+async def test_a_body_over_the_limit_is_refused(http: httpx.AsyncClient, path: str) -> None:
+    assert (await http.post(path, content="x" * 1025)).status_code == 413
+
+    async def streamed() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"x" * 300
+
+    assert (await http.post(path, content=streamed())).status_code == 413

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from arcray.logs import JsonFormatter, TextFormatter, configure
+
+
+def a_record(message: str = "node lost", **fields: object) -> logging.LogRecord:
+    record = logging.makeLogRecord({"name": "arcray.core", "levelname": "INFO", "msg": message, "created": 0.25})
+    record.__dict__.update(fields)
+    return record
+
+
+def test_a_text_line_has_the_phrase_and_the_fields() -> None:
+    line = TextFormatter().format(a_record(node_id="n1", reason="no answer in 5 s", empty=""))
+    assert line == '00:00:00.250 INFO core: node lost  node_id=n1 reason="no answer in 5 s" empty=""'
+
+
+def test_a_field_cannot_forge_a_line() -> None:
+    line = TextFormatter().format(a_record(reason="x\n00:00:00 ERROR core: forged"))
+    assert "\n" not in line
+
+
+def test_a_json_line_is_one_object_with_the_fields() -> None:
+    line = JsonFormatter().format(a_record(node_id="n1", attempt=2))
+    assert json.loads(line) == {
+        "at": "1970-01-01T00:00:00.250+00:00",
+        "level": "INFO",
+        "logger": "arcray.core",
+        "event": "node lost",
+        "node_id": "n1",
+        "attempt": 2,
+    }
+
+
+def test_a_traceback_follows_its_line() -> None:
+    try:
+        int("broken")
+    except ValueError as error:
+        record = a_record()
+        record.exc_info = (type(error), error, error.__traceback__)
+    assert "ValueError: invalid literal" in TextFormatter().format(record)
+    assert "ValueError: invalid literal" in json.loads(JsonFormatter().format(record))["traceback"]
+
+
+def test_configuring_twice_prints_each_record_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("arcray")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    try:
+        configure("INFO", "text")
+        configure("INFO", "text")
+        logging.getLogger("arcray.x").info("once")
+        logging.getLogger("arcray.x").debug("never")
+    finally:
+        logger.handlers[:], level, logger.propagate = before
+        logger.setLevel(level)
+    assert capsys.readouterr().err.count("once") == 1
