@@ -34,6 +34,9 @@ def test_cloud_variant_of_the_comment_is_accepted_too() -> None:
 
 def test_every_machine_runs_the_same_checkout() -> None:
     tree = config()
-    assert tree["file_mounts"] == {"~/arcray": "."}
+    assert tree["file_mounts"] == {"~/arcray": ".", "~/.ray/auth_token": "~/.ray/auth_token"}
     commands = [*tree["setup_commands"], *tree["head_start_ray_commands"], *tree["worker_start_ray_commands"]]
     assert all("~/arcray" in command for command in commands)
+    joining = [command for command in commands if " up " in command or "ray start" in command]
+    assert len(joining) == 3
+    assert all(command.startswith("RAY_AUTH_MODE=token ") for command in joining)
