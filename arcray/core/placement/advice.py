@@ -27,7 +27,7 @@ _CONDITION: Final = 0.5  # size of changing a condition
 _NOTHING: Final = (2.0, "")  # larger than any change
 
 
-def advise(columns: Columns, ids: list[NodeId | None], request: PlacementRequest, word: Words, counts: Integers) -> str:
+def advise(columns: Columns, ids: list[NodeId], request: PlacementRequest, word: Words, counts: Integers) -> str:
     """Returns the change as a sentence fragment, "" when no single change would do.
 
     Args:
@@ -47,7 +47,7 @@ def advise(columns: Columns, ids: list[NodeId | None], request: PlacementRequest
     return best
 
 
-def _condition(bit: int, count: int, word: Words, ids: list[NodeId | None]) -> str:
+def _condition(bit: int, count: int, word: Words, ids: list[NodeId]) -> str:
     nodes = f"{count} nodes" if count > 1 else f"node {ids[int((word == bit).argmax())]}"
     if bit == UNSCHEDULABLE:
         return f"uncordon one of {nodes}" if count > 1 else f"uncordon {nodes}"

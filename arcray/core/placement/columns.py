@@ -89,7 +89,6 @@ class Columns:
     def close_slot(self, slot: int) -> None:
         """Frees the slot of a node that left."""
         self.status[slot] = ABSENT
-        self.marks[slot] = 0
         self._vacant.append(slot)
 
     def require_devices(self, count: int) -> bool:

@@ -60,7 +60,7 @@ class Engine:
         self._eligibility = Eligibility(self._columns, self._order.mark_anew)
         self._held: dict[NodeId, _Held] = {}
         self._by_slot: list[_Held] = []
-        self._ids: list[NodeId | None] = []
+        self._ids: list[NodeId] = []  # by slot; of the last node there once it has left
         self._refusals = Refusals(self._columns, self._ids, self._words)
 
     def __len__(self) -> int:
@@ -100,7 +100,6 @@ class Engine:
         self._leave_order(held)
         self._eligibility.dismiss(held.slot, held.node.labels)
         self._columns.close_slot(held.slot)
-        self._ids[held.slot] = None
         self._refusals.changed(held.slot)
 
     def allocate(self, node_id: NodeId, allocation: Allocation) -> None:

@@ -54,7 +54,7 @@ class Refusals:
         judge: returns the words of a request for some slots, None for all.
     """
 
-    def __init__(self, columns: Columns, ids: list[NodeId | None], judge: _Judge) -> None:
+    def __init__(self, columns: Columns, ids: list[NodeId], judge: _Judge) -> None:
         self._columns = columns
         self._ids = ids
         self._judge = judge
