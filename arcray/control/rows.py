@@ -5,8 +5,8 @@ stored with the bad code points escaped, because a record that cannot be written
 everything else comes back equal. Fast: the JSON is written by pydantic's serializer from the plain dataclasses
 (measured: 6 us for a finished inference request with its spec).
 
-What is not stored: a result's ``output`` (it goes to the one who waits), a node's readings and models (it sends them
-again), and the difference between healthy and unhealthy (a lease begins anew after recovery).
+What is not stored: the ``output`` of a request whose sender waits (it goes to the sender), a node's readings and models
+(it sends them again), and the difference between healthy and unhealthy (a lease begins anew after recovery).
 """
 
 from __future__ import annotations
@@ -45,10 +45,7 @@ _T = TypeVar("_T")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CONFIG: Final = ConfigDict(ser_json_inf_nan="strings")  # JSON has no NaN; null would not come back as a float
-_VOLATILE: Final[dict[type, Any]] = {
-    Workload: {"result": {"output"}},
-    ev.WorkloadFinished: {"result": {"output"}},
-}
+_OUTPUT: Final = {"result": {"output"}}
 _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}  # built on first use: each takes milliseconds
 _EVENTS: Final[dict[str, type]] = {event.__name__: event for event in get_args(ev.Event)}
 
@@ -181,13 +178,23 @@ def microseconds(time: datetime) -> int:
 
 
 def _encode(value: object) -> str:
-    kind = type(value)
-    adapter = _adapter(kind)
-    exclude = _VOLATILE.get(kind)
+    adapter = _adapter(type(value))
+    exclude: Any = _OUTPUT if _answered_elsewhere(value) else None
     try:
         return adapter.dump_json(value, exclude=exclude).decode()
     except PydanticSerializationError:
         return adapter.dump_json(_escaped(value), exclude=exclude).decode()
+
+
+def _answered_elsewhere(value: object) -> bool:
+    """Returns whether a result's output went to a sender who waited for it."""
+    match value:
+        case Workload():
+            return value.spec.waiting
+        case ev.WorkloadFinished():
+            return value.spec is not None  # only the first journalled fact of a workload carries its spec
+        case _:
+            return False
 
 
 def _adapter(kind: type) -> TypeAdapter[Any]:

@@ -243,7 +243,7 @@ class Result:
 
     Args:
         exit_code: of the process or container; None when there was none.
-        output: UTF-8 JSON that an inference answered; volatile, never journalled.
+        output: UTF-8 JSON that an inference answered; journalled only where its sender does not wait for it.
         duration_ms: on the node, from start to end.
         blobs: keys of result files in the blob store, sorted.
         pid: process that did the work; None where unknown.

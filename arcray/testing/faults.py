@@ -118,7 +118,7 @@ async def check_memory_is_the_rows(plane: Plane, path: Path) -> None:
     await writer.commits.idle()
     state = writer.cluster.state
     state.check_invariants()
-    durable = {key: _as_stored(workload) for key, workload in state.workloads.items() if not workload.spec.waiting}
+    durable = {key: workload for key, workload in state.workloads.items() if not workload.spec.waiting}
     stored = stored_workloads(path)
     assert {key: stored.get(key) for key in durable} == durable
     assert {key for key, workload in stored.items() if not workload.phase.terminal} <= set(durable)
@@ -128,9 +128,3 @@ async def check_memory_is_the_rows(plane: Plane, path: Path) -> None:
     for node in nodes:
         known = state.nodes[node.id]
         assert replace(node, last_seen=known.last_seen) == durable_node(known)  # heartbeats are not written
-
-
-def _as_stored(workload: Workload) -> Workload:
-    if workload.result is None:
-        return workload
-    return replace(workload, result=replace(workload.result, output=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,17 @@ class Storm:
                     for workload_id in self.live():
                         node.finish(workload_id)
                 await self.clock.advance(0.5)
-                await asyncio.sleep(0.001)  # the journal's thread lives in real time
+                await self.written()
+
+    async def written(self) -> None:
+        """Lets the journal's thread, which lives in real time, catch up.
+
+        A slow disk would else look like minutes of silence on the clock, and every lease would be lost again and again.
+        While the database is failing, nothing is written before the clock has moved on.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await self.cluster.plane._writer.commits.idle()
 
     def live(self) -> list[WorkloadId]:
         workloads = self.cluster.plane._writer.cluster.state.workloads

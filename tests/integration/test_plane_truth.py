@@ -117,7 +117,7 @@ async def scenario(tmp_path: Path, fail_at: Callable[[int], bool]) -> FailPoints
 
 
 def as_stored(event: Event) -> Event:
-    if isinstance(event, ev.WorkloadFinished) and event.result is not None:
+    if isinstance(event, ev.WorkloadFinished) and event.result is not None and event.spec is not None:
         return replace(event, result=replace(event.result, output=None))
     return event
 

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from datetime import datetime
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -211,7 +211,7 @@ class WorkloadView(_Message):
     """A workload.
 
     ``image``, ``entryPoint`` and ``model`` are there for the kinds that have them; ``pid`` is the process that did the
-    work, once it is known.
+    work, once it is known; ``output`` is what an inference request answered.
     """
 
     id: str
@@ -239,6 +239,7 @@ class WorkloadView(_Message):
     duration_ms: float | None
     pid: int | None
     results: int
+    output: Any = None
 
 
 class WorkloadsView(_Message):

@@ -5,6 +5,7 @@ What lives here: the rules between members (exactly one source of code, which fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -221,6 +222,7 @@ def workload_view(view: WorkloadView) -> m.WorkloadView:
         duration_ms=result.duration_ms if result else None,
         pid=result.pid if result else None,
         results=len(result.blobs) if result else 0,
+        output=json.loads(result.output) if result and result.output else None,
     )
 
 

@@ -250,6 +250,7 @@ async def test_respond_async_is_202_and_its_workload_has_the_end(serve: Any) -> 
         assert done.phase == "succeeded"
         shown = (await served.client.get(location)).json()
         assert (shown["kind"], shown["model"], shown["externalId"]) == ("inference", "echo", "r-5")
+        assert shown["output"] == {"got": 1}
 
 
 async def test_node_that_was_drained_takes_nothing_more(serve: Any) -> None:

@@ -44,6 +44,7 @@ async def test_program_is_accepted_with_its_code_in_the_blob_store(serve: Any) -
         assert (body["kind"], body["name"], body["nodeId"]) == ("program", "hi", node.id)
         assert body["phase"] in ("placed", "pulling", "running")
         assert (await served.client.get(response.headers["location"])).json()["id"] == body["id"]
+        await node.delivered(1)
         order = node.orders[0]
         assert isinstance(order, StartWorkload)
         assert isinstance(order.payload, Program)
@@ -58,6 +59,7 @@ async def test_archive_arrives_as_it_was_sent(serve: Any) -> None:
     async with serve(nodes=[node]) as served:
         body = {"kind": "program", "archive": base64.b64encode(archive).decode(), "entryPoint": "main.py"}
         assert (await served.client.post(PATH, json=body)).status_code == 201
+        await node.delivered(1)
         order = node.orders[0]
         assert isinstance(order, StartWorkload)
         assert isinstance(order.payload, Program)

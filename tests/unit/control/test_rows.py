@@ -34,11 +34,20 @@ def test_a_lost_node_is_stored_as_lost(health: Health) -> None:
     assert decode_row(Node, "n", str(node_row(a_node_state(health=health))["body"])).health is health
 
 
-def test_what_an_inference_answered_is_not_stored() -> None:
-    workload = Workload(spec=a_workload(payload=an_inference()), result=Result(output=b'"secret"', pid=7))
-    body = str(workload_row(workload)["body"])
+def answered(*, waiting: bool) -> Workload:
+    spec = a_workload(payload=an_inference(), waiting=waiting)
+    return Workload(spec=spec, result=Result(output=b'"secret"', pid=7))
+
+
+def test_an_answer_whose_sender_waited_for_it_is_not_stored() -> None:
+    body = str(workload_row(answered(waiting=True))["body"])
     assert "secret" not in body
     assert decode_row(Workload, "w", body).result == Result(pid=7)
+
+
+def test_an_answer_that_is_fetched_later_is_stored() -> None:
+    body = str(workload_row(answered(waiting=False))["body"])
+    assert decode_row(Workload, "w", body).result == Result(output=b'"secret"', pid=7)
 
 
 def test_columns_are_what_lists_filter_by() -> None:

@@ -224,6 +224,7 @@ def test_workload_is_shown_in_wire_names_and_units() -> None:
         "durationMs": 12.5,
         "pid": 7,
         "results": 1,
+        "output": None,
     }
 
 
