@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -87,8 +88,13 @@ class SchedulerActor:
         return result
 
     async def status(self) -> dict[str, Any]:
-        """Returns the version, whether it serves, and why not."""
-        return {"version": installed_version(), "ready": self._ready.is_set(), "reason": self._reason}
+        """Returns the version, the process, whether it serves, and why not."""
+        return {
+            "version": installed_version(),
+            "pid": os.getpid(),
+            "ready": self._ready.is_set(),
+            "reason": self._reason,
+        }
 
     async def stop(self) -> None:
         """Commits what was accepted and answers everyone; the actor may then be killed."""

@@ -1,0 +1,222 @@
+"""Budgets of the gateway and of the path behind it, on two cores:
+
+- a no-op route on our listener, whole stack, answers at least 0.9 of the requests per second of bare FastAPI on bare
+  uvicorn with an equal route;
+- ``POST /api/v1/inference`` with an instant model, 64 in flight, comes to at least 0.5 of that no-op route (goal 0.7):
+  gateway, scheduler actor with its commit, node actor, model process and back;
+- one such request in flight takes at most 4 ms more than the no-op route at the median;
+- ``up`` to ready takes at most 4 s more than bare ``ray.init`` and ``serve.run`` of an empty application.
+
+    python -m pytest tests/bench/bench_gateway.py -m bench -s
+
+Five alternating pairs each; the median counts. The load generator (``load.py``) runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from arcray.client import Client
+from arcray.config import Settings, load
+from arcray.runtime.bootstrap import up
+from tests.bench.load import measure
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
+
+BUDGET_NOOP = 0.9
+BUDGET_INFERENCE = 0.5
+BUDGET_ONE_MS = 4.0
+BUDGET_UP_S = 4.0
+PAIRS = 5
+IN_FLIGHT = 64
+SECONDS = 3.0
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+REQUEST = json.dumps({"modelId": "echo", "input": {"pixels": [0, 1, 2, 3, 4, 5, 6, 7]}})
+
+_ECHO = "def echo(value):\n    return value\n"
+
+# Both print how long it took from the start of the process, imports included, and then end what they started.
+_BARE_UP = """
+import time; began = time.perf_counter()
+import sys, ray
+from ray import serve
+
+class Empty:
+    async def __call__(self): return "empty"
+
+ray.init(address="local", include_dashboard=True, num_cpus=2, object_store_memory=10**8, _temp_dir=sys.argv[1])
+serve.start(proxy_location="HeadOnly", http_options={"port": int(sys.argv[2])})
+serve.run(serve.deployment(Empty, ray_actor_options={"num_cpus": 0}).bind())
+print("took", time.perf_counter() - began, flush=True)
+serve.shutdown(); ray.shutdown()
+"""
+
+_OUR_UP = """
+import time; began = time.perf_counter()
+import json, sys
+from arcray.config import Settings
+from arcray.runtime.bootstrap import up
+
+settings = Settings.model_validate_json(sys.argv[2])
+arcray = up(settings, ray_options={"num_cpus": 2, "object_store_memory": 10**8, "_temp_dir": sys.argv[1]})
+print("took", time.perf_counter() - began, flush=True)
+arcray.down()
+"""
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of loopback that are free."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def settings_in(directory: Path) -> Settings:
+    http, grpc, serve = free_ports(3)
+    return load(
+        None,
+        state_dir=directory / "state",
+        gateway={"http_ports": [http], "grpc_port": grpc, "serve_port": serve, "drain_s": 1.0},
+        node={"models": {"python_path": [directory], "max_concurrency": 256}, "containers": {"enabled": "never"}},
+        log_level="WARNING",
+    )
+
+
+@contextmanager
+def a_directory() -> Iterator[Path]:
+    """A directory whose path is short enough for Ray's sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="arcray-", dir="/tmp"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def bare_server() -> Iterator[str]:
+    """Bare FastAPI on bare uvicorn; yields its URL."""
+    (port,) = free_ports(1)
+    process = subprocess.Popen([sys.executable, HERE / "bare_http.py", str(port)])
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def our_server(directory: Path) -> Iterator[str]:
+    """A whole arcray with the instant model loaded; yields its URL."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    (directory / "bench_models.py").write_text(_ECHO)
+    options = {"num_cpus": 2, "object_store_memory": 10**8, "_temp_dir": str(directory / "ray")}
+    arcray = up(settings_in(directory), dashboard=False, ray_options=options)
+    try:
+        with Client(arcray.url) as client:
+            client.register_model("echo", "python", source="bench_models:echo")
+            client.wait_model("echo")
+        yield arcray.url
+    finally:
+        arcray.down()
+
+
+def show(name: str, unit: str, values: list[float]) -> float:
+    low, middle, high = statistics.quantiles(values, n=4)
+    print(f"{name:<58} {middle:>9,.2f} {unit}  (quartiles {low:,.2f} to {high:,.2f})")
+    return middle
+
+
+def test_the_stack_and_the_path_cost_little() -> None:
+    bare: list[float] = []
+    noop: list[float] = []
+    inference: list[float] = []
+    noop_ratio: list[float] = []
+    inference_ratio: list[float] = []
+    more_ms: list[float] = []
+    with a_directory() as directory, bare_server() as theirs, our_server(directory) as ours:
+        route = f"{ours}/api/v1/inference"
+        for url in (f"{theirs}/healthz", f"{ours}/healthz"):
+            measure(url, connections=IN_FLIGHT, seconds=1.0)
+        measure(route, connections=IN_FLIGHT, seconds=2.0, body=REQUEST)
+        for pair in range(PAIRS):
+            order = [f"{theirs}/healthz", f"{ours}/healthz"]
+            if pair % 2:
+                order.reverse()
+            found = {url: measure(url, connections=IN_FLIGHT, seconds=SECONDS) for url in order}
+            asked = measure(route, connections=IN_FLIGHT, seconds=SECONDS, body=REQUEST)
+            alone = measure(f"{ours}/healthz", connections=1, seconds=1.0)
+            one = measure(route, connections=1, seconds=1.0, body=REQUEST)
+            bare.append(found[f"{theirs}/healthz"].per_s)
+            noop.append(found[f"{ours}/healthz"].per_s)
+            inference.append(asked.per_s)
+            noop_ratio.append(noop[-1] / bare[-1])
+            inference_ratio.append(asked.per_s / noop[-1])
+            more_ms.append(one.p50_ms - alone.p50_ms)
+    print()
+    show("bare FastAPI on uvicorn, no-op, 64 in flight", "/s", bare)
+    show("our listener, no-op, 64 in flight", "/s", noop)
+    reached_noop = show(f"  of bare (budget {BUDGET_NOOP})", "", noop_ratio)
+    show("inference, instant model, 64 in flight", "/s", inference)
+    reached = show(f"  of our no-op (budget {BUDGET_INFERENCE}, goal 0.7)", "", inference_ratio)
+    more = show(f"inference, one in flight, more than no-op (budget {BUDGET_ONE_MS:g})", "ms", more_ms)
+    assert reached_noop >= BUDGET_NOOP
+    assert reached >= BUDGET_INFERENCE
+    assert more <= BUDGET_ONE_MS
+
+
+def test_up_takes_little_more_than_ray_and_serve_alone() -> None:
+    bare: list[float] = []
+    ours: list[float] = []
+    for pair in range(PAIRS):
+        runs = [(bare, _start_bare), (ours, _start_ours)]
+        if pair % 2:
+            runs.reverse()
+        for values, start in runs:
+            with a_directory() as directory:
+                values.append(start(directory))
+    print()
+    show("bare ray.init and serve.run of an empty application", "s", bare)
+    show("up to ready", "s", ours)
+    differences = [mine - theirs for mine, theirs in zip(ours, bare, strict=True)]
+    assert show(f"  more than bare (budget {BUDGET_UP_S:g})", "s", differences) <= BUDGET_UP_S
+
+
+def _start_bare(directory: Path) -> float:
+    return _timed([_BARE_UP, str(directory / "ray"), str(free_ports(1)[0])])
+
+
+def _start_ours(directory: Path) -> float:
+    return _timed([_OUR_UP, str(directory / "ray"), settings_in(directory).model_dump_json()])
+
+
+def _timed(program: list[str]) -> float:
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    began = perf_counter()
+    ran = subprocess.run(
+        [sys.executable, "-c", *program], check=False, capture_output=True, text=True, timeout=180, env=environment
+    )
+    took = [line.removeprefix("took ") for line in ran.stdout.splitlines() if line.startswith("took ")]
+    assert took, f"nothing started in {perf_counter() - began:.0f} s: {ran.stderr[-2000:]}"
+    return float(took[0])
