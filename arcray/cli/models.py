@@ -45,6 +45,8 @@ def list_models(context: Context, /) -> None:
 )
 @click.option("--from-workload", default="", help="SOURCE is a result file of this program.")
 @click.option("--replicas", default=1, show_default=True, help="Copies to load.")
+@click.option("--max-concurrency", type=int, help="Requests in flight that each copy takes.")
+@click.option("--target", default="", help="The name that the endpoint knows it by (openai).")
 @click.option("--cpu", type=float, default=0.0, help="Cores of each copy.")
 @click.option("--memory-mb", type=int, default=0, help="Memory of each copy.")
 @click.option("--gpus", type=int, default=0, help="GPUs of each copy.")
@@ -65,7 +67,9 @@ def register(context: Context, /, name: str, source: str, format_: str, from_wor
             source="" if local or from_workload else source,
             content=_content(source) if local else None,
             from_workload=(from_workload, source) if from_workload else None,
+            target=rest["target"],
             replicas=rest["replicas"],
+            max_concurrency=rest["max_concurrency"],
             demand=demand_of(rest["cpu"], rest["memory_mb"], rest["gpus"], rest["gpu_memory_mb"]),
         )
         if rest["wait"]:

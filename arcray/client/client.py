@@ -217,7 +217,9 @@ class Client:
         source: str = "",
         content: bytes | None = None,
         from_workload: tuple[str, str] | None = None,
+        target: str = "",
         replicas: int = 1,
+        max_concurrency: int | None = None,
         demand: Demand = NO_DEMAND,
     ) -> ModelInfo:
         """Registers a model and starts ``replicas`` copies; returns at once, see ``wait_model``.
@@ -229,6 +231,8 @@ class Client:
             source: ``module:name`` (python) or base URL (openai).
             content: bytes of the model file (onnx).
             from_workload: id and result path of a program that wrote the file (onnx).
+            target: the name that the endpoint knows it by (openai); "" is ``name``.
+            max_concurrency: requests in flight that each copy takes; None leaves it to the node.
             demand: what each copy asks of its node.
         """
         body: dict[str, Any] = {"name": name, "format": format, "replicas": replicas}
@@ -238,6 +242,10 @@ class Client:
             body["content"] = base64.b64encode(content).decode()
         if from_workload is not None:
             body["fromWorkload"] = {"id": from_workload[0], "path": from_workload[1]}
+        if target:
+            body["target"] = target
+        if max_concurrency is not None:
+            body["maxConcurrency"] = max_concurrency
         if demand != NO_DEMAND:
             body["demand"] = demand_body(demand)
         # The same registration again changes nothing, so it may be repeated.

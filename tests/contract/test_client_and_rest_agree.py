@@ -123,6 +123,9 @@ def test_model_is_read_as_it_was_meant() -> None:
     body = codec.decode_model(recorder.body)
     assert body.from_workload is not None
     assert (body.from_workload.id, body.from_workload.path) == ("w1", "model.onnx")
+    recorder.client.register_model("llama", "openai", source="http://127.0.0.1:8001", target="m", max_concurrency=8)
+    body = codec.decode_model(recorder.body)
+    assert (body.source, body.target, body.max_concurrency) == ("http://127.0.0.1:8001", "m", 8)
 
 
 def test_answers_are_read_as_they_were_meant() -> None:
