@@ -25,12 +25,14 @@ class Served:
         print("down", flush=True)
 
 def start():
-    print("starting", flush=True)
-    if "slowly" in sys.argv:
-        try:
-            threading.Event().wait()
-        finally:
-            print("cleaned up", flush=True)
+    try:
+        print("starting", flush=True)
+        while "slowly" in sys.argv:
+            # Not endless: a signal that falls just before an endless wait would be missed.
+            threading.Event().wait(0.1)
+    except SystemExit:
+        print("cleaned up", flush=True)
+        raise
     return Served()
 
 serve(Path(sys.argv[1]), start)
