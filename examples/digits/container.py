@@ -12,6 +12,8 @@ from typing import Final
 import docker
 from docker.errors import DockerException
 
+from arcray.core.errors import UnavailableError
+
 __all__ = ["IMAGE", "build"]
 
 IMAGE: Final = "arcray-demo:busybox"
@@ -19,7 +21,11 @@ _INTERPRETER: Final = b"/ld-linux"  # of an ELF file that needs the system's lib
 
 
 def build() -> str:
-    """Makes ``IMAGE`` of nothing but this machine's busybox; returns why it could not, "" when it could."""
+    """Makes ``IMAGE`` of nothing but this machine's busybox; returns what is missing for it, "" when it is made.
+
+    Raises:
+        UnavailableError: an engine is there and does not work.
+    """
     try:
         engine = docker.from_env(timeout=60)
     except DockerException as error:
@@ -29,7 +35,10 @@ def build() -> str:
         if busybox is None or _INTERPRETER in Path(busybox).read_bytes()[:4096]:
             return "there is no static busybox to make an image of (package busybox-static)"
         repository, _, tag = IMAGE.partition(":")
-        engine.api.import_image_from_data(_layer(Path(busybox)), repository=repository, tag=tag)
+        try:
+            engine.api.import_image_from_data(_layer(Path(busybox)), repository=repository, tag=tag)
+        except DockerException as error:
+            raise UnavailableError(f"the container engine does not take an image: {error}") from error
     return ""
 
 
