@@ -1,18 +1,23 @@
 """Structured logging: a constant phrase and fields, one line each, for people or for machines.
 
 What lives here: the shape of a line. What does not: what is logged, and where a process's stderr goes (Ray collects
-that of actors). Fields are whatever ``extra=`` adds; API keys in request targets are blanked on the way.
+that of actors). Fields are whatever ``extra=`` adds. uvicorn prints the targets of WebSockets, which may hold an API
+key (one protocol has no other place for it): ``configure`` has every line of uvicorn's pass ``RedactApiKeys``.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-__all__ = ["JsonFormatter", "TextFormatter", "configure"]
+__all__ = ["JsonFormatter", "RedactApiKeys", "TextFormatter", "configure", "redact"]
+
+_API_KEY: Final = re.compile(r"(?i)(\bapiKey=)[^&\s\"']*")
+_TELL_TARGETS: Final = ("uvicorn.error", "uvicorn.access")
 
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
@@ -29,6 +34,26 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False  # Ray and Serve put handlers of their own on the root
+    for name in _TELL_TARGETS:  # on the logger: whatever handler prints the line gets it redacted
+        teller = logging.getLogger(name)
+        if not any(isinstance(known, RedactApiKeys) for known in teller.filters):
+            teller.addFilter(RedactApiKeys())
+
+
+def redact(text: str) -> str:
+    """Returns text with the value of every ``apiKey`` query parameter replaced by ``***``."""
+    return _API_KEY.sub(r"\1***", text)
+
+
+class RedactApiKeys(logging.Filter):
+    """Takes API keys out of lines that print request targets."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrites the record in place; always lets it pass."""
+        if "apikey" in record.getMessage().lower():
+            record.msg = redact(record.getMessage())
+            record.args = None
+        return True
 
 
 class TextFormatter(logging.Formatter):

@@ -1,7 +1,9 @@
 """Who is calling: turns the credentials of a request into an ``Identity``, or refuses.
 
 Open mode takes everyone as the account ``local``. Keys mode wants ``Authorization: Bearer <key>`` or ``?apiKey=<key>``
-(one protocol has no other place for it; see ``RedactApiKeys`` for what that means to logs).
+(one protocol has no other place for it; ``arcray.logs`` keeps it out of the logs).
+Open mode takes no changes that a web page of another site asks for: every page that a person visits can post to their
+loopback address, and a post can be a program. Reading needs no such rule, since browsers keep the answer from the page.
 Keys are compared by digest, all of them every time, so that neither a matching prefix nor the position shows in time.
 """
 
@@ -9,19 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from arcray.config import AuthSettings
-from arcray.core.errors import UnauthenticatedError
+from arcray.core.errors import PermissionDeniedError, UnauthenticatedError
 from arcray.core.ids import AccountId
 
-__all__ = ["LOCAL", "Authenticator", "Identity", "RedactApiKeys", "Scope", "redact"]
+__all__ = ["LOCAL", "Authenticator", "Identity", "Scope"]
 
 
 class Scope(StrEnum):
@@ -49,6 +50,8 @@ class Identity:
         return None if self.scope is Scope.ADMIN else self.account
 
 
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS", None})  # None is a WebSocket, and ours only tell
+
 LOCAL: Final = Identity(account=AccountId("local"), name="local", scope=Scope.ADMIN)
 """Everyone, in open mode."""
 
@@ -69,8 +72,10 @@ class Authenticator:
 
         Raises:
             UnauthenticatedError: the key is missing or wrong.
+            PermissionDeniedError: in open mode, a web page of another site wants to change something.
         """
         if self._open:
+            _refuse_other_sites(connection)
             return LOCAL
         scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -99,20 +104,9 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-_API_KEY: Final = re.compile(r"(?i)(\bapiKey=)[^&\s\"']*")
-
-
-def redact(text: str) -> str:
-    """Returns text with the value of every ``apiKey`` query parameter replaced by ``***``."""
-    return _API_KEY.sub(r"\1***", text)
-
-
-class RedactApiKeys(logging.Filter):
-    """Takes API keys out of access logs: add it to every handler that prints request targets."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrites the record in place; always lets it pass."""
-        if "apikey" in record.getMessage().lower():
-            record.msg = redact(record.getMessage())
-            record.args = None
-        return True
+def _refuse_other_sites(connection: HTTPConnection) -> None:
+    if connection.scope.get("method") in _READING:
+        return
+    origin = connection.headers.get("origin")  # browsers send it with every post, other clients do not
+    if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
+        raise PermissionDeniedError("open mode takes no changes from web pages of other sites", field="Origin")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 
 import pytest
 
-from arcray.logs import JsonFormatter, TextFormatter, configure
+from arcray.logs import JsonFormatter, RedactApiKeys, TextFormatter, configure, redact
 
 
 def a_record(message: str = "node lost", **fields: object) -> logging.LogRecord:
@@ -58,3 +59,42 @@ def test_configuring_twice_prints_each_record_once(capsys: pytest.CaptureFixture
         logger.handlers[:], level, logger.propagate = before
         logger.setLevel(level)
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_redaction_keeps_the_rest_of_the_target() -> None:
+    assert redact("/telemetry?apiKey=s3cret&x=1") == "/telemetry?apiKey=***&x=1"
+    assert redact('GET "/t?x=1&apikey=abc"') == 'GET "/t?x=1&apikey=***"'
+    assert redact("/monkeys?x=1") == "/monkeys?x=1"
+
+
+def test_log_filter_rewrites_formatted_arguments() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(RedactApiKeys())
+    logger = logging.Logger("access")  # noqa: LOG001  # a private one leaves the process's loggers alone
+    logger.addHandler(handler)
+    logger.info('%s - "WebSocket %s" [accepted]', "127.0.0.1:5", "/telemetry?apiKey=s3cret")
+    logger.info("%d plain", 7)
+    assert stream.getvalue() == '127.0.0.1:5 - "WebSocket /telemetry?apiKey=***" [accepted]\n7 plain\n'
+
+
+def test_configured_process_prints_no_api_key_of_a_websocket() -> None:
+    logger = logging.getLogger("arcray")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    configure("INFO", "text")
+    configure("INFO", "text")
+    logger.handlers[:], level, logger.propagate = before
+    logger.setLevel(level)
+    teller = logging.getLogger("uvicorn.error")
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    teller.addHandler(handler)
+    level = teller.level
+    teller.setLevel(logging.INFO)
+    try:
+        teller.info('%s - "WebSocket %s" [accepted]', "127.0.0.1:5", "/telemetry?apiKey=s3cret")
+    finally:
+        teller.setLevel(level)
+        teller.removeHandler(handler)
+    assert stream.getvalue() == '127.0.0.1:5 - "WebSocket /telemetry?apiKey=***" [accepted]\n'
+    assert sum(isinstance(known, RedactApiKeys) for known in teller.filters) == 1
