@@ -6,7 +6,6 @@ What lives here: paths and bodies of the API. What does not: repeating and error
 from __future__ import annotations
 
 import base64
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,9 @@ from urllib.parse import quote
 
 import httpx
 
-from arcray.client.transport import RetryPolicy, Transport
+from arcray.client.transport import RetryPolicy, Transport, new_key
 from arcray.client.types import Answer, ModelInfo, NodeInfo, ResultFile, WorkloadInfo, WorkOptions, demand_body
-from arcray.core.errors import DeadlineExceededError
+from arcray.core.errors import DeadlineExceededError, InternalError, InvalidArgumentError
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import Priority, VolumeMount
 
@@ -169,7 +168,7 @@ class Client:
     def stop(self, workload_id: str) -> WorkloadInfo:
         """Ends a piece of work; one that has ended stays as it is."""
         response = self._transport.call("POST", f"{_workload(workload_id)}/stop", repeatable=True)
-        return WorkloadInfo.from_body(response.json())
+        return WorkloadInfo.from_body(_json(response))
 
     def wait(self, workload_id: str, timeout_s: float | None = None) -> WorkloadInfo:
         """Returns a piece of work once it has ended, well or not.
@@ -250,7 +249,7 @@ class Client:
             body["demand"] = demand_body(demand)
         # The same registration again changes nothing, so it may be repeated.
         response = self._transport.call("POST", "/api/v1/models", json=body, repeatable=True)
-        return ModelInfo.from_body(response.json())
+        return ModelInfo.from_body(_json(response))
 
     def wait_model(self, name: str, timeout_s: float | None = 120.0) -> ModelInfo:
         """Returns a model once a node answers for it.
@@ -286,14 +285,15 @@ class Client:
             "priority": priority.name.lower(),
             "contextWindowTokens": context_window_tokens,
         }
-        # An inference changes nothing, so asking again is safe.
-        return Answer.from_body(self._transport.call("POST", "/api/v1/inference", json=body, repeatable=True).json())
+        # Sent again after a lost connection, the key makes it join the request that is on its way, not run twice.
+        headers = {"Idempotency-Key": new_key()}
+        response = self._transport.call("POST", "/api/v1/inference", json=body, headers=headers, repeatable=True)
+        return Answer.from_body(_json(response))
 
     # Below: how the above is said.
 
     def _get(self, path: str) -> Mapping[str, Any]:
-        body: Mapping[str, Any] = self._transport.call("GET", path).json()
-        return body
+        return _json(self._transport.call("GET", path))
 
     def _pages(
         self, path: str, member: str, view: Callable[[Mapping[str, Any]], _View], limit: int | None = None
@@ -301,7 +301,7 @@ class Client:
         found: list[_View] = []
         while True:
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = self._transport.call("GET", path, params={"limit": size, "offset": len(found)}).json()
+            page = _json(self._transport.call("GET", path, params={"limit": size, "offset": len(found)}))
             found += [view(body) for body in page[member]]
             wanted = page["total"] if limit is None else min(limit, page["total"])
             if not page[member] or len(found) >= wanted:
@@ -310,9 +310,9 @@ class Client:
     def _submit(self, body: dict[str, Any], options: WorkOptions) -> WorkloadInfo:
         body.update(options.body())
         # The key makes the second arrival of the same submission return the workload of the first.
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        headers = {"Idempotency-Key": new_key()}
         response = self._transport.call("POST", "/api/v1/workloads", json=body, headers=headers, repeatable=True)
-        return WorkloadInfo.from_body(response.json())
+        return WorkloadInfo.from_body(_json(response))
 
     def _until(
         self, read: Callable[[], _View], done: Callable[[_View], bool], timeout_s: float | None, what: str
@@ -330,6 +330,16 @@ class Client:
             pause_s = min(1.0, pause_s * 1.5)
 
 
+def _json(response: httpx.Response) -> Mapping[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise InternalError(f"{response.url} answers, but not as arcray does")
+    return body
+
+
 def _segment(text: str) -> str:
     return quote(text, safe="")
 
@@ -340,7 +350,14 @@ def _workload(workload_id: str) -> str:
 
 def _program_source(source: str | bytes | Path) -> dict[str, str]:
     if isinstance(source, Path):
-        source = source.read_bytes() if source.suffix == ".zip" else source.read_text(encoding="utf-8")
+        source = source.read_bytes() if source.suffix == ".zip" else _text(source)
     if isinstance(source, bytes):
         return {"archive": base64.b64encode(source).decode()}
     return {"source": source}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"{path} is not UTF-8 text", field="source") from error

@@ -9,6 +9,7 @@ harm (reading, deleting, and posts with an idempotency key).
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ import httpx
 from arcray.core import errors
 from arcray.core.errors import ArcrayError, Code
 
-__all__ = ["RetryPolicy", "Transport", "error_of"]
+__all__ = ["RetryPolicy", "Transport", "error_of", "new_key"]
 
+_KEY: Final = "Idempotency-Key"
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _PASSING: Final = frozenset({429, 502, 503, 504})  # answers that may be another one a moment later
 _MAX_MESSAGE: Final = 500  # characters of an answer that is not ours, quoted in an error
@@ -56,6 +58,15 @@ def _error_classes() -> dict[Code, type[ArcrayError]]:
 
 
 _CLASSES: Final = _error_classes()
+_MODEL_FAILED: Final = "INFERENCE_FAILED"  # ArcNet's own: the request arrived, and its model failed on it
+
+
+def _class_of(code: object) -> type[ArcrayError] | None:
+    if code == _MODEL_FAILED:
+        return errors.InternalError
+    return _CLASSES.get(code) if isinstance(code, str) else None  # type: ignore[call-overload]  # a StrEnum's value
+
+
 _BY_STATUS: Final[Mapping[int, type[ArcrayError]]] = {
     400: errors.InvalidArgumentError,
     401: errors.UnauthenticatedError,
@@ -72,6 +83,11 @@ _BY_STATUS: Final[Mapping[int, type[ArcrayError]]] = {
 }
 
 
+def new_key() -> str:
+    """Returns an ``Idempotency-Key`` that nobody has."""
+    return secrets.token_hex(16)
+
+
 def error_of(response: httpx.Response) -> ArcrayError:
     """Returns the error that a refusing answer stands for.
 
@@ -83,8 +99,10 @@ def error_of(response: httpx.Response) -> ArcrayError:
         body = None
     if not isinstance(body, dict):
         body = {}
-    kind = _CLASSES.get(body.get("code", "")) or _BY_STATUS.get(response.status_code, errors.InternalError)
-    message = body.get("detail") or body.get("title") or response.text[:_MAX_MESSAGE] or None
+    kind = _class_of(body.get("code")) or _BY_STATUS.get(response.status_code, errors.InternalError)
+    # ``detail`` begins with the field, as our errors do by themselves; ``error`` is the message alone.
+    said = [*map(body.get, ("error", "detail", "title")), response.text[:_MAX_MESSAGE]]
+    message = next((text for text in said if isinstance(text, str) and text), None)
     known = {"type", "title", "status", "detail", "error", "code", "field", "instance"}
     return kind(message, field=body.get("field"), details={key: body[key] for key in body.keys() - known})
 
@@ -98,6 +116,9 @@ class Transport:
         timeout_s: longest wait for an answer, unless a call names another.
         transport: replaces the network, for tests.
         sleep: waits between sendings, for tests.
+
+    Raises:
+        InvalidArgumentError: the URL or the key cannot be one.
     """
 
     def __init__(
@@ -112,8 +133,15 @@ class Transport:
     ) -> None:
         headers = {"Accept": "application/json"}
         if api_key:
+            if not (api_key.isascii() and api_key.isprintable()):
+                raise errors.InvalidArgumentError("holds characters that a header cannot", field="api_key")
             headers["Authorization"] = f"Bearer {api_key}"
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+        if not url.startswith(("http://", "https://")):
+            raise errors.InvalidArgumentError(f"must begin with http:// or https://, not be {url!r}", field="url")
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+        except httpx.InvalidURL as error:
+            raise errors.InvalidArgumentError(f"{url!r} is no URL: {error}", field="url") from error
         self._retry = retry or RetryPolicy()
         self._sleep = sleep
 
@@ -150,6 +178,8 @@ class Transport:
                 return error
             if wait_s is None:
                 raise error
+            if isinstance(error, errors.NoCandidatesError) and _KEY in request.headers:
+                request.headers[_KEY] = new_key()  # under the old one the rejection stands, and would come back
             self._sleep(wait_s)
             attempt += 1
 
@@ -165,9 +195,10 @@ class Transport:
             return _broken(self._http, failure), self._retry.wait_s(attempt, None) if repeatable else None
         if response.is_success:
             return response, None
-        passing = response.status_code in _PASSING and repeatable
-        wait_s = self._retry.wait_s(attempt, response.headers.get("Retry-After")) if passing else None
-        return error_of(response), wait_s
+        error = error_of(response)
+        # A model that failed on a request fails on it again.
+        passing = response.status_code in _PASSING and repeatable and not isinstance(error, errors.InternalError)
+        return error, self._retry.wait_s(attempt, response.headers.get("Retry-After")) if passing else None
 
     @contextmanager
     def stream(self, path: str, *, params: Mapping[str, str | int | float] | None = None) -> Iterator[httpx.Response]:

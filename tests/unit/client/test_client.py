@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from arcray.client import Client, RetryPolicy, WorkOptions
-from arcray.core.errors import DeadlineExceededError
+from arcray.core.errors import DeadlineExceededError, InternalError, InvalidArgumentError
 from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Priority, RestartPolicy, RestartRule, VolumeMount
 
@@ -220,3 +220,42 @@ def test_answer_names_the_process_that_gave_it() -> None:
     answer = pool.client.infer("m", [1, 2], priority=Priority.BACKGROUND)
     assert (answer.output, answer.node_id, answer.pid, answer.latency_ms) == ([7], "n1", 42, 1.5)
     assert pool.sent() == {"modelId": "m", "input": [1, 2], "priority": "background", "contextWindowTokens": 1}
+
+
+ANSWER = {"requestId": "r", "status": "completed", "targetNodeId": "n1", "modelId": "m", "latencyMs": 1}
+
+
+def test_request_sent_again_after_a_lost_connection_is_the_same_request() -> None:
+    def step(request: httpx.Request) -> httpx.Response:
+        if len(pool.requests) == 1:
+            raise httpx.ReadError("lost", request=request)
+        return httpx.Response(200, json=ANSWER)
+
+    pool = Pool(step)
+    pool.client.infer("m")
+    first, second = (request.headers["Idempotency-Key"] for request in pool.requests)
+    assert first == second
+
+
+def test_rejected_request_is_asked_anew() -> None:
+    keys: list[str] = []
+
+    def step(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["Idempotency-Key"])
+        if len(keys) == 1:
+            return httpx.Response(503, json={"code": "NO_CANDIDATES", "error": "none"}, headers={"Retry-After": "1"})
+        return httpx.Response(200, json=ANSWER)
+
+    Pool(step).client.infer("m")
+    assert len(set(keys)) == 2
+
+
+def test_server_that_is_no_arcray_is_an_error() -> None:
+    with pytest.raises(InternalError, match="not as arcray does"):
+        Pool(lambda _request: httpx.Response(200, text="<html>")).client.nodes()
+
+
+def test_source_that_is_no_text_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "latin.py").write_bytes(b'print("\xe9")')
+    with pytest.raises(InvalidArgumentError, match="not UTF-8"):
+        Pool(lambda _request: httpx.Response(500)).client.submit_program(tmp_path / "latin.py")

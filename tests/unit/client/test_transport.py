@@ -162,3 +162,27 @@ def test_stream_yields_what_comes() -> None:
     with server.transport().stream("/logs", params={"follow": "true"}) as response:
         assert list(response.iter_lines()) == ["one", "two"]
     assert server.requests[0].url.query == b"follow=true"
+
+
+def test_message_does_not_repeat_its_field() -> None:
+    body = {"code": "INVALID_ARGUMENT", "detail": "limit: too small", "error": "too small", "field": "limit"}
+    assert str(error_of(httpx.Response(400, json=body))) == "limit: too small"
+
+
+def test_model_that_failed_is_not_asked_again() -> None:
+    server = Server(httpx.Response(502, json={"code": "INFERENCE_FAILED", "detail": "ValueError: nope"}))
+    with pytest.raises(InternalError, match="nope"):
+        server.transport().call("POST", "/x", repeatable=True)
+    assert len(server.requests) == 1
+
+
+def test_answer_with_a_strange_code_is_judged_by_its_status() -> None:
+    assert type(error_of(httpx.Response(400, json={"code": ["x"], "detail": 5}))) is InvalidArgumentError
+
+
+@pytest.mark.parametrize(
+    ("url", "api_key"), [("pool", None), ("http://pool:port", None), ("http://pool", "\u00e9"), ("http://pool", "a\nb")]
+)
+def test_what_can_be_no_url_or_key_is_wrong_use(url: str, api_key: str | None) -> None:
+    with pytest.raises(InvalidArgumentError):
+        Transport(url, api_key=api_key)
