@@ -5,12 +5,14 @@ The options may stand before or after the command's name, as people type them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from arcray.cli import daemon
 from arcray.core.errors import ArcrayError, Code
@@ -18,7 +20,7 @@ from arcray.core.errors import ArcrayError, Code
 if TYPE_CHECKING:
     from arcray.client import Client
 
-__all__ = ["EXIT_CODES", "Context", "complain", "options", "pass_context", "state_option"]
+__all__ = ["AMOUNT", "EXIT_CODES", "Context", "complain", "options", "pass_context", "state_option"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -87,9 +89,27 @@ pass_context = click.make_pass_decorator(Context, ensure=True)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+class Finite(click.FloatRange):
+    """A number that is one: float() reads nan and inf as well, which no quantity is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+AMOUNT: Final = Finite(min=0)
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    # The option of the group and that of its command write to the same place; the one that was given counts.
-    if value is not None:
+    # The option of the group and that of its command write to the same place; the one that was given counts. What comes
+    # from the environment was taken by the group, and must not replace what was typed there.
+    inherited = context.parent is not None and (
+        context.get_parameter_source(str(parameter.name)) is ParameterSource.ENVIRONMENT
+    )
+    if value is not None and not inherited:
         setattr(context.ensure_object(Context), str(parameter.name), value)
 
 

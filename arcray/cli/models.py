@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arcray.cli.context import Context, options, pass_context
+from arcray.cli.context import AMOUNT, Context, options, pass_context
 from arcray.cli.output import emit, emit_one
 from arcray.cli.work import demand_of
 
@@ -47,7 +47,7 @@ def list_models(context: Context, /) -> None:
 @click.option("--replicas", default=1, show_default=True, help="Copies to load.")
 @click.option("--max-concurrency", type=int, help="Requests in flight that each copy takes.")
 @click.option("--target", default="", help="The name that the endpoint knows it by (openai).")
-@click.option("--cpu", type=float, default=0.0, help="Cores of each copy.")
+@click.option("--cpu", type=AMOUNT, default=0.0, help="Cores of each copy.")
 @click.option("--memory-mb", type=int, default=0, help="Memory of each copy.")
 @click.option("--gpus", type=int, default=0, help="GPUs of each copy.")
 @click.option("--gpu-memory-mb", type=int, help="Memory on each GPU.")

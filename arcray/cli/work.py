@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 import click
 
-from arcray.cli.context import Context, options, pass_context
+from arcray.cli.context import AMOUNT, Context, options, pass_context
 from arcray.cli.output import emit, emit_one
 from arcray.core.errors import InvalidArgumentError
 
@@ -24,7 +24,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def _work_options(command: _Command) -> _Command:
     for option in (
         click.option("--wait", is_flag=True, help="Print what it prints and return when it ends, with its success."),
-        click.option("--max-duration", "max_duration_s", type=float, help="Seconds after which it is stopped."),
+        click.option("--max-duration", "max_duration_s", type=AMOUNT, help="Seconds after which it is stopped."),
         click.option(
             "--restart",
             type=click.Choice(["never", "on_failure", "always"]),
@@ -35,7 +35,7 @@ def _work_options(command: _Command) -> _Command:
         click.option("--gpu-memory-mb", type=int, help="Memory on each GPU; without it GPUs are its own."),
         click.option("--gpus", type=int, default=0, help="GPUs."),
         click.option("--memory-mb", type=int, default=0, help="Memory."),
-        click.option("--cpu", type=float, default=0.0, help="Cores."),
+        click.option("--cpu", type=AMOUNT, default=0.0, help="Cores."),
         click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment; may be repeated."),
         click.option("--name", default="", help="Name for people."),
     ):
@@ -52,7 +52,7 @@ def submit() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("args", nargs=-1)
 @click.option("--entry-point", default="", help="File of the archive to run.")
-@click.option("--stdin", type=click.File("r"), help="File that it reads as its standard input.")
+@click.option("--stdin", type=click.File("r", encoding="utf-8"), help="File that it reads as its standard input.")
 @_work_options
 @pass_context
 def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point: str, stdin: Any, **work: Any) -> None:
@@ -61,7 +61,7 @@ def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point:
         workload = client.submit_program(
             file,
             args=args,
-            stdin=stdin.read() if stdin else "",
+            stdin=_read(stdin) if stdin else "",
             env=_pairs(work["env"]),
             entry_point=entry_point,
             options=_options(work),
@@ -221,6 +221,13 @@ def demand_of(cpu: float, memory_mb: int, gpus: int, gpu_memory_mb: int | None) 
         gpus=gpus,
         gpu_memory_bytes=None if gpu_memory_mb is None else gpu_memory_mb * 2**20,
     )
+
+
+def _read(file: TextIO) -> str:
+    try:
+        return file.read()
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"{file.name} is not UTF-8 text", field="stdin") from error
 
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:

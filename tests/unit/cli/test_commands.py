@@ -280,3 +280,34 @@ def test_help_loads_neither_ray_nor_a_web_library() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.strip() == "[]"
+
+
+def test_typed_option_wins_over_the_environment_on_either_side(
+    shell: MakeShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCRAY_URL", "http://environment")
+    monkeypatch.setenv("ARCRAY_API_KEY", "of-the-environment")
+    typed = ("--url", "http://typed", "--api-key", "typed")
+    for words in ((*typed, "nodes"), ("nodes", *typed), (*typed, "models", "list")):
+        pool = shell({"GET /api/v1/nodes": {"nodes": [], "total": 0}, "GET /api/v1/models": {"models": [], "total": 0}})
+        assert pool(*words).exit_code == 0
+        assert pool.clients == [("http://typed", "typed")]
+    pool = shell({"GET /api/v1/nodes": {"nodes": [], "total": 0}})
+    pool("nodes")
+    assert pool.clients == [("http://environment", "of-the-environment")]
+
+
+@pytest.mark.parametrize("words", [("--cpu", "nan"), ("--cpu", "inf"), ("--max-duration", "nan"), ("--cpu", "-1")])
+def test_amount_that_is_no_amount_is_wrong_use(shell: MakeShell, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "ok.py").write_text("print(1)")
+    result = shell({})("submit", "program", str(tmp_path / "ok.py"), *words)
+    assert result.exit_code == 2
+    assert words[0] in result.stderr
+
+
+def test_standard_input_that_is_no_text_is_wrong_use(shell: MakeShell, tmp_path: Path) -> None:
+    (tmp_path / "ok.py").write_text("print(1)")
+    (tmp_path / "data").write_bytes(b"\xff\xfe")
+    result = shell({})("submit", "program", str(tmp_path / "ok.py"), "--stdin", str(tmp_path / "data"))
+    assert (result.exit_code, result.exception.__class__) == (2, SystemExit)
+    assert "is not UTF-8 text" in result.stderr
