@@ -7,11 +7,11 @@ only. It is not a ``preexec_fn``: code between fork and exec in a process with t
 import json
 import os
 import resource
-import sys
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SIGKILL = 9
+_PART = 100_000  # characters of each part but the last
 
 
 def _limit(which: int, value: int) -> None:
@@ -22,8 +22,11 @@ def _limit(which: int, value: int) -> None:
 
 
 def main() -> None:
-    """Reads its orders from the first argument and never returns."""
-    spec = json.loads(sys.argv[1])
+    """Reads its orders, which come in parts, from its environment and never returns."""
+    orders = ""
+    while part := os.environ.pop(f"ARCRAY_LAUNCH_{len(orders) // _PART}", ""):
+        orders += part
+    spec = json.loads(orders)
     for name, value in spec["limits"].items():
         _limit(getattr(resource, name), value)
     if spec["uid"] is not None:

@@ -39,6 +39,8 @@ _ETC: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc
 _ETC_NETWORK: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/pki", "/etc/resolv.conf", "/etc/ssl")
 INSIDE: Final = Path("/sandbox")
 _LAUNCHER: Final = (Path(__file__).with_name("launcher.py")).read_text(encoding="utf-8")
+_PART_NAME: Final = "ARCRAY_LAUNCH_"
+_PART: Final = 100_000  # characters, all of them ASCII; Linux takes 131,071 bytes. The launcher knows it too
 _FIRST_UID: Final = 61_184  # systemd's range for dynamic users: nobody's by convention, and within 16 bits
 _LAST_UID: Final = 65_519
 
@@ -88,7 +90,10 @@ class Confinement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """How to start a confined program: arguments and the (nearly empty) environment of the outermost process."""
+    """How to start a confined program: arguments and environment of the outermost process.
+
+    The environment holds the launcher's orders and nothing else; the program gets its own.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -156,9 +161,9 @@ class Sandbox:
             "bare": self.kind is not SandboxKind.BUBBLEWRAP,  # nobody else denies it new privileges and ends it with us
             "uid": place.uid,
         }
-        launch = (self.python, "-I", "-S", "-c", _LAUNCHER, json.dumps(spec))
+        launch = (self.python, "-I", "-S", "-c", _LAUNCHER)
         wrap = tuple(self._bwrap_arguments(place)) if self.kind is SandboxKind.BUBBLEWRAP else ()
-        return Command(argv=wrap + launch, env={})
+        return Command(argv=wrap + launch, env=_in_parts(json.dumps(spec)))
 
     def prepare(self, place: Confinement) -> None:
         """Hands the directories to the program's user, and writes what stands for /etc inside. Blocks on the disk."""
@@ -237,6 +242,16 @@ def _system() -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         elif path.is_dir():
             yield from ("--ro-bind", str(path), str(path))
+
+
+def _in_parts(spec: str) -> dict[str, str]:
+    """Returns the launcher's orders as environment variables.
+
+    Arguments can be read by everyone on the machine, and the orders hold the program's environment, where people put
+    secrets; an environment is read by its owner only. In parts, because Linux limits each string.
+    """
+    starts = range(0, len(spec), _PART)
+    return {f"{_PART_NAME}{number}": spec[start : start + _PART] for number, start in enumerate(starts)}
 
 
 def _rlimits(limits: Limits) -> dict[str, int]:

@@ -14,7 +14,7 @@ from typing import Final
 from arcray.config import ProgramSettings
 from arcray.core.errors import UnavailableError
 from arcray.node.process import spawn_piped
-from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
+from arcray.node.sandbox import Command, Confinement, Limits, Sandbox, SandboxKind, UserPool
 
 __all__ = ["probe"]
 
@@ -90,7 +90,7 @@ async def _try(sandbox: Sandbox, directory: Path, users: UserPool) -> str:
         confined = sandbox.kind is SandboxKind.BUBBLEWRAP
         trial = ("-c", _TRIAL, str(canary), "1" if confined else "0", "" if uid is None else str(uid))
         command = sandbox.command(place, trial, {})
-        code, output = await _output(command.argv)
+        code, output = await _output(command)
     except (OSError, UnavailableError) as error:
         return str(error)
     finally:
@@ -108,8 +108,8 @@ def _lay_out(sandbox: Sandbox, place: Confinement, canary: Path) -> None:
     sandbox.prepare(place)
 
 
-async def _output(argv: tuple[str, ...]) -> tuple[int, str]:
-    child, output = await spawn_piped(argv, env={})
+async def _output(command: Command) -> tuple[int, str]:
+    child, output = await spawn_piped(command.argv, env=command.env)
     collected = bytearray()
 
     async def collect(data: bytes) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,8 @@ __all__ = ["fetch", "upload_results"]
 
 _PIECE_BYTES: Final = 8 * 2**20
 MAX_RESULT_FILES: Final = 1_000
+MAX_DEPTH: Final = 32
+_MAX_ENTRIES: Final = 10 * MAX_RESULT_FILES  # with directories, links and whatever else is not kept
 
 
 async def fetch(blobs: BlobStore, key: str, path: Path, *, max_bytes: int) -> int:
@@ -54,10 +55,8 @@ async def upload_results(blobs: BlobStore, workload_id: WorkloadId, root: Path, 
     Raises:
         ResourceExhaustedError: there are too many files, or too many bytes in them.
     """
-    files = await asyncio.to_thread(lambda: list(_walk(root)))
+    files = await asyncio.to_thread(_files, root)
     total = sum(file.size_bytes for file in files)
-    if len(files) > MAX_RESULT_FILES:
-        raise ResourceExhaustedError(f"{len(files)} result files, at most {MAX_RESULT_FILES} are kept", field="results")
     if total > max_bytes:
         raise ResourceExhaustedError(f"result files have {total} bytes, at most {max_bytes} are kept", field="results")
     keys: set[str] = set()
@@ -68,14 +67,31 @@ async def upload_results(blobs: BlobStore, workload_id: WorkloadId, root: Path, 
     return tuple(sorted(keys))
 
 
-def _walk(root: Path, below: str = "") -> Iterator[_ResultFile]:
-    with os.scandir(root / below) as entries:
-        for entry in sorted(entries, key=lambda item: item.name):
-            relative = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root, relative)
-            elif entry.is_file(follow_symlinks=False):
-                yield _ResultFile(relative=relative, size_bytes=entry.stat(follow_symlinks=False).st_size)
+def _files(root: Path) -> list[_ResultFile]:
+    """Returns the regular files below a directory, sorted by path. Looks no further than is allowed.
+
+    Raises:
+        ResourceExhaustedError: there is more than is kept of any program.
+    """
+    found: list[_ResultFile] = []
+    pending = [("", 1)]
+    seen = 0
+    while pending:
+        below, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise ResourceExhaustedError(f"result files lie more than {MAX_DEPTH} directories deep", field="results")
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                seen += 1
+                relative = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((relative, depth + 1))
+                elif entry.is_file(follow_symlinks=False):
+                    size = entry.stat(follow_symlinks=False).st_size
+                    found.append(_ResultFile(relative=relative, size_bytes=size))
+                if len(found) > MAX_RESULT_FILES or seen > _MAX_ENTRIES:
+                    raise ResourceExhaustedError(f"more than {MAX_RESULT_FILES} result files", field="results")
+    return sorted(found, key=lambda file: file.relative)
 
 
 async def _upload(blobs: BlobStore, key: str, path: Path, size: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
 import shutil
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -427,3 +429,68 @@ def test_users_differ_and_come_back() -> None:
     assert os.getuid() not in (first, second)
     users.give_back(first)
     assert users._taken == {second}
+
+
+def command_lines() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes()
+
+
+async def test_secrets_of_the_environment_stand_in_no_command_line(bench: Bench) -> None:
+    running = bench.start("import time\nprint('up', flush=True)\ntime.sleep(60)", env=(("TOKEN", "s3cr3t-of-mine"),))
+    async with asyncio.timeout(30):
+        await bench.attempts.phases.seen[Phase.RUNNING].wait()
+    lines = await asyncio.to_thread(lambda: list(command_lines()))
+    assert bench.attempt is not None
+    bench.attempt.stop(0.0)
+    await running
+    assert any(b"main.py" in line or b"bwrap" in line for line in lines)
+    assert not any(b"s3cr3t-of-mine" in line for line in lines)
+
+
+async def test_environment_larger_than_one_argument_arrives(bench: Bench) -> None:
+    env = tuple((f"V{number}", "x" * 100_000) for number in range(4))
+    await bench.run("import os\nprint(sum(len(os.environ[f'V{n}']) for n in range(4)))", env=env)
+    assert bench.log == "400000\n"
+
+
+DEEP = """
+import os
+os.chdir(os.environ[{where!r}])
+for _ in range(1500):
+    os.mkdir("d")
+    os.chdir("d")
+"""
+
+
+async def test_deep_directories_are_removed(bench: Bench) -> None:
+    end = await bench.run(DEEP.format(where="HOME"))
+    assert (end.phase, end.message) == (Phase.SUCCEEDED, "")
+    assert list(bench.directory.iterdir()) == []
+
+
+async def test_deep_results_are_refused_with_the_reason(bench: Bench) -> None:
+    end = await bench.run(DEEP.format(where="ARCRAY_RESULT_DIR"))
+    assert (end.phase, end.message) == (Phase.FAILED, "results: result files lie more than 32 directories deep")
+    assert list(bench.directory.iterdir()) == []
+
+
+async def test_removing_what_a_program_leaves_holds_nothing_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on = threading.Event()
+    removing = threading.Event()
+    plain = shutil.rmtree
+
+    def slow(path: Path, **options: Any) -> None:
+        if Path(path, "work", "main.py").exists():
+            removing.set()
+            assert going_on.wait(30)
+        plain(path, **options)
+
+    monkeypatch.setattr("arcray.node.program.shutil.rmtree", slow)
+    running = bench.start("print(1)")
+    await asyncio.to_thread(removing.wait, 30)
+    assert not running.done()
+    going_on.set()  # reached only because the loop goes on
+    assert (await running).phase is Phase.SUCCEEDED
+    assert list(bench.directory.iterdir()) == []
