@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from arcray.core.blobkeys import model_key
 from arcray.core.commands import Command, RegisterModel, RemoveModel, SubmitWorkload
-from arcray.core.errors import ArcrayError
+from arcray.core.errors import ArcrayError, PermissionDeniedError
 from arcray.core.ids import ModelId, WorkloadId, canonical_uuid
 from arcray.core.queries import PAGE_LIMIT, GetModel, GetWorkload, ListModels, ModelPage, ModelView
 from arcray.core.workload import WorkloadView
@@ -67,7 +67,7 @@ class ModelRoutes:
             methods=["DELETE"],
             summary="Forget a model and stop its copies",
             status_code=204,
-            responses={204: {"description": "Forgotten."}, **problems(401, 404)},
+            responses={204: {"description": "Forgotten."}, **problems(401, 403, 404)},
         )
 
     async def create(self, request: Request) -> Response:
@@ -116,8 +116,11 @@ class ModelRoutes:
         return await self._view(ModelId(name))
 
     async def delete(self, request: Request, name: _Name) -> Response:
-        """Forgets a model."""
-        self._context.authenticator.identify(request)
+        """Forgets a model. Copies of another account end by that account's word only."""
+        identity = self._context.authenticator.identify(request)
+        known: ModelView = await self._plane.query(GetModel(model_id=ModelId(name)))
+        if any(identity.sees not in (None, server.spec.origin.account) for server in known.servers):
+            raise PermissionDeniedError(f"copies of model {name} belong to another account", field="name")
         await self._submit([RemoveModel(model_id=ModelId(name))])
         return Response(status_code=204)
 

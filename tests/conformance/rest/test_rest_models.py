@@ -151,3 +151,15 @@ async def test_malformed_model_is_400_and_named(serve: Any) -> None:
         ):
             response = await served.client.post(PATH, json=PYTHON | members)
             assert (response.status_code, response.json()["field"]) == (400, field)
+
+
+async def test_copies_of_another_account_are_not_stopped(serve: Any) -> None:
+    auth = {"mode": "keys", "keys": {"ana": "k-ana", "bo": "k-bo"}}
+    ana, bo = {"Authorization": "Bearer k-ana"}, {"Authorization": "Bearer k-bo"}
+    async with serve(nodes=[endless()], auth=auth) as served:
+        assert (await served.client.post(PATH, json=PYTHON, headers=ana)).status_code == 201
+        refused = await served.client.delete(f"{PATH}/echo", headers=bo)
+        assert (refused.status_code, refused.json()["code"]) == (403, "PERMISSION_DENIED")
+        (copy,) = (await served.client.get(f"{PATH}/echo", headers=ana)).json()["servers"]
+        assert copy["phase"] != "stopping"
+        assert (await served.client.delete(f"{PATH}/echo", headers=ana)).status_code == 204
