@@ -166,11 +166,13 @@ class NodeAgent:
         """Takes orders; returns as soon as they are taken. An attempt that was seen before is not executed again.
 
         Raises:
-            StaleReportError: the orders are for another attachment.
-            UnavailableError: the machine is not attached, or has too much to do; deliver them again.
+            StaleReportError: the orders are for an earlier attachment.
+            UnavailableError: the machine is not attached under this epoch yet, or has too much to do; try again.
         """
         await self._until_attached()
-        if epoch != self._epoch:
+        if epoch > self._epoch:
+            raise UnavailableError(f"node {self._node_id} has not heard of epoch {epoch} yet")
+        if epoch < self._epoch:
             raise StaleReportError(f"node {self._node_id} is at epoch {self._epoch}, not {epoch}", field="epoch")
         if len(self._attempts) + len(self._registry) + len(self._reporter) >= self._settings.node.max_orders:
             raise UnavailableError(f"node {self._node_id} has {self._settings.node.max_orders} orders to work off")

@@ -219,11 +219,13 @@ async def test_later_attempt_takes_the_place_of_an_earlier_one(node: Node) -> No
     assert node.ends() == []
 
 
-async def test_orders_of_another_epoch_are_refused(node: Node) -> None:
+@pytest.mark.parametrize(("epoch", "error"), [(0, StaleReportError), (2, UnavailableError)])
+async def test_orders_of_an_earlier_epoch_are_void_and_of_a_later_one_come_again(
+    node: Node, epoch: int, error: type[ArcrayError]
+) -> None:
     await node.attach()
-    for epoch in (0, 2):
-        with pytest.raises(StaleReportError):
-            await node.agent.deliver(epoch, [container()])
+    with pytest.raises(error):
+        await node.agent.deliver(epoch, [container()])
     assert node.engine.created == []
 
 
