@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
 
-from arcray.core.errors import StaleReportError, UnavailableError
+from arcray.core.errors import ArcrayError, StaleReportError, UnavailableError
 from arcray.core.ids import NodeId
 from arcray.core.model import ModelFormat
 from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.ports import NodeDriver
 from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Container, ModelServer, Program
+from arcray.drivers.frames import decode, encode
 from arcray.drivers.local import LocalDriver
 from arcray.testing.builders import a_container, a_model, a_workload, node_id
 
@@ -96,12 +97,83 @@ async def local() -> AsyncIterator[DriverUnderTest]:
     yield DriverUnderTest(driver=driver, add=add, remove=remove, taken=taken, hold=hold, release=release)
 
 
-FACTORIES: Final[dict[str, Callable[[], AbstractAsyncContextManager[DriverUnderTest]]]] = {"local": local}
-MARKS: Final[dict[str, Any]] = {}  # what a driver's tests need, for example pytest.mark.cluster
+class RecordingActor:
+    """A recording node in a process of its own, which answers as ``runtime.node_actor`` does."""
+
+    def __init__(self, epoch: int) -> None:
+        self._node = RecordingNode(epoch)
+
+    async def deliver(self, epoch: int, frame: bytes) -> ArcrayError | None:
+        try:
+            await self._node.deliver(epoch, decode(frame))
+        except ArcrayError as error:
+            return error
+        return None
+
+    async def taken(self) -> bytes:
+        return encode(self._node.taken)
+
+    async def hold(self) -> None:
+        self._node.gate.clear()
+
+    async def release(self) -> None:
+        self._node.gate.set()
+
+
+@asynccontextmanager
+async def ray_actor() -> AsyncIterator[DriverUnderTest]:
+    """The Ray driver, calling actors of the shared cluster."""
+    import ray
+
+    from arcray.drivers.ray_actor import Handles, RayActorDriver
+
+    namespace = "arcray-contract"
+    handles: dict[NodeId, Any] = {}
+
+    async def add(identity: NodeId, epoch: int) -> str:
+        actor: Any = ray.remote(RecordingActor)
+        options = {"name": identity, "namespace": namespace, "num_cpus": 0, "max_concurrency": 10}
+        handles[identity] = actor.options(**options).remote(epoch)
+        await handles[identity].taken.remote()
+        return identity
+
+    async def remove(identity: NodeId) -> None:
+        killed = handles.pop(identity)
+        ray.kill(killed)
+        with suppress(ray.exceptions.ActorDiedError):
+            while True:  # Ray kills in its own time, and frees the name with it
+                await killed.taken.remote()
+
+    async def taken(identity: NodeId) -> list[Order]:
+        found: list[Order] = decode(await handles[identity].taken.remote())
+        return found
+
+    async def hold(identity: NodeId) -> None:
+        await handles[identity].hold.remote()
+
+    async def release(identity: NodeId) -> None:
+        await handles[identity].release.remote()
+
+    driver = RayActorDriver(handles=Handles(namespace))
+    try:
+        yield DriverUnderTest(driver=driver, add=add, remove=remove, taken=taken, hold=hold, release=release)
+    finally:
+        for identity in list(handles):
+            await remove(identity)
+
+
+FACTORIES: Final[dict[str, Callable[[], AbstractAsyncContextManager[DriverUnderTest]]]] = {
+    "local": local,
+    "ray_actor": ray_actor,
+}
+NEEDS: Final = {"ray_actor": "cluster"}  # fixtures of ours that a driver cannot do without
+MARKS: Final[dict[str, Any]] = {"ray_actor": pytest.mark.cluster}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in FACTORIES])
 async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[DriverUnderTest]:
+    if request.param in NEEDS:
+        request.getfixturevalue(NEEDS[request.param])
     async with FACTORIES[request.param]() as made:
         yield made
 

@@ -88,7 +88,7 @@ def cluster() -> Iterator[Cluster]:
         node={
             "heartbeat_s": 0.5,
             "labels": {"suite": "cluster"},
-            "models": {"python_path": (Path(__file__).parent / "models",)},
+            "models": {"python_path": (Path(__file__).parent / "cluster" / "models",)},
         },
     )
     arcray = up(
