@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import Final
 from arcray.config import ContainerSettings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import (
-    ArcrayError,
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
@@ -97,32 +98,42 @@ class ContainerRunner:
         """
         adopted = self._adopted.pop((attempt.workload_id, attempt.order.attempt), None)
         if adopted is not None:
-            return await self._finish(attempt, adopted)
+            async with self._nothing_left(attempt, adopted):
+                return await self._finish(attempt, adopted)
         return await self.run_spec(attempt, self._spec(attempt.order))
 
     async def run_spec(self, attempt: Attempt, spec: ContainerSpec) -> End:
         """Runs a container of any spec as this attempt. A transient one ends when this is cancelled."""
         container_id = await self._create(attempt, spec)
         try:
-            return await self._start_and_finish(attempt, spec, container_id)
+            async with self._nothing_left(attempt, container_id):
+                return await self._start_and_finish(attempt, spec, container_id)
         except asyncio.CancelledError:
             if LABEL_TRANSIENT in spec.labels:
                 await self._remove(attempt, container_id)
             raise
 
     async def _start_and_finish(self, attempt: Attempt, spec: ContainerSpec, container_id: str) -> End:
-        try:
-            if attempt.stopping:
-                await self._engine.remove(container_id)
-                return End(phase=Phase.STOPPED, message="stopped before it started")
-            attempt.phase(Phase.STARTING)
-            await self._engine.start(container_id)
-        except ArcrayError:
+        if attempt.stopping:
             await self._engine.remove(container_id)
-            raise
+            return End(phase=Phase.STOPPED, message="stopped before it started")
+        attempt.phase(Phase.STARTING)
+        await self._engine.start(container_id)
         ports = (await self._engine.inspect(container_id)).ports if spec.ports else ()
         attempt.phase(Phase.RUNNING, ports=ports)
         return await self._finish(attempt, container_id)
+
+    @asynccontextmanager
+    async def _nothing_left(self, attempt: Attempt, container_id: str) -> AsyncIterator[None]:
+        """Removes a container whose attempt breaks off: it would run on while the cluster gives its place away.
+
+        Being cancelled is no breaking off: the next agent goes on with it.
+        """
+        try:
+            yield
+        except Exception:
+            await self._remove(attempt, container_id)
+            raise
 
     async def adopt(self) -> tuple[Adopted, ...]:
         """Returns the containers that an earlier agent of this node left; ``run`` goes on with them."""
@@ -323,10 +334,14 @@ class _LogPosition:
         stored = ""
         while self._on_the_way and self._on_the_way[0][0] <= total:
             stored = self._on_the_way.popleft()[1]
-        if stored:
-            draft = self._path.with_suffix(".draft")
+        if not stored:
+            return
+        draft = self._path.with_suffix(".draft")
+        try:
             draft.write_text(stored, encoding="ascii")
             draft.replace(self._path)
+        except OSError as error:  # a full disk, say: the next agent may repeat lines, which is no reason to fail now
+            _log.warning("log position not kept", extra={"path": str(self._path), "reason": str(error)})
 
     def forget(self) -> None:
         """Removes the file."""

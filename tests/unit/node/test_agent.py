@@ -32,7 +32,7 @@ from arcray.core.errors import (
 from arcray.core.ids import ModelId, NodeId, WorkloadId
 from arcray.core.orders import RunInference, StartWorkload, StopAttempt
 from arcray.core.resources import Allocation, Demand
-from arcray.core.workload import Container, Phase, Program, VolumeMount
+from arcray.core.workload import Container, Phase, PortMapping, Program, VolumeMount
 from arcray.node.agent import NodeAgent
 from arcray.testing.clock import FakeClock, SequenceIds
 
@@ -442,3 +442,24 @@ def _refuse_epoch(epoch: int, error: ArcrayError, *, stop: tuple[Running, ...] =
         return error if getattr(command, "epoch", None) == epoch else None
 
     return answer
+
+
+async def test_container_whose_attempt_breaks_off_does_not_run_on(node: Node) -> None:
+    await node.attach()
+    node.engine.away = True  # it starts, and cannot be asked for its ports
+    await node.agent.deliver(1, [container(ports=(PortMapping(container_port=80),))])
+    end = await node.until_end()
+    assert end.phase is Phase.FAILED
+    assert node.engine.removed == ["c1"]
+
+
+async def test_full_disk_for_the_log_position_fails_no_container(node: Node, tmp_path: Path) -> None:
+    await node.attach()
+    # Where the position would be written stands something else.
+    await asyncio.to_thread(lambda: [path.joinpath("w-1.draft").mkdir() for path in tmp_path.rglob("containers")])
+    await node.agent.deliver(1, [container()])
+    await node.until_phase(Phase.RUNNING)
+    node.engine.finish("c1", exit_code=0)
+    await node.clock.advance(5)
+    assert (await node.until_end()).phase is Phase.SUCCEEDED
+    assert node.engine.removed == ["c1"]
