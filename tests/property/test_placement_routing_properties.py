@@ -261,28 +261,3 @@ def test_routing_does_not_depend_on_the_order_in_which_nodes_came(
             chosen.append(node_id)
         answers.append(chosen)
     assert answers[0] == answers[1]
-
-
-@given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
-def test_heaps_stay_in_proportion_to_what_is_loaded(seed: int) -> None:
-    """Slow by intent (0.1 s an example): thousands of changes of few nodes, so that outdated entries pile up."""
-    rng = random.Random(seed)
-    index = RoutingIndex()
-    model = ModelId("llama")
-    ids = [NodeId(f"n{number}") for number in range(40)]
-    for node_id in ids:
-        index.upsert_node(RoutingNode(id=node_id, last_seen_s=0.0, geohash=rng.choice(["9q9hvu", "9q9hvv", "dr5rsj"])))
-        index.set_models(node_id, {model: 4})
-    for _ in range(3000):
-        node_id = rng.choice(ids)
-        index.upsert_node(
-            RoutingNode(
-                id=node_id,
-                last_seen_s=0.0,
-                geohash=rng.choice(["9q9hvu", "9q9hvv", "9q9hvv", "dr5rsj"]),
-                utilization=rng.random(),
-            )
-        )
-    buckets = set(index._models[model].buckets.values())
-    assert sum(len(bucket.heap) for bucket in buckets) <= 2 * (len(ids) + len(buckets)) + 20 * len(buckets)

@@ -7,21 +7,18 @@ has a fixed size, so it is advised before giving up more than half of anything. 
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from arcray.core.ids import NodeId
-from arcray.core.placement.columns import CPU, DEVICES, IDLE, MEMORY, SHARE, Columns, Integers
+from arcray.core.placement.columns import CPU, DEVICES, IDLE, MEMORY, SHARE, Columns, Integers, Slots
 from arcray.core.placement.filters import AVOIDED, PINNED, SELECTOR, UNSCHEDULABLE, Need, Words, needs, whole_mib
 from arcray.core.placement.request import PlacementRequest
 from arcray.core.quantity import CPU_MILLI
 from arcray.core.resources import Demand
 
 __all__ = ["advise"]
-
-_Bools: TypeAlias = NDArray[np.bool_]
 
 _CONDITION: Final = 0.5  # size of changing a condition
 _NOTHING: Final = (2.0, "")  # larger than any change
@@ -41,7 +38,7 @@ def advise(columns: Columns, ids: list[NodeId], request: PlacementRequest, word:
             best_size, best = _CONDITION, _condition(bit, int(counts[bit]), word, ids)
     for need in needs(request.demand):
         if counts[need.bit]:
-            size, change = _reduction(columns, request.demand, need, word == need.bit)
+            size, change = _reduction(columns, request.demand, need, np.flatnonzero(word == need.bit))
             if size < best_size:
                 best_size, best = size, change
     return best
@@ -55,7 +52,7 @@ def _condition(bit: int, count: int, word: Words, ids: list[NodeId]) -> str:
     return f"without the {dropped} {nodes} would fit"
 
 
-def _reduction(columns: Columns, demand: Demand, need: Need, candidates: _Bools) -> tuple[float, str]:
+def _reduction(columns: Columns, demand: Demand, need: Need, candidates: Slots) -> tuple[float, str]:
     """Returns the size and the wording of asking for less, given the nodes that this need alone keeps away."""
     if need.row >= IDLE:
         return _fewer_gpus(columns, demand, need, candidates)
@@ -69,7 +66,7 @@ def _reduction(columns: Columns, demand: Demand, need: Need, candidates: _Bools)
     return missing / need.least, f"{change} would fit"
 
 
-def _fewer_gpus(columns: Columns, demand: Demand, need: Need, candidates: _Bools) -> tuple[float, str]:
+def _fewer_gpus(columns: Columns, demand: Demand, need: Need, candidates: Slots) -> tuple[float, str]:
     """The same for GPUs: less memory on each, fewer of them, or as many once some are free."""
     wanted, share_bytes = demand.gpus, demand.gpu_memory_bytes
     options = [_NOTHING]
@@ -89,8 +86,8 @@ def _fewer_gpus(columns: Columns, demand: Demand, need: Need, candidates: _Bools
     return min(options, key=lambda option: option[0])
 
 
-def _most(columns: Columns, row: int, candidates: _Bools) -> int:
-    return int(np.where(candidates, columns.rows[row][: len(candidates)], -1).max())
+def _most(columns: Columns, row: int, candidates: Slots) -> int:
+    return int(columns.rows[row].take(candidates).max())
 
 
 def _gpus(count: int) -> str:

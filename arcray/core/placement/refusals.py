@@ -23,6 +23,8 @@ __all__ = ["Refusals"]
 
 _MEMORY_BYTES: Final = 32 << 20  # for words of remembered requests, two bytes per node each
 _MOST: Final = 4096  # remembered requests
+_FEW: Final = 64  # changes that are cheaper to follow than any scan
+_AS_CHEAP: Final = 8  # nodes scanned in the time of following one change
 
 _Judge = Callable[[PlacementRequest, "Slots | None"], Words]
 
@@ -67,7 +69,7 @@ class Refusals:
         if not self._known:
             return
         self._changes.append(slot)
-        if len(self._changes) > self._columns.size:
+        if len(self._changes) > _FEW + self._columns.size:
             self._forgotten += len(self._changes)
             self._changes.clear()
 
@@ -102,8 +104,9 @@ class Refusals:
         now = self._forgotten + len(self._changes)
         if refusal.seen == now:
             return True
-        if refusal.seen < self._forgotten or self._columns.size != len(refusal.word):
-            return False  # too much has changed: a fresh look costs less
+        cheap = now - refusal.seen <= _FEW + len(refusal.word) // _AS_CHEAP
+        if not cheap or refusal.seen < self._forgotten or self._columns.size != len(refusal.word):
+            return False  # a fresh look costs less
         slots = np.fromiter(set(self._changes[refusal.seen - self._forgotten :]), np.int64)
         before, after = refusal.word[slots], self._judge(request, slots)
         if not after.all():

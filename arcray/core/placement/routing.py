@@ -18,9 +18,10 @@ from typing import Final
 
 from arcray.core.errors import NotFoundError
 from arcray.core.ids import ModelId, NodeId
-from arcray.core.placement.buckets import NEVER, Branch, Copy, Host, Leaf, Model
+from arcray.core.placement.buckets import NEVER, Bucket, Copy, Host, Model
 from arcray.core.placement.explain import Explanation, FilterRefusal
 from arcray.core.placement.formulas import ANYWHERE, CODE, MILLION, Formula, RoutingNode
+from arcray.core.placement.ranks import RANK_BITS, Ranks
 
 __all__ = ["RoutingIndex"]
 
@@ -64,14 +65,14 @@ class RoutingIndex:
         self._stale_after_s = stale_after_s
         self._nodes: dict[NodeId, _Node] = {}
         self._models: dict[ModelId, Model] = {}
+        self._ranks = Ranks()
         self._unschedulable = 0
 
     def upsert_node(self, node: RoutingNode) -> None:
         """Takes a node up, or its newest reading; its models and what is in flight stay."""
         known = self._nodes.get(node.id)
         if known is None:
-            known = self._nodes[node.id] = _Node()
-            self._unschedulable += 1  # as a new host is
+            known = self._open(node.id)
         host = known.host
         self._unschedulable += host.schedulable - node.schedulable
         host.schedulable = node.schedulable
@@ -83,10 +84,9 @@ class RoutingIndex:
         moved, before = homes != known.homes, known.homes
         known.homes = homes
         for copy in known.copies.values():
-            copy.watched = host.watched
             if moved:
                 copy.model.leave(copy, before)
-                copy.leaf = copy.model.enter(homes)
+                copy.model.enter(copy, homes)
             self._settle(copy)
 
     def remove_node(self, node_id: NodeId) -> None:
@@ -97,6 +97,7 @@ class RoutingIndex:
         for model_id in list(known.copies):
             self._remove_copy(known, model_id)
         self._unschedulable -= not known.host.schedulable
+        self._ranks.discard(node_id)
         del self._nodes[node_id]
 
     def set_models(self, node_id: NodeId, models: Mapping[ModelId, int]) -> None:
@@ -141,9 +142,9 @@ class RoutingIndex:
                 break  # not even the best node there could be would win over that distance
             found = bucket.best(now_s, stale_after_s, limit)
             if found is not None:
-                cost = found[0] + penalty
-                if best is None or cost < best_cost or found[1] < best:
-                    best_cost, best = cost, found[1]
+                cost = (bucket.least >> RANK_BITS) + penalty
+                if best is None or cost < best_cost or found.node_id < best:
+                    best_cost, best = cost, found.node_id
         return best
 
     def acquire(self, node_id: NodeId, model_id: ModelId) -> None:
@@ -181,7 +182,7 @@ class RoutingIndex:
         The age of its reading is not looked at.
         """
         copy = self._copy(node_id, model_id)
-        if copy is None or copy.cost == NEVER:
+        if copy is None or copy.cost is None:
             return None
         homes = self._nodes[node_id].homes
         penalty = min(cost for name, cost in self._formula.reaches(geohash, geozone) if name in homes)
@@ -214,7 +215,7 @@ class RoutingIndex:
         if everywhere is None or everywhere.best(now_s, self._stale_after_s, NEVER) is None:
             return 0  # asked after a refusal, which is the rule: no need to count
         return sum(
-            copy.state == _CANDIDATE and not (copy.watched and now_s - copy.host.last_seen_s > self._stale_after_s)
+            copy.state == _CANDIDATE and not (copy.host.watched and now_s - copy.host.last_seen_s > self._stale_after_s)
             for copy in model.copies.values()
         )
 
@@ -235,9 +236,9 @@ class RoutingIndex:
         model = self._models.get(model_id)
         return None if model is None else model.copies.get(node_id)
 
-    def _path(self, model: Model, geohash: str, geozone: str) -> tuple[tuple[Branch | Leaf, int], ...]:
+    def _path(self, model: Model, geohash: str, geozone: str) -> tuple[tuple[Bucket, int], ...]:
         """Returns the buckets that a request looks into, each once and with the least penalty, and remembers them."""
-        least: dict[Branch | Leaf, int] = {}
+        least: dict[Bucket, int] = {}
         for name, penalty in self._formula.reaches(geohash, geozone):
             bucket = model.buckets.get(name)
             if bucket is not None:
@@ -266,17 +267,30 @@ class RoutingIndex:
             states[state] += 1
             copy.state = state
         if state != _CANDIDATE:
-            copy.cost = NEVER
+            copy.cost = None
+            copy.bucket.put(copy.index, NEVER)
             return
         load = max(host.utilization, in_flight * MILLION // slots)
-        copy.cost = self._formula.load_weight * load - host.merit
-        copy.leaf.offer(copy)
+        cost = copy.cost = self._formula.load_weight * load - host.merit
+        copy.bucket.put(copy.index, (cost << RANK_BITS) + host.rank)
+
+    def _open(self, node_id: NodeId) -> _Node:
+        known = self._nodes[node_id] = _Node()
+        self._unschedulable += 1  # as a new host is
+        if self._ranks.add(node_id):
+            for other_id, other in self._nodes.items():
+                other.host.rank = self._ranks[other_id]
+                for copy in other.copies.values():
+                    self._settle(copy)
+        known.host.rank = self._ranks[node_id]
+        return known
 
     def _add_copy(self, node_id: NodeId, known: _Node, model_id: ModelId) -> Copy:
         model = self._models.get(model_id)
         if model is None:
             model = self._models[model_id] = Model(_STATES)
-        copy = Copy(node_id, known.host, model, model.enter(known.homes), _UNLOADED)
+        copy = Copy(node_id, known.host, model, _UNLOADED)
+        model.enter(copy, known.homes)
         known.copies[model_id] = model.copies[node_id] = copy
         model.states[_UNLOADED] += 1
         return copy

@@ -217,9 +217,13 @@ def test_places_are_forgotten_with_their_last_copy() -> None:
     index = index_of(node("a"), node("b", geohash="9q9xxx"), node("c", geohash="dr5rsj"))
     index.remove_node(NodeId("c"))
     index.set_models(NodeId("b"), {})
-    assert set(index._models[LLAMA].buckets) == {HERE[:length] for length in (6, 5, 4, 3, 2)} | {""}
+    buckets = index._models[LLAMA].buckets
+    assert set(buckets) == {HERE[:length] for length in (6, 5, 4, 3, 2)} | {""}
+    assert [len(bucket.items) for bucket in buckets.values()] == [1] * 6
     index.remove_node(NodeId("a"))
     assert index._models == {}
+    index.remove_node(NodeId("b"))
+    assert index._ranks._ids == []
 
 
 def test_unschedulable_nodes_are_counted_whether_they_have_the_model_or_not() -> None:
