@@ -142,7 +142,8 @@ class ModelSettings(_Section):
         start_timeout_s: longest load.
         max_concurrency: requests in flight of a copy whose model sets none.
         python_path: directories that ``module:name`` models are imported from, before the environment's own.
-        allow: glob patterns of ``module:name`` that may be loaded; () allows any.
+        allow: glob patterns of ``module:name`` that may be loaded from elsewhere; a model's process is no sandbox, so
+            by default only what is below ``python_path`` and entry points may.
         max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
     """
 

@@ -103,10 +103,18 @@ class ModelRunner:
             shutil.rmtree(root, ignore_errors=True)
 
     def _check_allowed(self, model: Model) -> None:
-        allow = self._settings.allow
-        limited = model.format is ModelFormat.PYTHON and allow
-        if limited and not any(fnmatchcase(model.source, pattern) for pattern in allow):
-            raise PermissionDeniedError(f"node.models.allow does not cover {model.source}", field="model.source")
+        """Refuses code that no operator put there: a model's process is no sandbox, and any callable is a model."""
+        module, colon, _ = model.source.partition(":")
+        if model.format is not ModelFormat.PYTHON or not colon:  # an entry point was installed on purpose
+            return
+        top = module.partition(".")[0]
+        if any((path / top).is_dir() or (path / f"{top}.py").is_file() for path in self._settings.python_path):
+            return
+        if not any(fnmatchcase(model.source, pattern) for pattern in self._settings.allow):
+            raise PermissionDeniedError(
+                f"{model.source} is not below node.models.python_path and node.models.allow does not name it",
+                field="model.source",
+            )
 
     async def _spec(self, attempt: Attempt, model: Model, root: Path) -> LoadSpec:
         source = model.source

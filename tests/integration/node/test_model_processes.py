@@ -75,7 +75,9 @@ class Bench:
         self.blobs, self.attempts, self.tmp_path = blobs, attempts, tmp_path
         (tmp_path / "code").mkdir()
         (tmp_path / "code" / "some_models.py").write_text(MODULE)
-        self.settings = ModelSettings(python_path=(tmp_path / "code",), max_concurrency=8, max_restarts=2)
+        self.settings = ModelSettings(
+            python_path=(tmp_path / "code",), allow=("absent_module:*", "os:*"), max_concurrency=8, max_restarts=2
+        )
         self.ends: dict[str, End] = {}
         self.models: list[tuple[ModelSlots, ...]] = []
         self.changed = asyncio.Condition()
@@ -365,9 +367,16 @@ async def test_loading_can_be_stopped(bench: Bench) -> None:
 
 
 async def test_only_allowed_modules_are_loaded(bench: Bench) -> None:
-    bench.settings = bench.settings.model_copy(update={"allow": ("trusted.*:*",)})
-    with pytest.raises(PermissionDeniedError, match="does not cover some_models:double"):
+    elsewhere = {"python_path": (bench.tmp_path / "other",), "allow": ("trusted.*:*",)}
+    bench.settings = bench.settings.model_copy(update=elsewhere)
+    with pytest.raises(PermissionDeniedError, match="some_models:double is not below"):
         await bench.start("double")
+
+
+async def test_modules_of_the_environment_are_no_models_by_default(bench: Bench) -> None:
+    with pytest.raises(PermissionDeniedError) as refused:
+        await bench.start("subprocess:getoutput")
+    assert refused.value.field == "model.source"
 
 
 async def test_output_of_the_process_is_the_workloads_log(bench: Bench) -> None:
