@@ -17,7 +17,7 @@ import importlib
 import io
 import pickle
 from collections.abc import Callable
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any, Final, TypeAlias
 
 __all__ = ["decode", "encode"]
@@ -53,9 +53,13 @@ class _Reducers(dict[type, _Reduce]):
     """Reducers by class, made when a class is first met."""
 
     def __missing__(self, cls: type) -> _Reduce:
+        if issubclass(cls, type):
+            raise KeyError(cls)  # classes go by name, which pickle sees to once it has found nothing here
         names = _slots(cls)
         if not names:
-            raise KeyError(cls)  # pickle goes its usual way
+            # Pickle's own way, remembered: to be asked and to have none, as KeyError says, costs more than the answer.
+            self[cls] = methodcaller("__reduce_ex__", _PROTOCOL)
+            return self[cls]
         fill, get = _filler(cls), attrgetter(*names)
         if len(names) == 1:
             self[cls] = lambda value: (fill, (get(value),))

@@ -20,7 +20,7 @@ from arcray.gateway.asgi import Probes, compose
 from arcray.gateway.background import Background
 from arcray.gateway.listeners import HttpListener
 from arcray.gateway.rpc import RpcListener
-from arcray.runtime.actors import spare_collector
+from arcray.runtime.actors import tune_interpreter
 from arcray.runtime.remote_blobs import blobs_for
 from arcray.runtime.remote_plane import RemotePlane
 from arcray.runtime.scheduler_actor import create_scheduler, installed_version
@@ -86,7 +86,7 @@ class Ingress:
             self._listeners.append(RpcListener(services, gateway, gateway.grpc_port))
         for listener in self._listeners:
             await listener.start()
-        spare_collector()
+        tune_interpreter()
         _log.info("gateway serves", extra={"http": gateway.http_ports, "grpc": gateway.grpc_port})
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
@@ -19,11 +20,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from arcray.core.ports import Clock
 from arcray.drivers.ray_actor import NAMESPACE
 
-__all__ = ["keep", "spare_collector", "supervise"]
+__all__ = ["keep", "supervise", "tune_interpreter"]
 
 _log = logging.getLogger(__name__)
 
 _PAUSE_S: Final = 2.0
+_SWITCH_S: Final = 0.0005  # Python has 0.005
 _COLLECT: Final = (50_000, 20, 50)  # allocations, young and middle collections before the next; Python has 700, 10, 10
 
 
@@ -54,15 +56,18 @@ def keep(
     ).remote(*arguments)
 
 
-def spare_collector() -> None:
-    """Keeps Python's cyclic collector from walking what is here to stay; called once a process serves.
+def tune_interpreter() -> None:
+    """Sets Python up for a process that serves; called once it does.
 
-    Our values have no cycles and die by reference count, so the collector finds next to nothing; with Python's own
-    thresholds it took a quarter of the scheduler's time at 2,000 inference requests per second.
+    The cyclic collector is kept from walking what is here to stay. Our values have no cycles and die by reference
+    count, so it finds next to nothing; with Python's own thresholds it took a quarter of the scheduler's time at 2,000
+    inference requests per second. And a thread waits less for its turn: the one that commits, or reads a disk, holds
+    up everyone who waits for it behind a busy event loop (a sixth more requests per second at 64 in flight).
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
+    sys.setswitchinterval(_SWITCH_S)
 
 
 def supervise(work: Coroutine[Any, Any, None], clock: Clock, name: str) -> asyncio.Task[None]:

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, Final
 
 import ray
@@ -37,6 +38,7 @@ _GATEWAY: Final = "arcray.gateway.app"  # deployed by its import path, as `serve
 
 _READY_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 0.05
+_LOOKS_PER_STATUS: Final = 20  # Serve is asked once a second, the listener more often
 _STOP_TIMEOUT_S: Final = 20.0
 _GRAFANA: Final = "http://127.0.0.1:3001"  # Ray's default is port 3000, which a protocol owns
 
@@ -147,10 +149,12 @@ def _wait_ready(settings: Settings) -> None:
     """Returns once the gateway reaches the scheduler."""
     gateway = settings.gateway
     port = gateway.http_ports[0] if gateway.http_ports else gateway.serve_port
-    deadline = time.monotonic() + _READY_TIMEOUT_S
+    began = time.monotonic()
+    looks = count()
     reason = ""
-    while time.monotonic() < deadline:
-        _raise_if_failed()
+    while time.monotonic() - began < _READY_TIMEOUT_S:
+        if next(looks) % _LOOKS_PER_STATUS == 0:
+            _raise_if_failed()
         try:
             connection = http.client.HTTPConnection(_reachable(gateway.host), port, timeout=10)
             connection.request("GET", "/readyz")

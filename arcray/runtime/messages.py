@@ -19,7 +19,7 @@ from arcray.core.queries import Query
 
 __all__ = ["CHUNK", "FromClient", "FromScheduler", "Streams"]
 
-CHUNK: Final = 32
+CHUNK: Final = 16
 """Asks or replies that are sent before the present turn of the event loop ends, so that the other side can begin.
 
 Measured with 64 requests in flight on two cores: without it every process waits for the whole crowd to arrive.

@@ -16,7 +16,7 @@ from arcray.core.orders import Order
 from arcray.drivers.frames import decode
 from arcray.node.agent import NodeAgent
 from arcray.node.identity import machine_node_id
-from arcray.runtime.actors import spare_collector, supervise
+from arcray.runtime.actors import supervise, tune_interpreter
 from arcray.runtime.reconcile import RayNode
 from arcray.runtime.remote_blobs import blobs_for
 from arcray.runtime.remote_plane import RemotePlane
@@ -96,7 +96,7 @@ class NodeActor:
             self._agent = agent  # orders may come before the answer that names their epoch; the agent waits for it
             self._started.set()
             await starting
-            spare_collector()
+            tune_interpreter()
             ended = asyncio.create_task(agent.ended())
             done, _ = await asyncio.wait({ended, carrying}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

@@ -26,7 +26,7 @@ from arcray.core.events import LogAppended
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import NodeDriver
 from arcray.drivers.ray_actor import RayActorDriver
-from arcray.runtime.actors import keep, spare_collector, supervise
+from arcray.runtime.actors import keep, supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
 from arcray.runtime.line import LineAddress, LineServer
 from arcray.runtime.ray_nodes import RayNodes, head_node_id
@@ -114,7 +114,7 @@ class SchedulerActor:
                 host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's
                 self._address = await server.start(host, ray.get_runtime_context().get_node_id())
                 self._reason = ""
-                spare_collector()
+                tune_interpreter()
                 self._ready.set()
                 _log.info("scheduler serves", extra={"version": installed_version(), "port": self._address.port})
         finally:
