@@ -17,7 +17,7 @@ import httpx
 
 from arcray.client.transport import RetryPolicy, Transport, new_key
 from arcray.client.types import Answer, ModelInfo, NodeInfo, ResultFile, WorkloadInfo, WorkOptions, demand_body
-from arcray.core.errors import DeadlineExceededError, InternalError, InvalidArgumentError
+from arcray.core.errors import ConflictError, DeadlineExceededError, InternalError, InvalidArgumentError
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import Priority, VolumeMount
 
@@ -255,9 +255,20 @@ class Client:
         """Returns a model once a node answers for it.
 
         Raises:
-            DeadlineExceededError: no node does in time.
+            ConflictError: the copies that were being loaded have ended; says why.
+            DeadlineExceededError: no node answers in time.
         """
-        return self._until(lambda: self.model(name), lambda model: bool(model.ready_on), timeout_s, f"model {name}")
+        loading: set[str] = set()
+
+        def settled(model: ModelInfo) -> bool:
+            copies = {server["id"] for server in model.raw.get("servers", ())}
+            if not model.ready_on and loading and not copies:
+                ended = self.get(min(loading))
+                raise ConflictError(f"model {name} is not loaded: {ended.phase}, {ended.message}")
+            loading.update(copies)
+            return bool(model.ready_on)
+
+        return self._until(lambda: self.model(name), settled, timeout_s, f"model {name}")
 
     def remove_model(self, name: str) -> None:
         """Forgets a model and stops its copies."""

@@ -96,7 +96,8 @@ class Committer:
 
     async def idle(self) -> None:
         """Waits until everything is on disk."""
-        await self._idle.wait()
+        while not self._idle.is_set():  # once more after waking: others ran, and may have handed something in
+            await self._idle.wait()
 
     async def turn(self) -> None:
         """Waits for work and writes until there is none, or until it fails."""

@@ -11,11 +11,11 @@ from examples.digits.own import OwnArcray
 
 @pytest.fixture(scope="package")
 def served() -> Iterator[str]:
-    own = OwnArcray()
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("ARCRAY_NODE__MODELS__ALLOW", '["json:loads"]')
-        try:
-            yield own.start()
-        finally:
-            own.end()
+        own = OwnArcray()
+    try:
+        yield own.start()
+    finally:
+        own.end()
     own.forget()

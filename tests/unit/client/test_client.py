@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from arcray.client import Client, RetryPolicy, WorkOptions
-from arcray.core.errors import DeadlineExceededError, InternalError, InvalidArgumentError
+from arcray.core.errors import ConflictError, DeadlineExceededError, InternalError, InvalidArgumentError
 from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Priority, RestartPolicy, RestartRule, VolumeMount
 
@@ -203,6 +203,19 @@ def test_model_is_awaited_until_a_node_answers_for_it() -> None:
     states: Iterator[list[str]] = iter([[], [], ["n1"]])
     pool = Pool(lambda _request: httpx.Response(200, json={"name": "m", "format": "onnx", "readyOn": next(states)}))
     assert pool.client.wait_model("m").ready_on == ("n1",)
+
+
+def test_model_whose_copies_have_ended_is_awaited_no_longer() -> None:
+    copies: Iterator[list[dict[str, str]]] = iter([[{"id": "w1"}], []])
+    ended = {"id": "w1", "kind": "model", "phase": "failed", "message": "no module named m"}
+
+    def step(request: httpx.Request) -> httpx.Response:
+        if "/models/" in request.url.path:
+            return httpx.Response(200, json={"name": "m", "format": "python", "readyOn": [], "servers": next(copies)})
+        return httpx.Response(200, json=ended)
+
+    with pytest.raises(ConflictError, match="m is not loaded: failed, no module named m"):
+        Pool(step).client.wait_model("m")
 
 
 def test_answer_names_the_process_that_gave_it() -> None:
