@@ -208,6 +208,7 @@ class SimulatedNode:
 
     def _begin(self, order: StartWorkload | RunInference) -> None:
         assert self._group is not None
+        self._drop(order.workload_id)  # an older attempt, which the cluster gave up without this node hearing of it
         if isinstance(order, RunInference):
             function = self._models.get(order.model_id)
             if function is not None and not inspect.iscoroutinefunction(function):
@@ -330,10 +331,11 @@ class SimulatedNode:
                     replies = await self._plane.submit(batch)
                 except UnavailableError as error:
                     replies = [error] * len(batch)
+                # What was on its way while the node attached anew is told again, under the epoch that it has now.
                 again = [
-                    report
+                    replace(report, epoch=self.epoch)
                     for report, reply in zip(batch, replies, strict=True)
-                    if isinstance(reply, ArcrayError) and reply.code in _RETRIED
+                    if isinstance(reply, ArcrayError) and (reply.code in _RETRIED or _of_older_epoch(reply))
                 ]
                 if again:
                     self._outbox[:0] = again
@@ -363,6 +365,10 @@ class SimulatedNode:
             await self.join(self._plane, self._clock, self._group)
         except ArcrayError as error:
             _log.info("cannot attach yet", extra={"node_id": self.id, "reason": error.message})
+
+
+def _of_older_epoch(refusal: ArcrayError) -> bool:
+    return isinstance(refusal, StaleReportError) and refusal.field == "epoch"
 
 
 def _decoded(order: RunInference) -> Any:
