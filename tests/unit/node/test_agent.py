@@ -456,7 +456,8 @@ async def test_container_whose_attempt_breaks_off_does_not_run_on(node: Node) ->
 async def test_full_disk_for_the_log_position_fails_no_container(node: Node, tmp_path: Path) -> None:
     await node.attach()
     # Where the position would be written stands something else.
-    await asyncio.to_thread(lambda: [path.joinpath("w-1.draft").mkdir() for path in tmp_path.rglob("containers")])
+    for containers in await asyncio.to_thread(lambda: list(tmp_path.rglob("containers"))):
+        (containers / "w-1.draft").mkdir()
     await node.agent.deliver(1, [container()])
     await node.until_phase(Phase.RUNNING)
     node.engine.finish("c1", exit_code=0)
