@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol
 
 from arcray.control.event_log import Tagged
 from arcray.control.journal import Records
@@ -20,7 +20,17 @@ from arcray.core.workload import Workload
 
 __all__ = ["Batch", "Reply", "answer", "image"]
 
-Reply: TypeAlias = "asyncio.Future[object]"
+
+class Reply(Protocol):
+    """Who waits for an answer; a future is one."""
+
+    def done(self) -> bool:
+        """Returns whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: object, /) -> None:
+        """Takes the answer, once."""
+        ...
 
 
 class Batch:
@@ -53,17 +63,17 @@ class Batch:
 
     def settle(self, *, error: ArcrayError | None = None) -> None:
         """Answers everyone who waits for it."""
-        for future, value in self.replies:
-            answer(future, error or value)
+        for reply, value in self.replies:
+            answer(reply, error or value)
         for barrier in self.barriers:
             if not barrier.done():
                 barrier.set_result(error is None)
 
 
-def answer(future: Reply, value: object) -> None:
-    """Gives a reply, unless its caller has gone."""
-    if not future.done():
-        future.set_result(value)
+def answer(reply: Reply, value: object) -> None:
+    """Gives an answer, unless its caller has gone."""
+    if not reply.done():
+        reply.set_result(value)
 
 
 def image(events: Sequence[ev.Event], state: ClusterState) -> Records:

@@ -247,10 +247,15 @@ class Journal:
         return [decode_row(Workload, row.id, row.body) for row in rows], total
 
     def _events(self, after: int, limit: int) -> list[tuple[int, Event]]:
-        newer = sa.select(EVENTS.c.seq, EVENTS.c.kind, EVENTS.c.body).where(EVENTS.c.seq > after)
+        told_by_row = sa.and_(EVENTS.c.body == "", WORKLOADS.c.id == EVENTS.c.subject)
+        newer = (
+            sa.select(EVENTS.c.seq, EVENTS.c.kind, EVENTS.c.body, WORKLOADS.c.body.label("workload_body"))
+            .select_from(EVENTS.outerjoin(WORKLOADS, told_by_row))
+            .where(EVENTS.c.seq > after)
+        )
         with self._engine.begin() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
-        return [(row.seq, decode_event(row.kind, row.body)) for row in rows]
+        return [(row.seq, decode_event(row.kind, row.body, row.workload_body)) for row in rows]
 
 
 def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClause]:

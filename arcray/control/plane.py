@@ -131,7 +131,7 @@ class Plane:
         """Why writes are refused now; None while they are taken. For readiness checks."""
         return self._writer.refusal
 
-    def begin(self, commands: Sequence[Command]) -> list[Reply]:
+    def begin(self, commands: Sequence[Command]) -> list[asyncio.Future[object]]:
         """Handles commands in order.
 
         Returns:
@@ -139,7 +139,12 @@ class Plane:
             command, and comes once everything it states is on disk.
         """
         loop = asyncio.get_running_loop()
-        replies: list[Reply] = [loop.create_future() for _ in commands]
+        replies: list[asyncio.Future[object]] = [loop.create_future() for _ in commands]
+        self.take(commands, replies)
+        return replies
+
+    def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        """Handles commands in order, and answers as ``begin`` does, to replies of the caller's: one per command."""
         state = self._writer.cluster.state
         repeats = state.forgotten_until is not None and any(history.may_repeat(command, state) for command in commands)
         if repeats and self._writer.refusal is None:
@@ -147,7 +152,6 @@ class Plane:
             self._group.create_task(self._begin_after_lookup(commands, replies))
         else:
             self._writer.handle(commands, replies)
-        return replies
 
     async def submit(self, commands: Sequence[Command]) -> list[object]:
         """Handles commands in order; see ``core.ports.ControlPlane``."""

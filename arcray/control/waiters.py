@@ -6,8 +6,7 @@ per waiter is needed.
 
 from __future__ import annotations
 
-import asyncio
-
+from arcray.control.batch import Reply, answer
 from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError
 from arcray.core.ids import WorkloadId
 
@@ -15,7 +14,7 @@ __all__ = ["Waiters"]
 
 
 class Waiters:
-    """Futures by workload.
+    """Replies by workload.
 
     Args:
         limit: waiters at the most.
@@ -25,22 +24,22 @@ class Waiters:
     def __init__(self, *, limit: int, term_s: float) -> None:
         self._limit = limit
         self._term_s = term_s
-        self._waiting: dict[WorkloadId, tuple[float, list[asyncio.Future[object]]]] = {}
+        self._waiting: dict[WorkloadId, tuple[float, list[Reply]]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, workload_id: WorkloadId, future: asyncio.Future[object], now_s: float) -> None:
+    def add(self, workload_id: WorkloadId, reply: Reply, now_s: float) -> None:
         """Holds a reply back; when too many are held already it is refused at once."""
         if self._count >= self._limit:
-            future.set_result(ResourceExhaustedError(f"{self._limit} callers are waiting already"))
+            answer(reply, ResourceExhaustedError(f"{self._limit} callers are waiting already"))
             return
         # A second caller for the same workload shares the term of the first.
-        self._waiting.setdefault(workload_id, (now_s + self._term_s, []))[1].append(future)
+        self._waiting.setdefault(workload_id, (now_s + self._term_s, []))[1].append(reply)
         self._count += 1
 
-    def take(self, workload_id: WorkloadId) -> list[asyncio.Future[object]]:
+    def take(self, workload_id: WorkloadId) -> list[Reply]:
         """Returns, and forgets, who waits for this workload."""
         entry = self._waiting.pop(workload_id, None)
         if entry is None:
@@ -57,15 +56,13 @@ class Waiters:
             late.append(workload_id)
         for workload_id in late:
             error = DeadlineExceededError(f"workload {workload_id} did not end in {self._term_s:g} s")
-            _answer(self.take(workload_id), error)
+            self._answer(workload_id, error)
 
     def fail(self, error: ArcrayError) -> None:
         """Answers everyone with an error."""
         for workload_id in list(self._waiting):
-            _answer(self.take(workload_id), error)
+            self._answer(workload_id, error)
 
-
-def _answer(futures: list[asyncio.Future[object]], value: object) -> None:
-    for future in futures:
-        if not future.done():  # its caller may have gone
-            future.set_result(value)
+    def _answer(self, workload_id: WorkloadId, error: ArcrayError) -> None:
+        for reply in self.take(workload_id):
+            answer(reply, error)

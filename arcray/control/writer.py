@@ -42,6 +42,7 @@ __all__ = ["Writer"]
 _log = logging.getLogger(__name__)
 
 _PROBE_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_RULES_FIRST_S: Final = 5.0  # a waiter has that much more than the rules let a request take, so that they answer first
 _SIGNS_OF_LIFE: Final = frozenset({ReportTelemetry, ReportModels})  # taken while writes are refused
 
 
@@ -79,7 +80,7 @@ class Writer:
             failed=self._failed,
             limit=batch_limit,
         )
-        self.waiters = Waiters(limit=limit, term_s=_longest_wait_s(policy))
+        self.waiters = Waiters(limit=limit, term_s=policy.longest_inference.total_seconds() + _RULES_FIRST_S)
         self.readable = asyncio.Event()
         self.ended: ArcrayError | None = None
         self._broken: ArcrayError | None = UnavailableError("the scheduler is starting")
@@ -289,9 +290,3 @@ class Writer:
         told = readings(before, rebuilt)
         self.handle(told, [None] * len(told))
         self._events.mark_gap()
-
-
-def _longest_wait_s(policy: ClusterPolicy) -> float:
-    """Returns a little more than the rules can let a request take, so that they answer first."""
-    attempt = policy.routing_patience + policy.inference_timeout
-    return policy.inference_attempts * attempt.total_seconds() + 5.0

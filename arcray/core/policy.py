@@ -45,3 +45,8 @@ class ClusterPolicy:
         """Returns the wait before restart number ``restarts`` (0 for the first)."""
         doubled = self.restart_backoff * (1 << min(restarts, 30))
         return min(doubled, self.restart_backoff_max)
+
+    @property
+    def longest_inference(self) -> timedelta:
+        """The most that the rules let a request take, however often it is tried."""
+        return self.inference_attempts * (self.routing_patience + self.inference_timeout)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from operator import attrgetter, methodcaller
 from typing import Any, Final, TypeAlias
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "filler"]
 
 _PROTOCOL: Final = 5
 _PREFIX: Final = "fill:"
@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
     if not name.startswith(_PREFIX):
         raise AttributeError(name)
     module, _, cls = name[len(_PREFIX) :].rpartition(":")
-    return _filler(getattr(importlib.import_module(module.replace("/", ".")), cls))
+    return filler(getattr(importlib.import_module(module.replace("/", ".")), cls))
 
 
 class _Reducers(dict[type, _Reduce]):
@@ -60,7 +60,7 @@ class _Reducers(dict[type, _Reduce]):
             # Pickle's own way, remembered: to be asked and to have none, as KeyError says, costs more than the answer.
             self[cls] = methodcaller("__reduce_ex__", _PROTOCOL)
             return self[cls]
-        fill, get = _filler(cls), attrgetter(*names)
+        fill, get = filler(cls), attrgetter(*names)
         if len(names) == 1:
             self[cls] = lambda value: (fill, (get(value),))
         else:
@@ -71,8 +71,12 @@ class _Reducers(dict[type, _Reduce]):
 _REDUCERS: Final = _Reducers()
 
 
-def _filler(cls: type) -> Callable[..., Any]:
-    """Returns ``fill(*values)``: a new object with these fields, without its checks, which held when it was made."""
+def filler(cls: type) -> Callable[..., Any]:
+    """Returns ``fill(*values)``: a new object with these fields, without its checks, which held when it was made.
+
+    Args:
+        cls: a dataclass whose slots are all its own.
+    """
     # Names in frames have no dots: pickle would take them for attributes of attributes.
     name = f"{_PREFIX}{cls.__module__.replace('.', '/')}:{cls.__qualname__}"
     made: Callable[..., Any] | None = globals().get(name)

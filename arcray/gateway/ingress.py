@@ -21,6 +21,7 @@ from arcray.gateway.background import Background
 from arcray.gateway.listeners import HttpListener
 from arcray.gateway.rpc import RpcListener
 from arcray.runtime.actors import tune_interpreter
+from arcray.runtime.policy import answer_s
 from arcray.runtime.remote_blobs import blobs_for
 from arcray.runtime.remote_plane import RemotePlane
 from arcray.runtime.scheduler_actor import create_scheduler, installed_version
@@ -59,6 +60,7 @@ class Ingress:
             clock,
             client=client,
             give_up_s=settings.gateway.call_timeout_s,
+            answer_s=answer_s(settings),
         )
         hub = EventHub(plane, clock)
         context = FacadeContext(

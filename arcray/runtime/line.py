@@ -1,9 +1,13 @@
-"""A line: frames in order, both ways, over one TCP connection. The short way between our own processes.
+"""A line: frames in order, both ways, over one connection. The short way between our own processes.
 
 What lives here: lengths, the key that opens a line, back-pressure, and noticing that the other end is gone. What does
 not: what frames mean. Ray starts, places and supervises the processes and tells where the line is; the bytes take the
 short way, for the reason that the gateway's listeners have. Measured on two cores, one round trip costs 0.02 ms and
 25 us of processor here, 1.05 ms and 1,100 us as an actor call, 0.45 ms and 500 us as a gRPC call.
+
+Processes of one machine use a Unix socket, because loopback TCP does the receiver's work in the sender's call: 15 us
+for a frame against 2. It stands in Linux's abstract namespace, where nothing is left behind by a process that is
+killed. Everybody else, and every process of other systems, uses TCP.
 
 Frames are pickles, so nothing is decoded before the key was shown: the scheduler makes it at random at every start and
 gives it out by an actor call, so it reaches exactly those who may run code in this Ray cluster anyway.
@@ -16,6 +20,7 @@ import hmac
 import logging
 import secrets
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
@@ -40,13 +45,14 @@ class LineAddress:
     """Where a line is opened.
 
     Args:
-        ray_node_id: where it is; whoever is there too goes by loopback.
+        ray_node_id: where it is; whoever is there too takes ``path``.
+        path: abstract Unix socket; "" where there is none.
     """
 
     ray_node_id: str
     host: str
     port: int
-    loopback_port: int
+    path: str
     key: bytes
 
 
@@ -143,12 +149,16 @@ class LineServer:
         self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, ray_node_id: str) -> LineAddress:
-        """Listens at an address of this machine and on loopback."""
+        """Listens at an address of this machine, and for this machine alone."""
         loop = asyncio.get_running_loop()
-        for address in dict.fromkeys(("127.0.0.1", host)):
-            self._servers.append(await loop.create_server(self._end, address, 0))
-        ports = [int(server.sockets[0].getsockname()[1]) for server in self._servers]
-        return LineAddress(ray_node_id=ray_node_id, host=host, port=ports[-1], loopback_port=ports[0], key=self._key)
+        server = await loop.create_server(self._end, host, 0)
+        self._servers.append(server)
+        path = ""
+        if sys.platform == "linux":
+            path = f"\0arcray-{secrets.token_hex(8)}"
+            self._servers.append(await loop.create_unix_server(self._end, path))
+        port = int(server.sockets[0].getsockname()[1])
+        return LineAddress(ray_node_id=ray_node_id, host=host, port=port, path=path, key=self._key)
 
     def close(self) -> None:
         """Takes no more lines; those that stand are their receivers' to close."""
@@ -203,15 +213,32 @@ async def dial(address: LineAddress, receiver: Receiver, *, name: str, ray_node_
     Raises:
         UnavailableError: nobody listens there.
     """
-    same = ray_node_id == address.ray_node_id
-    host, port = ("127.0.0.1", address.loopback_port) if same else (address.host, address.port)
-    loop = asyncio.get_running_loop()
+    local = bool(address.path) and ray_node_id == address.ray_node_id
     try:
         async with asyncio.timeout(_DIAL_S):
-            _, line = await loop.create_connection(lambda: Line(receiver), host, port)
+            line = await (_dial_here(address, receiver) if local else _dial_there(address, receiver))
     except (OSError, TimeoutError) as error:
-        raise UnavailableError(f"the scheduler's line at {host}:{port} is closed: {error}") from error
+        place = "on this machine" if local else f"at {address.host}:{address.port}"
+        raise UnavailableError(f"the scheduler's line {place} is closed: {error}") from error
     line.send(address.key + name.encode())
+    return line
+
+
+async def _dial_here(address: LineAddress, receiver: Receiver) -> Line:
+    loop = asyncio.get_running_loop()
+    connection = socket.socket(socket.AF_UNIX)  # libuv takes no abstract name to connect to, a connected socket it does
+    try:
+        connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        await loop.sock_connect(connection, address.path)
+        _, line = await loop.create_unix_connection(lambda: Line(receiver), sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+    return line
+
+
+async def _dial_there(address: LineAddress, receiver: Receiver) -> Line:
+    _, line = await asyncio.get_running_loop().create_connection(lambda: Line(receiver), address.host, address.port)
     return line
 
 

@@ -7,7 +7,8 @@ A *client* is a process that holds a ``RemotePlane``: a gateway replica or a nod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from arcray.core.commands import Command
@@ -16,8 +17,10 @@ from arcray.core.events import Topic
 from arcray.core.orders import Order
 from arcray.core.ports import EventBatch
 from arcray.core.queries import Query
+from arcray.core.workload import WorkloadSpec, WorkloadView
+from arcray.drivers.frames import filler
 
-__all__ = ["CHUNK", "FromClient", "FromScheduler", "Streams"]
+__all__ = ["CHUNK", "FromClient", "FromScheduler", "Streams", "with_spec", "without_spec"]
 
 CHUNK: Final = 16
 """Asks or replies that are sent before the present turn of the event loop ends, so that the other side can begin.
@@ -52,10 +55,25 @@ class FromScheduler:
 
     Args:
         replies: ticket and reply, or the ``ArcrayError`` in its place.
+        ends: ticket and ``without_spec`` of the reply: how a workload ended whose spec was the very one submitted. It
+            would be most of the frame, and its client has it.
         events: stream and batch, in order; None says that the stream has ended by a failure.
         orders: number of the delivery, epoch, orders.
     """
 
     replies: tuple[tuple[int, Any], ...] = ()
+    ends: tuple[tuple[int, tuple[Any, ...]], ...] = ()
     events: tuple[tuple[int, EventBatch | None], ...] = ()
     orders: tuple[tuple[int, int, tuple[Order, ...]], ...] = ()
+
+
+without_spec: Final = attrgetter(*(field.name for field in fields(WorkloadView) if field.name != "spec"))
+"""Returns the fields of a view but its spec, in order."""
+
+_fill_view: Final = filler(WorkloadView)
+
+
+def with_spec(spec: WorkloadSpec, rest: tuple[Any, ...]) -> WorkloadView:
+    """Returns the view that ``without_spec`` took apart."""
+    view: WorkloadView = _fill_view(spec, *rest)
+    return view

@@ -17,6 +17,7 @@ from arcray.drivers.frames import decode
 from arcray.node.agent import NodeAgent
 from arcray.node.identity import machine_node_id
 from arcray.runtime.actors import supervise, tune_interpreter
+from arcray.runtime.policy import answer_s
 from arcray.runtime.reconcile import RayNode
 from arcray.runtime.remote_blobs import blobs_for
 from arcray.runtime.remote_plane import RemotePlane
@@ -79,6 +80,7 @@ class NodeActor:
             self._clock,
             client=self._name,
             give_up_s=self._settings.gateway.call_timeout_s,
+            answer_s=answer_s(self._settings),
             orders=self._take,
         )
         node_id = await asyncio.to_thread(machine_node_id, self._settings.state_dir, ids, role=self._role)

@@ -19,14 +19,14 @@ from typing import Any, Final, Protocol
 
 from arcray.control.loops import contain_async
 from arcray.core.commands import Command
-from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
+from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.orders import Order
 from arcray.core.ports import BlobStore, Clock, EventBatch
 from arcray.core.queries import Query
 from arcray.drivers.frames import decode, encode
 from arcray.runtime.line import Receiver
-from arcray.runtime.messages import CHUNK, FromClient, FromScheduler
+from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, with_spec
 from arcray.runtime.switchboard import Outlet
 from arcray.wire.event_hub import Subscription
 
@@ -35,6 +35,8 @@ __all__ = ["Dialer", "RemotePlane", "TakeOrders"]
 _log = logging.getLogger(__name__)
 
 _BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_TAKEN_S: Final = 0.001
+_SWEEP_S: Final = 1.0
 _EVENT_LIMIT: Final = 16_384
 _GAP: Final = EventBatch(events=(), gap=True)
 
@@ -87,7 +89,9 @@ class RemotePlane:
 
     Args:
         client: names this process; for diagnosis, and the address of a node.
-        give_up_s: longest absence of the scheduler that an ask waits out.
+        give_up_s: longest absence of the scheduler that an ask waits out, and longest wait for a query.
+        answer_s: longest wait for a command. A little more than the scheduler itself lets one take, so this is for a
+            scheduler that stands and does not answer.
         orders: takes what the scheduler orders this process to do; None in a process that is no node.
         limit: asks that may wait for an answer; more are refused at once.
     """
@@ -100,6 +104,7 @@ class RemotePlane:
         *,
         client: str,
         give_up_s: float,
+        answer_s: float,
         orders: TakeOrders | None = None,
         limit: int = 50_000,
     ) -> None:
@@ -108,6 +113,7 @@ class RemotePlane:
         self._clock = clock
         self._client = client
         self._give_up_s = give_up_s
+        self._answer_s = answer_s
         self._take_orders = orders
         self._limit = limit
         self._tickets = 0
@@ -127,6 +133,7 @@ class RemotePlane:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                group.create_task(self._sweep_forever())
                 await self._keep_line()
         finally:
             self._ended = _NeverReachedError("this process is ending")
@@ -161,6 +168,7 @@ class RemotePlane:
         Raises:
             NotFoundError: the thing asked for does not exist, or not for that account.
             UnavailableError: the scheduler could not be reached.
+            DeadlineExceededError: it did not answer.
         """
         answer = await self._ask(query, command=False).answer
         if isinstance(answer, ArcrayError):
@@ -248,6 +256,10 @@ class RemotePlane:
             ask = self._asked.pop(ticket, None)
             if ask is not None and not ask.answer.done():  # its caller may have gone
                 ask.answer.set_result(reply)
+        for ticket, rest in said.ends:
+            ask = self._asked.pop(ticket, None)
+            if ask is not None and not ask.answer.done():
+                ask.answer.set_result(with_spec(ask.what.spec, rest))
         for number, epoch, orders in said.orders:
             assert self._group is not None, "run() owns the tasks"
             self._group.create_task(self._take(number, epoch, orders))
@@ -270,7 +282,9 @@ class RemotePlane:
         refused = UnavailableError(f"{self._client} is no node")
         take = self._take_orders
         self._taken.append((number, refused if take is None else await contain_async(take(epoch, orders), "orders")))
-        self._flush_soon()
+        # It goes with what is said next, for work reports soon; until then the scheduler gathers orders. A node with
+        # nothing to say makes it wait no longer than this.
+        asyncio.get_running_loop().call_later(_TAKEN_S, self._flush)
 
     # -- the line ------------------------------------------------------------------------------------------------
 
@@ -318,6 +332,24 @@ class RemotePlane:
         if away_since_s <= due_s:
             late = [ask for ask in self._asked.values() if ask.since_s <= due_s]
             self._fail(late, _NeverReachedError(reason))
+
+    async def _sweep_forever(self) -> None:
+        """Ends what has waited too long. One look at the oldest a second, where a timer for each costs 5 us."""
+        while True:
+            await self._clock.sleep(_SWEEP_S)
+            now_s = self._clock.monotonic()
+            shortest_s = min(self._give_up_s, self._answer_s)
+            late: list[_Ask] = []
+            for ask in self._asked.values():  # in the order in which they were asked
+                waited_s = now_s - ask.since_s
+                if waited_s < shortest_s:
+                    break
+                if waited_s >= (self._answer_s if ask.command else self._give_up_s):
+                    late.append(ask)
+            # While the scheduler is away that is the reason, and _give_up knows it.
+            if late and self._line is not None:
+                _log.error("scheduler does not answer", extra={"client": self._client, "asks": len(late)})
+                self._fail(late, DeadlineExceededError("the scheduler has not answered; the outcome is unknown"))
 
     def _fail(self, asks: list[_Ask], error: ArcrayError) -> None:
         for ask in asks:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -23,12 +22,12 @@ from arcray.control.plane import Plane
 from arcray.core.blobkeys import workload_of_log
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import LogAppended
-from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import NodeDriver
 from arcray.drivers.ray_actor import RayActorDriver
 from arcray.runtime.actors import keep, supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
 from arcray.runtime.line import LineAddress, LineServer
+from arcray.runtime.policy import policy_of
 from arcray.runtime.ray_nodes import RayNodes, head_node_id
 from arcray.runtime.reconcile import Reconciler
 from arcray.runtime.scheduler_handle import BLOBS, SCHEDULER
@@ -125,7 +124,7 @@ class SchedulerActor:
         """Returns the plane once it has recovered from its rows, trying for as long as the database is away."""
         while True:
             plane = Plane(
-                policy=_policy(self._settings),
+                policy=policy_of(self._settings),
                 journal=Journal(self._settings.sql_url),
                 drivers={"ray": driver},
                 blobs=self._blobs,
@@ -161,21 +160,3 @@ def installed_version() -> str:
         return version("arcray")
     except PackageNotFoundError:
         return "0+source"
-
-
-def _policy(settings: Settings) -> ClusterPolicy:
-    scheduler, inference = settings.scheduler, settings.inference
-    return ClusterPolicy(
-        max_pending=scheduler.max_pending,
-        max_waiting=inference.max_waiting,
-        routing_patience=timedelta(milliseconds=sum(inference.backoff_ms)),
-        inference_timeout=timedelta(seconds=inference.timeout_s),
-        saturation=inference.saturation,
-        stale_after=timedelta(seconds=inference.stale_after_s),
-        score=settings.arcnet.score,
-        keep_finished=scheduler.keep_finished,
-        keep_finished_inference=scheduler.keep_finished_inference,
-        restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
-        restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
-        round_batch=scheduler.round_batch,
-    )

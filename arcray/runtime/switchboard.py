@@ -18,14 +18,16 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, Protocol, cast
 
+from arcray.control.batch import Reply
 from arcray.control.loops import contain_async
-from arcray.core.commands import Command
+from arcray.core.commands import Command, SubmitWorkload
 from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.orders import Order
 from arcray.core.ports import ControlPlane, EventBatch
+from arcray.core.workload import WorkloadView
 from arcray.drivers.frames import decode, encode
-from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, Streams
+from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, Streams, without_spec
 
 __all__ = ["LocalPlane", "Outlet", "Switchboard"]
 
@@ -39,8 +41,8 @@ _GAP: Final = EventBatch(events=(), gap=True)
 class LocalPlane(ControlPlane, Protocol):
     """A control plane in this process, whose replies can be had one by one."""
 
-    def begin(self, commands: Sequence[Command]) -> list[asyncio.Future[object]]:
-        """Handles commands in order; each future ends with the reply or the ``ArcrayError`` that refused it."""
+    def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        """Handles commands in order; each reply gets the answer or the ``ArcrayError`` that refused its command."""
         ...
 
 
@@ -139,8 +141,9 @@ class _Client:
         self._plane = plane
         self._board = board
         self._loop = asyncio.get_running_loop()
-        self._gone = False
+        self.gone = False
         self._replies: list[tuple[int, Any]] = []
+        self._ends: list[tuple[int, tuple[Any, ...]]] = []
         self._events: list[tuple[int, EventBatch | None]] = []
         self._event_count = 0
         self._orders: list[tuple[int, int, tuple[Order, ...]]] = []
@@ -162,15 +165,11 @@ class _Client:
         if said.streams is not None:
             self._open(said.streams)
         if said.commands:
-            futures = self._plane.begin([command for _, command in said.commands])
-            for (ticket, _), future in zip(said.commands, futures, strict=True):
-                if future.done():
-                    self._answer(ticket, future)
-                else:
-                    future.add_done_callback(partial(self._answer, ticket))
+            replies = [_Ticket(self, number, command) for number, command in said.commands]
+            self._plane.take([command for _, command in said.commands], replies)
         for ticket, query in said.queries:
             asking = self._board.spawn(contain_async(self._plane.query(query), type(query).__name__))
-            asking.add_done_callback(partial(self._answer, ticket))
+            asking.add_done_callback(partial(self._answer_query, ticket))
 
     def on_room(self) -> None:
         """There is room to send again."""
@@ -179,7 +178,7 @@ class _Client:
     def on_lost(self, reason: str) -> None:
         """The line is gone."""
         _log.info("client disconnected", extra={"client": self.name, "reason": reason})
-        self._gone = True
+        self.gone = True
         self._board.forget(self)
         for task in self._streams.values():
             task.cancel()
@@ -204,9 +203,21 @@ class _Client:
         if error is not None:
             raise error
 
-    def _answer(self, ticket: int, future: asyncio.Future[object]) -> None:
-        self._replies.append((ticket, _value(future)))
-        if len(self._replies) >= CHUNK:
+    def answer(self, ticket: int, value: object) -> None:
+        """Says what a command or a query was answered with, soon."""
+        self._replies.append((ticket, value))
+        self._flush_soon()
+
+    def tell_end(self, ticket: int, view: WorkloadView) -> None:
+        """Says how the workload ended that its client submitted in this ask."""
+        self._ends.append((ticket, without_spec(view)))
+        self._flush_soon()
+
+    def _answer_query(self, ticket: int, task: asyncio.Task[object]) -> None:
+        self.answer(ticket, _value(task))
+
+    def _flush_soon(self) -> None:
+        if len(self._replies) + len(self._ends) >= CHUNK:
             self._flush()
         elif not self._flushing:
             self._flushing = True
@@ -217,10 +228,16 @@ class _Client:
         self._flush()
 
     def _flush(self) -> None:
-        if self._gone or self.line.full or not (self._replies or self._orders or self._events):
+        if self.gone or self.line.full or not (self._replies or self._ends or self._orders or self._events):
             return
-        said = FromScheduler(replies=tuple(self._replies), events=tuple(self._events), orders=tuple(self._orders))
+        said = FromScheduler(
+            replies=tuple(self._replies),
+            ends=tuple(self._ends),
+            events=tuple(self._events),
+            orders=tuple(self._orders),
+        )
         self._replies.clear()
+        self._ends.clear()
         self._orders.clear()
         self._events.clear()
         self._event_count = 0
@@ -264,13 +281,36 @@ class _Client:
         self._flush()
 
 
-def _value(future: asyncio.Future[object]) -> object:
-    """Returns what a finished future answers, as a value."""
-    if future.cancelled():
+class _Ticket:
+    """The reply to one command of a client. Thousands a second, so it is no future with a callback."""
+
+    __slots__ = ("_client", "_command", "_number")
+
+    def __init__(self, client: _Client, number: int, command: Command) -> None:
+        self._client = client
+        self._number = number
+        self._command = command
+
+    def done(self) -> bool:
+        """Returns whether the client is gone."""
+        return self._client.gone
+
+    def set_result(self, result: object) -> None:
+        """Sends the answer."""
+        command = self._command
+        if type(result) is WorkloadView and type(command) is SubmitWorkload and result.spec is command.spec:
+            self._client.tell_end(self._number, result)
+        else:
+            self._client.answer(self._number, result)
+
+
+def _value(task: asyncio.Task[object]) -> object:
+    """Returns what a finished query answers, as a value."""
+    if task.cancelled():
         return UnavailableError("the scheduler is ending; try again shortly")
-    error = future.exception()
+    error = task.exception()
     if error is None:
-        return future.result()
+        return task.result()
     if isinstance(error, ArcrayError):
         return error
     _log.error("ask failed", exc_info=error)

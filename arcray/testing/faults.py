@@ -87,7 +87,11 @@ def stored_workloads(path: Path) -> dict[WorkloadId, Workload]:
 def journalled(path: Path) -> list[Event]:
     """Returns all events in a SQLite file, in order."""
     with closing(sqlite3.connect(path)) as connection:
-        return [decode_event(*row) for row in connection.execute("SELECT kind, body FROM events ORDER BY seq")]
+        told = (
+            "SELECT e.kind, e.body, w.body FROM events e"
+            " LEFT JOIN workloads w ON e.body = '' AND w.id = e.subject ORDER BY e.seq"
+        )
+        return [decode_event(*row) for row in connection.execute(told)]
 
 
 def folded(events: Iterable[Event]) -> dict[WorkloadId, Workload]:

@@ -21,6 +21,7 @@ from starlette.requests import HTTPConnection
 from arcray.config import AuthSettings
 from arcray.core.errors import PermissionDeniedError, UnauthenticatedError
 from arcray.core.ids import AccountId
+from arcray.wire.headers import header
 
 __all__ = ["LOCAL", "Authenticator", "Identity", "Scope"]
 
@@ -77,7 +78,7 @@ class Authenticator:
         if self._open:
             _refuse_other_sites(connection)
             return LOCAL
-        scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
+        scheme, _, presented = header(connection, b"authorization").partition(" ")
         if scheme.lower() != "bearer":
             presented = connection.query_params.get("apiKey", "")
         return self.check(presented.strip())
@@ -107,6 +108,6 @@ def _digest(key: str) -> bytes:
 def _refuse_other_sites(connection: HTTPConnection) -> None:
     if connection.scope.get("method") in _READING:
         return
-    origin = connection.headers.get("origin")  # browsers send it with every post, other clients do not
-    if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
+    origin = header(connection, b"origin")  # browsers send it with every post, other clients do not
+    if origin and urlsplit(origin).netloc != header(connection, b"host"):
         raise PermissionDeniedError("open mode takes no changes from web pages of other sites", field="Origin")

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.errors import InvalidArgumentError
+from arcray.wire.headers import header
 from arcray.wire.problem import MEDIA_TYPE
 
 __all__ = ["RawRoute", "idempotency", "json_answer", "json_body", "json_response", "problems", "schema_of"]
@@ -51,7 +52,7 @@ def idempotency(request: Request, body: bytes, fallback: str = "") -> tuple[str,
     Raises:
         InvalidArgumentError: the key is too long.
     """
-    key = request.headers.get("idempotency-key", "") or fallback
+    key = header(request, b"idempotency-key") or fallback
     if len(key) > _KEY_LIMIT:
         raise InvalidArgumentError(f"may have {_KEY_LIMIT} characters", field="Idempotency-Key")
     return key, blake2b(body, digest_size=16).hexdigest() if key else ""

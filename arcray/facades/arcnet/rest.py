@@ -6,7 +6,6 @@ injection, no response model, one call of the plane.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -17,7 +16,6 @@ from starlette.responses import Response
 from arcray.core.commands import Submitted, SubmitWorkload
 from arcray.core.errors import (
     ArcrayError,
-    DeadlineExceededError,
     InternalError,
     NoCandidatesError,
 )
@@ -29,6 +27,7 @@ from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.facades.arcnet import codec, openapi, translate
 from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, NodeStatus
 from arcray.wire.facade import FacadeContext
+from arcray.wire.headers import header
 from arcray.wire.identity import Identity
 from arcray.wire.listing import every_node
 from arcray.wire.problem import explanation_members, problem_response
@@ -44,7 +43,6 @@ class ArcnetRest:
     def __init__(self, context: FacadeContext) -> None:
         self._context = context
         self._plane = context.plane
-        self._patience_s = context.settings.inference.timeout_s + context.settings.gateway.call_timeout_s
 
     def add_to(self, router: APIRouter) -> None:
         """Adds the routes."""
@@ -155,15 +153,11 @@ class ArcnetRest:
             now=self._context.clock.now(),
             key=key,
             digest=digest,
-            waiting="respond-async" not in request.headers.get("prefer", "").lower(),
+            waiting="respond-async" not in header(request, b"prefer").lower(),
         )
 
     async def _submit(self, spec: WorkloadSpec) -> Any:
-        try:
-            async with asyncio.timeout(self._patience_s):
-                reply = (await self._plane.submit((SubmitWorkload(spec=spec),)))[0]
-        except TimeoutError as error:
-            raise DeadlineExceededError from error
+        reply = (await self._plane.submit((SubmitWorkload(spec=spec),)))[0]
         if isinstance(reply, ArcrayError):
             raise reply
         return reply

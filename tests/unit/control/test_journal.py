@@ -82,6 +82,19 @@ async def test_events_keep_their_order(journal: Journal) -> None:
     assert await journal.events(after=read[3][0]) == read[4:]
 
 
+async def test_the_end_of_a_request_whose_sender_waited_is_written_once_and_read_twice(journal: Journal) -> None:
+    request = a_row(1, finished=True, payload=an_inference(), waiting=True)
+    assert request.finished_at is not None
+    ended = ev.WorkloadFinished(
+        workload_id=request.id, attempt=request.attempt, phase=request.phase, message=request.message,
+        result=request.result, node_id=request.node_id, placed_at=request.placed_at, started_at=request.started_at,
+        at=request.finished_at, spec=request.spec,
+    )  # fmt: skip
+    await journal.append(Records(events=[event_row(ended)], workloads=[workload_row(request)]))
+    assert [event for _, event in await journal.events()] == [ended]
+    assert await journal.workload(request.id) == request
+
+
 async def test_loading_takes_all_that_lives_and_the_newest_of_what_has_finished(journal: Journal) -> None:
     await write(journal, *(a_row(number, finished=True, age_s=number) for number in range(1, 6)), a_row(9, age_s=99))
     live = await journal.load(keep_finished=2, keep_finished_inference=0)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from arcray.core.errors import UnavailableError
 
@@ -45,6 +46,26 @@ async def test_the_express_lane_answers_as_the_framework_does(http: httpx.AsyncC
     assert express.status_code == framed.status_code
     assert express.text.replace("/raw", "/framed") == framed.text
     assert express.headers["content-type"] == framed.headers["content-type"]
+
+
+@pytest.mark.parametrize("path", ["/raw", "/framed"])
+async def test_a_body_that_comes_in_pieces_is_read_whole(http: httpx.AsyncClient, path: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b"one, ", b"two, ", b"three"):
+            yield piece
+
+    assert (await http.post(path, content=pieces())).text == "one, two, three"
+
+
+async def test_a_client_that_goes_before_its_body_came_gets_no_answer_and_makes_no_error(gateway: Fixtures) -> None:
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def answered(_message: Message) -> None:
+        raise AssertionError("nobody is there to be answered")
+
+    scope = {"type": "http", "method": "POST", "path": "/raw", "headers": [], "query_string": b""}
+    await gateway.app(scope, gone, answered)
 
 
 async def test_a_refusal_is_a_problem_document(http: httpx.AsyncClient) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from arcray.control.batch import Reply
 from arcray.core.commands import Command
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Event, Topic
@@ -31,7 +32,7 @@ class ScriptedPlane:
     def __init__(self) -> None:
         self.auto: Any = None
         self.begun: list[Command] = []
-        self.futures: list[asyncio.Future[object]] = []
+        self.replies: list[Reply] = []
         self.answers: dict[Query, Any] = {}
         self.readers: list[tuple[frozenset[Topic], asyncio.Queue[EventBatch | ArcrayError]]] = []
 
@@ -39,16 +40,12 @@ class ScriptedPlane:
     def blobs(self) -> BlobStore:
         raise NotImplementedError
 
-    def begin(self, commands: Sequence[Command]) -> list[asyncio.Future[object]]:
-        futures: list[asyncio.Future[object]] = []
-        for command in commands:
-            future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-            if self.auto is not None:
-                future.set_result(self.auto(command))
-            self.begun.append(command)
-            self.futures.append(future)
-            futures.append(future)
-        return futures
+    def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        self.begun += commands
+        self.replies += replies
+        if self.auto is not None:
+            for command, reply in zip(commands, replies, strict=True):
+                reply.set_result(self.auto(command))
 
     async def submit(self, commands: Sequence[Command]) -> list[Any]:
         raise NotImplementedError
@@ -147,6 +144,7 @@ class Rig:
             self.clock,
             client="arcray-node-1",
             give_up_s=30.0,
+            answer_s=300.0,
             orders=self._take,
             limit=1000,
         )

@@ -65,9 +65,10 @@ async def listening() -> AsyncIterator[tuple[Listening, LineAddress]]:
             await collector.lost
 
 
-async def test_frames_of_any_size_arrive_whole_and_in_order() -> None:
+@pytest.mark.parametrize("node", ["here", "elsewhere"])
+async def test_frames_of_any_size_arrive_whole_and_in_order(node: str) -> None:
     async with listening() as (rig, address):
-        line, ours = await rig.dial(address)
+        line, ours = await rig.dial(address, node=node)
         sent = [b"", b"a", b"b" * 70_000, b"c" * 3_000_000, b"d"]
         for frame in sent:
             line.send(frame)
@@ -78,9 +79,10 @@ async def test_frames_of_any_size_arrive_whole_and_in_order() -> None:
         assert await ours.frames.get() == b"back"
 
 
-async def test_a_wrong_key_opens_nothing() -> None:
+@pytest.mark.parametrize("node", ["here", "elsewhere"])
+async def test_a_wrong_key_opens_nothing(node: str) -> None:
     async with listening() as (rig, address):
-        line, ours = await rig.dial(dataclasses.replace(address, key=bytes(len(address.key))))
+        line, ours = await rig.dial(dataclasses.replace(address, key=bytes(len(address.key))), node=node)
         line.send(b"a frame that must not be decoded")
         await ours.lost
         assert rig.taken.empty()
@@ -88,7 +90,7 @@ async def test_a_wrong_key_opens_nothing() -> None:
 
 async def test_a_large_first_frame_is_refused_before_it_is_read() -> None:
     async with listening() as (rig, address):
-        reader, writer = await asyncio.open_connection("127.0.0.1", address.loopback_port)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write((1 << 20).to_bytes(4, "little"))
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
@@ -118,8 +120,9 @@ async def test_an_end_that_closes_is_noticed_at_the_other() -> None:
         line.send(b"goes nowhere")
 
 
-async def test_nobody_listening_is_unavailable() -> None:
+@pytest.mark.parametrize("node", ["here", "elsewhere"])
+async def test_nobody_listening_is_unavailable(node: str) -> None:
     async with listening() as (_, address):
         pass
     with pytest.raises(UnavailableError, match="closed"):
-        await dial(address, Collector(), name="client", ray_node_id="here")
+        await dial(address, Collector(), name="client", ray_node_id=node)

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arcray.core.commands import Command, StopWorkload
-from arcray.core.errors import NotFoundError, ResourceExhaustedError, StaleReportError, UnavailableError
+from arcray.core.errors import (
+    DeadlineExceededError,
+    NotFoundError,
+    ResourceExhaustedError,
+    StaleReportError,
+    UnavailableError,
+)
 from arcray.core.events import NodeDetached, Topic
 from arcray.core.ids import ModelId, NodeId, WorkloadId
 from arcray.core.orders import StopAttempt
@@ -110,14 +116,14 @@ async def test_a_restarted_scheduler_is_asked_again_all_that_is_unanswered_in_or
     async with rig.running(), asyncio.timeout(5):
         asks = [asyncio.create_task(ask(rig, number)) for number in (1, 2, 3)]
         await rig.settle()
-        rig.plane.futures[1].set_result("two")
+        rig.plane.replies[1].set_result("two")
         await rig.settle()
         assert asks[1].done()
         await rig.restart_scheduler()
         await rig.clock.advance(0.1)
         assert begun(rig) == [1, 3]
-        for future in rig.plane.futures:
-            future.set_result("again")
+        for reply in rig.plane.replies:
+            reply.set_result("again")
         assert await asyncio.gather(*asks) == [["again"], ["two"], ["again"]]
 
 
@@ -130,7 +136,7 @@ async def test_an_ask_whose_caller_has_gone_is_not_asked_again(rig: Rig) -> None
         await rig.restart_scheduler()
         await rig.clock.advance(0.1)
         assert begun(rig) == [2]
-        rig.plane.futures[0].set_result(None)
+        rig.plane.replies[0].set_result(None)
         await stays
 
 
@@ -164,8 +170,21 @@ async def test_an_ask_that_was_long_under_way_outlives_a_short_absence(rig: Rig)
         await rig.clock.advance(100)
         await rig.restart_scheduler()
         await rig.clock.advance(0.1)
-        rig.plane.futures[0].set_result("late")
+        rig.plane.replies[0].set_result("late")
         assert await waiting == ["late"]
+
+
+async def test_a_scheduler_that_stands_and_does_not_answer_is_waited_for_no_longer_than_it_may_take(rig: Rig) -> None:
+    async with rig.running(), asyncio.timeout(5):
+        command = asyncio.create_task(ask(rig, 1))
+        await rig.clock.advance(299)
+        assert not command.done()
+        await rig.clock.advance(2)
+        (error,) = await command
+        assert isinstance(error, DeadlineExceededError)
+        rig.plane.replies[0].set_result("too late")
+        rig.plane.auto = number_of
+        assert await ask(rig, 2) == [2]
 
 
 async def test_a_scheduler_that_is_away_is_looked_for_with_growing_pauses(rig: Rig) -> None:

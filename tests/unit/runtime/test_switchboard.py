@@ -56,8 +56,8 @@ async def test_replies_of_one_turn_are_one_frame(rig: Rig) -> None:
     async with rig.running(), asyncio.timeout(5):
         say(rig.line, FromClient(commands=tuple((ticket, COMMAND) for ticket in range(5))))
         await rig.settle()
-        for future in rig.plane.futures:
-            future.set_result("done")
+        for reply in rig.plane.replies:
+            reply.set_result("done")
         await rig.settle()
         assert [said.replies for said in heard(rig.line)] == [tuple((ticket, "done") for ticket in range(5))]
 
@@ -69,7 +69,7 @@ async def test_an_answer_to_a_lost_line_is_dropped(rig: Rig) -> None:
         await rig.settle()
         line.close()
         await rig.settle()
-        rig.plane.futures[0].set_result("too late")
+        rig.plane.replies[0].set_result("too late")
         await rig.settle()
         assert heard(line) == []
 

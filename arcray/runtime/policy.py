@@ -1,0 +1,38 @@
+"""Settings to the numbers that the rules use, and what follows from them for those who wait for an answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from arcray.config import Settings
+from arcray.core.policy import ClusterPolicy
+
+__all__ = ["answer_s", "policy_of"]
+
+_SCHEDULER_FIRST_S: Final = 10.0  # an answer of the scheduler, the reason of a failure with it, beats our giving up
+
+
+def policy_of(settings: Settings) -> ClusterPolicy:
+    """Returns the policy that the settings describe."""
+    scheduler, inference = settings.scheduler, settings.inference
+    return ClusterPolicy(
+        max_pending=scheduler.max_pending,
+        max_waiting=inference.max_waiting,
+        routing_patience=timedelta(milliseconds=sum(inference.backoff_ms)),
+        inference_timeout=timedelta(seconds=inference.timeout_s),
+        saturation=inference.saturation,
+        stale_after=timedelta(seconds=inference.stale_after_s),
+        score=settings.arcnet.score,
+        keep_finished=scheduler.keep_finished,
+        keep_finished_inference=scheduler.keep_finished_inference,
+        restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
+        restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
+        round_batch=scheduler.round_batch,
+    )
+
+
+def answer_s(settings: Settings) -> float:
+    """Returns how long a client waits for the answer to a command: a little more than one can take."""
+    longest = policy_of(settings).longest_inference.total_seconds() + _SCHEDULER_FIRST_S
+    return max(longest, settings.gateway.call_timeout_s)
