@@ -32,6 +32,7 @@ lint: $(STAMP) ## format, lint, types and import contracts
 	@scripts/lint $(BIN)
 
 bench: $(STAMP) ## measure every figure against its bare counterpart and its budget
+	@scripts/packages wrk
 	@scripts/with-engine $(BIN)/python -m pytest tests/bench/bench_*.py -m bench -s --timeout 900
 
 lock: ## write constraints.txt anew from what pyproject.toml asks for

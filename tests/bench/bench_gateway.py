@@ -9,7 +9,7 @@
 
     python -m pytest tests/bench/bench_gateway.py -m bench -s
 
-Five alternating pairs each; the median counts. The load generator (``load.py``) runs in a process of its own.
+Five alternating pairs each; the median counts. The load generator is wrk (``load.py``).
 """
 
 from __future__ import annotations
