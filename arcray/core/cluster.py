@@ -74,7 +74,13 @@ class Cluster:
         models: Sequence[Model],
         now: datetime,
     ) -> Cluster:
-        """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model."""
+        """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model.
+
+        Args:
+            now: the time in UTC; a clock that shows less than what the rows tell of has gone back.
+        """
+        told = (time for each in workloads for time in (each.placed_at, each.started_at, each.finished_at))
+        now = max((now, *(node.joined_at for node in nodes), *(time for time in told if time is not None)))
         cluster = cls(policy, now)
         cluster.state.restore(list(nodes), list(workloads), list(models), now)
         return cluster
