@@ -52,6 +52,7 @@ _ATTACH_RETRY_S: Final = 1.0
 _REMEMBERED: Final = 50_000  # attempts in one generation of the memory of what was executed
 _STOP_GRACE_S: Final = 5.0
 _FLUSH_S: Final = 5.0
+_STOPPED_EARLY: Final = End(phase=Phase.STOPPED, message="stopped before it started")
 _LOST_BEATS: Final = 10  # a node is lost after ten times the silence that makes it unhealthy
 
 
@@ -92,7 +93,7 @@ class NodeAgent:
         self._beat = asyncio.Event()
         self._attempts: dict[WorkloadId, Attempt] = {}
         self._seen: tuple[dict[WorkloadId, int], dict[WorkloadId, int]] = ({}, {})
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: dict[asyncio.Task[None], Attempt] = {}
         self._main: asyncio.Task[None] | None = None
 
     @property
@@ -312,14 +313,22 @@ class NodeAgent:
     def _launch(self, attempt: Attempt, runner: Runner) -> None:
         self._attempts[attempt.workload_id] = attempt
         kind = "child" if self._ends_with_agent(attempt) else "container"
-        task = asyncio.create_task(self._execute(attempt, runner), name=f"{kind} {attempt.workload_id}")
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        leaving = [task for task, each in self._work.items() if each.abandoned]
+        task = asyncio.create_task(self._execute(attempt, runner, leaving), name=f"{kind} {attempt.workload_id}")
+        self._work[task] = attempt
+        task.add_done_callback(self._work.pop)
 
-    async def _execute(self, attempt: Attempt, runner: Runner) -> None:
-        """Runs an attempt to its reported end, whatever goes wrong on the way."""
+    async def _execute(self, attempt: Attempt, runner: Runner, leaving: Sequence[asyncio.Task[None]]) -> None:
+        """Runs an attempt to its reported end, whatever goes wrong on the way.
+
+        Args:
+            leaving: attempts that the cluster gave up and that have not let go of the machine yet. What they held may
+                be what this one was given, so it begins after them.
+        """
         try:
-            end = await runner.run(attempt)
+            if leaving:
+                await asyncio.wait(leaving)
+            end = _STOPPED_EARLY if attempt.stopping else await runner.run(attempt)
         except ArcrayError as error:
             end = End(phase=Phase.FAILED, message=str(error))
         except OSError as error:
@@ -341,8 +350,7 @@ class NodeAgent:
             order.workload_id, order.attempt
         ):
             # Never started here: the cluster waits for an end all the same.
-            message = "stopped before it started"
-            self._report_end(order.workload_id, order.attempt, End(phase=Phase.STOPPED, message=message))
+            self._report_end(order.workload_id, order.attempt, _STOPPED_EARLY)
 
     def _abandon(self, work: Running) -> None:
         """Ends work that the cluster does not want any more, and tells nothing about it."""
