@@ -151,9 +151,11 @@ class NodeAgent:
         self._runners = await self._machine.runners(plane=self._plane, registry=self._registry)
         attached = asyncio.ensure_future(self._attached.wait())
         self._main = asyncio.create_task(self._run(), name=f"node agent {self._node_id}")
-        await asyncio.wait({attached, self._main}, return_when=asyncio.FIRST_COMPLETED)
-        if not attached.done():
+        try:
+            await asyncio.wait({attached, self._main}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
             attached.cancel()
+        if not self._attached.is_set():
             await self._main
 
     async def ended(self) -> None:

@@ -394,6 +394,17 @@ async def test_work_begins_after_what_the_cluster_gave_up_has_let_go_of_the_mach
     assert (await node.until_end("never")).phase is Phase.STOPPED
 
 
+async def test_an_agent_whose_start_is_cancelled_leaves_no_task_behind(node: Node) -> None:
+    node.plane.answer = lambda _: UnavailableError()
+    before = asyncio.all_tasks()
+    starting = asyncio.ensure_future(node.attach())
+    await node.plane.until(lambda commands: len(commands) == 1)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await node.agent.stop()
+    assert asyncio.all_tasks() == before
+
+
 async def test_end_that_was_not_heard_is_told_under_the_next_epoch(node: Node) -> None:
     await node.attach()
     await node.agent.deliver(1, [container()])
