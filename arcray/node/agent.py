@@ -62,6 +62,7 @@ class NodeAgent:
     Args:
         probe: tells about GPUs; None asks NVML.
         engine: runs containers; None looks for Docker, if the settings want containers.
+        machine: what runs here; None finds out, by probe and engine.
     """
 
     def __init__(
@@ -74,13 +75,14 @@ class NodeAgent:
         ids: Ids,
         probe: GpuProbe | None = None,
         engine: Engine | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self._node_id = node_id
         self._plane = plane
         self._settings = settings
         self._clock = clock
         self._ids = ids
-        self._machine = Machine(node_id=node_id, settings=settings, clock=clock, probe=probe, engine=engine)
+        self._machine = machine or Machine(node_id=node_id, settings=settings, clock=clock, probe=probe, engine=engine)
         self._reporter = Reporter(plane=plane, clock=clock, refused=self._on_refused, replied=self._on_heard)
         self._registry = ModelRegistry(
             clock=clock, changed=self._report_models, began=self._report_running, ended=self._report_end
