@@ -93,6 +93,7 @@ class Writer:
         self._limit = limit
         self._changed = changed
         self._rules = rules
+        self._untold: tuple[NodeOrder, ...] = ()
 
     @property
     def refusal(self) -> ArcrayError | None:
@@ -107,13 +108,15 @@ class Writer:
             UnavailableError: the database cannot be read.
         """
         self.cluster = await self._load()
+        self._untold = self.cluster.undelivered()
 
     def resume(self) -> None:
         """Takes commands, from memory that is right, and tells nodes again what they may not have heard."""
         self._broken = None
         self.readable.set()
-        for order in self.cluster.undelivered():
+        for order in self._untold:
             self._dispatch.put(order)
+        self._untold = ()
         self._changed()
 
     def end(self, error: ArcrayError) -> None:
@@ -290,6 +293,7 @@ class Writer:
         before, self.cluster = self.cluster, rebuilt
         rebuilt.state.started_at = before.state.started_at
         rebuilt.state.inference = before.state.inference
+        self._untold = rebuilt.undelivered()  # now: the readings below may place requests, and that is not on disk yet
         self.readable.set()
         self._dispatch.keep_only(lambda workload_id: workload_id in rebuilt.state.workloads)
         told = readings(before, rebuilt)
