@@ -115,7 +115,7 @@ class Writer:
         self._broken = None
         self.readable.set()
         for order in self._untold:
-            self._dispatch.put(order)
+            self._dispatch.put(order, again=True)
         self._untold = ()
         self._changed()
 

@@ -317,7 +317,7 @@ class NodeAgent:
     def _launch(self, attempt: Attempt, runner: Runner) -> None:
         self._attempts[attempt.workload_id] = attempt
         kind = "child" if self._ends_with_agent(attempt) else "container"
-        leaving = [task for task, each in self._work.items() if each.abandoned]
+        leaving = [task for task, each in self._work.items() if each.abandoned or each.killed]
         task = asyncio.create_task(self._execute(attempt, runner, leaving), name=f"{kind} {attempt.workload_id}")
         self._work[task] = attempt
         task.add_done_callback(self._work.pop)
@@ -327,7 +327,7 @@ class NodeAgent:
 
         Args:
             leaving: attempts that the cluster gave up and that have not let go of the machine yet. What they held may
-                be what this one was given, so it begins after them.
+                be what this one was given, so it begins after them. So may be what is stopped without any grace.
         """
         try:
             if leaving:
