@@ -9,9 +9,12 @@ What happens to an order that cannot be delivered:
 - the node says that the epoch is old, or the cluster does: it is void and dropped; attaching compares inventories;
 - the lane is full: the node is as good as unreachable for it. A start is *refused* on the node's behalf, so that the
   cluster places it elsewhere (it was never handed over, so the attempt certainly did not run); an inference request
-  fails. A stop is queued all the same: losing one would leave work running, and there is at most one per attempt;
+  fails. A stop is queued all the same: losing one would leave work running, and there is at most one per attempt. So is
+  what a node may have got before the scheduler restarted: it may be running;
 - the driver fails at it again and again, though the node can be reached: the order itself cannot be handed over, and
-  is taken out in the same way rather than blocking those behind it for ever.
+  makes room for those behind it. The node may have it all the same. A start becomes a stop of its attempt, and has
+  failed once the node has that: what it was given may be given to others only then. A request fails. A stop goes to the
+  back and is tried for ever.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, assert_never
 
 from arcray.control.loops import contain_async
 from arcray.core.commands import ReportEnd
@@ -34,7 +37,7 @@ from arcray.core.errors import (
 )
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Health, Node
-from arcray.core.orders import NodeOrder, Order, StartWorkload, StopAttempt
+from arcray.core.orders import NodeOrder, Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.ports import Clock, NodeDriver
 from arcray.core.workload import Phase
 
@@ -51,9 +54,13 @@ _DETACHED: Final = frozenset({Health.LOST, Health.GONE})
 
 
 class _Lane:
-    """The queue of one attachment of one node."""
+    """The queue of one attachment of one node.
 
-    __slots__ = ("address", "driver", "epoch", "node_id", "orders", "task")
+    Attributes:
+        failed: why attempts have failed whose stop is in the queue instead of their start.
+    """
+
+    __slots__ = ("address", "driver", "epoch", "failed", "node_id", "orders", "task")
 
     def __init__(self, node_id: NodeId, epoch: int, address: str, driver: NodeDriver) -> None:
         self.node_id = node_id
@@ -61,6 +68,7 @@ class _Lane:
         self.address = address
         self.driver = driver
         self.orders: deque[Order] = deque()
+        self.failed: dict[StopAttempt, str] = {}
         self.task: asyncio.Task[None] | None = None
 
 
@@ -95,15 +103,20 @@ class Dispatcher:
         """Begins delivering; tasks belong to ``group``."""
         self._group = group
 
-    def put(self, order: NodeOrder) -> None:
-        """Queues an order for its node."""
+    def put(self, order: NodeOrder, *, again: bool = False) -> None:
+        """Queues an order for its node.
+
+        Args:
+            again: the node may have got it from an earlier scheduler.
+        """
         lane = self._lanes.get(order.node_id)
         if lane is None or lane.epoch != order.epoch:
             lane = self._lane(order.node_id, order.epoch)
             if lane is None:
                 return
-        if len(lane.orders) >= self._limit and type(order.order) is not StopAttempt:
-            self._take_out(lane, order.order, f"{self._limit} orders wait for its node already", certain=True)
+        if len(lane.orders) >= self._limit and type(order.order) is not StopAttempt and not again:
+            reason = f"{self._limit} orders wait for its node already"
+            self._fail(lane, order.order, reason, refused=type(order.order) is StartWorkload)
             return
         lane.orders.append(order.order)
         if lane.task is None:
@@ -150,16 +163,13 @@ class Dispatcher:
         lane = self._lanes[node_id] = _Lane(node_id, epoch, registration.address, driver)
         return lane
 
-    def _take_out(self, lane: _Lane, work: Order, reason: str, *, certain: bool) -> None:
-        """Ends an order that will not be delivered.
+    def _fail(self, lane: _Lane, work: Order, reason: str, *, refused: bool) -> None:
+        """Reports the end of an attempt on its node's behalf.
 
         Args:
-            certain: whether the node certainly never saw it, so that another attempt is safe.
+            refused: the node certainly never saw it, so that another attempt is safe.
         """
-        fields = {"node_id": lane.node_id, "epoch": lane.epoch, "workload_id": work.workload_id, "reason": reason}
-        _log.error("order not delivered", extra=fields)
-        if type(work) is StopAttempt:
-            return
+        _log_undelivered(lane, work, reason)
         report = ReportEnd(
             node_id=lane.node_id,
             epoch=lane.epoch,
@@ -167,10 +177,28 @@ class Dispatcher:
             attempt=work.attempt,
             phase=Phase.FAILED,
             message=reason,
-            refused=certain and type(work) is StartWorkload,
+            refused=refused,
         )
         # Later: the caller is in the middle of releasing other orders.
         asyncio.get_running_loop().call_soon(self._refuse, report)
+
+    def _make_room(self, lane: _Lane, work: Order, reason: str) -> None:
+        """Gets an order out of the way of those behind it that could not be handed over, for all that is known."""
+        if not lane.orders or lane.orders[0] is not work:
+            return  # dropped meanwhile
+        match work:
+            case StartWorkload():
+                stop = StopAttempt(workload_id=work.workload_id, attempt=work.attempt, grace_s=0.0)
+                lane.failed[stop] = reason
+                lane.orders[0] = stop
+            case StopAttempt():
+                _log_undelivered(lane, work, reason)
+                lane.orders.rotate(-1)
+            case RunInference():
+                lane.orders.popleft()
+                self._fail(lane, work, reason, refused=False)
+            case _:
+                assert_never(work)
 
     async def _run(self, lane: _Lane) -> None:
         try:
@@ -187,16 +215,23 @@ class Dispatcher:
             if error is None:
                 failures = 0
                 _remove(lane.orders, batch)
+                self._fail_stopped(lane, batch)
             elif isinstance(error, StaleReportError) or not self._attached(lane):
                 self._void(lane, error.message)
             elif not isinstance(error, _PASSING) and failures >= _FAULTS_ALLOWED:
-                _remove(lane.orders, batch)
-                self._take_out(lane, batch[0], f"its node could not be asked: {error.message}", certain=False)
+                self._make_room(lane, batch[0], f"its node could not be asked: {error.message}")
                 failures = 0
+                await self._clock.sleep(_BACKOFF_S[-1])
             else:
                 _log_failure(lane, error, failures)
                 await self._clock.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1
+
+    def _fail_stopped(self, lane: _Lane, delivered: tuple[Order, ...]) -> None:
+        """Reports the attempts that have failed and are certainly stopped now."""
+        for order in delivered:
+            if type(order) is StopAttempt and (reason := lane.failed.pop(order, None)) is not None:
+                self._fail(lane, order, reason, refused=False)
 
     async def _deliver(self, lane: _Lane, batch: tuple[Order, ...]) -> ArcrayError | None:
         try:
@@ -217,6 +252,7 @@ class Dispatcher:
                 extra={"node_id": lane.node_id, "epoch": lane.epoch, "orders": len(lane.orders), "reason": reason},
             )
             lane.orders.clear()
+        lane.failed.clear()
 
 
 def _remove(orders: deque[Order], delivered: tuple[Order, ...]) -> None:
@@ -224,6 +260,11 @@ def _remove(orders: deque[Order], delivered: tuple[Order, ...]) -> None:
     for order in delivered:
         if orders and orders[0] is order:
             orders.popleft()
+
+
+def _log_undelivered(lane: _Lane, work: Order, reason: str) -> None:
+    fields = {"node_id": lane.node_id, "epoch": lane.epoch, "workload_id": work.workload_id, "reason": reason}
+    _log.error("order not delivered", extra=fields)
 
 
 def _log_failure(lane: _Lane, error: ArcrayError, failures: int) -> None:

@@ -20,6 +20,7 @@ from arcray.control.journal import Journal
 from arcray.control.loops import contain, contain_async, forever
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
+from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportEnd, Schedule, SubmitWorkload, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
@@ -49,6 +50,7 @@ class Plane:
         policy: what the rules go by.
         journal: not yet open; the plane opens and closes it.
         drivers: how nodes are reached, by the driver name of their registration.
+        rules: what decides.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Plane:
         blobs: BlobStore,
         clock: Clock,
         settings: SchedulerSettings,
+        rules: type[Cluster] = Cluster,
     ) -> None:
         self._journal = journal
         self._blobs = blobs
@@ -77,6 +80,7 @@ class Plane:
             limit=settings.max_commands,
             batch_limit=settings.commit_batch,
             changed=self._changed,
+            rules=rules,
         )
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()

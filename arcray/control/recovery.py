@@ -13,7 +13,7 @@ from arcray.core.policy import ClusterPolicy
 __all__ = ["load", "readings"]
 
 
-async def load(journal: Journal, policy: ClusterPolicy, now: datetime) -> Cluster:
+async def load(journal: Journal, policy: ClusterPolicy, now: datetime, rules: type[Cluster] = Cluster) -> Cluster:
     """Returns a cluster that goes on from the rows.
 
     Raises:
@@ -23,7 +23,7 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime) -> Cluste
     live = await journal.load(
         keep_finished=policy.keep_finished, keep_finished_inference=policy.keep_finished_inference
     )
-    cluster = Cluster.restore(policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now)
+    cluster = rules.restore(policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now)
     cluster.state.forgotten_until = live.left_out_until
     return cluster
 

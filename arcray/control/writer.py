@@ -53,6 +53,7 @@ class Writer:
         limit: replies that may wait for a commit; more commands are refused.
         batch_limit: events in one batch.
         changed: called after anything was handled.
+        rules: what decides.
 
     Attributes:
         cluster: memory.
@@ -71,8 +72,9 @@ class Writer:
         limit: int,
         batch_limit: int,
         changed: Callable[[], None],
+        rules: type[Cluster] = Cluster,
     ) -> None:
-        self.cluster = Cluster(policy, clock.now())
+        self.cluster = rules(policy, clock.now())
         self.commits = Committer(
             journal,
             image=lambda events: image(events, self.cluster.state),
@@ -91,6 +93,8 @@ class Writer:
         self._clock = clock
         self._limit = limit
         self._changed = changed
+        self._rules = rules
+        self._untold: tuple[NodeOrder, ...] = ()
 
     @property
     def refusal(self) -> ArcrayError | None:
@@ -104,14 +108,16 @@ class Writer:
             InternalError: a row cannot be read; names it.
             UnavailableError: the database cannot be read.
         """
-        self.cluster = await load(self._journal, self._policy, self._clock.now())
+        self.cluster = await self._load()
+        self._untold = self.cluster.undelivered()
 
     def resume(self) -> None:
         """Takes commands, from memory that is right, and tells nodes again what they may not have heard."""
         self._broken = None
         self.readable.set()
-        for order in self.cluster.undelivered():
-            self._dispatch.put(order)
+        for order in self._untold:
+            self._dispatch.put(order, again=True)
+        self._untold = ()
         self._changed()
 
     def end(self, error: ArcrayError) -> None:
@@ -275,16 +281,20 @@ class Writer:
     async def _mend(self) -> ArcrayError | None:
         """Rebuilds memory unless it is right already, and probes; returns what is still wrong."""
         if not self.readable.is_set():
-            rebuilt = await contain_async(load(self._journal, self._policy, self._clock.now()), "recovery")
+            rebuilt = await contain_async(self._load(), "recovery")
             if isinstance(rebuilt, ArcrayError):
                 return rebuilt
             self._adopt(rebuilt)
         return await contain_async(self._journal.probe(), "probe")
 
+    async def _load(self) -> Cluster:
+        return await load(self._journal, self._policy, self._clock.now(), self._rules)
+
     def _adopt(self, rebuilt: Cluster) -> None:
         before, self.cluster = self.cluster, rebuilt
         rebuilt.state.started_at = before.state.started_at
         rebuilt.state.inference = before.state.inference
+        self._untold = rebuilt.undelivered()  # now: the readings below may place requests, and that is not on disk yet
         self.readable.set()
         self._dispatch.keep_only(lambda workload_id: workload_id in rebuilt.state.workloads)
         told = readings(before, rebuilt)

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from arcray.core import commands as cmd
 from arcray.core.answers import answer
@@ -34,7 +34,9 @@ def _on_tick(turn: Turn, command: cmd.Tick) -> None:
         turn.state.needs_round = True
 
 
-_HANDLERS: Final[dict[type, Callable[[Turn, Any], cmd.Reply]]] = {
+Handler = Callable[[Turn, Any], cmd.Reply]
+
+_HANDLERS: Final[Mapping[type, Handler]] = {
     cmd.SubmitWorkload: workloads.on_submit_workload,
     cmd.StopWorkload: workloads.on_stop_workload,
     cmd.ReportPhase: workloads.on_report_phase,
@@ -57,7 +59,12 @@ class Cluster:
     Args:
         policy: limits and times.
         now: when this scheduler started; uptime counts from here.
+
+    Attributes:
+        handlers: the rule of every command; another table is another set of rules.
     """
+
+    handlers: ClassVar[Mapping[type, Handler]] = _HANDLERS
 
     def __init__(self, policy: ClusterPolicy, now: datetime) -> None:
         self.policy = policy
@@ -74,7 +81,13 @@ class Cluster:
         models: Sequence[Model],
         now: datetime,
     ) -> Cluster:
-        """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model."""
+        """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model.
+
+        Args:
+            now: the time in UTC; a clock that shows less than what the rows tell of has gone back.
+        """
+        told = (time for each in workloads for time in (each.placed_at, each.started_at, each.finished_at))
+        now = max((now, *(node.joined_at for node in nodes), *(time for time in told if time is not None)))
         cluster = cls(policy, now)
         cluster.state.restore(list(nodes), list(workloads), list(models), now)
         return cluster
@@ -91,7 +104,7 @@ class Cluster:
         self._now = max(now, self._now)
         turn = Turn(self.state, self.policy, self._now)
         try:
-            reply = _HANDLERS[type(command)](turn, command)
+            reply = self.handlers[type(command)](turn, command)
         except ArcrayError:
             assert not turn.events, "a handler refuses before its first event"
             raise

@@ -235,6 +235,7 @@ class ClusterState:
         workload.attempt = event.attempt
         workload.not_before = None
         workload.placed_at = event.at
+        workload.started_at = None  # that was another attempt's
         self._hold(workload, event)
         if isinstance(workload.spec.payload, Inference):
             self.inference.dispatched += 1

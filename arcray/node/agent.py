@@ -52,6 +52,7 @@ _ATTACH_RETRY_S: Final = 1.0
 _REMEMBERED: Final = 50_000  # attempts in one generation of the memory of what was executed
 _STOP_GRACE_S: Final = 5.0
 _FLUSH_S: Final = 5.0
+_STOPPED_EARLY: Final = End(phase=Phase.STOPPED, message="stopped before it started")
 _LOST_BEATS: Final = 10  # a node is lost after ten times the silence that makes it unhealthy
 
 
@@ -61,6 +62,7 @@ class NodeAgent:
     Args:
         probe: tells about GPUs; None asks NVML.
         engine: runs containers; None looks for Docker, if the settings want containers.
+        machine: what runs here; None finds out, by probe and engine.
     """
 
     def __init__(
@@ -73,13 +75,14 @@ class NodeAgent:
         ids: Ids,
         probe: GpuProbe | None = None,
         engine: Engine | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self._node_id = node_id
         self._plane = plane
         self._settings = settings
         self._clock = clock
         self._ids = ids
-        self._machine = Machine(node_id=node_id, settings=settings, clock=clock, probe=probe, engine=engine)
+        self._machine = machine or Machine(node_id=node_id, settings=settings, clock=clock, probe=probe, engine=engine)
         self._reporter = Reporter(plane=plane, clock=clock, refused=self._on_refused, replied=self._on_heard)
         self._registry = ModelRegistry(
             clock=clock, changed=self._report_models, began=self._report_running, ended=self._report_end
@@ -92,7 +95,7 @@ class NodeAgent:
         self._beat = asyncio.Event()
         self._attempts: dict[WorkloadId, Attempt] = {}
         self._seen: tuple[dict[WorkloadId, int], dict[WorkloadId, int]] = ({}, {})
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: dict[asyncio.Task[None], Attempt] = {}
         self._main: asyncio.Task[None] | None = None
 
     @property
@@ -150,9 +153,11 @@ class NodeAgent:
         self._runners = await self._machine.runners(plane=self._plane, registry=self._registry)
         attached = asyncio.ensure_future(self._attached.wait())
         self._main = asyncio.create_task(self._run(), name=f"node agent {self._node_id}")
-        await asyncio.wait({attached, self._main}, return_when=asyncio.FIRST_COMPLETED)
-        if not attached.done():
+        try:
+            await asyncio.wait({attached, self._main}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
             attached.cancel()
+        if not self._attached.is_set():
             await self._main
 
     async def ended(self) -> None:
@@ -312,14 +317,22 @@ class NodeAgent:
     def _launch(self, attempt: Attempt, runner: Runner) -> None:
         self._attempts[attempt.workload_id] = attempt
         kind = "child" if self._ends_with_agent(attempt) else "container"
-        task = asyncio.create_task(self._execute(attempt, runner), name=f"{kind} {attempt.workload_id}")
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        leaving = [task for task, each in self._work.items() if each.abandoned or each.killed]
+        task = asyncio.create_task(self._execute(attempt, runner, leaving), name=f"{kind} {attempt.workload_id}")
+        self._work[task] = attempt
+        task.add_done_callback(self._work.pop)
 
-    async def _execute(self, attempt: Attempt, runner: Runner) -> None:
-        """Runs an attempt to its reported end, whatever goes wrong on the way."""
+    async def _execute(self, attempt: Attempt, runner: Runner, leaving: Sequence[asyncio.Task[None]]) -> None:
+        """Runs an attempt to its reported end, whatever goes wrong on the way.
+
+        Args:
+            leaving: attempts that the cluster gave up and that have not let go of the machine yet. What they held may
+                be what this one was given, so it begins after them. So may be what is stopped without any grace.
+        """
         try:
-            end = await runner.run(attempt)
+            if leaving:
+                await asyncio.wait(leaving)
+            end = _STOPPED_EARLY if attempt.stopping else await runner.run(attempt)
         except ArcrayError as error:
             end = End(phase=Phase.FAILED, message=str(error))
         except OSError as error:
@@ -341,8 +354,7 @@ class NodeAgent:
             order.workload_id, order.attempt
         ):
             # Never started here: the cluster waits for an end all the same.
-            message = "stopped before it started"
-            self._report_end(order.workload_id, order.attempt, End(phase=Phase.STOPPED, message=message))
+            self._report_end(order.workload_id, order.attempt, _STOPPED_EARLY)
 
     def _abandon(self, work: Running) -> None:
         """Ends work that the cluster does not want any more, and tells nothing about it."""

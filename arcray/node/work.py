@@ -68,6 +68,11 @@ class Attempt:
         """Whether its end was asked for."""
         return self._stop.is_set()
 
+    @property
+    def killed(self) -> bool:
+        """Whether its end was asked for at once, which is how what may be given to others already is stopped."""
+        return self.stopping and self.grace_s == 0
+
     def phase(self, phase: Phase, message: str = "", ports: tuple[PortMapping, ...] = ()) -> None:
         """Tells a live phase."""
         if phase is Phase.RUNNING and self._started is None:

@@ -168,11 +168,12 @@ class FakeGpus:
 
 
 class FakeEngine:
-    """Containers that end when told; ``away`` makes every call fail."""
+    """Containers that end when told; ``away`` makes every call fail, and a stop waits for ``slow_stop``."""
 
     def __init__(self) -> None:
         self.answers = True
         self.away = False
+        self.slow_stop: asyncio.Event | None = None
         self.images = {"busybox:1"}
         self.created: list[ContainerSpec] = []
         self.stopped: list[tuple[str, float]] = []
@@ -219,6 +220,8 @@ class FakeEngine:
 
     async def stop(self, container_id: str, grace_s: float) -> None:
         self.stopped.append((container_id, grace_s))
+        if self.slow_stop is not None:
+            await self.slow_stop.wait()
         self.finish(container_id, exit_code=137)
 
     async def remove(self, container_id: str) -> None:

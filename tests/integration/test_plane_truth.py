@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from arcray.core import events as ev
 from arcray.core.commands import Command, RegisterModel, ReportTelemetry, StopWorkload, SubmitWorkload
 from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.events import Event, Topic
-from arcray.core.orders import StartWorkload
+from arcray.core.orders import Order, StartWorkload
+from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import EventBatch
 from arcray.core.queries import GetStats, GetWorkload, ListNodes, ListWorkloads, NodePage, WorkloadPage
 from arcray.core.workload import Phase, WorkloadView
@@ -208,6 +210,45 @@ async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_
         assert view.phase is Phase.SUCCEEDED
         assert request.id not in stored_workloads(tmp_path / "arcray.db")
         await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
+
+
+class Witness:
+    """Stands before a node, and notes how each request that it is handed stands on disk."""
+
+    def __init__(self, node: SimulatedNode, path: Path) -> None:
+        self.seen: list[tuple[str, Phase | None]] = []
+        self._node = node
+        self._path = path
+
+    async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
+        stored = stored_workloads(self._path)
+        rows = [(order.workload_id, stored.get(order.workload_id)) for order in orders]
+        self.seen += [(workload_id, row and row.phase) for workload_id, row in rows]
+        await self._node.deliver(epoch, orders)
+
+
+async def test_a_request_that_gets_its_place_by_a_rebuild_is_ordered_once_that_is_on_disk(tmp_path: Path) -> None:
+    answer = asyncio.Event()
+
+    async def slow(value: object) -> object:
+        await answer.wait()
+        return value
+
+    path, node = tmp_path / "arcray.db", SimulatedNode(models={"slow": slow}, slots=1)
+    patient = ClusterPolicy(routing_patience=timedelta(seconds=60))
+    async with in_process_plane(nodes=[node], policy=patient, state_dir=tmp_path) as cluster:
+        witness = Witness(node, path)
+        cluster.driver.add(node.id, witness)
+        awaited = a_workload(1, an_inference(model_id="slow", input=b"1"), waiting=True)
+        (_,) = cluster.plane.begin([SubmitWorkload(spec=awaited)])  # takes the slot, and is forgotten by the rebuild
+        kept = a_workload(2, an_inference(model_id="slow", input=b"2"))
+        await cluster.ask(SubmitWorkload(spec=kept))
+        with FailPoints(cluster.plane).arm(lambda step: step == 1):
+            await cluster.plane.submit([SubmitWorkload(spec=a_workload(3))])
+        await works_again(cluster)
+        answer.set()
+        assert (await cluster.finished(kept.id)).phase is Phase.SUCCEEDED
+    assert {phase for workload_id, phase in witness.seen if workload_id == kept.id} == {Phase.PLACED}
 
 
 async def test_models_and_readings_of_nodes_survive_a_rebuild(tmp_path: Path) -> None:

@@ -170,7 +170,9 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     if workload.stop_requested:
         finish(turn, workload, Phase.STOPPED, report.message or "stopped on request", report.result)
     elif report.refused:
-        requeue(turn, workload, report.message or "its node refused it", restart=False, delay=True)
+        # A request does not wait for a time but for a slot, wherever one is free.
+        delay = not isinstance(workload.spec.payload, Inference)
+        requeue(turn, workload, report.message or "its node refused it", restart=False, delay=delay)
     elif restarts(workload, report.phase):
         requeue(
             turn, workload, report.message or f"attempt {workload.attempt} {report.phase}", restart=True, delay=True

@@ -12,6 +12,7 @@ from arcray.core.ids import NodeId
 from arcray.core.node import Health, Node
 from arcray.core.orders import NodeOrder, Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.resources import Allocation, Demand
+from arcray.core.workload import Phase
 from arcray.testing.builders import T0, a_container, a_model, a_node, a_workload, node_id
 from arcray.testing.clock import FakeClock
 
@@ -31,6 +32,10 @@ def a_start(number: int) -> StartWorkload:
 
 def a_stop(number: int) -> StopAttempt:
     return StopAttempt(workload_id=a_workload(number).id, attempt=1, grace_s=1.0)
+
+
+def a_kill(number: int) -> StopAttempt:
+    return StopAttempt(workload_id=a_workload(number).id, attempt=1, grace_s=0.0)
 
 
 def a_request(number: int) -> RunInference:
@@ -252,6 +257,12 @@ class TestAFullLane:
         (report,) = full.refused
         assert not report.refused
 
+    async def test_takes_what_its_node_may_have_got_from_an_earlier_scheduler(self, full: Harness) -> None:
+        full.dispatcher.put(NodeOrder(node_id=N1, epoch=1, order=a_start(2)), again=True)
+        full.driver.gate.set()
+        await full.settle()
+        assert (full.driver.taken, full.refused) == ([a_start(1), a_start(2)], [])
+
     async def test_takes_a_stop_all_the_same(self, full: Harness) -> None:
         full.put(a_stop(1))
         full.driver.gate.set()
@@ -263,7 +274,7 @@ async def test_an_order_that_cannot_be_handed_over_does_not_block_the_others(har
     harness.driver.fail = lambda orders: InvalidArgumentError("too large") if a_start(2) in orders else None
     harness.put(a_start(1), a_start(2), a_start(3))
     await harness.clock.advance(10)
-    assert harness.driver.taken == [a_start(1), a_start(3)]
+    assert harness.driver.taken == [a_start(1), a_kill(2), a_start(3)]
     (report,) = harness.refused
     assert (report.workload_id, report.refused) == (a_start(2).workload_id, False)
     assert "too large" in report.message
@@ -275,8 +286,40 @@ async def test_a_bug_of_a_driver_is_treated_as_such_an_order(
     harness.driver.fail = lambda orders: ZeroDivisionError() if a_start(1) in orders else None
     harness.put(a_start(1), a_start(2))
     await harness.clock.advance(10)
-    assert harness.driver.taken == [a_start(2)]
+    assert harness.driver.taken == [a_kill(1), a_start(2)]
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_start_that_cannot_be_handed_over_has_failed_once_its_node_has_the_stop_instead(
+    harness: Harness,
+) -> None:
+    harness.driver.fail = lambda _: InvalidArgumentError("no")
+    harness.put(a_start(1))
+    await harness.clock.advance(10)
+    assert harness.refused == []  # the node may run it, so what it was given is not free yet
+    harness.driver.fail = lambda _: None
+    await harness.clock.advance(10)
+    assert harness.driver.taken == [a_kill(1)]
+    (report,) = harness.refused
+    assert (report.attempt, report.phase, report.refused) == (1, Phase.FAILED, False)
+
+
+async def test_a_request_that_cannot_be_handed_over_fails(harness: Harness) -> None:
+    harness.driver.fail = lambda _: InvalidArgumentError("no")
+    harness.put(a_request(1))
+    await harness.clock.advance(10)
+    assert [report.phase for report in harness.refused] == [Phase.FAILED]
+    assert harness.dispatcher.waiting(N1) == 0
+
+
+async def test_a_stop_that_cannot_be_handed_over_is_tried_for_ever_and_blocks_nothing(harness: Harness) -> None:
+    harness.driver.fail = lambda orders: InvalidArgumentError("no") if a_stop(1) in orders else None
+    harness.put(a_stop(1), a_start(2))
+    await harness.clock.advance(60)
+    assert harness.driver.taken == [a_start(2)]
+    harness.driver.fail = lambda _: None
+    await harness.clock.advance(10)
+    assert harness.driver.taken == [a_start(2), a_stop(1)]
 
 
 async def test_a_lane_serves_again_after_it_was_empty(harness: Harness) -> None:

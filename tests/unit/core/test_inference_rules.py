@@ -137,6 +137,16 @@ def test_a_request_that_loses_three_nodes_fails(world: World) -> None:
     assert world.workload(R1).phase is Phase.FAILED
 
 
+def test_a_request_that_its_node_refused_waits_for_a_slot_and_for_no_time(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    events = world.report(world.workload(R1), Phase.FAILED, refused=True).events
+    (requeued,) = (event for event in events if isinstance(event, ev.WorkloadRequeued))
+    assert requeued.not_before == world.now
+    again = world.workload(R1)
+    assert (again.phase, again.attempt, again.not_before) == (Phase.PLACED, 2, None)
+
+
 def test_a_failed_answer_fails_the_request(world: World) -> None:
     ready(world)
     world.submit(request(1))

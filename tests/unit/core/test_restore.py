@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import timedelta
 
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Heard, RegisterModel, ReportEnd, ReportTelemetry, Submitted, SubmitWorkload
@@ -35,6 +36,17 @@ def test_a_recovered_cluster_has_the_same_books(world: World) -> None:
     assert [w.phase for w in after.cluster.state.workloads.values()] == [Phase.PLACED, Phase.PLACED, Phase.PENDING]
     assert after.cluster.state.placement.free(node_id(1)) == world.cluster.state.placement.free(node_id(1))
     assert set(after.cluster.state.models) == {a_model().id}
+
+
+def test_time_does_not_go_back_with_a_recovery_when_the_clock_did(world: World) -> None:
+    world.later(60)
+    world.attach()
+    world.submit(a_workload(1))
+    placed_at = world.workload(a_workload(1).id).placed_at
+    world.now -= timedelta(seconds=30)
+    after = recovered(world)
+    after.succeed(after.workload(a_workload(1).id))
+    assert after.workload(a_workload(1).id).finished_at == placed_at
 
 
 def test_a_recovered_cluster_takes_reports_under_the_old_epoch_and_attempt(world: World) -> None:

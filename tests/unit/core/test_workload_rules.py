@@ -227,6 +227,19 @@ def test_failures_restart_with_growing_waits_until_the_policy_ends_it(world: Wor
     assert (world.workload(W1).phase, world.workload(W1).message) == (Phase.FAILED, "boom")
 
 
+def test_a_new_attempt_has_not_started_when_the_one_before_it_had(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1, restart=RestartPolicy(rule=RestartRule.ON_FAILURE)))
+    world.report(world.workload(W1), Phase.RUNNING)
+    world.report(world.workload(W1), Phase.FAILED)
+    world.later(2)
+    world.run_round()
+    outcome = world.report(world.workload(W1), Phase.STOPPED)
+    (end,) = outcome.events
+    assert isinstance(end, ev.WorkloadFinished)
+    assert (end.attempt, end.started_at) == (2, None)
+
+
 def test_success_restarts_only_what_always_restarts(world: World) -> None:
     world.attach()
     world.submit(a_workload(1, restart=RestartPolicy(rule=RestartRule.ALWAYS)))

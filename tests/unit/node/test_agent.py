@@ -376,6 +376,35 @@ async def test_lost_lease_attaches_again_with_all_that_runs(node: Node, error: A
     assert [end.workload_id for end in node.ends()] == ["wanted"]
 
 
+async def test_work_begins_after_what_the_cluster_gave_up_has_let_go_of_the_machine(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container("unwanted")])
+    await node.until_phase(Phase.RUNNING, "unwanted")
+    node.engine.slow_stop = asyncio.Event()
+    unwanted = Running(workload_id=WorkloadId("unwanted"), attempt=1)
+    node.plane.answer = _refuse_epoch(1, StaleReportError(field="epoch"), stop=(unwanted,))
+    await node.clock.advance(5)  # a heartbeat
+    await node.plane.until(lambda commands: sum(isinstance(each, AttachNode) for each in commands) == 2)
+    await node.agent.deliver(2, [container("next"), container("never"), stop("never")])
+    await node.clock.advance(1)
+    assert node.engine.running == {"c1"}
+    node.engine.slow_stop.set()
+    await node.until_phase(Phase.RUNNING, "next")
+    assert node.engine.running == {"c2"}
+    assert (await node.until_end("never")).phase is Phase.STOPPED
+
+
+async def test_an_agent_whose_start_is_cancelled_leaves_no_task_behind(node: Node) -> None:
+    node.plane.answer = lambda _: UnavailableError()
+    before = asyncio.all_tasks()
+    starting = asyncio.ensure_future(node.attach())
+    await node.plane.until(lambda commands: len(commands) == 1)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await node.agent.stop()
+    assert asyncio.all_tasks() == before
+
+
 async def test_end_that_was_not_heard_is_told_under_the_next_epoch(node: Node) -> None:
     await node.attach()
     await node.agent.deliver(1, [container()])
