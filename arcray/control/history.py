@@ -10,37 +10,43 @@ from collections.abc import Sequence
 
 from arcray.control.journal import Journal
 from arcray.core.answers import matches, workload_view
-from arcray.core.commands import Command, SubmitWorkload
+from arcray.core.commands import Command, StopWorkload, SubmitWorkload
 from arcray.core.errors import NotFoundError
 from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.state import ClusterState
-from arcray.core.workload import Workload, WorkloadSpec, WorkloadView
+from arcray.core.workload import Workload, WorkloadView
 
-__all__ = ["awaited_by_someone", "earlier_submission", "finished_workload", "may_repeat", "workload_page"]
+__all__ = ["awaited_by_someone", "finished_workload", "may_be_of_old", "workload_of", "workload_page"]
 
 
-def may_repeat(command: Command, state: ClusterState) -> bool:
-    """Returns whether a command may repeat a submission that memory has let go of.
+def may_be_of_old(command: Command, state: ClusterState) -> bool:
+    """Returns whether a command may be about a workload that memory has let go of: its submission again, or its stop.
 
     The sender makes id and creation time once, so a submission created after everything that was let go of has an id
     that was not seen before. An idempotency key comes with a new id each time, so it is always looked up.
     """
-    if type(command) is not SubmitWorkload or state.forgotten_until is None:
+    if state.forgotten_until is None:
+        return False
+    if type(command) is StopWorkload:
+        return command.workload_id not in state.workloads
+    if type(command) is not SubmitWorkload or command.spec.id in state.workloads:
         return False
     spec = command.spec
-    if spec.id in state.workloads:
-        return False
     if spec.request_id:
         return (spec.origin.account, spec.request_id) not in state.requests
     return spec.created_at <= state.forgotten_until
 
 
-async def earlier_submission(journal: Journal, spec: WorkloadSpec) -> Workload | None:
-    """Returns the row of the workload that this submission repeats.
+async def workload_of(journal: Journal, command: Command) -> Workload | None:
+    """Returns the row of the workload that a command, of which ``may_be_of_old`` is true, is about.
 
     Raises:
         UnavailableError: the rows cannot be read.
     """
+    if isinstance(command, StopWorkload):
+        return await journal.workload(command.workload_id)
+    assert isinstance(command, SubmitWorkload)
+    spec = command.spec
     earlier = await journal.workload(spec.id)
     if earlier is None and spec.request_id:
         earlier = await journal.request(spec.origin.account, spec.request_id)

@@ -21,7 +21,7 @@ from arcray.control.loops import contain, contain_async, forever
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
 from arcray.core.cluster import Cluster
-from arcray.core.commands import Command, ReportEnd, Schedule, SubmitWorkload, Tick
+from arcray.core.commands import Command, ReportEnd, Schedule, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
 from arcray.core.ids import NodeId
@@ -150,8 +150,8 @@ class Plane:
     def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         """Handles commands in order, and answers as ``begin`` does, to replies of the caller's: one per command."""
         state = self._writer.cluster.state
-        repeats = state.forgotten_until is not None and any(history.may_repeat(command, state) for command in commands)
-        if repeats and self._writer.refusal is None:
+        of_old = state.forgotten_until is not None and any(history.may_be_of_old(each, state) for each in commands)
+        if of_old and self._writer.refusal is None:
             assert self._group is not None, "started"
             self._group.create_task(self._begin_after_lookup(commands, replies))
         else:
@@ -208,11 +208,10 @@ class Plane:
         return answered
 
     async def _begin_after_lookup(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
-        """Handles commands some of which may repeat what memory has let go of: those are recalled from the rows."""
+        """Handles commands some of which may be about what memory has let go of: that is recalled from the rows."""
         for command, reply in zip(commands, replies, strict=True):
-            if history.may_repeat(command, self._writer.cluster.state):
-                assert isinstance(command, SubmitWorkload)
-                lookup = history.earlier_submission(self._journal, command.spec)
+            if history.may_be_of_old(command, self._writer.cluster.state):
+                lookup = history.workload_of(self._journal, command)
                 earlier = await contain_async(lookup, "lookup")  # a task of the group must not raise
                 if isinstance(earlier, ArcrayError):
                     answer(reply, earlier)

@@ -130,6 +130,12 @@ class SlotQueue:
         self._place_of[workload_id] = (model_id, priority, deadline)
         self._deadlines.append((deadline, workload_id))
 
+    def defer(self, workload_id: WorkloadId, deadline: datetime) -> None:
+        """Gives one more time; it keeps its place. No deadline that was ever given is later."""
+        model_id, priority, _ = self._place_of[workload_id]
+        self._place_of[workload_id] = (model_id, priority, deadline)
+        self._deadlines.append((deadline, workload_id))
+
     def remove(self, workload_id: WorkloadId) -> None:
         """Takes it out."""
         model_id, priority, _ = self._place_of.pop(workload_id)
@@ -155,7 +161,7 @@ class SlotQueue:
         return self._deadlines[0][0] if self._deadlines else None
 
     def expired(self, now: datetime) -> list[WorkloadId]:
-        """Returns the requests whose patience has ended; the caller removes them."""
+        """Returns the requests whose patience has ended; the caller removes or defers them."""
         # Once each: a request that came back within one instant stands twice under the same deadline.
         given_up: dict[WorkloadId, None] = {}
         while (due := self.next_due()) is not None and due <= now:

@@ -66,6 +66,8 @@ class ClusterState:
         pending, waiting: work without a place, requests without a slot.
         placement, routing: indexes derived from nodes and allocations.
         dispatched: (deadline, workload, attempt) of requests on nodes, in order of deadline.
+        needs_models: nodes that were there before this memory and have not said since what they answer for.
+        restored_at: when this memory was made from rows; None when it began empty.
         forgotten_until: no finished workload created later was let go of; None when none was.
     """
 
@@ -90,6 +92,7 @@ class ClusterState:
         self.needs_round = False
         self.needs_models: set[NodeId] = set()
         self.slots_freed: dict[ModelId, None] = {}
+        self.restored_at: datetime | None = None
         self.forgotten_until: datetime | None = None
         self._policy = policy
         self._finished: deque[WorkloadId] = deque()
@@ -141,6 +144,7 @@ class ClusterState:
         """Fills an empty state from rows. Leases begin anew at full term; nodes are asked for their models again."""
         assert not self.nodes
         assert not self.workloads
+        self.restored_at = now
         for model in models:
             self.models[model.id] = model
         for node in nodes:
@@ -153,14 +157,14 @@ class ClusterState:
                 self.needs_models.add(node.id)
             self._node_changed(node.id)
         for workload in sorted(workloads, key=lambda w: (w.spec.created_at, w.spec.id)):
-            self._restore_workload(workload)
+            self._restore_workload(workload, now)
         self.dispatched = deque(sorted(self.dispatched))
 
     def recall(self, workload: Workload) -> None:
         """Takes a finished workload back into memory, so that the rules see a submission that repeats it."""
         assert workload.phase.terminal
         if workload.spec.id not in self.workloads:
-            self._restore_workload(workload)
+            self._restore_workload(workload, workload.spec.created_at)
 
     def retire(self, workload_ids: Iterable[WorkloadId]) -> None:
         """Takes finished workloads, which are in the rows now, for old: beyond the limits the earliest are let go."""
@@ -384,7 +388,7 @@ class ClusterState:
             self.needs_round = self.needs_round or self.pending.ready > 0
             self._wake(node)
 
-    def _restore_workload(self, workload: Workload) -> None:
+    def _restore_workload(self, workload: Workload, now: datetime) -> None:
         self.workloads[workload.spec.id] = workload
         if workload.spec.request_id:
             self.requests[workload.spec.origin.account, workload.spec.request_id] = workload.spec.id
@@ -392,7 +396,7 @@ class ClusterState:
             finished = self._finished_inference if isinstance(workload.spec.payload, Inference) else self._finished
             finished.append(workload.spec.id)
         elif workload.phase is Phase.PENDING:
-            self._enqueue(workload, workload.spec.created_at)
+            self._enqueue(workload, now)  # as with leases: patience begins anew
         else:
             assert workload.node_id is not None
             assert workload.allocation is not None

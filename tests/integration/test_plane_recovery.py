@@ -171,6 +171,16 @@ class TestWhatMemoryHasLetGoOf:
         reply = await cluster.ask(SubmitWorkload(spec=specs[0]))
         assert (reply.workload_id, reply.created) == (specs[0].id, False)
 
+    async def test_is_stopped_without_effect_and_without_error(
+        self, cluster: InProcessPlane, specs: list[WorkloadSpec]
+    ) -> None:
+        assert await cluster.ask(StopWorkload(workload_id=specs[0].id)) is None
+        assert (await view_of(cluster, specs[0].id)).phase is Phase.SUCCEEDED
+        with pytest.raises(NotFoundError):
+            await cluster.ask(StopWorkload(workload_id=specs[1].id, account=AccountId("other")))
+        with pytest.raises(NotFoundError):
+            await cluster.ask(StopWorkload(workload_id=a_workload(99).id))
+
     async def test_keeps_the_order_of_a_batch(self, cluster: InProcessPlane, specs: list[WorkloadSpec]) -> None:
         new = a_workload(60, created_at=T0 + timedelta(hours=1))
         replies = await cluster.plane.submit([SubmitWorkload(spec=specs[0]), SubmitWorkload(spec=new)])

@@ -1,11 +1,13 @@
 """Rules about inference requests: routing to a slot, waiting for one, giving up.
 
 A request takes a slot of (node, model) from dispatch to its end; the timeout is the ceiling. One that finds no slot
-waits its patience out, and is dispatched as soon as a slot is free.
+waits its patience out, and is dispatched as soon as a slot is free. After a restart of the scheduler, patience does not
+run out before nodes have had time to say what they answer for.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from arcray.core import events as ev
@@ -76,9 +78,13 @@ def _drain(turn: Turn, model_id: ModelId) -> None:
 def expire_inference(turn: Turn) -> None:
     """Rejects requests whose patience has ended, and fails those that take too long on their node."""
     state = turn.state
+    recovering = _recovering(turn)
     for workload_id in state.waiting.expired(turn.now):
         workload = state.workloads[workload_id]
         if dispatch(turn, workload):
+            continue
+        if recovering:
+            state.waiting.defer(workload_id, turn.now + turn.policy.routing_patience)
             continue
         payload = workload.spec.payload
         assert isinstance(payload, Inference)
@@ -91,3 +97,20 @@ def expire_inference(turn: Turn) -> None:
             continue
         turn.order(state.nodes[late.node_id], StopAttempt(workload_id=workload_id, attempt=attempt, grace_s=0.0))
         finish(turn, late, Phase.FAILED, f"no answer within {turn.policy.inference_timeout.total_seconds():g} s")
+
+
+def _recovering(turn: Turn) -> bool:
+    """Returns whether a node that was there before a restart may yet say that it answers for a model.
+
+    Rows do not hold that and nodes say it as soon as they find the new scheduler, which may take longer than a request
+    is patient. A node that has not said it within the term after which a silent one is unhealthy is waited for no more.
+    """
+    state = turn.state
+    if state.restored_at is None:
+        return False
+    for node_id in state.needs_models:
+        node = state.nodes[node_id]
+        term = timedelta(seconds=node.registration.lease.unhealthy_after_s)
+        if node.schedulable and node.registration.capabilities.inference and turn.now < state.restored_at + term:
+            return True
+    return False

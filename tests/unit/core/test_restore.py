@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from copy import deepcopy
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from arcray.core.cluster import Cluster
-from arcray.core.commands import Heard, RegisterModel, ReportEnd, ReportTelemetry, Submitted, SubmitWorkload
+from arcray.core.commands import DetachNode, Heard, RegisterModel, ReportEnd, ReportTelemetry, Submitted, SubmitWorkload
+from arcray.core.node import DriverCapabilities
 from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Demand
-from arcray.core.workload import Phase
-from arcray.testing.builders import a_model, a_node, a_workload, node_id
+from arcray.core.workload import Phase, WorkloadSpec
+from arcray.testing.builders import a_model, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
 
@@ -64,6 +68,50 @@ def test_a_recovered_cluster_asks_each_node_once_for_its_models(world: World) ->
     assert after.handle(beat).reply == Heard(report_models=True)
     after.load(node_id(1))
     assert after.handle(beat).reply == Heard(report_models=False)
+
+
+def a_request(*, waiting: bool) -> WorkloadSpec:
+    return a_workload(1, an_inference(), waiting=waiting)
+
+
+def test_a_request_waits_for_nodes_that_have_not_said_yet_what_they_answer_for(world: World) -> None:
+    world.attach()
+    world.load(node_id(1))
+    after = recovered(world)
+    after.submit(a_request(waiting=True))
+    assert after.later(10) == ()  # ten times its patience
+    after.cluster.state.check_invariants()
+    after.load(node_id(1))
+    assert after.workload(a_workload(1).id).phase is Phase.PLACED
+
+
+def test_a_request_waits_no_longer_than_a_node_may_be_silent(world: World) -> None:
+    world.attach()
+    after = recovered(world)
+    after.submit(a_request(waiting=True))
+    after.later(16)
+    assert after.workload(a_workload(1).id).phase is Phase.REJECTED
+
+
+@pytest.mark.parametrize("fields", [{"capabilities": DriverCapabilities(containers=True)}, {"facade": "gone"}])
+def test_a_request_does_not_wait_for_nodes_that_will_not_answer_it(world: World, fields: dict[str, Any]) -> None:
+    epoch = world.attach(a_node(1, **fields))
+    if "facade" in fields:
+        world.handle(DetachNode(node_id=node_id(1), epoch=epoch))
+    after = recovered(world)
+    after.submit(a_request(waiting=True))
+    after.later(1)
+    assert after.workload(a_workload(1).id).phase is Phase.REJECTED
+
+
+def test_the_patience_of_an_acknowledged_request_begins_anew(world: World) -> None:
+    world.submit(a_request(waiting=False))
+    world.now += timedelta(seconds=60)  # the scheduler was away
+    after = recovered(world)
+    assert after.tick().events == ()
+    after.attach()
+    after.load(node_id(1))
+    assert after.workload(a_workload(1).id).phase is Phase.PLACED
 
 
 def test_leases_restart_at_full_term(world: World) -> None:
