@@ -19,7 +19,7 @@ from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.lifecycle import advance, requeue
 from arcray.core.lowering import features, wanted
 from arcray.core.model import Model
-from arcray.core.node import EnergySource, Health, Node
+from arcray.core.node import EnergySource, Health, Node, Telemetry
 from arcray.core.pending import PendingQueue, SlotQueue
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.formulas import FORMULAS, RoutingNode
@@ -323,9 +323,16 @@ class ClusterState:
     def _telemetry(self, event: ev.TelemetryUpdated) -> None:
         node = self.nodes[event.node_id]
         node.last_seen = event.at
-        if event.telemetry is not None:
-            node.telemetry = event.telemetry
-            self.routing.upsert_node(_routing_node(node))
+        telemetry = event.telemetry
+        if telemetry is not None:
+            node.telemetry = telemetry
+            self.routing.read(
+                event.node_id,
+                last_seen_s=event.at.timestamp(),
+                utilization=_utilization(telemetry),
+                cogen=telemetry.energy_source is EnergySource.COGEN,
+                battery_level=telemetry.battery_level,
+            )
 
     def _models_changed(self, event: ev.ModelsChanged) -> None:
         node = self.nodes[event.node_id]
@@ -413,10 +420,6 @@ class ClusterState:
 def _routing_node(node: Node) -> RoutingNode:
     registration = node.registration
     telemetry = node.telemetry
-    gpus = telemetry.gpus if telemetry else ()
-    utilization = (
-        sum(g.utilization for g in gpus) / len(gpus) if gpus else telemetry.cpu_utilization if telemetry else 0.0
-    )
     return RoutingNode(
         id=registration.id,
         schedulable=node.schedulable,
@@ -424,7 +427,17 @@ def _routing_node(node: Node) -> RoutingNode:
         geozone=registration.location.geozone,
         cogen=telemetry is not None and telemetry.energy_source is EnergySource.COGEN,
         battery_level=telemetry.battery_level if telemetry else 1.0,
-        utilization=utilization,
+        utilization=_utilization(telemetry) if telemetry else 0.0,
         last_seen_s=node.last_seen.timestamp(),
         admits_by_utilization=registration.capabilities.admits_by_utilization,
     )
+
+
+def _utilization(telemetry: Telemetry) -> float:
+    gpus = telemetry.gpus
+    if not gpus:
+        return telemetry.cpu_utilization
+    total = 0.0
+    for gpu in gpus:  # a generator would cost more than the sum
+        total += gpu.utilization
+    return total / len(gpus)

@@ -25,6 +25,7 @@ from arcray.core.workload import Container, Phase
 from arcray.node.agent import NodeAgent
 from arcray.testing.node_fakes import FakePlane
 from arcray.wire.system import RandomIds, SystemClock
+from tests.bench.report import ROUNDS, check, row
 from tests.docker.conftest import docker_client, image
 
 __all__ = ["docker_client", "image"]  # fixtures that are used here too
@@ -32,7 +33,6 @@ __all__ = ["docker_client", "image"]  # fixtures that are used here too
 pytestmark = [pytest.mark.bench, pytest.mark.docker]
 
 BUDGET = 1.2
-PAIRS = 5
 CONTAINERS = 6
 SLEEP = ("/bin/sleep", "600")
 
@@ -101,14 +101,17 @@ async def test_container_starts_nearly_as_fast_as_by_the_sdk_alone(
     seconds_alone(docker_client, image)
     bare: list[float] = []
     ours: list[float] = []
-    for _ in range(PAIRS):
+    for _ in range(ROUNDS):
         bare.append(statistics.median(seconds_alone(docker_client, image) for _ in range(CONTAINERS)))
         ours.append(statistics.median([await agent.seconds_to_running(image) for _ in range(CONTAINERS)]))
     ratios = [mine / alone for mine, alone in zip(ours, bare, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    print(
-        f"\ncontainer from order to running: {statistics.median(ours) * 1000:.0f} ms, by the SDK alone "
-        f"{statistics.median(bare) * 1000:.0f} ms; ratio {middle:.2f} (quartiles {low:.2f} to {high:.2f}, "
-        f"budget {BUDGET})"
+    check(
+        [
+            row("container, order to running", _ms(ours), "ms", better="lower", bare=_ms(bare)),
+            row("  of the SDK alone", ratios, "x", better="lower", budget=BUDGET),
+        ]
     )
-    assert middle <= BUDGET
+
+
+def _ms(seconds: list[float]) -> list[float]:
+    return [value * 1000 for value in seconds]

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from arcray.client import Client
 from arcray.config import Settings, load
 from arcray.runtime.bootstrap import up
 from tests.bench.load import measure
+from tests.bench.report import ROUNDS, check, row
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
@@ -41,7 +41,6 @@ BUDGET_NOOP = 0.9
 BUDGET_INFERENCE = 0.5
 BUDGET_ONE_MS = 4.0
 BUDGET_UP_S = 4.0
-PAIRS = 5
 IN_FLIGHT = 64
 SECONDS = 3.0
 HERE = Path(__file__).parent
@@ -142,12 +141,6 @@ def our_server(directory: Path) -> Iterator[str]:
         arcray.down()
 
 
-def show(name: str, unit: str, values: list[float]) -> float:
-    low, middle, high = statistics.quantiles(values, n=4)
-    print(f"{name:<58} {middle:>9,.2f} {unit}  (quartiles {low:,.2f} to {high:,.2f})")
-    return middle
-
-
 def test_the_stack_and_the_path_cost_little() -> None:
     bare: list[float] = []
     noop: list[float] = []
@@ -160,7 +153,7 @@ def test_the_stack_and_the_path_cost_little() -> None:
         for url in (f"{theirs}/healthz", f"{ours}/healthz"):
             measure(url, connections=IN_FLIGHT, seconds=1.0)
         measure(route, connections=IN_FLIGHT, seconds=2.0, body=REQUEST)
-        for pair in range(PAIRS):
+        for pair in range(ROUNDS):
             order = [f"{theirs}/healthz", f"{ours}/healthz"]
             if pair % 2:
                 order.reverse()
@@ -174,33 +167,34 @@ def test_the_stack_and_the_path_cost_little() -> None:
             noop_ratio.append(noop[-1] / bare[-1])
             inference_ratio.append(asked.per_s / noop[-1])
             more_ms.append(one.p50_ms - alone.p50_ms)
-    print()
-    show("bare FastAPI on uvicorn, no-op, 64 in flight", "/s", bare)
-    show("our listener, no-op, 64 in flight", "/s", noop)
-    reached_noop = show(f"  of bare (budget {BUDGET_NOOP})", "", noop_ratio)
-    show("inference, instant model, 64 in flight", "/s", inference)
-    reached = show(f"  of our no-op (budget {BUDGET_INFERENCE}, goal 0.7)", "", inference_ratio)
-    more = show(f"inference, one in flight, more than no-op (budget {BUDGET_ONE_MS:g})", "ms", more_ms)
-    assert reached_noop >= BUDGET_NOOP
-    assert reached >= BUDGET_INFERENCE
-    assert more <= BUDGET_ONE_MS
+    check(
+        [
+            row("no-op on our listener, 64 in flight", noop, "/s", better="higher", bare=bare),
+            row("  of bare FastAPI on uvicorn", noop_ratio, "x", better="higher", budget=BUDGET_NOOP),
+            row("inference, instant model, 64 in flight", inference, "/s", better="higher", bare=noop),
+            row("  of our no-op (goal 0.7)", inference_ratio, "x", better="higher", budget=BUDGET_INFERENCE),
+            row("  one in flight, more than a no-op", more_ms, "ms", better="lower", budget=BUDGET_ONE_MS),
+        ]
+    )
 
 
 def test_up_takes_little_more_than_ray_and_serve_alone() -> None:
     bare: list[float] = []
     ours: list[float] = []
-    for pair in range(PAIRS):
+    for pair in range(ROUNDS):
         runs = [(bare, _start_bare), (ours, _start_ours)]
         if pair % 2:
             runs.reverse()
         for values, start in runs:
             with a_directory() as directory:
                 values.append(start(directory))
-    print()
-    show("bare ray.init and serve.run of an empty application", "s", bare)
-    show("up to ready", "s", ours)
-    differences = [mine - theirs for mine, theirs in zip(ours, bare, strict=True)]
-    assert show(f"  more than bare (budget {BUDGET_UP_S:g})", "s", differences) <= BUDGET_UP_S
+    more = [mine - theirs for mine, theirs in zip(ours, bare, strict=True)]
+    check(
+        [
+            row("up to ready", ours, "s", better="lower", bare=bare),
+            row("  more than bare Ray and Serve", more, "s", better="lower", budget=BUDGET_UP_S),
+        ]
+    )
 
 
 def _start_bare(directory: Path) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -28,13 +27,13 @@ from arcray.node.agent import NodeAgent
 from arcray.testing.builders import a_model
 from arcray.testing.node_fakes import FakePlane
 from arcray.wire.system import RandomIds, SystemClock
+from tests.bench.report import ROUNDS, check, row
 
 pytestmark = pytest.mark.bench
 
 BUDGET_PER_S = 5_000
 IN_FLIGHT = 64
 REQUESTS = 20_000
-RUNS = 5
 
 
 class CountingPlane(FakePlane):
@@ -122,12 +121,7 @@ async def test_one_model_process_answers_thousands_a_second(loaded: tuple[NodeAg
     await requests_per_s(agent, plane, numbers)
     bare: list[float] = []
     ours: list[float] = []
-    for _ in range(RUNS):
+    for _ in range(ROUNDS):
         bare.append(bare_per_s())
         ours.append(await requests_per_s(agent, plane, numbers))
-    low, middle, high = statistics.quantiles(ours, n=4)
-    print(
-        f"\ninference through one model process: {middle:,.0f}/s (quartiles {low:,.0f} to {high:,.0f}, budget "
-        f"{BUDGET_PER_S:,}/s); the bare function {statistics.median(bare):,.0f}/s"
-    )
-    assert middle >= BUDGET_PER_S
+    check([row("inference through one model process", ours, "/s", better="higher", budget=BUDGET_PER_S, bare=bare)])

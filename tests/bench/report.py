@@ -2,19 +2,22 @@
 
 A figure alone says little on a machine that does other things too. Each round therefore measures ours and the bare
 thing one right after the other, in changing order, so that both meet the same weather; the median of the rounds is
-reported with its quartiles, and the ratio is the median of the rounds' ratios.
+reported with its quartiles, and the ratio is the median of the rounds' ratios. ``make bench`` ends with one table of
+every figure that ``check`` was given.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
-__all__ = ["ROUNDS", "BenchRow", "alternate", "row", "table"]
+__all__ = ["RECORDED", "ROUNDS", "BenchRow", "alternate", "check", "in_turn", "row", "table"]
 
 ROUNDS: Final = 5
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,28 @@ class BenchRow:
         if self.budget is None:
             return True
         return self.value >= self.budget if self.better == "higher" else self.value <= self.budget
+
+
+RECORDED: Final[list[BenchRow]] = []
+"""Every figure of this run, in the order measured."""
+
+
+def check(rows: Sequence[BenchRow]) -> None:
+    """Prints figures, keeps them for the table of the whole run, and fails when one is short of its budget."""
+    RECORDED.extend(rows)
+    print(f"\n{table(rows)}")
+    assert [each.name for each in rows if not each.met] == []
+
+
+async def in_turn(
+    ours: Callable[[], Awaitable[_T]], bare: Callable[[], Awaitable[_T]], rounds: int = ROUNDS
+) -> tuple[list[_T], list[_T]]:
+    """As ``alternate``, for what is measured on the event loop of the test."""
+    found: tuple[list[_T], list[_T]] = ([], [])
+    for number in range(rounds):
+        for which in (0, 1) if number % 2 == 0 else (1, 0):
+            found[which].append(await (ours, bare)[which]())
+    return found
 
 
 def alternate(

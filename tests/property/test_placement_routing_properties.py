@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -118,6 +118,23 @@ class Pair:
         self.index.upsert_node(node)
         self.naive.nodes.setdefault(node.id, NaiveNode(node)).node = node
 
+    def read(self, said: RoutingNode, *, load_only: bool) -> None:
+        """A known node's reading: how busy it is, and unless ``load_only`` its energy too."""
+        known = self.naive.nodes.get(said.id)
+        if known is None:
+            return
+        node = replace(known.node, last_seen_s=said.last_seen_s, utilization=said.utilization)
+        if not load_only:
+            node = replace(node, cogen=said.cogen, battery_level=said.battery_level)
+        self.index.read(
+            node.id,
+            last_seen_s=node.last_seen_s,
+            utilization=node.utilization,
+            cogen=node.cogen,
+            battery_level=node.battery_level,
+        )
+        known.node = node
+
     def set_models(self, node_id: NodeId, slots: dict[ModelId, int]) -> None:
         if node_id in self.naive.nodes:
             self.index.set_models(node_id, slots)
@@ -213,6 +230,8 @@ def test_routing_decides_like_brute_force_in_a_busy_pool(formula: Formula, seed:
             pair.route((rng.choice(MODELS), rng.choice(DENSE_PLACES), rng.choice(["", "CAISO", "PJM"])), now_s)
         elif step < 0.75:
             pair.release(rng.randrange(1000))
+        elif step < 0.85:
+            pair.read(dense_node(rng, now_s), load_only=rng.random() < 0.5)
         elif step < 0.9:
             pair.upsert(dense_node(rng, now_s))
         elif step < 0.95:

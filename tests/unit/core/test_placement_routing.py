@@ -287,3 +287,15 @@ def test_nodes_without_a_zone_are_in_nobodys_zone() -> None:
 
 def test_formulas_are_chosen_by_the_names_of_the_configuration() -> None:
     assert sorted(FORMULAS) == ["code", "documents"]
+
+
+def test_reading_of_an_unknown_node_is_refused() -> None:
+    with pytest.raises(NotFoundError):
+        RoutingIndex().read(NodeId("a"), last_seen_s=0.0, utilization=0.0, cogen=False, battery_level=1.0)
+
+
+def test_reading_brings_a_silent_node_back_though_its_load_is_the_same() -> None:
+    index = index_of(node("a", admits=True, utilization=0.3))
+    assert index.route(LLAMA, HERE, now_s=31.0) is None
+    index.read(NodeId("a"), last_seen_s=31.0, utilization=0.3, cogen=False, battery_level=0.0)
+    assert index.route(LLAMA, HERE, now_s=31.0) == "a"
