@@ -126,7 +126,7 @@ class SchedulerActor:
         while True:
             plane = Plane(
                 policy=_policy(self._settings),
-                journal=Journal(self._settings.sql_url),
+                journal=Journal(self._settings.sql_url, self._settings.database),
                 drivers={"ray": driver},
                 blobs=self._blobs,
                 clock=self._clock,
