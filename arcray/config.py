@@ -19,6 +19,7 @@ __all__ = [
     "AuthSettings",
     "BlobSettings",
     "ContainerSettings",
+    "DatabaseSettings",
     "GatewaySettings",
     "InferenceSettings",
     "LocationSettings",
@@ -190,6 +191,29 @@ class BlobSettings(_Section):
     max_blob_bytes: int = Field(default=2 * 2**30, ge=1024)
 
 
+class DatabaseSettings(_Section):
+    """How long the database may take, before it counts as away and writes are refused.
+
+    Args:
+        connect_timeout_s: longest wait for a connection to PostgreSQL.
+        busy_timeout_s: longest wait for someone else's lock, on a SQLite file or on PostgreSQL's rows.
+        statement_timeout_s: longest statement on PostgreSQL, migrations excepted; what a lost network costs at most.
+        commit_timeout_s: longest transaction; its callers are then told that nobody knows what became of it.
+    """
+
+    connect_timeout_s: float = Field(default=5.0, ge=1)
+    busy_timeout_s: float = Field(default=5.0, gt=0)
+    statement_timeout_s: float = Field(default=20.0, gt=0)
+    commit_timeout_s: float = Field(default=30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _a_transaction_outlasts_its_statements(self) -> DatabaseSettings:
+        longest = max(self.connect_timeout_s, self.busy_timeout_s, self.statement_timeout_s)
+        if longest >= self.commit_timeout_s:
+            raise ValueError(f"commit_timeout_s must be above the other times, of which one is {longest:g} s")
+        return self
+
+
 class InferenceSettings(_Section):
     """Routing of inference requests.
 
@@ -256,7 +280,8 @@ class Settings(BaseSettings):
 
     Args:
         state_dir: database, blobs, node id, pid file and logs.
-        database_url: SQLAlchemy URL; "" is SQLite in the state directory.
+        database_url: ``sqlite:///path`` or ``postgresql://user:password@host/name``; "" is SQLite in the state
+            directory.
         facades: protocols to serve, by folder name or entry point.
         log_level: of arcray's own loggers.
         log_format: ``json`` for machines, ``text`` for people.
@@ -278,6 +303,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     inference: InferenceSettings = InferenceSettings()
+    database: DatabaseSettings = DatabaseSettings()
     blobs: BlobSettings = BlobSettings()
     node: NodeSettings = NodeSettings()
     arcnet: ArcnetSettings = ArcnetSettings()

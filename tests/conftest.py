@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.cluster_fixtures", "tests.node_fixtures"]
+pytest_plugins = ["tests.cluster_fixtures", "tests.database_fixtures", "tests.node_fixtures"]
 
 _SKIPS_FAIL = os.environ.get("CI", "").lower() == "true"
 

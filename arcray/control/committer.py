@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 from arcray.control.batch import Batch
 from arcray.control.journal import FencedError, Journal, Records
@@ -21,8 +20,6 @@ from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Event
 
 __all__ = ["Committer", "as_refusal"]
-
-_COMMIT_TIMEOUT_S: Final = 30.0
 
 
 class Committer:
@@ -134,12 +131,7 @@ class Committer:
 
     async def _write(self, batch: Batch) -> ArcrayError | None:
         assert batch.records is not None
-        try:
-            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
-                return await contain_async(self._journal.append(batch.records), "journal")
-        except TimeoutError:
-            # The thread may still write it; the rows are read in the same thread, after it.
-            return UnavailableError(f"the database did not commit within {_COMMIT_TIMEOUT_S:g} s")
+        return await contain_async(self._journal.append(batch.records), "journal")
 
     async def _fail(self, error: ArcrayError) -> None:
         self._error = None  # another may come while this one is dealt with

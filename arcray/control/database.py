@@ -1,74 +1,34 @@
-"""Engines, connections and migrations: everything that differs between databases."""
+"""Engines and connections: everything that differs between databases, and how long each may take.
+
+PostgreSQL is reached by psycopg: it is the driver that PostgreSQL's own people maintain, works in threads, pipelines
+many rows in one round trip and brings libpq along (``psycopg[binary]``). It is LGPL, used unchanged as a library.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from threading import Lock
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.config import DatabaseSettings
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
-__all__ = ["Statements", "engine", "in_memory", "migrate", "writer"]
+__all__ = ["SqliteFile", "check", "engine", "in_memory", "said", "writer"]
 
-_MIGRATIONS: Final = Path(__file__).parent / "migrations"
-_MIGRATING: Final = Lock()  # alembic keeps its context in module globals; two planes of one test process would mix
-
-
-class _Write:
-    """One statement, compiled once.
-
-    SQLAlchemy's own execution costs 80 us a statement and 4 us a row here, more than SQLite needs to run it
-    (measured); the text is still its compiler's, so both databases are served.
-    """
-
-    def __init__(self, statement: sa.Insert, dialect: sa.Dialect) -> None:
-        compiled = statement.compile(dialect=dialect)
-        self._text = str(compiled)
-        self._order = itemgetter(*compiled.positiontup) if compiled.positiontup else None
-
-    def many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Runs it for every row; for none it does nothing."""
-        if rows:
-            order = self._order
-            connection.exec_driver_sql(self._text, list(map(order, rows)) if order else list(rows))
+# A lost network is noticed by silence: three probes, a second apart, after three seconds without a word.
+_KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
 
 
-class Statements:
-    """The statements of the hot path, for one database."""
-
-    def __init__(self, dialect: sa.Dialect) -> None:
-        written = [column.name for column in EVENTS.c if column is not EVENTS.c.seq]
-        self.insert_events = _Write(
-            sa.insert(EVENTS).inline().values({name: sa.bindparam(name) for name in written}), dialect
-        )
-        self.upsert_nodes = _Write(_upsert(NODES, dialect), dialect)
-        self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
-        self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
-        # FOR UPDATE makes a takeover wait for this transaction (PostgreSQL); SQLite has one writer anyhow.
-        newest = sa.select(META.c.value).where(GENERATION).with_for_update()
-        self.generation = str(newest.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-
-
-def engine(url: str, *, busy_timeout_s: float = 5.0) -> sa.Engine:
+def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
     """Returns an engine that connects to nothing yet.
-
-    Args:
-        busy_timeout_s: longest wait for someone else's lock on a SQLite file.
 
     Raises:
         InvalidArgumentError: the URL is malformed, of an unknown database, or its driver is not installed.
+        UnavailableError: the directory of a SQLite file cannot be made.
     """
     try:
         parsed = sa.make_url(url)
@@ -77,16 +37,21 @@ def engine(url: str, *, busy_timeout_s: float = 5.0) -> sa.Engine:
         options: dict[str, Any] = {"hide_parameters": True}  # payloads stay out of error messages and logs
         if in_memory(url):
             options["poolclass"] = StaticPool
+        if parsed.drivername == "postgresql+psycopg":
+            options |= _postgresql_options(settings)
         created = sa.create_engine(parsed, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise InvalidArgumentError(f"cannot use this database: {error}", field="database_url") from error
-    if created.dialect.name == "sqlite":
-        if parsed.database and not in_memory(url):
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        sa.event.listen(created, "connect", partial(_prepare_sqlite, busy_timeout_s))
-        sa.event.listen(created, "begin", _begin_sqlite)
-    elif created.dialect.name != "postgresql":
-        raise InvalidArgumentError(f"{created.dialect.name} is not supported", field="database_url")
+    match created.dialect.name:
+        case "sqlite":
+            if parsed.database and not in_memory(url):
+                _make_directory(Path(parsed.database).parent)
+            sa.event.listen(created, "connect", partial(_prepare_sqlite, settings))
+            sa.event.listen(created, "begin", _begin_sqlite)
+        case "postgresql":
+            sa.event.listen(created, "connect", partial(_prepare_postgresql, settings))
+        case other:
+            raise InvalidArgumentError(f"{other} is not supported", field="database_url")
     return created
 
 
@@ -101,27 +66,84 @@ def writer(source: sa.Engine) -> sa.Connection:
     return source.connect().execution_options(arcray_writes=True)
 
 
-def migrate(connection: sa.Connection) -> None:
-    """Brings the tables to the newest revision, within the caller's transaction.
+def check(connection: sa.Connection) -> None:
+    """Makes sure that the database can hold our text.
 
     Raises:
-        UnavailableError: the database was written by a newer version.
+        UnavailableError: it cannot; says how it must be made.
     """
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["connection"] = connection
+    if connection.dialect.name == "postgresql":
+        encoding = connection.execute(sa.text("SHOW server_encoding")).scalar_one()
+        if encoding != "UTF8":
+            raise UnavailableError(f"the database has the encoding {encoding}; make it with ENCODING 'UTF8'")
+
+
+def said(error: SQLAlchemyError) -> str:
+    """Returns what the database said of a failure, and takes everything else out of the error.
+
+    PostgreSQL appends the row to blame to its message, and rows have payloads, which belong in no log.
+    """
+    cause = getattr(error, "orig", None) or error
+    message = getattr(getattr(cause, "diag", None), "message_primary", None)
+    if message is None:
+        return str(cause).strip()
+    error.args = (message, *error.args[1:])
+    cause.args = (message,)
+    return str(message)
+
+
+class SqliteFile:
+    """The file of a SQLite database, watched, because SQLite goes on writing to one that has been removed or replaced.
+
+    What it acknowledged then would be gone with the last process that has the file open.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = sa.make_url(url)
+        named = parsed.get_backend_name() == "sqlite" and not in_memory(url)
+        self._path = Path(parsed.database) if named and parsed.database else None
+        self._identity: tuple[int, int] | None = None
+
+    def opened(self) -> None:
+        """Takes the file that is there now for the right one."""
+        self._identity = self._found()
+
+    def check(self) -> None:
+        """Makes sure that it still is.
+
+        Raises:
+            UnavailableError: it has gone, or another is in its place.
+        """
+        if self._path is None or self._identity is None or self._found() == self._identity:
+            return
+        if self._path.exists():
+            raise UnavailableError(
+                f"another file has taken the place of the database {self._path}; put the first back, or restart"
+            )
+        raise UnavailableError(f"the database {self._path} has been removed; put it back")
+
+    def _found(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+def _make_directory(path: Path) -> None:
     try:
-        with _MIGRATING:
-            command.upgrade(config, "head")
-    except CommandError as error:
-        raise UnavailableError(f"the database does not fit this version: {error}") from error
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"cannot make the directory of the database: {error}") from error
 
 
-def _prepare_sqlite(busy_timeout_s: float, connection: Any, _record: object) -> None:
+def _prepare_sqlite(settings: DatabaseSettings, connection: Any, _record: object) -> None:
     # The driver's own transactions begin too late for reads and not at all for DDL; ours begin where we say.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
+    cursor.execute(f"PRAGMA busy_timeout={int(settings.busy_timeout_s * 1000)}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
@@ -133,9 +155,35 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _upsert(table: sa.Table, dialect: sa.Dialect) -> sa.Insert:
-    insert = (postgresql if dialect.name == "postgresql" else sqlite).insert(table)
-    values: dict[str, Any] = {column.name: sa.bindparam(column.name) for column in table.c}
-    changed = {column.name: insert.excluded[column.name] for column in table.c if not column.primary_key}
-    statement: sa.Insert = insert.values(values).on_conflict_do_update(index_elements=[table.c.id], set_=changed)
-    return statement
+def _postgresql_options(settings: DatabaseSettings) -> dict[str, Any]:
+    return {
+        # What readers get from the pool may have died with a server that was restarted since.
+        "pool_pre_ping": True,
+        # Whatever the server's default is: the fence is a lock, and waiting for it must show what came before.
+        "isolation_level": "READ COMMITTED",
+        "connect_args": {
+            "application_name": "arcray",
+            "client_encoding": "utf8",
+            "connect_timeout": max(1, round(settings.connect_timeout_s)),
+            "tcp_user_timeout": round(settings.statement_timeout_s * 1000),
+            **_KEEPALIVES,
+        },
+    }
+
+
+def _prepare_postgresql(settings: DatabaseSettings, connection: Any, _record: object) -> None:
+    # Set by statements, because connection poolers refuse most parameters at the start.
+    times = {
+        "statement_timeout": settings.statement_timeout_s,
+        "lock_timeout": settings.busy_timeout_s,
+        # A scheduler whose machine has gone must not hold the fence for longer than it would have itself.
+        "idle_in_transaction_session_timeout": settings.commit_timeout_s,
+    }
+    with connection.cursor() as cursor:
+        for name, seconds in times.items():
+            cursor.execute("SELECT set_config(%s, %s, false)", (name, f"{round(seconds * 1000)}ms"))
+        # An acknowledgement means that it is on disk, whatever the server's default is.
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
+    connection.commit()

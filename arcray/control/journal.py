@@ -19,11 +19,14 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from arcray.config import DatabaseSettings
 from arcray.control import database
+from arcray.control.migrations import migrate
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.statements import Statements
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event
 from arcray.core.ids import AccountId, ModelId, WorkloadId
@@ -81,18 +84,21 @@ class Journal:
 
     Args:
         url: SQLAlchemy URL, ``sqlite:///path`` or ``postgresql://…``.
-        busy_timeout_s: longest wait for someone else's lock on a SQLite file.
+        settings: how long it may take.
     """
 
-    def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
-        self._engine = database.engine(url, busy_timeout_s=busy_timeout_s)
+    def __init__(self, url: str, settings: DatabaseSettings | None = None) -> None:
+        settings = settings or DatabaseSettings()
+        self._engine = database.engine(url, settings)
+        self._file = database.SqliteFile(url)
+        self._commit_timeout_s = settings.commit_timeout_s
         self._writes = ThreadPoolExecutor(1, "arcray-journal")
         # A database in memory is one connection, so one thread.
         self._in_memory = database.in_memory(url)
         self._reads = self._writes if self._in_memory else ThreadPoolExecutor(1, "arcray-history")
         self._writer: sa.Connection | None = None
         self._generation = 0
-        self._sql = database.Statements(self._engine.dialect)
+        self._sql = Statements(self._engine.dialect)
 
     async def open(self) -> None:
         """Brings the tables up to date and fences earlier schedulers off.
@@ -114,9 +120,14 @@ class Journal:
 
         Raises:
             FencedError: another scheduler opened the database since.
-            UnavailableError: it could not be written; whether it was is known only from the rows.
+            UnavailableError: it could not be written, or not in time; whether it was is known only from the rows.
         """
-        await self._in(self._writes, self._append, records)
+        try:
+            async with asyncio.timeout(self._commit_timeout_s):
+                await self._in(self._writes, self._append, records)
+        except TimeoutError:
+            # The thread may still write it; ``load`` reads in the same thread, after it.
+            raise UnavailableError(f"the database did not commit within {self._commit_timeout_s:g} s") from None
 
     async def probe(self) -> None:
         """Writes and commits, changing nothing.
@@ -130,6 +141,7 @@ class Journal:
         """Returns what a scheduler goes on from, after every write begun before.
 
         Raises:
+            FencedError: another scheduler opened the database since.
             InternalError: a row cannot be read; names it.
             UnavailableError: the database cannot be read.
         """
@@ -163,22 +175,56 @@ class Journal:
         try:
             return work(*args)
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise UnavailableError(f"the database failed: {cause}") from error
+            raise UnavailableError(f"the database failed: {database.said(error)}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        """One transaction of the writing thread. After a failure the connection is dropped: it may be half dead."""
+        """One transaction of the writing thread that no other scheduler's can overlap.
+
+        After a failure the connection is dropped: it may be half dead. Taking the lock of the fence first has a second
+        use. Where the client lost its connection in the middle of a commit, the server may still be at it, and what is
+        read behind that lock is read after it.
+        """
         try:
-            if self._writer is None:
-                self._writer = database.writer(self._engine)
-            with self._writer.begin():
-                yield self._writer
+            with self._begin() as transaction:
+                yield transaction.connection
         except SQLAlchemyError:
-            if self._writer is not None and not self._in_memory:
-                self._writer.invalidate()
-                self._disconnect()
+            self._drop()
             raise
+
+    def _begin(self) -> sa.RootTransaction:
+        """Begins a transaction behind the fence; a connection that died in idleness is replaced, once."""
+        try:
+            return self._begin_fenced()
+        except DBAPIError as error:
+            # Nothing of this transaction was sent before, so doing it again does nothing twice.
+            if not error.connection_invalidated:
+                raise
+            self._drop()
+        return self._begin_fenced()
+
+    def _begin_fenced(self) -> sa.RootTransaction:
+        self._file.check()
+        connection = self._connected()
+        transaction = connection.begin()
+        try:
+            newest = connection.exec_driver_sql(self._sql.generation).scalar_one()
+            if newest != self._generation:
+                raise FencedError  # noqa: TRY301 - a failure like any other, after which nothing may stay locked
+        except BaseException:
+            transaction.rollback()
+            raise
+        return transaction
+
+    def _connected(self) -> sa.Connection:
+        if self._writer is None:
+            self._writer = database.writer(self._engine)
+        return self._writer
+
+    def _drop(self) -> None:
+        if self._writer is not None and not self._in_memory:
+            self._writer.invalidate()
+            self._disconnect()
 
     def _disconnect(self) -> None:
         if self._writer is not None:
@@ -186,15 +232,21 @@ class Journal:
             self._writer = None
 
     def _open(self) -> None:
-        with self._writing() as connection:
-            database.migrate(connection)
-        with self._writing() as connection:
-            grown = sa.update(META).where(GENERATION).values(value=META.c.value + 1).returning(META.c.value)
-            self._generation = connection.execute(grown).scalar_one()
+        try:
+            connection = self._connected()
+            with connection.begin():
+                database.check(connection)
+                migrate(connection)
+            with connection.begin():
+                grown = sa.update(META).where(GENERATION).values(value=META.c.value + 1).returning(META.c.value)
+                self._generation = connection.execute(grown).scalar_one()
+        except SQLAlchemyError:
+            self._drop()
+            raise
+        self._file.opened()
 
     def _append(self, records: Records) -> None:
         with self._writing() as connection:
-            self._check_fence(connection)
             self._sql.insert_events.many(connection, records.events)
             self._sql.upsert_nodes.many(connection, records.nodes)
             self._sql.upsert_workloads.many(connection, records.workloads)
@@ -204,13 +256,7 @@ class Journal:
 
     def _probe(self) -> None:
         with self._writing() as connection:
-            self._check_fence(connection)
             connection.execute(sa.update(META).where(GENERATION).values(value=META.c.value))
-
-    def _check_fence(self, connection: sa.Connection) -> None:
-        newest = connection.exec_driver_sql(self._sql.generation).scalar_one()
-        if newest != self._generation:
-            raise FencedError
 
     def _load(self, keep_finished: int, keep_finished_inference: int) -> Live:
         live = Live()
@@ -233,15 +279,21 @@ class Journal:
             nodes=live.nodes, workloads=live.workloads, models=live.models, left_out_until=max(left_out, default=None)
         )
 
-    def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        self._file.check()  # else a pooled connection would go on reading a file that has gone
         with self._engine.begin() as connection:
+            yield connection
+
+    def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
+        with self._reading() as connection:
             row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
         return None if row is None else decode_row(Workload, row.id, row.body)
 
     def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int]:
         shown = _filters(query)
         page = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(*shown).order_by(*_NEWEST_FIRST)
-        with self._engine.begin() as connection:
+        with self._reading() as connection:
             rows = connection.execute(page.limit(limit).offset(offset)).all()
             total = connection.execute(sa.select(sa.func.count()).select_from(WORKLOADS).where(*shown)).scalar_one()
         return [decode_row(Workload, row.id, row.body) for row in rows], total
@@ -253,7 +305,7 @@ class Journal:
             .select_from(EVENTS.outerjoin(WORKLOADS, told_by_row))
             .where(EVENTS.c.seq > after)
         )
-        with self._engine.begin() as connection:
+        with self._reading() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
         return [(row.seq, decode_event(row.kind, row.body, row.workload_body)) for row in rows]
 

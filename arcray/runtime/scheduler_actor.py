@@ -125,7 +125,7 @@ class SchedulerActor:
         while True:
             plane = Plane(
                 policy=policy_of(self._settings),
-                journal=Journal(self._settings.sql_url),
+                journal=Journal(self._settings.sql_url, self._settings.database),
                 drivers={"ray": driver},
                 blobs=self._blobs,
                 clock=self._clock,

@@ -5,15 +5,16 @@ These look inside the control plane on purpose; nothing else should.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from arcray.control.plane import Plane
 from arcray.control.rows import decode_event, decode_row, durable_node
@@ -45,6 +46,7 @@ class FailPoints:
         self.failed = 0
         self._fail_at: Callable[[int], bool] | None = None
         engine = plane._journal._engine  # noqa: SLF001 - faults come from below every interface
+        self._driver: Any = engine.dialect.loaded_dbapi
         sa.event.listen(engine, "before_cursor_execute", self._statement)
         sa.event.listen(engine, "after_cursor_execute", self._statement)
         self._commit = engine.dialect.do_commit
@@ -74,24 +76,40 @@ class FailPoints:
         self.steps += 1
         if self._fail_at(self.steps):
             self.failed += 1
-            raise sqlite3.OperationalError("database or disk is full")
+            raise self._driver.OperationalError("database or disk is full")
 
 
-def stored_workloads(path: Path) -> dict[WorkloadId, Workload]:
-    """Returns the rows of all workloads in a SQLite file, read past the control plane."""
-    with closing(sqlite3.connect(path)) as connection:
-        stored = connection.execute("SELECT id, body FROM workloads").fetchall()
+def stored_workloads(database: Path | str) -> dict[WorkloadId, Workload]:
+    """Returns the rows of all workloads, read past the control plane.
+
+    Args:
+        database: a SQLite file, or an SQLAlchemy URL.
+    """
+    stored = _rows(database, "SELECT id, body FROM workloads")
     return {WorkloadId(identity): decode_row(Workload, identity, body) for identity, body in stored}
 
 
-def journalled(path: Path) -> list[Event]:
-    """Returns all events in a SQLite file, in order."""
-    with closing(sqlite3.connect(path)) as connection:
-        told = (
-            "SELECT e.kind, e.body, w.body FROM events e"
-            " LEFT JOIN workloads w ON e.body = '' AND w.id = e.subject ORDER BY e.seq"
-        )
-        return [decode_event(*row) for row in connection.execute(told)]
+def journalled(database: Path | str) -> list[Event]:
+    """Returns all events, in order."""
+    told = (
+        "SELECT e.kind, e.body, w.body FROM events e"
+        " LEFT JOIN workloads w ON e.body = '' AND w.id = e.subject ORDER BY e.seq"
+    )
+    return [decode_event(*row) for row in _rows(database, told)]
+
+
+def _rows(database: Path | str, statement: str) -> list[Any]:
+    url = f"sqlite:///{database}" if isinstance(database, Path) else database
+    with _engine(url).connect() as connection:
+        return list(connection.exec_driver_sql(statement))
+
+
+@lru_cache(8)
+def _engine(url: str) -> sa.Engine:
+    parsed = sa.make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return sa.create_engine(parsed, poolclass=NullPool)
 
 
 def folded(events: Iterable[Event]) -> dict[WorkloadId, Workload]:
@@ -116,18 +134,17 @@ def folded(events: Iterable[Event]) -> dict[WorkloadId, Workload]:
     return state.workloads
 
 
-async def check_memory_is_the_rows(plane: Plane, path: Path) -> None:
-    """Asserts that, once everything is on disk, memory and a SQLite file say the same and memory is sound."""
+async def check_memory_is_the_rows(plane: Plane, database: Path | str) -> None:
+    """Asserts that, once everything is on disk, memory and the rows say the same and memory is sound."""
     writer = plane._writer  # noqa: SLF001 - this is what it is about
     await writer.commits.idle()
     state = writer.cluster.state
     state.check_invariants()
     durable = {key: workload for key, workload in state.workloads.items() if not workload.spec.waiting}
-    stored = stored_workloads(path)
+    stored = stored_workloads(database)
     assert {key: stored.get(key) for key in durable} == durable
     assert {key for key, workload in stored.items() if not workload.phase.terminal} <= set(durable)
-    with closing(sqlite3.connect(path)) as connection:
-        nodes = [decode_row(Node, *row) for row in connection.execute("SELECT id, body FROM nodes")]
+    nodes = [decode_row(Node, *row) for row in _rows(database, "SELECT id, body FROM nodes")]
     assert {node.id for node in nodes} == set(state.nodes)
     for node in nodes:
         known = state.nodes[node.id]

@@ -42,12 +42,12 @@ async def view_of(cluster: InProcessPlane, workload_id: WorkloadId) -> WorkloadV
     return view
 
 
-async def test_nodes_work_and_models_are_there_again(tmp_path: Path) -> None:
-    async with in_process_plane(nodes=[a_deaf_node()], state_dir=tmp_path) as before:
+async def test_nodes_work_and_models_are_there_again(tmp_path: Path, database_url: str) -> None:
+    async with in_process_plane(nodes=[a_deaf_node()], state_dir=tmp_path, database_url=database_url) as before:
         await before.ask(SubmitWorkload(spec=a_workload(1)))
         await before.ask(RegisterModel(model=a_model()))
         placed = await view_of(before, a_workload(1).id)
-    async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+    async with in_process_plane(nodes=[], state_dir=tmp_path, database_url=database_url) as after:
         assert await view_of(after, a_workload(1).id) == placed
         assert await after.plane.query(GetModel(model_id=a_model().id))
         assert placed.node_id is not None
@@ -56,12 +56,12 @@ async def test_nodes_work_and_models_are_there_again(tmp_path: Path) -> None:
         assert (node.health, node.workloads) == (Health.HEALTHY, 1)
 
 
-async def test_an_order_that_no_node_has_reported_on_is_delivered_again(tmp_path: Path) -> None:
+async def test_an_order_that_no_node_has_reported_on_is_delivered_again(tmp_path: Path, database_url: str) -> None:
     node = a_deaf_node()
-    async with in_process_plane(nodes=[node], state_dir=tmp_path) as before:
+    async with in_process_plane(nodes=[node], state_dir=tmp_path, database_url=database_url) as before:
         await before.ask(SubmitWorkload(spec=a_workload(1)))
         await node.delivered(1)
-    async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+    async with in_process_plane(nodes=[], state_dir=tmp_path, database_url=database_url) as after:
         after.driver.add(node.id, node)
         await node.delivered(2)
     first, second = node.orders
@@ -69,25 +69,25 @@ async def test_an_order_that_no_node_has_reported_on_is_delivered_again(tmp_path
     assert isinstance(first, StartWorkload)
 
 
-async def test_a_stop_that_was_asked_for_is_asked_for_again(tmp_path: Path) -> None:
+async def test_a_stop_that_was_asked_for_is_asked_for_again(tmp_path: Path, database_url: str) -> None:
     node = a_deaf_node()
-    async with in_process_plane(nodes=[node], state_dir=tmp_path) as before:
+    async with in_process_plane(nodes=[node], state_dir=tmp_path, database_url=database_url) as before:
         await before.ask(SubmitWorkload(spec=a_workload(1)))
         await node.delivered(1)
         node.silent = True
         await before.ask(StopWorkload(workload_id=a_workload(1).id))
     node.silent = False
-    async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+    async with in_process_plane(nodes=[], state_dir=tmp_path, database_url=database_url) as after:
         after.driver.add(node.id, node)
         await node.delivered(2)
     assert isinstance(node.orders[-1], StopAttempt)
 
 
-async def test_a_node_goes_on_under_its_old_epoch(tmp_path: Path) -> None:
+async def test_a_node_goes_on_under_its_old_epoch(tmp_path: Path, database_url: str) -> None:
     node = a_deaf_node()
-    async with in_process_plane(nodes=[node], state_dir=tmp_path) as before:
+    async with in_process_plane(nodes=[node], state_dir=tmp_path, database_url=database_url) as before:
         await before.ask(SubmitWorkload(spec=a_workload(1)))
-    async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+    async with in_process_plane(nodes=[], state_dir=tmp_path, database_url=database_url) as after:
         beat = ReportTelemetry(node_id=node.id, epoch=node.epoch)
         assert (await after.ask(beat)).report_models
         end = ReportEnd(
@@ -99,23 +99,23 @@ async def test_a_node_goes_on_under_its_old_epoch(tmp_path: Path) -> None:
             await after.ask(ReportTelemetry(node_id=node.id, epoch=7))
 
 
-async def test_work_that_waited_for_a_place_gets_one(tmp_path: Path) -> None:
-    async with in_process_plane(nodes=[], state_dir=tmp_path) as before:
+async def test_work_that_waited_for_a_place_gets_one(tmp_path: Path, database_url: str) -> None:
+    async with in_process_plane(nodes=[], state_dir=tmp_path, database_url=database_url) as before:
         await before.ask(SubmitWorkload(spec=a_workload(1)))
-    async with in_process_plane(state_dir=tmp_path) as after:
+    async with in_process_plane(state_dir=tmp_path, database_url=database_url) as after:
         assert (await after.finished(a_workload(1).id)).phase is Phase.SUCCEEDED
 
 
-async def test_a_damaged_row_is_named_at_the_start(tmp_path: Path) -> None:
-    async with in_process_plane(state_dir=tmp_path) as before:
+async def test_a_damaged_row_is_named_at_the_start(tmp_path: Path, database_url: str) -> None:
+    async with in_process_plane(state_dir=tmp_path, database_url=database_url) as before:
         await before.ask(SubmitWorkload(spec=a_workload(1)))
         await before.finished(a_workload(1).id)
-    journal = Journal(f"sqlite:///{tmp_path / 'arcray.db'}")
+    journal = Journal(database_url)
     with journal._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE workloads SET body = '{}'")
     await journal.close()
     with pytest.raises(InternalError, match=a_workload(1).id):
-        async with in_process_plane(state_dir=tmp_path):
+        async with in_process_plane(state_dir=tmp_path, database_url=database_url):
             pass
 
 
@@ -132,16 +132,18 @@ class TestWhatMemoryHasLetGoOf:
 
     @pytest.fixture(params=["the same plane", "a restarted plane"])
     async def cluster(
-        self, request: pytest.FixtureRequest, tmp_path: Path, specs: list[WorkloadSpec]
+        self, request: pytest.FixtureRequest, tmp_path: Path, database_url: str, specs: list[WorkloadSpec]
     ) -> AsyncIterator[InProcessPlane]:
-        async with in_process_plane(policy=FORGETFUL, state_dir=tmp_path) as cluster:
+        async with in_process_plane(policy=FORGETFUL, state_dir=tmp_path, database_url=database_url) as cluster:
             for spec in specs:
                 await cluster.ask(SubmitWorkload(spec=spec))
                 await cluster.finished(spec.id)
             if request.param == "the same plane":
                 yield cluster
                 return
-        async with in_process_plane(nodes=[], policy=FORGETFUL, state_dir=tmp_path) as cluster:
+        async with in_process_plane(
+            nodes=[], policy=FORGETFUL, state_dir=tmp_path, database_url=database_url
+        ) as cluster:
             yield cluster
 
     async def test_is_got_from_its_row(self, cluster: InProcessPlane, specs: list[WorkloadSpec]) -> None:
@@ -190,7 +192,7 @@ class TestWhatMemoryHasLetGoOf:
         ]
 
 
-async def test_a_list_of_requests_joins_rows_and_those_in_flight(tmp_path: Path) -> None:
+async def test_a_list_of_requests_joins_rows_and_those_in_flight(tmp_path: Path, database_url: str) -> None:
     gate = asyncio.Event()
 
     async def slow(value: object) -> object:
@@ -198,7 +200,9 @@ async def test_a_list_of_requests_joins_rows_and_those_in_flight(tmp_path: Path)
         return value
 
     node = SimulatedNode(models={"echo": lambda value: value, "slow": slow})
-    async with in_process_plane(nodes=[node], policy=FORGETFUL, state_dir=tmp_path) as cluster:
+    async with in_process_plane(
+        nodes=[node], policy=FORGETFUL, state_dir=tmp_path, database_url=database_url
+    ) as cluster:
         specs = [
             a_workload(
                 number,
@@ -232,7 +236,7 @@ from arcray.testing.builders import a_workload
 from arcray.testing.plane import in_process_plane
 
 async def main():
-    async with in_process_plane(state_dir=Path(sys.argv[1])) as cluster:
+    async with in_process_plane(state_dir=Path(sys.argv[1]), database_url=sys.argv[2]) as cluster:
         async def client(first):
             number = first
             while True:
@@ -246,10 +250,10 @@ asyncio.run(main())
 """
 
 
-async def test_an_acknowledgement_survives_a_kill(tmp_path: Path) -> None:
+async def test_an_acknowledgement_survives_a_kill(tmp_path: Path, database_url: str) -> None:
     """Starts a process, kills it under load, and counts; takes a second."""
     child = subprocess.Popen(  # noqa: ASYNC220 - its output is read line by line, and it is killed here
-        [sys.executable, "-c", CHILD, str(tmp_path)],
+        [sys.executable, "-c", CHILD, str(tmp_path), database_url],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -260,7 +264,7 @@ async def test_an_acknowledgement_survives_a_kill(tmp_path: Path) -> None:
     acknowledged += [line.strip() for line in child.stdout if line.endswith("\n")]
     child.wait(timeout=10)
     child.stdout.close()
-    async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+    async with in_process_plane(nodes=[], state_dir=tmp_path, database_url=database_url) as after:
         after.plane._writer.cluster.state.check_invariants()
         for workload_id in acknowledged:
             assert await view_of(after, WorkloadId(workload_id))

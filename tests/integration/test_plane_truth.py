@@ -30,9 +30,9 @@ EVERYTHING = frozenset(Topic)
 
 
 @asynccontextmanager
-async def a_plane(tmp_path: Path) -> AsyncIterator[InProcessPlane]:
+async def a_plane(tmp_path: Path, url: str) -> AsyncIterator[InProcessPlane]:
     node = SimulatedNode(models={"echo": lambda value: value}, script=lambda _: Script(end=None))
-    async with in_process_plane(nodes=[node], state_dir=tmp_path) as cluster:
+    async with in_process_plane(nodes=[node], state_dir=tmp_path, database_url=url) as cluster:
         yield cluster
 
 
@@ -47,7 +47,7 @@ async def read_to_the_end(reader: AsyncIterator[EventBatch]) -> None:
             pass
 
 
-async def look_around(cluster: InProcessPlane, path: Path, lies: list[str]) -> None:
+async def look_around(cluster: InProcessPlane, url: str, lies: list[str]) -> None:
     """Asks all the time, and notes every workload that is shown before it is on disk."""
     while True:
         try:
@@ -57,7 +57,7 @@ async def look_around(cluster: InProcessPlane, path: Path, lies: list[str]) -> N
         finally:
             await asyncio.sleep(0)
         assert isinstance(page, WorkloadPage)
-        on_disk = stored_workloads(path)
+        on_disk = stored_workloads(url)
         lies += [
             f"{view.spec.id} is {view.phase}"
             for view in page.workloads
@@ -83,14 +83,13 @@ async def use_it(cluster: InProcessPlane) -> dict[str, object]:
         return dict(zip(commands, await asyncio.gather(*replies), strict=True))  # type: ignore[call-overload]
 
 
-async def scenario(tmp_path: Path, fail_at: Callable[[int], bool]) -> FailPoints:
+async def scenario(tmp_path: Path, url: str, fail_at: Callable[[int], bool]) -> FailPoints:
     """Uses a plane whose journal fails at some step, and checks that nothing untrue was ever said."""
-    path = tmp_path / "arcray.db"
-    async with a_plane(tmp_path) as cluster:
+    async with a_plane(tmp_path, url) as cluster:
         points = FailPoints(cluster.plane)
         seen: list[Event] = []
         lies: list[str] = []
-        watchers = [asyncio.create_task(collect(cluster, seen)), asyncio.create_task(look_around(cluster, path, lies))]
+        watchers = [asyncio.create_task(collect(cluster, seen)), asyncio.create_task(look_around(cluster, url, lies))]
         await asyncio.sleep(0)
         with points.arm(fail_at):
             replies = await use_it(cluster)
@@ -98,8 +97,8 @@ async def scenario(tmp_path: Path, fail_at: Callable[[int], bool]) -> FailPoints
         for watcher in watchers:
             watcher.cancel()
         await asyncio.wait(watchers)
-        await check_memory_is_the_rows(cluster.plane, path)
-        stored, happened = stored_workloads(path), journalled(path)
+        await check_memory_is_the_rows(cluster.plane, url)
+        stored, happened = stored_workloads(url), journalled(url)
         for name, reply in replies.items():
             assert not isinstance(reply, ArcrayError) or isinstance(reply, UnavailableError), (name, reply)
         acknowledged = {name for name, reply in replies.items() if not isinstance(reply, ArcrayError)}
@@ -130,14 +129,12 @@ async def works_again(cluster: InProcessPlane) -> None:
         await cluster.ask(SubmitWorkload(spec=a_workload(9)))
 
 
-async def test_a_failure_at_any_step_leaves_no_untruth(tmp_path: Path) -> None:
+async def test_a_failure_at_any_step_leaves_no_untruth(tmp_path: Path, new_database: Callable[[], str]) -> None:
     """Runs the scenario once for every step that it has; takes some seconds."""
     step, failures = 0, 0
     while True:
         step += 1
-        directory = tmp_path / str(step)
-        directory.mkdir()
-        points = await scenario(directory, lambda taken, at=step: taken == at)  # type: ignore[misc]  # bound now
+        points = await scenario(tmp_path / str(step), new_database(), lambda taken, at=step: taken == at)  # type: ignore[misc]  # bound now
         if not points.failed:
             break
         failures += points.failed
@@ -145,12 +142,14 @@ async def test_a_failure_at_any_step_leaves_no_untruth(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [1, 4, 8, 12])
-async def test_a_disk_that_stays_full_for_a_while_leaves_no_untruth(tmp_path: Path, first: int) -> None:
-    await scenario(tmp_path, lambda taken: first <= taken < first + 12)
+async def test_a_disk_that_stays_full_for_a_while_leaves_no_untruth(
+    tmp_path: Path, database_url: str, first: int
+) -> None:
+    await scenario(tmp_path, database_url, lambda taken: first <= taken < first + 12)
 
 
-async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path: Path) -> None:
-    async with a_plane(tmp_path) as cluster:
+async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path: Path, database_url: str) -> None:
+    async with a_plane(tmp_path, database_url) as cluster:
         plane, node = cluster.plane, cluster.nodes[0]
         await cluster.ask(SubmitWorkload(spec=a_workload(1)))
         points = FailPoints(plane)
@@ -183,10 +182,12 @@ async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path:
         del writing.probe, writing.append
         await works_again(cluster)
         assert (refusal is not None, plane.refusal) == (True, None)
-        await check_memory_is_the_rows(plane, tmp_path / "arcray.db")
+        await check_memory_is_the_rows(plane, database_url)
 
 
-async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_ignored(tmp_path: Path) -> None:
+async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_ignored(
+    tmp_path: Path, database_url: str
+) -> None:
     answer = asyncio.Event()
 
     async def slow(value: object) -> object:
@@ -194,7 +195,7 @@ async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_
         return value
 
     node = SimulatedNode(models={"slow": slow})
-    async with in_process_plane(nodes=[node], state_dir=tmp_path) as cluster:
+    async with in_process_plane(nodes=[node], state_dir=tmp_path, database_url=database_url) as cluster:
         request = a_workload(1, an_inference(model_id="slow", input=b"1"), waiting=True)
         (reply,) = cluster.plane.begin([SubmitWorkload(spec=request)])
         await node.delivered(1)
@@ -208,36 +209,38 @@ async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_
         again = a_workload(3, an_inference(model_id="slow", input=b"2"), waiting=True)
         view = await cluster.ask(SubmitWorkload(spec=again))
         assert view.phase is Phase.SUCCEEDED
-        assert request.id not in stored_workloads(tmp_path / "arcray.db")
-        await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
+        assert request.id not in stored_workloads(database_url)
+        await check_memory_is_the_rows(cluster.plane, database_url)
 
 
 class Witness:
     """Stands before a node, and notes how each request that it is handed stands on disk."""
 
-    def __init__(self, node: SimulatedNode, path: Path) -> None:
+    def __init__(self, node: SimulatedNode, database: Path | str) -> None:
         self.seen: list[tuple[str, Phase | None]] = []
         self._node = node
-        self._path = path
+        self._database = database
 
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
-        stored = stored_workloads(self._path)
+        stored = stored_workloads(self._database)
         rows = [(order.workload_id, stored.get(order.workload_id)) for order in orders]
         self.seen += [(workload_id, row and row.phase) for workload_id, row in rows]
         await self._node.deliver(epoch, orders)
 
 
-async def test_a_request_that_gets_its_place_by_a_rebuild_is_ordered_once_that_is_on_disk(tmp_path: Path) -> None:
+async def test_a_request_that_gets_its_place_by_a_rebuild_is_ordered_once_that_is_on_disk(
+    tmp_path: Path, database_url: str
+) -> None:
     answer = asyncio.Event()
 
     async def slow(value: object) -> object:
         await answer.wait()
         return value
 
-    path, node = tmp_path / "arcray.db", SimulatedNode(models={"slow": slow}, slots=1)
+    node = SimulatedNode(models={"slow": slow}, slots=1)
     patient = ClusterPolicy(routing_patience=timedelta(seconds=60))
-    async with in_process_plane(nodes=[node], policy=patient, state_dir=tmp_path) as cluster:
-        witness = Witness(node, path)
+    async with in_process_plane(nodes=[node], policy=patient, state_dir=tmp_path, database_url=database_url) as cluster:
+        witness = Witness(node, database_url)
         cluster.driver.add(node.id, witness)
         awaited = a_workload(1, an_inference(model_id="slow", input=b"1"), waiting=True)
         (_,) = cluster.plane.begin([SubmitWorkload(spec=awaited)])  # takes the slot, and is forgotten by the rebuild
@@ -251,8 +254,8 @@ async def test_a_request_that_gets_its_place_by_a_rebuild_is_ordered_once_that_i
     assert {phase for workload_id, phase in witness.seen if workload_id == kept.id} == {Phase.PLACED}
 
 
-async def test_models_and_readings_of_nodes_survive_a_rebuild(tmp_path: Path) -> None:
-    async with a_plane(tmp_path) as cluster:
+async def test_models_and_readings_of_nodes_survive_a_rebuild(tmp_path: Path, database_url: str) -> None:
+    async with a_plane(tmp_path, database_url) as cluster:
         before = await cluster.plane.query(ListNodes())
         with FailPoints(cluster.plane).arm(lambda step: step == 1):
             await cluster.plane.submit([SubmitWorkload(spec=a_workload(1))])
@@ -265,8 +268,8 @@ async def test_models_and_readings_of_nodes_survive_a_rebuild(tmp_path: Path) ->
         assert (await cluster.ask(SubmitWorkload(spec=request))).result.output == b"7"
 
 
-async def test_readers_are_told_that_a_rebuild_may_have_cost_them_events(tmp_path: Path) -> None:
-    async with a_plane(tmp_path) as cluster:
+async def test_readers_are_told_that_a_rebuild_may_have_cost_them_events(tmp_path: Path, database_url: str) -> None:
+    async with a_plane(tmp_path, database_url) as cluster:
         reader = cluster.plane.events(EVERYTHING)
         await anext(reader)
         with FailPoints(cluster.plane).arm(lambda step: step == 1):
@@ -279,9 +282,9 @@ async def test_readers_are_told_that_a_rebuild_may_have_cost_them_events(tmp_pat
 
 
 async def test_a_bug_in_a_rule_costs_one_command_and_what_was_not_on_disk(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with a_plane(tmp_path) as cluster:
+    async with a_plane(tmp_path, database_url) as cluster:
         await cluster.ask(SubmitWorkload(spec=a_workload(1)))
         state = cluster.plane._writer.cluster.state
         state.workloads[a_workload(1).id].phase = Phase.SUCCEEDED  # what no event led to
@@ -296,15 +299,15 @@ async def test_a_bug_in_a_rule_costs_one_command_and_what_was_not_on_disk(
         view = await cluster.plane.query(GetWorkload(workload_id=a_workload(1).id))
         assert isinstance(view, WorkloadView)
         assert view.phase is not Phase.SUCCEEDED
-        await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
+        await check_memory_is_the_rows(cluster.plane, database_url)
         assert "tripped" in caplog.text
 
 
-async def test_a_scheduler_that_was_replaced_says_so_and_ends(tmp_path: Path) -> None:
-    async with a_plane(tmp_path) as cluster:
+async def test_a_scheduler_that_was_replaced_says_so_and_ends(tmp_path: Path, database_url: str) -> None:
+    async with a_plane(tmp_path, database_url) as cluster:
         reader = cluster.plane.events(EVERYTHING)
         await anext(reader)
-        later = Journal(f"sqlite:///{tmp_path / 'arcray.db'}")
+        later = Journal(database_url)
         await later.open()
         (reply,) = await cluster.plane.submit([SubmitWorkload(spec=a_workload(1))])
         assert isinstance(reply, FencedError)
@@ -313,19 +316,18 @@ async def test_a_scheduler_that_was_replaced_says_so_and_ends(tmp_path: Path) ->
         with pytest.raises(FencedError):
             await cluster.plane.query(GetStats())
         await later.close()
-    assert stored_workloads(tmp_path / "arcray.db") == {}
+    assert stored_workloads(database_url) == {}
 
 
-async def test_folding_the_events_gives_the_stored_workloads(tmp_path: Path) -> None:
-    path = tmp_path / "arcray.db"
-    async with a_plane(tmp_path) as cluster:
+async def test_folding_the_events_gives_the_stored_workloads(tmp_path: Path, database_url: str) -> None:
+    async with a_plane(tmp_path, database_url) as cluster:
         await use_it(cluster)
         cluster.nodes[0].finish(a_workload(2).id)
         await cluster.finished(a_workload(2).id)
         await cluster.nodes[0].crash()
         await cluster.ask(SubmitWorkload(spec=a_workload(4)))
         await cluster.plane._writer.commits.idle()
-        stored = stored_workloads(path)
-        assert folded(journalled(path)) == stored
+        stored = stored_workloads(database_url)
+        assert folded(journalled(database_url)) == stored
         assert {workload.phase for workload in stored.values()} >= {Phase.SUCCEEDED, Phase.STOPPED}
-        await check_memory_is_the_rows(cluster.plane, path)
+        await check_memory_is_the_rows(cluster.plane, database_url)

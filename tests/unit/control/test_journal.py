@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from arcray.control.database import Statements
+from arcray.config import DatabaseSettings
 from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.rows import event_row, model_row, node_row, workload_row
+from arcray.control.statements import Statements
 from arcray.core import events as ev
 from arcray.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from arcray.core.ids import AccountId
@@ -19,16 +22,25 @@ from arcray.core.node import Health, Node
 from arcray.core.queries import ListWorkloads
 from arcray.core.workload import Inference, PayloadKind, Phase, Workload
 from arcray.testing.builders import T0, a_model, a_node, a_workload, an_inference, node_id
+from tests.postgres_server import PostgresServer
+
+
+@pytest.fixture(params=["file", "memory", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The journal's contract holds on every database."""
+    match request.param:
+        case "file":
+            found: str = request.getfixturevalue("sqlite_url")
+        case "memory":
+            found = "sqlite://"
+        case _:
+            found = request.getfixturevalue("postgres").new_database()
+    return found
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'state' / 'arcray.db'}"
-
-
-@pytest.fixture(params=["file", "memory"])
-async def journal(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Journal]:
-    journal = Journal(url if request.param == "file" else "sqlite://")
+async def journal(url: str) -> AsyncIterator[Journal]:
+    journal = Journal(url)
     await journal.open()
     yield journal
     await journal.close()
@@ -45,15 +57,15 @@ async def write(journal: Journal, *workloads: Workload) -> None:
     await journal.append(Records(workloads=[workload_row(workload) for workload in workloads]))
 
 
-async def test_what_was_appended_is_loaded_by_another_journal(url: str) -> None:
-    first = Journal(url)
+async def test_what_was_appended_is_loaded_by_another_journal(database_url: str) -> None:
+    first = Journal(database_url)
     await first.open()
     node = Node(registration=a_node(), epoch=2, health=Health.HEALTHY, joined_at=T0, last_seen=T0)
     await first.append(
         Records(nodes=[node_row(node)], workloads=[workload_row(a_row(1))], models=[model_row(a_model())])
     )
     await first.close()
-    second = Journal(url)
+    second = Journal(database_url)
     await second.open()
     live = await second.load(keep_finished=10, keep_finished_inference=10)
     await second.close()
@@ -153,8 +165,8 @@ async def test_a_list_shows_what_its_filters_say(journal: Journal, query: ListWo
 
 
 @pytest.mark.parametrize("kind", [None, PayloadKind.CONTAINER, PayloadKind.INFERENCE])
-async def test_a_list_walks_an_index(url: str, kind: PayloadKind | None) -> None:
-    journal = Journal(url)
+async def test_a_list_walks_an_index(sqlite_url: str, kind: PayloadKind | None) -> None:
+    journal = Journal(sqlite_url)
     await journal.open()
     statements: list[str] = []
     sa.event.listen(
@@ -170,8 +182,8 @@ async def test_a_list_walks_an_index(url: str, kind: PayloadKind | None) -> None
     assert "TEMP B-TREE" not in plan
 
 
-async def test_an_earlier_scheduler_is_fenced_off(url: str) -> None:
-    earlier, later = Journal(url), Journal(url)
+async def test_an_earlier_scheduler_is_fenced_off(database_url: str) -> None:
+    earlier, later = Journal(database_url), Journal(database_url)
     await earlier.open()
     await later.open()
     with pytest.raises(FencedError):
@@ -203,10 +215,10 @@ async def test_an_error_does_not_tell_payloads(journal: Journal) -> None:
     assert "secret" not in str(caught.value.__cause__)
 
 
-async def test_a_database_that_others_hold_is_unavailable_and_then_works(url: str) -> None:
-    journal = Journal(url, busy_timeout_s=0.001)
+async def test_a_database_that_others_hold_is_unavailable_and_then_works(sqlite_url: str) -> None:
+    journal = Journal(sqlite_url, DatabaseSettings(busy_timeout_s=0.001))
     await journal.open()
-    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(UnavailableError, match="locked"):
         await journal.probe()
@@ -222,8 +234,8 @@ async def test_a_damaged_row_is_named_at_recovery(journal: Journal) -> None:
         await journal.load(keep_finished=1, keep_finished_inference=1)
 
 
-async def test_commits_survive_a_power_cut_by_configuration(url: str) -> None:
-    journal = Journal(url)
+async def test_commits_survive_a_power_cut_by_configuration(sqlite_url: str) -> None:
+    journal = Journal(sqlite_url)
     await journal.open()
     with journal._engine.begin() as connection:
         modes = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
@@ -251,3 +263,131 @@ def test_postgresql_gets_its_own_spelling() -> None:
     assert statements.generation.endswith("FOR UPDATE")
     assert "ON CONFLICT (id) DO UPDATE SET" in statements.upsert_workloads._text
     assert "RETURNING" not in statements.insert_events._text
+
+
+async def test_a_commit_that_takes_too_long_is_unavailable_and_its_outcome_is_read_after_it(database_url: str) -> None:
+    """Waits for a time-out of 0.2 s."""
+    times = DatabaseSettings(busy_timeout_s=0.05, connect_timeout_s=1, statement_timeout_s=0.1, commit_timeout_s=1.1)
+    journal = Journal(database_url, times)
+    await journal.open()
+    journal._commit_timeout_s = 0.2  # below what the settings allow, to wait less
+    released = threading.Event()
+    blocked = asyncio.ensure_future(journal._in(journal._writes, released.wait, 10))
+    await asyncio.sleep(0)  # it is the first in the thread
+    with pytest.raises(UnavailableError, match="did not commit within"):
+        await write(journal, a_row(1))
+    loading = asyncio.ensure_future(journal.load(keep_finished=1, keep_finished_inference=1))
+    released.set()
+    await blocked
+    await loading
+    await write(journal, a_row(2))
+    assert await journal.workload(a_workload(2).id) == a_row(2)
+    await journal.close()
+
+
+class TestOnPostgresql:
+    @pytest.fixture
+    def url(self, postgres: PostgresServer) -> str:
+        return postgres.new_database()
+
+    async def test_a_connection_that_dies_in_idleness_costs_nobody_an_error(
+        self, postgres: PostgresServer, journal: Journal
+    ) -> None:
+        await write(journal, a_row(1))
+        assert await journal.workload(a_workload(1).id) is not None
+        assert postgres.terminate() >= 2
+        await write(journal, a_row(2))
+        assert await journal.workload(a_workload(2).id) == a_row(2)
+
+    async def test_a_connection_that_dies_in_a_transaction_leaves_nothing(
+        self, postgres: PostgresServer, journal: Journal
+    ) -> None:
+        insert = journal._sql.upsert_workloads.many
+
+        def die(connection: sa.Connection, rows: Any) -> None:
+            insert(connection, rows)
+            postgres.terminate()
+
+        journal._sql.upsert_workloads.many = die  # type: ignore[method-assign]  # between the insert and the commit
+        with pytest.raises(UnavailableError, match=r"terminat|closed"):
+            await write(journal, a_row(1))
+        journal._sql.upsert_workloads.many = insert  # type: ignore[method-assign]
+        assert await journal.workload(a_workload(1).id) is None
+        await write(journal, a_row(2))
+
+    async def test_what_is_loaded_is_read_after_a_commit_that_the_server_was_still_at(
+        self, postgres: PostgresServer, url: str, journal: Journal
+    ) -> None:
+        with postgres.connect(url) as straggler:  # our own backend, whose client has lost it in its commit
+            straggler.execute("BEGIN")
+            straggler.execute("SELECT value FROM meta WHERE name = 'generation' FOR UPDATE")
+            row = workload_row(a_row(1))
+            columns = ", ".join(row)
+            places = ", ".join(["%s"] * len(row))
+            straggler.execute(f"INSERT INTO workloads ({columns}) VALUES ({places})".encode(), list(row.values()))
+            loading = asyncio.ensure_future(journal.load(keep_finished=1, keep_finished_inference=1))
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            while not postgres.execute(waiting)[0][0]:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+            straggler.execute("COMMIT")
+            live = await loading
+        assert [workload.id for workload in live.workloads] == [a_workload(1).id]
+
+    async def test_a_lock_of_others_is_waited_for_so_long_and_no_longer(
+        self, postgres: PostgresServer, url: str
+    ) -> None:
+        journal = Journal(url, DatabaseSettings(busy_timeout_s=0.05))
+        await journal.open()
+        with postgres.connect(url) as other:
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE meta")
+            with pytest.raises(UnavailableError, match="lock timeout"):
+                await journal.probe()
+        await journal.probe()
+        await journal.close()
+
+    async def test_a_server_that_stops_and_starts_again_is_found_again(
+        self, postgres: PostgresServer, journal: Journal
+    ) -> None:
+        """Restarts a server; takes about a second."""
+        await write(journal, a_row(1))
+        await asyncio.to_thread(postgres.stop)
+        try:
+            with pytest.raises(UnavailableError, match="the database failed"):
+                await write(journal, a_row(2))
+            with pytest.raises(UnavailableError, match="the database failed"):
+                await journal.workload(a_workload(1).id)
+        finally:
+            await asyncio.to_thread(postgres.start)
+        await journal.probe()
+        live = await journal.load(keep_finished=1, keep_finished_inference=1)
+        assert [workload.id for workload in live.workloads] == [a_workload(1).id]
+
+    async def test_commits_reach_the_disk_whatever_the_servers_default_is(
+        self, postgres: PostgresServer, url: str
+    ) -> None:
+        postgres.execute("ALTER ROLE arcray SET synchronous_commit = off")
+        try:
+            journal = Journal(url)
+            await journal.open()
+            with journal._engine.begin() as connection:
+                assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+                assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+            await journal.close()
+        finally:
+            postgres.execute("ALTER ROLE arcray RESET synchronous_commit")
+
+    async def test_a_database_that_does_not_hold_our_text_is_refused(self, postgres: PostgresServer) -> None:
+        postgres.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' STRATEGY file_copy")
+        journal = Journal(postgres.url("latin"))
+        with pytest.raises(UnavailableError, match="ENCODING 'UTF8'"):
+            await journal.open()
+        await journal.close()
+
+    async def test_two_schedulers_that_start_at_once_make_the_tables_once(self, url: str) -> None:
+        journals = [Journal(url), Journal(url)]
+        await asyncio.gather(*(journal.open() for journal in journals))
+        outcomes = await asyncio.gather(*(journal.probe() for journal in journals), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes].count(FencedError) == 1
+        for journal in journals:
+            await journal.close()

@@ -7,6 +7,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from arcray.control.migrations import no_way_back
+
 revision: Final = "0001"
 down_revision: Final = None
 branch_labels: Final = None
@@ -71,6 +73,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops them all."""
-    for table in ("events", "models", "workloads", "nodes", "meta"):
-        op.drop_table(table)
+    """Refuses."""
+    no_way_back(revision)
