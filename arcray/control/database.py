@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import ACCOUNTS, ENTRIES, EVENTS, GENERATION, KEYS, META, MODELS, NODES, POSTINGS, WORKLOADS
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
 __all__ = ["Statements", "engine", "in_memory", "migrate", "writer"]
@@ -49,10 +49,11 @@ class Statements:
     """The statements of the hot path, for one database."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
-        written = [column.name for column in EVENTS.c if column is not EVENTS.c.seq]
-        self.insert_events = _Write(
-            sa.insert(EVENTS).inline().values({name: sa.bindparam(name) for name in written}), dialect
-        )
+        self.insert_events = _Write(_append(EVENTS), dialect)
+        self.insert_postings = _Write(_append(POSTINGS), dialect)
+        self.upsert_accounts = _Write(_upsert(ACCOUNTS, dialect), dialect)
+        self.upsert_entries = _Write(_upsert(ENTRIES, dialect), dialect)
+        self.upsert_keys = _Write(_upsert(KEYS, dialect), dialect)
         self.upsert_nodes = _Write(_upsert(NODES, dialect), dialect)
         self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
         self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
@@ -131,6 +132,12 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     # IMMEDIATE: a writer that upgraded from a read could be refused at once whatever the busy timeout.
     writes = connection.get_execution_options().get("arcray_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _append(table: sa.Table) -> sa.Insert:
+    """Returns the insertion of rows that the database numbers."""
+    written = [column.name for column in table.c if column is not table.c.seq]
+    return sa.insert(table).inline().values({name: sa.bindparam(name) for name in written})
 
 
 def _upsert(table: sa.Table, dialect: sa.Dialect) -> sa.Insert:

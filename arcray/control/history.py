@@ -6,17 +6,18 @@ waits for at this moment. A list is the rows, with those merged in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from arcray.control.journal import Journal
 from arcray.core.answers import matches, workload_view
-from arcray.core.commands import Command, SubmitWorkload
+from arcray.core.cluster import Cluster
+from arcray.core.commands import Command, IssueCredits, SubmitWorkload, TransferCredits
 from arcray.core.errors import NotFoundError
 from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload, WorkloadSpec, WorkloadView
 
-__all__ = ["awaited_by_someone", "earlier_submission", "finished_workload", "may_repeat", "workload_page"]
+__all__ = ["awaited_by_someone", "earlier_submission", "finished_workload", "may_repeat", "recall", "workload_page"]
 
 
 def may_repeat(command: Command, state: ClusterState) -> bool:
@@ -25,7 +26,9 @@ def may_repeat(command: Command, state: ClusterState) -> bool:
     The sender makes id and creation time once, so a submission created after everything that was let go of has an id
     that was not seen before. An idempotency key comes with a new id each time, so it is always looked up.
     """
-    if type(command) is not SubmitWorkload or state.forgotten_until is None:
+    if type(command) is not SubmitWorkload:
+        return _may_repeat_an_entry(command, state)
+    if state.forgotten_until is None:
         return False
     spec = command.spec
     if spec.id in state.workloads:
@@ -33,6 +36,31 @@ def may_repeat(command: Command, state: ClusterState) -> bool:
     if spec.request_id:
         return (spec.origin.account, spec.request_id) not in state.requests
     return spec.created_at <= state.forgotten_until
+
+
+def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
+    if not isinstance(command, IssueCredits | TransferCredits) or not command.request_id:
+        return False
+    return state.books.forgetful and (command.asked_by, command.request_id) not in state.books.requests
+
+
+async def recall(journal: Journal, command: Command, cluster: Callable[[], Cluster]) -> None:
+    """Takes back into memory what a command may repeat and memory has let go of.
+
+    Args:
+        cluster: memory as it is when the rows have been read; it may have been rebuilt meanwhile.
+
+    Raises:
+        UnavailableError: the rows cannot be read.
+    """
+    if isinstance(command, SubmitWorkload):
+        earlier = await earlier_submission(journal, command.spec)
+        if earlier is not None and earlier.phase.terminal:
+            cluster().recall(earlier)
+    elif isinstance(command, IssueCredits | TransferCredits):
+        entry = await journal.entry(command.asked_by, command.request_id)
+        if entry is not None:
+            cluster().recall_entry(entry)
 
 
 async def earlier_submission(journal: Journal, spec: WorkloadSpec) -> Workload | None:

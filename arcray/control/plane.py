@@ -20,14 +20,14 @@ from arcray.control.journal import Journal
 from arcray.control.loops import contain, contain_async, forever
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
-from arcray.core.commands import Command, ReportEnd, Schedule, SubmitWorkload, Tick
+from arcray.core.commands import Command, ReportEnd, Schedule, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
 from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
-from arcray.core.queries import Answer, GetWorkload, ListWorkloads, Query
+from arcray.core.queries import Answer, GetStatement, GetWorkload, ListWorkloads, Query
 
 __all__ = ["Plane"]
 
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.05
 _STOP_PATIENCE_S: Final = 10.0
 _QUERY_TIMEOUT_S: Final = 30.0
+_AUDIT_S: Final = 60.0
 
 
 class _StopError(Exception):
@@ -141,7 +142,8 @@ class Plane:
         loop = asyncio.get_running_loop()
         replies: list[Reply] = [loop.create_future() for _ in commands]
         state = self._writer.cluster.state
-        repeats = state.forgotten_until is not None and any(history.may_repeat(command, state) for command in commands)
+        forgetful = state.forgotten_until is not None or state.books.forgetful
+        repeats = forgetful and any(history.may_repeat(command, state) for command in commands)
         if repeats and self._writer.refusal is None:
             assert self._group is not None, "started"
             self._group.create_task(self._begin_after_lookup(commands, replies))
@@ -195,6 +197,8 @@ class Plane:
             return await history.finished_workload(self._journal, query)
         if isinstance(answered, ArcrayError):
             raise answered
+        if isinstance(query, GetStatement):
+            return await self._journal.statement(query)
         if isinstance(query, ListWorkloads) and cluster.state.forgotten_until is not None:
             return await history.workload_page(self._journal, query, awaited)
         return answered
@@ -203,14 +207,11 @@ class Plane:
         """Handles commands some of which may repeat what memory has let go of: those are recalled from the rows."""
         for command, reply in zip(commands, replies, strict=True):
             if history.may_repeat(command, self._writer.cluster.state):
-                assert isinstance(command, SubmitWorkload)
-                lookup = history.earlier_submission(self._journal, command.spec)
-                earlier = await contain_async(lookup, "lookup")  # a task of the group must not raise
-                if isinstance(earlier, ArcrayError):
-                    answer(reply, earlier)
+                lookup = history.recall(self._journal, command, lambda: self._writer.cluster)
+                failure = await contain_async(lookup, "lookup")  # a task of the group must not raise
+                if failure is not None:
+                    answer(reply, failure)
                     continue
-                if earlier is not None and earlier.phase.terminal:
-                    self._writer.cluster.recall(earlier)
             self._writer.handle([command], [reply])
 
     # -- loops ---------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ class Plane:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._dispatch.start(group)
-                for turn in (self._writer.commits.turn, self._round, self._tick):
+                for turn in (self._writer.commits.turn, self._round, self._tick, self._audit):
                     group.create_task(forever(turn, self._clock, turn.__qualname__))
                 self._writer.resume()
                 started.set()
@@ -243,6 +244,14 @@ class Plane:
         due = self._writer.cluster.next_due()
         if due is not None and due <= self._clock.now() and self._writer.refusal is None:
             self._writer.handle([Tick()], [None])
+
+    async def _audit(self) -> None:
+        """Counts the books anew now and then: the sum that is kept up would hide an error of its own."""
+        await self._clock.sleep(_AUDIT_S)
+        books = self._writer.cluster.state.books
+        books.imbalance = books.audit()
+        if books.imbalance:
+            _log.error("the books do not balance", extra={"credits": books.imbalance})
 
     def _changed(self) -> None:
         if self._writer.cluster.needs_round:

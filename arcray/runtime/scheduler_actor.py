@@ -23,8 +23,10 @@ from arcray.control.plane import Plane
 from arcray.core.blobkeys import workload_of_log
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import LogAppended
+from arcray.core.ids import AccountId
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import NodeDriver
+from arcray.core.tariff import Prices
 from arcray.drivers.ray_actor import RayActorDriver
 from arcray.runtime.actors import keep, supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
@@ -164,7 +166,7 @@ def installed_version() -> str:
 
 
 def _policy(settings: Settings) -> ClusterPolicy:
-    scheduler, inference = settings.scheduler, settings.inference
+    scheduler, inference, ledger = settings.scheduler, settings.inference, settings.ledger
     return ClusterPolicy(
         max_pending=scheduler.max_pending,
         max_waiting=inference.max_waiting,
@@ -178,4 +180,8 @@ def _policy(settings: Settings) -> ClusterPolicy:
         restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
         restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
         round_batch=scheduler.round_batch,
+        prices=Prices(**ledger.prices.model_dump()),
+        charge_period=timedelta(seconds=ledger.period_s),
+        operator_account=AccountId(ledger.operator_account),
+        owner_share_percent=ledger.owner_share_percent,
     )
