@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from arcray.core.errors import InvalidArgumentError
+from arcray.core.keys import Scope
 
 __all__ = [
     "ArcnetSettings",
@@ -22,9 +23,11 @@ __all__ = [
     "DatabaseSettings",
     "GatewaySettings",
     "InferenceSettings",
+    "LedgerSettings",
     "LocationSettings",
     "ModelSettings",
     "NodeSettings",
+    "PriceSettings",
     "ProgramSettings",
     "SchedulerSettings",
     "Settings",
@@ -43,13 +46,33 @@ class AuthSettings(_Section):
 
     Args:
         mode: ``open`` takes everyone and binds loopback only; ``keys`` wants an API key.
-        keys: API keys by name, for ``keys`` mode.
+        keys: API keys by name, for ``keys`` mode, beside those that are issued; an account is called as its key is.
+        scopes: what a key of ``keys`` may do, by its name; one without an entry may submit.
         insecure: lets ``open`` bind other addresses; for closed networks only.
+        key_cache: issued keys that one gateway process remembers.
+        key_cache_s: for how long it does without asking again. A revoked key is forgotten at once; this bounds what a
+            process can miss that is cut off from the scheduler.
+        wrong_key_cache_s: the same for keys that nobody has.
+        failures_per_minute: wrong keys taken from one address; more are answered 429 without a look.
     """
 
     mode: Literal["open", "keys"] = "open"
     keys: dict[str, str] = Field(default_factory=dict, repr=False)
+    scopes: dict[str, Scope] = Field(default_factory=dict)
     insecure: bool = False
+    key_cache: int = Field(default=10_000, ge=1)
+    key_cache_s: float = Field(default=60.0, gt=0, le=3600)
+    wrong_key_cache_s: float = Field(default=5.0, gt=0, le=60)
+    failures_per_minute: int = Field(default=60, ge=1)
+
+    @model_validator(mode="after")
+    def _scopes_are_of_keys(self) -> AuthSettings:
+        unknown = sorted(self.scopes.keys() - self.keys.keys())
+        if unknown:
+            raise ValueError(f"scopes names keys that are not in keys: {', '.join(unknown)}")
+        if Scope.NODE in self.scopes.values():
+            raise ValueError("scope node is for issued keys, which name their node")
+        return self
 
 
 class GatewaySettings(_Section):
@@ -261,6 +284,39 @@ class SchedulerSettings(_Section):
     round_batch: int = Field(default=1_000, ge=1)
 
 
+class PriceSettings(_Section):
+    """What work costs, in credits; all 0: nothing costs anything, and nothing is posted.
+
+    Args:
+        cpu_core_minute, gpu_minute, gib_minute: for what a workload asked of its node, for each minute that it runs; a
+            share of a GPU costs its part of the device's memory, and the sum is rounded up to a whole credit.
+        workload: once, for a workload that ran.
+        inference: for an inference request that was answered.
+    """
+
+    cpu_core_minute: int = Field(default=0, ge=0, le=10**9)
+    gpu_minute: int = Field(default=0, ge=0, le=10**9)
+    gib_minute: int = Field(default=0, ge=0, le=10**9)
+    workload: int = Field(default=0, ge=0, le=10**9)
+    inference: int = Field(default=0, ge=0, le=10**9)
+
+
+class LedgerSettings(_Section):
+    """Accounts and credits.
+
+    Args:
+        prices: what work costs.
+        period_s: for how long ahead credits are set aside, and how often what was used is settled.
+        operator_account: who is paid for what runs on the pool's own nodes.
+        owner_share_percent: what the owner of a node gets of what work on it pays; the operator gets the rest.
+    """
+
+    prices: PriceSettings = PriceSettings()
+    period_s: float = Field(default=60.0, ge=1, le=86_400)
+    operator_account: str = Field(default="operator", min_length=1, max_length=128, pattern=r"^[^@/\s][^/\s]*$")
+    owner_share_percent: int = Field(default=100, ge=0, le=100)
+
+
 class ArcnetSettings(_Section):
     """The ArcNet facade.
 
@@ -306,6 +362,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     blobs: BlobSettings = BlobSettings()
     node: NodeSettings = NodeSettings()
+    ledger: LedgerSettings = LedgerSettings()
     arcnet: ArcnetSettings = ArcnetSettings()
 
     @model_validator(mode="after")

@@ -8,7 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ALL", "CLIENTS", "INFERENCE", "INFERENCE_LATENCY", "INFERENCE_RUNNING", "NODES", "WORKLOADS", "Metric"]
+__all__ = [
+    "ALL",
+    "CLIENTS",
+    "IMBALANCE",
+    "INFERENCE",
+    "INFERENCE_LATENCY",
+    "INFERENCE_RUNNING",
+    "NODES",
+    "WORKLOADS",
+    "Metric",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +57,9 @@ CLIENTS: Final = Metric(
     name="arcray_clients_connected_count", help="Processes that exchange with the scheduler: gateways and nodes."
 )
 
-ALL: Final = (NODES, WORKLOADS, INFERENCE, INFERENCE_RUNNING, INFERENCE_LATENCY, CLIENTS)
+IMBALANCE: Final = Metric(
+    name="arcray_ledger_imbalance_credits",
+    help="Sum over all books of the ledger: 0, or credits were made or lost, which is a fault of ours.",
+)
+
+ALL: Final = (NODES, WORKLOADS, INFERENCE, INFERENCE_RUNNING, INFERENCE_LATENCY, CLIENTS, IMBALANCE)

@@ -39,6 +39,7 @@ EXIT_CODES: Final[Mapping[Code, int]] = {
     Code.IDEMPOTENCY_MISMATCH: 6,
     Code.RESOURCE_EXHAUSTED: 7,
     Code.NO_CANDIDATES: 7,
+    Code.INSUFFICIENT_CREDITS: 8,
 }
 
 

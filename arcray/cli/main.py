@@ -38,7 +38,7 @@ def arcray() -> None:
     """Pools GPU machines of every kind and runs every kind of work on them.
 
     Exit codes: 0 done, 1 the work or the server failed, 2 wrong use, 3 no answer, 4 not found, 5 not allowed,
-    6 not in this state, 7 no room.
+    6 not in this state, 7 no room, 8 no credits.
     """
 
 

@@ -70,6 +70,7 @@ def _class_of(code: object) -> type[ArcrayError] | None:
 _BY_STATUS: Final[Mapping[int, type[ArcrayError]]] = {
     400: errors.InvalidArgumentError,
     401: errors.UnauthenticatedError,
+    402: errors.InsufficientCreditsError,
     403: errors.PermissionDeniedError,
     404: errors.NotFoundError,
     409: errors.ConflictError,

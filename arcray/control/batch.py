@@ -8,10 +8,12 @@ from typing import Protocol
 
 from arcray.control.event_log import Tagged
 from arcray.control.journal import Records
+from arcray.control.ledger_rows import account_row, entry_row, key_row, posting_rows
 from arcray.control.rows import event_row, model_row, node_row, workload_row
 from arcray.core import events as ev
 from arcray.core.errors import ArcrayError
-from arcray.core.ids import ModelId
+from arcray.core.ids import AccountId, KeyId, ModelId
+from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
@@ -76,7 +78,7 @@ def answer(reply: Reply, value: object) -> None:
         reply.set_result(value)
 
 
-def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
+def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: C901  one arm per sort of event
     """Returns what a transaction writes: these events, and the rows of what they are about as memory has them now.
 
     Rows are taken once per entity however many events it had. Memory must not be ahead of the events.
@@ -84,6 +86,9 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
     nodes: dict[str, Node] = {}
     workloads: dict[str, Workload] = {}
     models: dict[ModelId, Model | None] = {}
+    accounts: dict[AccountId, None] = {}
+    entries: list[Entry] = []
+    keys: dict[KeyId, None] = {}
     for event in events:
         match event:
             case ev.NodeAttached():
@@ -94,14 +99,35 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
                 models[event.model.id] = state.models.get(event.model.id)
             case ev.ModelRemoved():
                 models[event.model_id] = state.models.get(event.model_id)
-            case ev.TelemetryUpdated() | ev.BatteryRanLow() | ev.ModelsChanged() | ev.LogAppended():
+            case ev.AccountOpened() | ev.SpendingLimitSet():
+                accounts[event.account_id] = None
+            case ev.CreditsMoved():
+                entries.append(event.entry)
+            case ev.WorkloadCharged():
+                workloads[event.workload_id] = state.workloads[event.workload_id]
+                entries += () if event.entry is None else (event.entry,)
+                # What it has spent of its limit may change without an entry: who owns the node pays themselves.
+                payer = state.workloads[event.workload_id].spec.origin.account
+                accounts |= {payer: None} if payer in state.books.accounts else {}
+            case ev.KeyIssued():
+                keys[event.key.id] = None
+            case ev.KeyRevoked():
+                keys[event.key_id] = None
+            case ev.TelemetryUpdated() | ev.BatteryRanLow() | ev.ModelsChanged() | ev.LogAppended() | ev.KeysUsed():
                 raise AssertionError(f"{type(event).__name__} is volatile")
             case _:
                 workloads[event.workload_id] = state.workloads[event.workload_id]
+    accounts |= {posting.account: None for entry in entries for posting in entry.postings}
+    valid = state.keys.keys
     return Records(
         events=[event_row(event) for event in events],
         nodes=[node_row(node) for node in nodes.values()],
         workloads=[workload_row(workload) for workload in workloads.values()],
         models=[model_row(model) for model in models.values() if model is not None],
         removed_models=[model_id for model_id, model in models.items() if model is None],
+        accounts=[account_row(state.books.accounts[account_id]) for account_id in accounts],
+        postings=[row for entry in entries for row in posting_rows(entry)],
+        entries=[entry_row(entry) for entry in entries if entry.request_id],
+        keys=[key_row(valid[key_id]) for key_id in keys if key_id in valid],
+        removed_keys=[key_id for key_id in keys if key_id not in valid],
     )

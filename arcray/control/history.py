@@ -6,17 +6,18 @@ waits for at this moment. A list is the rows, with those merged in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from arcray.control.journal import Journal
 from arcray.core.answers import matches, workload_view
-from arcray.core.commands import Command, StopWorkload, SubmitWorkload
+from arcray.core.cluster import Cluster
+from arcray.core.commands import Command, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
 from arcray.core.errors import NotFoundError
 from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload, WorkloadView
 
-__all__ = ["awaited_by_someone", "finished_workload", "may_be_of_old", "workload_of", "workload_page"]
+__all__ = ["awaited_by_someone", "finished_workload", "may_be_of_old", "recall", "workload_page"]
 
 
 def may_be_of_old(command: Command, state: ClusterState) -> bool:
@@ -25,11 +26,11 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     The sender makes id and creation time once, so a submission created after everything that was let go of has an id
     that was not seen before. An idempotency key comes with a new id each time, so it is always looked up.
     """
-    if state.forgotten_until is None:
-        return False
     if type(command) is StopWorkload:
-        return command.workload_id not in state.workloads
-    if type(command) is not SubmitWorkload or command.spec.id in state.workloads:
+        return state.forgotten_until is not None and command.workload_id not in state.workloads
+    if type(command) is not SubmitWorkload:
+        return _may_repeat_an_entry(command, state)
+    if state.forgotten_until is None or command.spec.id in state.workloads:
         return False
     spec = command.spec
     if spec.request_id:
@@ -37,8 +38,33 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     return spec.created_at <= state.forgotten_until
 
 
-async def workload_of(journal: Journal, command: Command) -> Workload | None:
-    """Returns the row of the workload that a command, of which ``may_be_of_old`` is true, is about.
+def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
+    if not isinstance(command, IssueCredits | TransferCredits) or not command.request_id:
+        return False
+    return state.books.forgetful and (command.asked_by, command.request_id) not in state.books.requests
+
+
+async def recall(journal: Journal, command: Command, cluster: Callable[[], Cluster]) -> None:
+    """Takes back into memory what a command, of which ``may_be_of_old`` is true, is about.
+
+    Args:
+        cluster: memory as it is when the rows have been read; it may have been rebuilt meanwhile.
+
+    Raises:
+        UnavailableError: the rows cannot be read.
+    """
+    if isinstance(command, IssueCredits | TransferCredits):
+        entry = await journal.entry(command.asked_by, command.request_id)
+        if entry is not None:
+            cluster().recall_entry(entry)
+        return
+    earlier = await _workload_of(journal, command)
+    if earlier is not None and earlier.phase.terminal:
+        cluster().recall(earlier)
+
+
+async def _workload_of(journal: Journal, command: Command) -> Workload | None:
+    """Returns the row of the workload that a submission repeats or a stop is about.
 
     Raises:
         UnavailableError: the rows cannot be read.

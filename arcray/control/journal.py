@@ -23,16 +23,21 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from arcray.config import DatabaseSettings
 from arcray.control import database
+from arcray.control.ledger_rows import load_keys, load_ledger, read_entry, read_statement
 from arcray.control.migrations import migrate
 from arcray.control.rows import Row, decode_event, decode_row
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, WORKLOADS
 from arcray.control.statements import Statements
+from arcray.core.books import REQUESTS_KEPT
+from arcray.core.cluster import Ledger
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event
-from arcray.core.ids import AccountId, ModelId, WorkloadId
+from arcray.core.ids import AccountId, KeyId, ModelId, WorkloadId
+from arcray.core.keys import ApiKey
+from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
-from arcray.core.queries import ListWorkloads
+from arcray.core.queries import GetStatement, ListWorkloads, Statement
 from arcray.core.workload import PayloadKind, Workload
 
 __all__ = ["FencedError", "Journal", "Live", "Records"]
@@ -53,8 +58,10 @@ class Records:
 
     Args:
         events: in order.
-        nodes, workloads, models: current rows; one per id.
-        removed_models: ids of rows to delete.
+        nodes, workloads, models, accounts, keys: current rows; one per id.
+        removed_models, removed_keys: ids of rows to delete.
+        postings: in order.
+        entries: those with an idempotency key.
     """
 
     events: Sequence[Row] = ()
@@ -62,6 +69,11 @@ class Records:
     workloads: Sequence[Row] = ()
     models: Sequence[Row] = ()
     removed_models: Sequence[ModelId] = ()
+    accounts: Sequence[Row] = ()
+    postings: Sequence[Row] = ()
+    entries: Sequence[Row] = ()
+    keys: Sequence[Row] = ()
+    removed_keys: Sequence[KeyId] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +89,8 @@ class Live:
     workloads: list[Workload] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     left_out_until: datetime | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    keys: list[ApiKey] = field(default_factory=list)
 
 
 class Journal:
@@ -161,6 +175,14 @@ class Journal:
     async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int]:
         """Returns a page of what the query's filters show, newest first, and the number of all."""
         return await self._in(self._reads, self._page, query, limit, offset)
+
+    async def entry(self, asked_by: AccountId, request_id: str) -> Entry | None:
+        """Returns the entry that was made under an idempotency key."""
+        return await self._in(self._reads, self._read, read_entry, asked_by, request_id)
+
+    async def statement(self, query: GetStatement) -> Statement:
+        """Returns a page of an account's postings, newest first."""
+        return await self._in(self._reads, self._read, read_statement, query)
 
     async def events(self, after: int = 0, limit: int = 1000) -> list[tuple[int, Event]]:
         """Returns events with their sequence numbers, in order, beginning after one of those."""
@@ -253,6 +275,12 @@ class Journal:
             self._sql.upsert_models.many(connection, records.models)
             if records.removed_models:
                 connection.execute(sa.delete(MODELS).where(MODELS.c.id.in_(records.removed_models)))
+            self._sql.upsert_accounts.many(connection, records.accounts)
+            self._sql.insert_postings.many(connection, records.postings)
+            self._sql.upsert_entries.many(connection, records.entries)
+            self._sql.upsert_keys.many(connection, records.keys)
+            if records.removed_keys:
+                connection.execute(sa.delete(KEYS).where(KEYS.c.id.in_(records.removed_keys)))
 
     def _probe(self) -> None:
         with self._writing() as connection:
@@ -275,9 +303,20 @@ class Journal:
                 newest = [decode_row(Workload, row.id, row.body) for row in rows]
                 live.workloads.extend(newest[:keep])
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
+            ledger = load_ledger(connection, requests_kept=REQUESTS_KEPT)
+            keys = load_keys(connection)
         return Live(
-            nodes=live.nodes, workloads=live.workloads, models=live.models, left_out_until=max(left_out, default=None)
+            nodes=live.nodes,
+            workloads=live.workloads,
+            models=live.models,
+            left_out_until=max(left_out, default=None),
+            ledger=ledger,
+            keys=keys,
         )
+
+    def _read(self, read: Callable[..., _T], *args: Any) -> _T:
+        with self._reading() as connection:
+            return read(connection, *args)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

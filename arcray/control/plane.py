@@ -28,7 +28,7 @@ from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
-from arcray.core.queries import Answer, GetWorkload, ListWorkloads, Query
+from arcray.core.queries import Answer, GetStatement, GetWorkload, ListWorkloads, Query
 
 __all__ = ["Plane"]
 
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.05
 _STOP_PATIENCE_S: Final = 10.0
 _QUERY_TIMEOUT_S: Final = 30.0
+_AUDIT_S: Final = 60.0
 
 
 class _StopError(Exception):
@@ -150,7 +151,8 @@ class Plane:
     def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         """Handles commands in order, and answers as ``begin`` does, to replies of the caller's: one per command."""
         state = self._writer.cluster.state
-        of_old = state.forgotten_until is not None and any(history.may_be_of_old(each, state) for each in commands)
+        forgetful = state.forgotten_until is not None or state.books.forgetful
+        of_old = forgetful and any(history.may_be_of_old(each, state) for each in commands)
         if of_old and self._writer.refusal is None:
             assert self._group is not None, "started"
             self._group.create_task(self._begin_after_lookup(commands, replies))
@@ -203,6 +205,8 @@ class Plane:
             return await history.finished_workload(self._journal, query)
         if isinstance(answered, ArcrayError):
             raise answered
+        if isinstance(query, GetStatement):
+            return await self._journal.statement(query)
         if isinstance(query, ListWorkloads) and cluster.state.forgotten_until is not None:
             return await history.workload_page(self._journal, query, awaited)
         return answered
@@ -211,13 +215,11 @@ class Plane:
         """Handles commands some of which may be about what memory has let go of: that is recalled from the rows."""
         for command, reply in zip(commands, replies, strict=True):
             if history.may_be_of_old(command, self._writer.cluster.state):
-                lookup = history.workload_of(self._journal, command)
-                earlier = await contain_async(lookup, "lookup")  # a task of the group must not raise
-                if isinstance(earlier, ArcrayError):
-                    answer(reply, earlier)
+                lookup = history.recall(self._journal, command, lambda: self._writer.cluster)
+                failure = await contain_async(lookup, "lookup")  # a task of the group must not raise
+                if failure is not None:
+                    answer(reply, failure)
                     continue
-                if earlier is not None and earlier.phase.terminal:
-                    self._writer.cluster.recall(earlier)
             self._writer.handle([command], [reply])
 
     # -- loops ---------------------------------------------------------------------------------------------------
@@ -227,7 +229,7 @@ class Plane:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._dispatch.start(group)
-                for turn in (self._writer.commits.turn, self._round, self._tick):
+                for turn in (self._writer.commits.turn, self._round, self._tick, self._audit):
                     group.create_task(forever(turn, self._clock, turn.__qualname__))
                 self._writer.resume()
                 started.set()
@@ -250,6 +252,14 @@ class Plane:
         due = self._writer.cluster.next_due()
         if due is not None and due <= self._clock.now() and self._writer.refusal is None:
             self._writer.handle([Tick()], [None])
+
+    async def _audit(self) -> None:
+        """Counts the books anew now and then: the sum that is kept up would hide an error of its own."""
+        await self._clock.sleep(_AUDIT_S)
+        books = self._writer.cluster.state.books
+        books.imbalance = books.audit()
+        if books.imbalance:
+            _log.error("the books do not balance", extra={"credits": books.imbalance})
 
     def _changed(self) -> None:
         if self._writer.cluster.needs_round:

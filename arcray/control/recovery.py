@@ -23,7 +23,15 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime, rules: ty
     live = await journal.load(
         keep_finished=policy.keep_finished, keep_finished_inference=policy.keep_finished_inference
     )
-    cluster = rules.restore(policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now)
+    cluster = rules.restore(
+        policy,
+        nodes=live.nodes,
+        workloads=live.workloads,
+        models=live.models,
+        now=now,
+        ledger=live.ledger,
+        keys=live.keys,
+    )
     cluster.state.forgotten_until = live.left_out_until
     return cluster
 

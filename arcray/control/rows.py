@@ -32,9 +32,11 @@ from arcray.core.workload import Workload, kind_of
 
 __all__ = [
     "Row",
+    "column",
     "decode_event",
     "decode_row",
     "durable_node",
+    "encode",
     "event_row",
     "microseconds",
     "model_row",
@@ -59,8 +61,8 @@ def event_row(event: ev.Event) -> Row:
     return {
         "at": microseconds(event.at),
         "kind": type(event).__name__,
-        "subject": _column(subject(event)),
-        "body": "" if _is_its_row(event) else _encode(event),
+        "subject": column(subject(event)),
+        "body": "" if _is_its_row(event) else encode(event),
     }
 
 
@@ -70,17 +72,17 @@ def workload_row(workload: Workload) -> Row:
     origin = spec.origin
     finished_at = workload.finished_at
     return {
-        "id": _column(spec.id),
+        "id": column(spec.id),
         "kind": kind_of(spec.payload).value,
         "phase": workload.phase.value,
-        "account": _column(origin.account),
-        "facade": _column(origin.facade),
-        "external_id": _column(origin.external_id),
-        "node_id": None if workload.node_id is None else _column(workload.node_id),
-        "request_id": _column(spec.request_id),
+        "account": column(origin.account),
+        "facade": column(origin.facade),
+        "external_id": column(origin.external_id),
+        "node_id": None if workload.node_id is None else column(workload.node_id),
+        "request_id": column(spec.request_id),
         "created_at": microseconds(spec.created_at),
         "finished_at": None if finished_at is None else microseconds(finished_at),
-        "body": _encode(workload),
+        "body": encode(workload),
     }
 
 
@@ -88,23 +90,23 @@ def node_row(node: Node) -> Row:
     """Returns the current row of a node."""
     image = durable_node(node)
     return {
-        "id": _column(image.id),
-        "facade": _column(image.registration.facade),
-        "external_id": _column(image.registration.external_id),
+        "id": column(image.id),
+        "facade": column(image.registration.facade),
+        "external_id": column(image.registration.external_id),
         "health": image.health.value,
         "epoch": image.epoch,
         "joined_at": microseconds(image.joined_at),
-        "body": _encode(image),
+        "body": encode(image),
     }
 
 
 def model_row(model: Model) -> Row:
     """Returns the current row of a model."""
     return {
-        "id": _column(model.id),
+        "id": column(model.id),
         "format": model.format.value,
         "created_at": microseconds(model.created_at),
-        "body": _encode(model),
+        "body": encode(model),
     }
 
 
@@ -112,7 +114,7 @@ def decode_row(kind: type[_T], identity: str, body: str) -> _T:
     """Returns the value of a row.
 
     Args:
-        kind: ``Node``, ``Workload`` or ``Model``.
+        kind: what the row is of, for example ``Node`` or ``Workload``.
         identity: the row's id, for the error.
 
     Raises:
@@ -149,7 +151,7 @@ def durable_node(node: Node) -> Node:
     return replace(node, health=health, telemetry=None, models=())
 
 
-def subject(event: ev.Event) -> str:
+def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911  one arm per sort of event
     """Returns the id of what an event is about."""
     match event:
         case (
@@ -159,6 +161,7 @@ def subject(event: ev.Event) -> str:
             | ev.WorkloadStopRequested()
             | ev.WorkloadRequeued()
             | ev.WorkloadFinished()
+            | ev.WorkloadCharged()
             | ev.LogAppended()
         ):
             return event.workload_id
@@ -177,6 +180,16 @@ def subject(event: ev.Event) -> str:
             return event.model.id
         case ev.ModelRemoved():
             return event.model_id
+        case ev.AccountOpened() | ev.SpendingLimitSet():
+            return event.account_id
+        case ev.CreditsMoved():
+            return event.entry.id
+        case ev.KeyIssued():
+            return event.key.id
+        case ev.KeyRevoked():
+            return event.key_id
+        case ev.KeysUsed():
+            return ""  # of several; never stored
         case _:
             assert_never(event)
 
@@ -186,7 +199,8 @@ def microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
-def _encode(value: object) -> str:
+def encode(value: object) -> str:
+    """Returns a value of core as exact JSON."""
     adapter = _adapter(type(value))
     # The answer to a sender who waited went to that sender.
     exclude: Any = _OUTPUT if isinstance(value, Workload) and value.spec.waiting else None
@@ -226,7 +240,8 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return adapter
 
 
-def _column(text: str) -> str:
+def column(text: str) -> str:
+    """Returns text as every database takes it in a column."""
     # PostgreSQL stores no NUL and no driver binds a lone surrogate; neither is printable, and the body has the truth.
     return text if text.isprintable() else _escaped(text).replace("\x00", "\\x00")
 

@@ -1,8 +1,11 @@
-"""The tables: current rows of nodes, workloads and models, and the events that led to them.
+"""The tables: current rows of nodes, workloads, models, accounts and keys, and the events that led to them.
 
 A row is the columns that queries filter or order by, and ``body``: the whole value as JSON. Columns are derived from
 the body and never read back into values. Times are integers in microseconds since 1970 (exact, ordered and the same in
 every database). ``meta`` holds the generation that fences off an earlier scheduler.
+
+Postings are appended and never changed; an account's statement is read from them. Entries that came with an idempotency
+key are kept by it.
 
 Indexes are few on purpose: every inference request inserts one workload and one event.
 """
@@ -13,7 +16,19 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 
-__all__ = ["EVENTS", "GENERATION", "META", "METADATA", "MODELS", "NODES", "WORKLOADS"]
+__all__ = [
+    "ACCOUNTS",
+    "ENTRIES",
+    "EVENTS",
+    "GENERATION",
+    "KEYS",
+    "META",
+    "METADATA",
+    "MODELS",
+    "NODES",
+    "POSTINGS",
+    "WORKLOADS",
+]
 
 METADATA: Final = MetaData()
 
@@ -74,6 +89,49 @@ EVENTS: Final = Table(
     Column("body", Text, nullable=False),
 )
 
+ACCOUNTS: Final = Table(
+    "accounts",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("available", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+POSTINGS: Final = Table(
+    "postings",
+    METADATA,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("account", Text, nullable=False),
+    Column("book", Text, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    Column("balance", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("entry", Text, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+ENTRIES: Final = Table(
+    "entries",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("asked_by", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+KEYS: Final = Table(
+    "api_keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
 _LIVE: Final = text("finished_at IS NULL")
 _KEYED: Final = text("request_id <> ''")
 _INFERENCE: Final = text("kind = 'inference'")
@@ -89,3 +147,8 @@ Index(
 Index("ix_workloads_live", WORKLOADS.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)
 # Idempotency keys older than what memory remembers.
 Index("ix_workloads_request", WORKLOADS.c.account, WORKLOADS.c.request_id, sqlite_where=_KEYED, postgresql_where=_KEYED)
+# Statements, newest first.
+Index("ix_postings_account", POSTINGS.c.account, POSTINGS.c.seq)
+# Idempotency keys older than what memory remembers, and the newest of them at recovery.
+Index("ix_entries_request", ENTRIES.c.asked_by, ENTRIES.c.request_id)
+Index("ix_entries_at", ENTRIES.c.at)

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import ACCOUNTS, ENTRIES, EVENTS, GENERATION, KEYS, META, MODELS, NODES, POSTINGS, WORKLOADS
 
 __all__ = ["Statements"]
 
@@ -37,16 +37,23 @@ class Statements:
     """The statements of the hot path, for one database."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
-        written = [column.name for column in EVENTS.c if column is not EVENTS.c.seq]
-        self.insert_events = _Write(
-            sa.insert(EVENTS).inline().values({name: sa.bindparam(name) for name in written}), dialect
-        )
+        self.insert_events = _Write(_append(EVENTS), dialect)
+        self.insert_postings = _Write(_append(POSTINGS), dialect)
+        self.upsert_accounts = _Write(_upsert(ACCOUNTS, dialect), dialect)
+        self.upsert_entries = _Write(_upsert(ENTRIES, dialect), dialect)
+        self.upsert_keys = _Write(_upsert(KEYS, dialect), dialect)
         self.upsert_nodes = _Write(_upsert(NODES, dialect), dialect)
         self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
         self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
         # FOR UPDATE makes a takeover wait for this transaction (PostgreSQL); SQLite has one writer anyhow.
         newest = sa.select(META.c.value).where(GENERATION).with_for_update()
         self.generation = str(newest.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
+
+def _append(table: sa.Table) -> sa.Insert:
+    """Returns the insertion of rows that the database numbers."""
+    written = [column.name for column in table.c if column is not table.c.seq]
+    return sa.insert(table).inline().values({name: sa.bindparam(name) for name in written})
 
 
 def _upsert(table: sa.Table, dialect: sa.Dialect) -> sa.Insert:

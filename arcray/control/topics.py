@@ -22,6 +22,13 @@ _BY_TYPE: Final[dict[type, Topic]] = {
     ev.ModelRegistered: Topic.MODELS,
     ev.ModelRemoved: Topic.MODELS,
     ev.LogAppended: Topic.LOGS,
+    ev.WorkloadCharged: Topic.ACCOUNTS,
+    ev.AccountOpened: Topic.ACCOUNTS,
+    ev.SpendingLimitSet: Topic.ACCOUNTS,
+    ev.CreditsMoved: Topic.ACCOUNTS,
+    ev.KeyIssued: Topic.KEYS,
+    ev.KeyRevoked: Topic.KEYS,
+    ev.KeysUsed: Topic.KEYS,
 }
 
 

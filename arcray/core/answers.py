@@ -10,18 +10,19 @@ from typing import TypeVar, assert_never
 from arcray.core import queries as q
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import ModelId
+from arcray.core.ledger import Account, AccountView
 from arcray.core.model import Model
 from arcray.core.node import Health, Node, NodeView
 from arcray.core.placement.explain import Explanation
 from arcray.core.state import ClusterState, placement_request
 from arcray.core.workload import Inference, ModelServer, PayloadKind, Phase, Workload, WorkloadView, kind_of
 
-__all__ = ["answer", "matches", "node_view", "workload_view"]
+__all__ = ["account_view", "answer", "matches", "node_view", "workload_view"]
 
 _T = TypeVar("_T")
 
 
-def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # noqa: PLR0911  one arm per query
+def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # noqa: C901, PLR0911, PLR0912  one arm per query
     """Answers one query.
 
     Raises:
@@ -47,6 +48,25 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             return q.ModelPage(models=tuple(_model_view(state, model) for model in page), total=len(chosen))
         case q.GetStats():
             return _stats(state, now)
+        case q.GetAccount():
+            return account_view(_account(state, query), now)
+        case q.ListAccounts():
+            seen = [account for account in state.books.accounts.values() if query.account in (None, account.id)]
+            accounts = _page(seen, query.limit, query.offset)
+            return q.AccountPage(accounts=tuple(account_view(account, now) for account in accounts), total=len(seen))
+        case q.GetStatement():
+            _account(state, query)
+            _page([], query.limit, 0)
+            return q.Statement(lines=(), next=None)  # postings are in the rows only
+        case q.FindKey():
+            found = state.keys.find(query.digest)
+            if found is None:
+                raise NotFoundError("no such key", field="key")
+            return found
+        case q.ListKeys():
+            mine = [key.id for key in state.keys.keys.values() if query.account in (None, key.account)]
+            views = tuple(map(state.keys.view, _page(mine, query.limit, query.offset)))
+            return q.KeyPage(keys=views, total=len(mine))
         case _:
             assert_never(query)
 
@@ -85,6 +105,20 @@ def workload_view(workload: Workload) -> WorkloadView:
         started_at=workload.started_at,
         finished_at=workload.finished_at,
         ports=workload.ports,
+        meter=workload.meter,
+    )
+
+
+def account_view(account: Account, now: datetime) -> AccountView:
+    """Returns a snapshot of an account."""
+    return AccountView(
+        id=account.id,
+        opened_at=account.opened_at,
+        limit=account.limit,
+        overdraft=account.overdraft,
+        available=account.available - account.reserved,
+        held=account.held + account.reserved,
+        spent=account.spent if account.window == account.window_at(now) else 0,
     )
 
 
@@ -143,6 +177,13 @@ def _explain(state: ClusterState, query: q.ExplainWorkload, now: datetime) -> Ex
     return state.placement.explain(placement_request(workload.spec))
 
 
+def _account(state: ClusterState, query: q.GetAccount | q.GetStatement) -> Account:
+    account = state.books.accounts.get(query.account_id)
+    if account is None or query.account not in (None, account.id):
+        raise NotFoundError(f"no account {query.account_id}", field="id")
+    return account
+
+
 def _model(state: ClusterState, model_id: ModelId) -> Model:
     model = state.models.get(model_id)
     if model is None:
@@ -191,6 +232,7 @@ def _stats(state: ClusterState, now: datetime) -> q.ClusterStats:
             latency_ms_p99=_quantile(ordered, 0.99),
         ),
         uptime_s=(now - state.started_at).total_seconds(),
+        imbalance=state.books.imbalance,
     )
 
 

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from arcray.core import commands as cmd
 from arcray.core.answers import answer
 from arcray.core.errors import ArcrayError
-from arcray.core.handlers import inference, models, nodes, recovery, scheduling, workloads
+from arcray.core.handlers import accounts, charging, inference, keys, models, nodes, recovery, scheduling, workloads
 from arcray.core.ids import WorkloadId
+from arcray.core.keys import ApiKey
+from arcray.core.ledger import Account, Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
@@ -23,7 +26,21 @@ from arcray.core.state import ClusterState
 from arcray.core.turn import Outcome, Turn
 from arcray.core.workload import Workload
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "Ledger"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What rows hold of the ledger.
+
+    Args:
+        entries: the newest ones with an idempotency key, oldest first.
+        forgetful: whether there are older ones.
+    """
+
+    accounts: Sequence[Account] = ()
+    entries: Sequence[Entry] = ()
+    forgetful: bool = False
 
 
 def _on_tick(turn: Turn, command: cmd.Tick) -> None:
@@ -32,6 +49,9 @@ def _on_tick(turn: Turn, command: cmd.Tick) -> None:
     inference.expire_inference(turn)
     if turn.state.pending.release_due(turn.now):
         turn.state.needs_round = True
+    if turn.state.books.charging:
+        charging.follow(turn)  # first: what was given up just now is not due any more
+        charging.collect(turn)
 
 
 Handler = Callable[[Turn, Any], cmd.Reply]
@@ -48,6 +68,13 @@ _HANDLERS: Final[Mapping[type, Handler]] = {
     cmd.SetNodeScheduling: nodes.on_set_node_scheduling,
     cmd.RegisterModel: models.on_register_model,
     cmd.RemoveModel: models.on_remove_model,
+    cmd.OpenAccount: accounts.on_open_account,
+    cmd.SetSpendingLimit: accounts.on_set_spending_limit,
+    cmd.IssueCredits: accounts.on_issue_credits,
+    cmd.TransferCredits: accounts.on_transfer_credits,
+    cmd.IssueKey: keys.on_issue_key,
+    cmd.RevokeKey: keys.on_revoke_key,
+    cmd.ReportKeyUse: keys.on_report_key_use,
     cmd.Schedule: scheduling.on_schedule,
     cmd.Tick: _on_tick,
 }
@@ -80,8 +107,10 @@ class Cluster:
         workloads: Sequence[Workload],
         models: Sequence[Model],
         now: datetime,
+        ledger: Ledger | None = None,
+        keys: Sequence[ApiKey] = (),
     ) -> Cluster:
-        """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model.
+        """Returns a cluster that goes on from rows: live workloads, the newest finished, and all of everything else.
 
         Args:
             now: the time in UTC; a clock that shows less than what the rows tell of has gone back.
@@ -89,6 +118,9 @@ class Cluster:
         told = (time for each in workloads for time in (each.placed_at, each.started_at, each.finished_at))
         now = max((now, *(node.joined_at for node in nodes), *(time for time in told if time is not None)))
         cluster = cls(policy, now)
+        if ledger is not None:
+            cluster.state.books.restore(ledger.accounts, ledger.entries, forgetful=ledger.forgetful)
+        cluster.state.keys.restore(keys)
         cluster.state.restore(list(nodes), list(workloads), list(models), now)
         return cluster
 
@@ -110,6 +142,8 @@ class Cluster:
             raise
         if self.state.slots_freed:
             inference.dispatch_waiting(turn)
+        if self.state.books.charging:  # else nothing can have a price, and costs no time either
+            charging.follow(turn)
         return Outcome(reply=reply, events=tuple(turn.events), orders=tuple(turn.orders), awaits=turn.awaits)
 
     def undelivered(self) -> tuple[NodeOrder, ...]:
@@ -122,6 +156,10 @@ class Cluster:
     def recall(self, workload: Workload) -> None:
         """Takes a finished workload back into memory from its row, so that the rules see what repeats it."""
         self.state.recall(workload)
+
+    def recall_entry(self, entry: Entry) -> None:
+        """Takes an entry back into memory from its row, so that the rules see what repeats it."""
+        self.state.books.remember(entry)
 
     def retire(self, workload_ids: Iterable[WorkloadId]) -> None:
         """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now."""
@@ -139,7 +177,13 @@ class Cluster:
         """Returns when ``Tick`` has something to do; None when only a command can change that."""
         state = self.state
         dispatched = state.dispatched[0][0] if state.dispatched else None
-        times = (state.leases.next_due(), state.waiting.next_due(), state.pending.next_due(), dispatched)
+        times = (
+            state.leases.next_due(),
+            state.waiting.next_due(),
+            state.pending.next_due(),
+            state.books.next_due(),
+            dispatched,
+        )
         return min((time for time in times if time is not None), default=None)
 
     @property

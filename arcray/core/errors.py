@@ -18,6 +18,7 @@ __all__ = [
     "DeadlineExceededError",
     "IdempotencyMismatchError",
     "IllegalTransitionError",
+    "InsufficientCreditsError",
     "InternalError",
     "InvalidArgumentError",
     "NoCandidatesError",
@@ -42,6 +43,7 @@ class Code(StrEnum):
     CONFLICT = "CONFLICT"  # the thing is in a state that does not allow this
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"  # the same key came with another body
     STALE_REPORT = "STALE_REPORT"  # a report of an older attempt or epoch; fenced off
+    INSUFFICIENT_CREDITS = "INSUFFICIENT_CREDITS"  # the account cannot pay for it, or may not spend that much now
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"  # a configured limit was reached; try later
     NO_CANDIDATES = "NO_CANDIDATES"  # no node of the pool can take this now
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"  # the answer did not come in time; the outcome is unknown
@@ -132,6 +134,12 @@ class StaleReportError(ArcrayError):
     """The report belongs to an older attempt or attachment and was refused."""
 
     code = Code.STALE_REPORT
+
+
+class InsufficientCreditsError(ArcrayError):
+    """The account has too few credits, or would pass its spending limit; the field says which."""
+
+    code = Code.INSUFFICIENT_CREDITS
 
 
 class ResourceExhaustedError(ArcrayError):

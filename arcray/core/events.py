@@ -12,15 +12,23 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
-from arcray.core.ids import ModelId, NodeId, WorkloadId
+from arcray.core.ids import AccountId, KeyId, ModelId, NodeId, WorkloadId
+from arcray.core.keys import ApiKey
+from arcray.core.ledger import Entry, SpendingLimit
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import Health, NodeRegistration, Telemetry
 from arcray.core.resources import Allocation
+from arcray.core.tariff import Meter
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
 
 __all__ = [
+    "AccountOpened",
     "BatteryRanLow",
+    "CreditsMoved",
     "Event",
+    "KeyIssued",
+    "KeyRevoked",
+    "KeysUsed",
     "LogAppended",
     "ModelRegistered",
     "ModelRemoved",
@@ -29,8 +37,10 @@ __all__ = [
     "NodeDetached",
     "NodeHealthChanged",
     "NodeSchedulingChanged",
+    "SpendingLimitSet",
     "TelemetryUpdated",
     "Topic",
+    "WorkloadCharged",
     "WorkloadFinished",
     "WorkloadPhaseChanged",
     "WorkloadPlaced",
@@ -49,6 +59,8 @@ class Topic(StrEnum):
     INFERENCE = "inference"
     MODELS = "models"
     LOGS = "logs"
+    ACCOUNTS = "accounts"  # accounts and credits
+    KEYS = "keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +200,12 @@ class WorkloadPhaseChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadStopRequested:
-    """Someone asked for its end."""
+    """Someone asked for its end, or a rule did, which then says why in ``reason``."""
 
     workload_id: WorkloadId
     durable: bool
     at: datetime
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +249,80 @@ class WorkloadFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountOpened:
+    """An account became known."""
+
+    durable: ClassVar[bool] = True
+    account_id: AccountId
+    at: datetime
+    limit: SpendingLimit | None = None
+    overdraft: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendingLimitSet:
+    """An operator set, changed or lifted what an account's work may cost."""
+
+    durable: ClassVar[bool] = True
+    account_id: AccountId
+    limit: SpendingLimit | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditsMoved:
+    """Credits were issued or transferred, because someone asked for it."""
+
+    durable: ClassVar[bool] = True
+    entry: Entry
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadCharged:
+    """What a workload has paid, or what is set aside for it, is another amount now.
+
+    Args:
+        entry: the credits that moved for it; None where none did.
+        durable: not while its sender waits; then only what it paid at its end is.
+    """
+
+    workload_id: WorkloadId
+    meter: Meter
+    entry: Entry | None
+    durable: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyIssued:
+    """A key became valid."""
+
+    durable: ClassVar[bool] = True
+    key: ApiKey
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRevoked:
+    """A key is worth nothing any more."""
+
+    durable: ClassVar[bool] = True
+    key_id: KeyId
+    digest: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysUsed:
+    """Gateways saw these keys, about then."""
+
+    durable: ClassVar[bool] = False
+    used: tuple[tuple[KeyId, datetime], ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppended:
     """A workload's log grew to ``size_bytes``. Published by the shell; core never sees logs."""
 
@@ -261,5 +348,12 @@ Event: TypeAlias = (
     | WorkloadStopRequested
     | WorkloadRequeued
     | WorkloadFinished
+    | WorkloadCharged
+    | AccountOpened
+    | SpendingLimitSet
+    | CreditsMoved
+    | KeyIssued
+    | KeyRevoked
+    | KeysUsed
     | LogAppended
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from arcray.core.ids import NodeId
+from arcray.core.ids import AccountId, NodeId
 from arcray.core.model import ModelFormat, ModelSlots
 from arcray.core.resources import Capacity
 
@@ -140,6 +140,7 @@ class NodeRegistration:
         driver: name of the NodeDriver that reaches it.
         address: where that driver finds it; opaque to core.
         hostname: shown to people.
+        owner: account that is paid for what runs on it; None is the pool's own.
     """
 
     id: NodeId
@@ -154,6 +155,7 @@ class NodeRegistration:
     hostname: str = ""
     location: Location = Location()
     labels: Mapping[str, str] = field(default_factory=dict)
+    owner: AccountId | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from arcray.core.ids import AccountId
+from arcray.core.tariff import FREE, Prices
+
 __all__ = ["ClusterPolicy"]
 
 
@@ -25,6 +28,11 @@ class ClusterPolicy:
         keep_finished: ended workloads kept in memory; inference requests are counted apart.
         restart_backoff, restart_backoff_max: first and longest wait before a restart.
         round_batch: placements in one scheduling round.
+        prices: what work costs that brings no tariff of its own.
+        charge_period: for how long ahead credits are set aside, and how often they are settled.
+        operator_account: who is paid for what runs on the pool's own nodes, and gets the operator's share of the rest.
+        owner_share_percent: what the owner of a node gets of what its work pays; the operator gets the rest.
+        max_account_keys: API keys of one account.
     """
 
     max_pending: int = 100_000
@@ -40,6 +48,11 @@ class ClusterPolicy:
     restart_backoff: timedelta = timedelta(seconds=1)
     restart_backoff_max: timedelta = timedelta(seconds=300)
     round_batch: int = 1_000
+    prices: Prices = FREE
+    charge_period: timedelta = timedelta(seconds=60)
+    operator_account: AccountId = AccountId("operator")
+    owner_share_percent: int = 100
+    max_account_keys: int = 1_000
 
     def backoff(self, restarts: int) -> timedelta:
         """Returns the wait before restart number ``restarts`` (0 for the first)."""

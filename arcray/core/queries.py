@@ -6,20 +6,29 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.keys import KeyView
+from arcray.core.ledger import AccountView, Entry, Posting
 from arcray.core.model import Model
 from arcray.core.node import NodeView
 from arcray.core.placement.explain import Explanation
 from arcray.core.workload import PayloadKind, Phase, WorkloadView
 
 __all__ = [
+    "AccountPage",
     "Answer",
     "ClusterStats",
     "ExplainWorkload",
+    "FindKey",
+    "GetAccount",
     "GetModel",
     "GetNode",
+    "GetStatement",
     "GetStats",
     "GetWorkload",
     "InferenceStats",
+    "KeyPage",
+    "ListAccounts",
+    "ListKeys",
     "ListModels",
     "ListNodes",
     "ListWorkloads",
@@ -27,6 +36,8 @@ __all__ = [
     "ModelView",
     "NodePage",
     "Query",
+    "Statement",
+    "StatementLine",
     "WorkloadPage",
 ]
 
@@ -112,8 +123,71 @@ class GetStats:
     """Answers ``ClusterStats``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetAccount:
+    """Answers ``AccountView``; NotFoundError.
+
+    Args:
+        account: the only one that may be seen; None sees all.
+    """
+
+    account_id: AccountId
+    account: AccountId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListAccounts:
+    """Answers ``AccountPage`` in order of opening."""
+
+    account: AccountId | None = None
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetStatement:
+    """Answers ``Statement``, newest first, from the rows; NotFoundError.
+
+    Args:
+        before: cursor, the ``next`` of an earlier answer; None begins with the newest.
+    """
+
+    account_id: AccountId
+    account: AccountId | None = None
+    before: int | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindKey:
+    """Answers ``KeyView`` of the key whose secret has this SHA-256; NotFoundError."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListKeys:
+    """Answers ``KeyPage`` in order of issue."""
+
+    account: AccountId | None = None
+    limit: int = 100
+    offset: int = 0
+
+
 Query: TypeAlias = (
-    GetNode | ListNodes | GetWorkload | ListWorkloads | ExplainWorkload | GetModel | ListModels | GetStats
+    GetNode
+    | ListNodes
+    | GetWorkload
+    | ListWorkloads
+    | ExplainWorkload
+    | GetModel
+    | ListModels
+    | GetStats
+    | GetAccount
+    | ListAccounts
+    | GetStatement
+    | FindKey
+    | ListKeys
 )
 
 
@@ -174,14 +248,66 @@ class ClusterStats:
 
     Args:
         workloads: live workloads by phase; inference requests are counted in ``inference`` instead.
+        imbalance: sum over all books of the ledger; anything but 0 is our own fault.
     """
 
     nodes: tuple[NodeView, ...]
     workloads: dict[Phase, int]
     inference: InferenceStats
     uptime_s: float
+    imbalance: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountPage:
+    """One page; ``total`` counts all."""
+
+    accounts: tuple[AccountView, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementLine:
+    """A posting of an account, and the entry that it is part of.
+
+    Args:
+        seq: its place among all postings; grows with time.
+        entry: without its other postings, which are other accounts' business.
+    """
+
+    seq: int
+    entry: Entry
+    posting: Posting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """Postings of an account, newest first; ``next`` is the cursor of those before them, None at the beginning."""
+
+    lines: tuple[StatementLine, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPage:
+    """One page; ``total`` counts all."""
+
+    keys: tuple[KeyView, ...]
+    total: int
 
 
 Answer: TypeAlias = (
-    NodeView | NodePage | WorkloadView | WorkloadPage | Explanation | ModelView | ModelPage | ClusterStats
+    NodeView
+    | NodePage
+    | WorkloadView
+    | WorkloadPage
+    | Explanation
+    | ModelView
+    | ModelPage
+    | ClusterStats
+    | AccountView
+    | AccountPage
+    | Statement
+    | KeyView
+    | KeyPage
 )

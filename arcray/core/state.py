@@ -15,7 +15,9 @@ from datetime import datetime
 from typing import assert_never
 
 from arcray.core import events as ev
+from arcray.core.books import Books
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.keyring import KeyRing
 from arcray.core.lifecycle import advance, requeue
 from arcray.core.lowering import features, wanted
 from arcray.core.model import Model
@@ -61,6 +63,7 @@ class ClusterState:
         nodes: every node that ever attached and was not forgotten, in order of joining.
         workloads: live ones, and the newest finished ones.
         models: registered models.
+        books, keys: accounts with their credits; API keys.
         requests: (account, request id) -> workload, for as long as the workload is in memory.
         on_node: live placed workloads of each node.
         pending, waiting: work without a place, requests without a slot.
@@ -76,6 +79,8 @@ class ClusterState:
         self.nodes: dict[NodeId, Node] = {}
         self.workloads: dict[WorkloadId, Workload] = {}
         self.models: dict[ModelId, Model] = {}
+        self.books = Books()
+        self.keys = KeyRing()
         self.requests: dict[tuple[AccountId, str], WorkloadId] = {}
         self.on_node: dict[NodeId, dict[WorkloadId, None]] = {}
         self.pending = PendingQueue()
@@ -117,6 +122,7 @@ class ClusterState:
                 workload = self.workloads[event.workload_id]
                 workload.phase = advance(workload.phase, Phase.STOPPING)
                 workload.stop_requested = True
+                workload.stop_reason = event.reason
             case ev.WorkloadRequeued():
                 self._requeued(event)
             case ev.ModelsChanged():
@@ -135,6 +141,12 @@ class ClusterState:
                 self.models[event.model.id] = event.model
             case ev.ModelRemoved():
                 del self.models[event.model_id]
+            case ev.WorkloadCharged():
+                self.books.charge(self.workloads[event.workload_id], event.meter, event.entry, event.at)
+            case ev.AccountOpened() | ev.SpendingLimitSet() | ev.CreditsMoved():
+                self.books.apply(event)
+            case ev.KeyIssued() | ev.KeyRevoked() | ev.KeysUsed():
+                self.keys.apply(event)
             case ev.BatteryRanLow() | ev.LogAppended():
                 pass  # facts for readers; no state follows from them
             case _:
@@ -196,6 +208,8 @@ class ClusterState:
             assert (workload.allocation is not None) == holds, workload
         for node in self.nodes.values():
             self._check_books(node)
+        self.books.check_invariants(self.workloads.values())
+        self.keys.check_invariants()
 
     def _check_books(self, node: Node) -> None:
         capacity = node.registration.capacity
@@ -215,6 +229,8 @@ class ClusterState:
     def _submitted(self, event: ev.WorkloadSubmitted) -> None:
         spec = event.spec
         workload = Workload(spec=spec)
+        if spec.tariff is not None:
+            self.books.charging = True
         self.workloads[spec.id] = workload
         if spec.request_id:
             self.requests[spec.origin.account, spec.request_id] = spec.id
@@ -399,6 +415,7 @@ class ClusterState:
         self.workloads[workload.spec.id] = workload
         if workload.spec.request_id:
             self.requests[workload.spec.origin.account, workload.spec.request_id] = workload.spec.id
+        self.books.restore_meter(workload)
         if workload.phase.terminal:
             finished = self._finished_inference if isinstance(workload.spec.payload, Inference) else self._finished
             finished.append(workload.spec.id)

@@ -43,7 +43,7 @@ class Outcome:
 class Turn:
     """The state, the policy, the time, and what has been decided so far."""
 
-    __slots__ = ("awaits", "events", "now", "orders", "policy", "state")
+    __slots__ = ("awaits", "charged", "events", "now", "orders", "policy", "state")
 
     def __init__(self, state: ClusterState, policy: ClusterPolicy, now: datetime) -> None:
         self.state = state
@@ -52,6 +52,7 @@ class Turn:
         self.events: list[Event] = []
         self.orders: list[NodeOrder] = []
         self.awaits: WorkloadId | None = None
+        self.charged = 0  # events whose price has been seen to
 
     def emit(self, event: Event) -> None:
         """Applies and records a fact."""
@@ -61,3 +62,7 @@ class Turn:
     def order(self, node: Node, order: Order) -> None:
         """Asks a node, under its present attachment."""
         self.orders.append(NodeOrder(node_id=node.registration.id, epoch=node.epoch, order=order))
+
+    def withdraw(self, workload_id: WorkloadId) -> None:
+        """Takes back what this turn would order for a workload: its node has not heard of it."""
+        self.orders = [order for order in self.orders if order.order.workload_id != workload_id]

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.resources import NO_DEMAND, Allocation, Demand
+from arcray.core.tariff import Meter, Tariff
 
 __all__ = [
     "Container",
@@ -219,6 +220,7 @@ class WorkloadSpec:
         node_id: the only node allowed; None lets placement choose.
         max_duration_s: running longer is stopped and failed; None is no limit.
         waiting: the submitter waits for the end, so only the end is journalled (inference requests).
+        tariff: what it costs; None goes by the pool's prices.
     """
 
     id: WorkloadId
@@ -235,6 +237,7 @@ class WorkloadSpec:
     request_id: str = ""
     request_digest: str = ""
     waiting: bool = False
+    tariff: Tariff | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +268,8 @@ class Workload:
         restarts: attempts that count against the restart policy.
         message: last word about it for people: why it waits, why it failed.
         not_before: a requeued workload is not placed before this.
+        stop_reason: why a rule asked for its end; "" where a person did, or nobody has.
+        meter: what it has cost; None where it costs nothing.
     """
 
     spec: WorkloadSpec
@@ -281,6 +286,8 @@ class Workload:
     stop_requested: bool = False
     not_before: datetime | None = None
     ports: tuple[PortMapping, ...] = field(default=())
+    stop_reason: str = ""
+    meter: Meter | None = None
 
     @property
     def id(self) -> WorkloadId:
@@ -304,3 +311,4 @@ class WorkloadView:
     started_at: datetime | None
     finished_at: datetime | None
     ports: tuple[PortMapping, ...]
+    meter: Meter | None = None

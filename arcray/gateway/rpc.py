@@ -30,6 +30,7 @@ STATUS: Final[Mapping[Code, grpc.StatusCode]] = {
     Code.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
     Code.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Code.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Code.INSUFFICIENT_CREDITS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Code.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Code.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,

@@ -74,3 +74,4 @@ def readings(stats: ClusterStats, clients: int) -> Iterator[tuple[metrics.Metric
         if latency_ms is not None:
             yield metrics.INFERENCE_LATENCY, (quantile,), latency_ms
     yield metrics.CLIENTS, (), clients
+    yield metrics.IMBALANCE, (), stats.imbalance

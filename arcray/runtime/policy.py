@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Final
 
 from arcray.config import Settings
+from arcray.core.ids import AccountId
 from arcray.core.policy import ClusterPolicy
+from arcray.core.tariff import Prices
 
 __all__ = ["answer_s", "policy_of"]
 
@@ -15,7 +17,7 @@ _SCHEDULER_FIRST_S: Final = 10.0  # an answer of the scheduler, the reason of a 
 
 def policy_of(settings: Settings) -> ClusterPolicy:
     """Returns the policy that the settings describe."""
-    scheduler, inference = settings.scheduler, settings.inference
+    scheduler, inference, ledger = settings.scheduler, settings.inference, settings.ledger
     return ClusterPolicy(
         max_pending=scheduler.max_pending,
         max_waiting=inference.max_waiting,
@@ -29,6 +31,10 @@ def policy_of(settings: Settings) -> ClusterPolicy:
         restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
         restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
         round_batch=scheduler.round_batch,
+        prices=Prices(**ledger.prices.model_dump()),
+        charge_period=timedelta(seconds=ledger.period_s),
+        operator_account=AccountId(ledger.operator_account),
+        owner_share_percent=ledger.owner_share_percent,
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.ids import AccountId, KeyId, ModelId, NodeId, WorkloadId
+from arcray.core.keys import ApiKey, Scope
 from arcray.core.model import Model, ModelFormat
 from arcray.core.node import DriverCapabilities, LeaseTerms, NodeRegistration
 from arcray.core.quantity import CPU_MILLI, GIB
@@ -18,6 +20,7 @@ __all__ = [
     "T0",
     "a_capacity",
     "a_container",
+    "a_key",
     "a_model",
     "a_node",
     "a_workload",
@@ -83,3 +86,16 @@ def a_workload(number: int = 1, payload: Payload | None = None, **fields: Any) -
         "demand": Demand() if isinstance(payload, Inference) else Demand(cpu_milli=CPU_MILLI, memory_bytes=GIB),
     }
     return WorkloadSpec(**(defaults | fields))
+
+
+def a_key(number: int = 1, **fields: Any) -> ApiKey:
+    """Returns a key of the account ``ana`` that may submit; its secret is ``secret-<number>``."""
+    defaults: dict[str, Any] = {
+        "id": KeyId(str(UUID(int=0xC000_0000 + number))),
+        "account": AccountId("ana"),
+        "scope": Scope.SUBMIT,
+        "prefix": "secret",
+        "digest": sha256(f"secret-{number}".encode()).hexdigest(),
+        "created_at": T0,
+    }
+    return ApiKey(**(defaults | fields))

@@ -21,8 +21,11 @@ from arcray.control.rows import decode_event, decode_row, durable_node
 from arcray.core.cluster import Cluster
 from arcray.core.events import Event, WorkloadFinished
 from arcray.core.ids import WorkloadId
+from arcray.core.keys import ApiKey
+from arcray.core.ledger import Account, durable_account
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
+from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
 __all__ = ["FailPoints", "check_memory_is_the_rows", "folded", "journalled", "stored_workloads"]
@@ -149,3 +152,18 @@ async def check_memory_is_the_rows(plane: Plane, database: Path | str) -> None:
     for node in nodes:
         known = state.nodes[node.id]
         assert replace(node, last_seen=known.last_seen) == durable_node(known)  # heartbeats are not written
+    _check_ledger_and_keys(state, database)
+
+
+def _check_ledger_and_keys(state: ClusterState, database: Path | str) -> None:
+    accounts = _rows(database, "SELECT id, body, available, held FROM accounts")
+    posted = _rows(database, "SELECT account, book, sum(credits) FROM postings GROUP BY account, book")
+    keys = [decode_row(ApiKey, *row) for row in _rows(database, "SELECT id, body FROM api_keys")]
+    stored = {identity: decode_row(Account, identity, body) for identity, body, _, _ in accounts}
+    assert stored == {account.id: durable_account(account) for account in state.books.accounts.values()}
+    balances = {(identity, "available"): available for identity, _, available, _ in accounts}
+    balances |= {(identity, "held"): held for identity, _, _, held in accounts}
+    sums = {(account, book): int(credits) for account, book, credits in posted}
+    assert {book: sums.get(book, 0) for book in balances} == balances
+    assert sum(sums.values()) == 0
+    assert {key.id: key for key in keys} == state.keys.keys

@@ -39,6 +39,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 STATUS: Final[Mapping[Code, int]] = {
     Code.INVALID_ARGUMENT: 400,
     Code.UNAUTHENTICATED: 401,
+    Code.INSUFFICIENT_CREDITS: 402,  # no other key would help, credits would
     Code.PERMISSION_DENIED: 403,
     Code.NOT_FOUND: 404,
     Code.ALREADY_EXISTS: 409,
@@ -66,6 +67,7 @@ _TITLES: Final[Mapping[Code, str]] = {code: code.value.replace("_", " ").capital
 # What a status of the framework means in our codes; other 4xx are the caller's fault, 5xx are ours.
 _CODES: Final[Mapping[int, Code]] = {
     401: Code.UNAUTHENTICATED,
+    402: Code.INSUFFICIENT_CREDITS,
     403: Code.PERMISSION_DENIED,
     404: Code.NOT_FOUND,
     409: Code.CONFLICT,

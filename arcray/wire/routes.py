@@ -93,6 +93,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _MEANINGS = {
     400: "The request is malformed; `field` names where.",
     401: "A valid key is needed.",
+    402: "The account has too few credits, or would pass its spending limit; `field` says which.",
     403: "This key may not do that.",
     404: "No such thing, or not of this account.",
     409: "The thing is not in a state that allows this.",

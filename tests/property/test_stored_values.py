@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from arcray.control.ledger_rows import account_row, key_row
 from arcray.control.rows import (
     decode_event,
     decode_row,
@@ -23,6 +24,8 @@ from arcray.control.rows import (
     workload_row,
 )
 from arcray.core.events import Event, WorkloadFinished
+from arcray.core.keys import ApiKey
+from arcray.core.ledger import Account, SpendingLimit, durable_account
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.resources import Demand
@@ -44,6 +47,9 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
         memory_bytes=st.integers(0, 2**53 - 1),
         gpus=st.integers(1, 64),
         gpu_memory_bytes=st.none() | st.integers(1, 2**40),
+    ),
+    SpendingLimit: st.builds(
+        SpendingLimit, credits=st.integers(0, 2**53 - 1), period_s=st.integers(1, 10 * 366 * 86_400)
     ),
 }
 
@@ -126,6 +132,13 @@ def test_every_node_comes_back_as_what_is_durable_of_it(node: Node) -> None:
 @given(values_of(Model))
 def test_every_model_comes_back_as_it_was(model: Model) -> None:
     assert decode_row(Model, "m", str(model_row(model)["body"])) == model
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values_of(Account), values_of(ApiKey))
+def test_every_account_and_key_comes_back_as_what_is_durable_of_it(account: Account, key: ApiKey) -> None:
+    assert decode_row(Account, "a", str(account_row(account)["body"])) == durable_account(account)
+    assert decode_row(ApiKey, "k", str(key_row(key)["body"])) == key
 
 
 @settings(max_examples=50, deadline=None)

@@ -42,7 +42,7 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
         free_restart: the attempt certainly did no work, so another follows whatever the policy.
     """
     if workload.stop_requested:
-        finish(turn, workload, Phase.STOPPED, reason)
+        finish(turn, workload, Phase.STOPPED, workload.stop_reason or reason)
     elif isinstance(workload.spec.payload, Inference):
         if workload.attempt < turn.policy.inference_attempts:
             requeue(turn, workload, reason, restart=False, delay=False)

@@ -13,6 +13,7 @@ from arcray.core.errors import (
     ResourceExhaustedError,
     StaleReportError,
 )
+from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.attempts import finish, requeue, restarts
 from arcray.core.handlers.inference import dispatch
 from arcray.core.handlers.nodes import current_node
@@ -74,6 +75,7 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
         raise NotFoundError(f"no node {spec.node_id}", field="nodeId")
     if spec.max_duration_s is not None and spec.max_duration_s <= 0:
         raise InvalidArgumentError("must be above 0", field="maxDurationS")
+    check_credits(turn, spec)
 
 
 def _reply(turn: Turn, workload: Workload, *, created: bool) -> Submitted | None:
@@ -97,17 +99,21 @@ def on_stop_workload(turn: Turn, command: StopWorkload) -> None:
     stop(turn, workload, command.grace_s)
 
 
-def stop(turn: Turn, workload: Workload, grace_s: float) -> None:
-    """Ends a workload; one that has ended or is ending stays as it is."""
+def stop(turn: Turn, workload: Workload, grace_s: float, reason: str = "") -> None:
+    """Ends a workload; one that has ended or is ending stays as it is.
+
+    Args:
+        reason: why, where nobody asked for it; the workload's last message.
+    """
     if workload.phase.terminal or workload.phase is Phase.STOPPING:
         return
     order = StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=grace_s)
     node = turn.state.nodes[workload.node_id] if workload.node_id is not None else None
     if node is None or isinstance(workload.spec.payload, Inference):
-        finish(turn, workload, Phase.STOPPED, "stopped on request")
+        finish(turn, workload, Phase.STOPPED, reason or "stopped on request")
     else:
         durable = not workload.spec.waiting
-        turn.emit(ev.WorkloadStopRequested(workload_id=workload.spec.id, durable=durable, at=turn.now))
+        turn.emit(ev.WorkloadStopRequested(workload_id=workload.spec.id, durable=durable, at=turn.now, reason=reason))
     if node is not None:
         turn.order(node, order)
 
@@ -168,7 +174,8 @@ def _started(turn: Turn, workload: Workload) -> None:
 
 def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     if workload.stop_requested:
-        finish(turn, workload, Phase.STOPPED, report.message or "stopped on request", report.result)
+        message = workload.stop_reason or report.message or "stopped on request"
+        finish(turn, workload, Phase.STOPPED, message, report.result)
     elif report.refused:
         # A request does not wait for a time but for a slot, wherever one is free.
         delay = not isinstance(workload.spec.payload, Inference)

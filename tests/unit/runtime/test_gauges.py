@@ -12,6 +12,7 @@ STATS = ClusterStats(
         dispatched=9, completed=5, failed=1, rejected=2, in_flight=1, latency_ms_p50=None, latency_ms_p99=None
     ),
     uptime_s=1.0,
+    imbalance=0,
 )
 
 
@@ -23,6 +24,7 @@ def test_every_series_of_a_closed_set_is_published_also_at_zero() -> None:
     assert series["arcray_nodes_known_count", ("lost",)] == 0
     assert series["arcray_inference_ended_count", ("rejected",)] == 2
     assert series["arcray_clients_connected_count", ()] == 2
+    assert series["arcray_ledger_imbalance_credits", ()] == 0
 
 
 def test_a_latency_that_nobody_measured_is_not_published() -> None:
