@@ -37,6 +37,7 @@ __all__ = ["FencedError", "Journal", "Live", "Records"]
 _T = TypeVar("_T")
 _NOT_INFERENCE: Final = sa.text("kind <> 'inference'")  # spelled as in the partial index, or it would not be used
 _INFERENCE: Final = sa.text("kind = 'inference'")
+_MEMORIES: Final = 1_000  # that one scheduler can make before their numbers are those of the next one
 _NEWEST_FIRST: Final = (WORKLOADS.c.created_at.desc(), WORKLOADS.c.id.desc())
 
 
@@ -67,12 +68,14 @@ class Live:
 
     Args:
         workloads: all live ones and the newest finished ones.
+        memory: number of the memory that is made of it; every one ever made of this database has a higher one.
         left_out_until: creation of the newest finished workload that is not among them, None when all are.
     """
 
     nodes: list[Node] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
+    memory: int = 0
     left_out_until: datetime | None = None
 
 
@@ -92,6 +95,7 @@ class Journal:
         self._reads = self._writes if self._in_memory else ThreadPoolExecutor(1, "arcray-history")
         self._writer: sa.Connection | None = None
         self._generation = 0
+        self._memories = 0
         self._sql = database.Statements(self._engine.dialect)
 
     async def open(self) -> None:
@@ -229,8 +233,14 @@ class Journal:
                 newest = [decode_row(Workload, row.id, row.body) for row in rows]
                 live.workloads.extend(newest[:keep])
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
+        memory = (self._generation - 1) * _MEMORIES + self._memories
+        self._memories += 1
         return Live(
-            nodes=live.nodes, workloads=live.workloads, models=live.models, left_out_until=max(left_out, default=None)
+            nodes=live.nodes,
+            workloads=live.workloads,
+            models=live.models,
+            memory=memory,
+            left_out_until=max(left_out, default=None),
         )
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:

@@ -25,6 +25,7 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime) -> Cluste
     )
     cluster = Cluster.restore(policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now)
     cluster.state.forgotten_until = live.left_out_until
+    cluster.state.attempts_from = live.memory * policy.inference_attempts
     return cluster
 
 
