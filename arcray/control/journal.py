@@ -45,6 +45,7 @@ __all__ = ["FencedError", "Journal", "Live", "Records"]
 _T = TypeVar("_T")
 _NOT_INFERENCE: Final = sa.text("kind <> 'inference'")  # spelled as in the partial index, or it would not be used
 _INFERENCE: Final = sa.text("kind = 'inference'")
+_MEMORIES: Final = 1_000  # that one scheduler can make before their numbers are those of the next one
 _NEWEST_FIRST: Final = (WORKLOADS.c.created_at.desc(), WORKLOADS.c.id.desc())
 
 
@@ -82,12 +83,14 @@ class Live:
 
     Args:
         workloads: all live ones and the newest finished ones.
+        memory: number of the memory that is made of it; every one ever made of this database has a higher one.
         left_out_until: creation of the newest finished workload that is not among them, None when all are.
     """
 
     nodes: list[Node] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
+    memory: int = 0
     left_out_until: datetime | None = None
     ledger: Ledger = field(default_factory=Ledger)
     keys: list[ApiKey] = field(default_factory=list)
@@ -112,6 +115,7 @@ class Journal:
         self._reads = self._writes if self._in_memory else ThreadPoolExecutor(1, "arcray-history")
         self._writer: sa.Connection | None = None
         self._generation = 0
+        self._memories = 0
         self._sql = Statements(self._engine.dialect)
 
     async def open(self) -> None:
@@ -305,10 +309,13 @@ class Journal:
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
             ledger = load_ledger(connection, requests_kept=REQUESTS_KEPT)
             keys = load_keys(connection)
+        memory = (self._generation - 1) * _MEMORIES + self._memories
+        self._memories += 1
         return Live(
             nodes=live.nodes,
             workloads=live.workloads,
             models=live.models,
+            memory=memory,
             left_out_until=max(left_out, default=None),
             ledger=ledger,
             keys=keys,

@@ -33,6 +33,7 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime, rules: ty
         keys=live.keys,
     )
     cluster.state.forgotten_until = live.left_out_until
+    cluster.state.attempts_from = live.memory * policy.inference_attempts
     return cluster
 
 

@@ -70,6 +70,8 @@ class ClusterState:
         placement, routing: indexes derived from nodes and allocations.
         dispatched: (deadline, workload, attempt) of requests on nodes, in order of deadline.
         needs_models: nodes that were there before this memory and have not said since what they answer for.
+        attempts_from: attempts of requests whose sender waits are counted from here. No row has them, so a memory that
+            was lost may have given them out; each memory counts from a higher number than any before it.
         restored_at: when this memory was made from rows; None when it began empty.
         forgotten_until: no finished workload created later was let go of; None when none was.
     """
@@ -97,6 +99,7 @@ class ClusterState:
         self.needs_round = False
         self.needs_models: set[NodeId] = set()
         self.slots_freed: dict[ModelId, None] = {}
+        self.attempts_from = 0
         self.restored_at: datetime | None = None
         self.forgotten_until: datetime | None = None
         self._policy = policy

@@ -264,7 +264,8 @@ class Workload:
     """A workload's state. Only ``ClusterState.apply`` changes it.
 
     Args:
-        attempt: 0 before the first placement; fences reports of earlier attempts off.
+        attempt: 0 before the first placement; fences reports of earlier attempts off. Each is higher than the one
+            before; where the sender waits, one after a restart of the scheduler is much higher.
         restarts: attempts that count against the restart policy.
         message: last word about it for people: why it waits, why it failed.
         not_before: a requeued workload is not placed before this.

@@ -92,7 +92,6 @@ class NodeAgent:
         self._epoch = 0
         self._attached = asyncio.Event()
         self._lost = asyncio.Event()
-        self._beat = asyncio.Event()
         self._attempts: dict[WorkloadId, Attempt] = {}
         self._seen: tuple[dict[WorkloadId, int], dict[WorkloadId, int]] = ({}, {})
         self._work: dict[asyncio.Task[None], Attempt] = {}
@@ -193,6 +192,14 @@ class NodeAgent:
                     self._stop_attempt(order)
                 case _:
                     assert_never(order)
+
+    def greet(self) -> None:
+        """Tells a scheduler that may be a new one what it cannot know: which models are answered for here.
+
+        It would ask for it at the next heartbeat (``Heard.report_models``); requests that come before would wait.
+        """
+        if self._attached.is_set():
+            self._report_models()
 
     async def stop(self) -> None:
         """Goes away: ends programs and models, leaves containers to the next agent, sends the last reports."""

@@ -82,6 +82,7 @@ class NodeActor:
             give_up_s=self._settings.gateway.call_timeout_s,
             answer_s=answer_s(self._settings),
             orders=self._take,
+            connected=self._greet,
         )
         node_id = await asyncio.to_thread(machine_node_id, self._settings.state_dir, ids, role=self._role)
         agent = NodeAgent(node_id=node_id, plane=plane, settings=self._settings, clock=self._clock, ids=ids)
@@ -107,6 +108,10 @@ class NodeActor:
             await agent.stop()
             carrying.cancel()
             await asyncio.gather(carrying, return_exceptions=True)
+
+    def _greet(self) -> None:
+        if self._agent is not None:
+            self._agent.greet()
 
     async def _take(self, epoch: int, orders: Sequence[Order]) -> None:
         if self._agent is None:

@@ -93,6 +93,7 @@ class RemotePlane:
         answer_s: longest wait for a command. A little more than the scheduler itself lets one take, so this is for a
             scheduler that stands and does not answer.
         orders: takes what the scheduler orders this process to do; None in a process that is no node.
+        connected: called whenever a line stands; the scheduler behind it may be another one than before.
         limit: asks that may wait for an answer; more are refused at once.
     """
 
@@ -106,6 +107,7 @@ class RemotePlane:
         give_up_s: float,
         answer_s: float,
         orders: TakeOrders | None = None,
+        connected: Callable[[], None] | None = None,
         limit: int = 50_000,
     ) -> None:
         self._dialer = dialer
@@ -115,6 +117,7 @@ class RemotePlane:
         self._give_up_s = give_up_s
         self._answer_s = answer_s
         self._take_orders = orders
+        self._connected = connected
         self._limit = limit
         self._tickets = 0
         self._asked: dict[int, _Ask] = {}
@@ -320,6 +323,8 @@ class RemotePlane:
         self._streams_changed = bool(self._streams)
         self._line = line
         self._flush()
+        if self._connected is not None:
+            self._connected()
         return line
 
     async def _lost_line(self) -> str:

@@ -86,6 +86,7 @@ class SimulatedNode:
 
     Attributes:
         orders: everything delivered, repetitions included.
+        executed: workload and attempt of everything that it began to work on, in order.
         silent: while set, it sends no heartbeats and cannot be reached.
         deaf: while set, it takes orders and does nothing about them.
     """
@@ -103,6 +104,7 @@ class SimulatedNode:
         self.registration: NodeRegistration = a_node(**(identity | registration))
         self.epoch = 0
         self.orders: list[Order] = []
+        self.executed: list[tuple[WorkloadId, int]] = []
         self.silent = False
         self.deaf = False
         self._arrived = asyncio.Event()
@@ -138,6 +140,11 @@ class SimulatedNode:
         await plane.submit([self._model_list()])  # so that it answers for them once this has returned
         if first:
             group.create_task(self._beat())
+
+    def greet(self) -> None:
+        """Tells a scheduler that may be a new one which models it answers for; called when a line to it stands."""
+        if self.epoch:
+            self._report(self._model_list())
 
     async def detach(self, reason: str = "") -> None:
         """Leaves on purpose."""
@@ -208,6 +215,7 @@ class SimulatedNode:
 
     def _begin(self, order: StartWorkload | RunInference) -> None:
         assert self._group is not None
+        self.executed.append((order.workload_id, order.attempt))
         self._drop(order.workload_id)  # an older attempt, which the cluster gave up without this node hearing of it
         if isinstance(order, RunInference):
             function = self._models.get(order.model_id)

@@ -254,6 +254,35 @@ async def test_a_request_that_gets_its_place_by_a_rebuild_is_ordered_once_that_i
     assert {phase for workload_id, phase in witness.seen if workload_id == kept.id} == {Phase.PLACED}
 
 
+async def test_no_attempt_of_a_request_is_given_twice_by_memories_that_were_lost(
+    tmp_path: Path, database_url: str
+) -> None:
+    """A node executes an attempt once: one that was ordered again under its number would never end."""
+    node = SimulatedNode(models={"echo": lambda value: value})
+    node.deaf = True
+    request = SubmitWorkload(spec=a_workload(1, an_inference(input=b"1"), waiting=True))
+
+    async def requests(count: int) -> list[int]:
+        while len(found := [each.attempt for each in node.orders if each.workload_id == request.spec.id]) < count:
+            await node.delivered(len(node.orders) + 1)
+        return found
+
+    async with in_process_plane(nodes=[node], state_dir=tmp_path, database_url=database_url) as cluster:
+        cluster.plane.begin([request])
+        await requests(1)
+        with FailPoints(cluster.plane).arm(lambda step: step == 1):
+            await cluster.plane.submit([SubmitWorkload(spec=a_workload(2))])
+        await works_again(cluster)
+        cluster.plane.begin([request])  # its sender asks again
+        await requests(2)
+    async with in_process_plane(nodes=[], state_dir=tmp_path, database_url=database_url) as cluster:
+        await cluster.attach(node)
+        cluster.plane.begin([request])
+        attempts = await requests(3)
+    assert len(set(attempts)) == 3
+    assert attempts == sorted(attempts)
+
+
 async def test_models_and_readings_of_nodes_survive_a_rebuild(tmp_path: Path, database_url: str) -> None:
     async with a_plane(tmp_path, database_url) as cluster:
         before = await cluster.plane.query(ListNodes())

@@ -6,7 +6,7 @@ from arcray.core import events as ev
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
 
-__all__ = ["finish", "give_up", "restarts"]
+__all__ = ["finish", "give_up", "next_attempt", "restarts"]
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -27,6 +27,15 @@ def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: R
     )
 
 
+def next_attempt(turn: Turn, workload: Workload) -> int:
+    """Returns the number of the attempt that begins now: one that no node has ever been given for this workload."""
+    return max(workload.attempt, _counted_from(turn, workload)) + 1
+
+
+def _counted_from(turn: Turn, workload: Workload) -> int:
+    return turn.state.attempts_from if workload.spec.waiting else 0
+
+
 def restarts(workload: Workload, phase: Phase) -> bool:
     """Returns whether the policy wants another attempt after one that ended in ``phase``."""
     policy = workload.spec.restart
@@ -44,10 +53,11 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
     if workload.stop_requested:
         finish(turn, workload, Phase.STOPPED, workload.stop_reason or reason)
     elif isinstance(workload.spec.payload, Inference):
-        if workload.attempt < turn.policy.inference_attempts:
+        tried = workload.attempt - _counted_from(turn, workload)
+        if tried < turn.policy.inference_attempts:
             requeue(turn, workload, reason, restart=False, delay=False)
         else:
-            finish(turn, workload, Phase.FAILED, f"{reason}, {workload.attempt} times")
+            finish(turn, workload, Phase.FAILED, f"{reason}, {tried} times")
     elif free_restart or restarts(workload, Phase.FAILED):
         requeue(turn, workload, reason, restart=not free_restart, delay=not free_restart)
     else:

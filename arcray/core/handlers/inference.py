@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from arcray.core import events as ev
-from arcray.core.handlers.attempts import finish
+from arcray.core.handlers.attempts import finish, next_attempt
 from arcray.core.ids import ModelId
 from arcray.core.orders import RunInference, StopAttempt
 from arcray.core.policy import ClusterPolicy
@@ -36,7 +36,7 @@ def dispatch(turn: Turn, workload: Workload) -> bool:
     turn.emit(
         ev.WorkloadPlaced(
             workload_id=workload.spec.id,
-            attempt=workload.attempt + 1,
+            attempt=next_attempt(turn, workload),
             node_id=node_id,
             allocation=_SLOT,
             durable=not workload.spec.waiting,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from arcray.core import events as ev
 from arcray.core.commands import Schedule
 from arcray.core.errors import UnsupportedError
+from arcray.core.handlers.attempts import next_attempt
 from arcray.core.lowering import lower
 from arcray.core.node import Node
 from arcray.core.orders import StartWorkload
@@ -40,7 +41,7 @@ def try_place(turn: Turn, workload: Workload) -> bool:
     turn.emit(
         ev.WorkloadPlaced(
             workload_id=spec.id,
-            attempt=workload.attempt + 1,
+            attempt=next_attempt(turn, workload),
             node_id=node.id,
             allocation=placement.allocation,
             durable=not spec.waiting,

@@ -236,3 +236,27 @@ def test_a_slow_request_is_told_to_be_processed_once(world: World) -> None:
     world.submit(request(1))
     assert len(world.report(world.workload(R1), Phase.RUNNING).events) == 1
     assert [type(event) for event in world.succeed(world.workload(R1)).events] == [ev.WorkloadFinished]
+
+
+def test_attempts_of_a_waiting_sender_go_on_above_those_of_memories_that_were_lost(world: World) -> None:
+    """No row has them, so a node may have executed the first ones already for a scheduler that died."""
+    world.cluster.state.attempts_from = 30
+    world.submit(request(1))
+    tried = []
+    for epoch in range(1, 4):
+        world.attach()
+        world.load(node_id(1), epoch=epoch)
+        tried.append(world.workload(R1).attempt)
+    world.attach()  # without it, for the third time
+    assert tried == [31, 32, 33]
+    assert (world.workload(R1).phase, world.workload(R1).message) == (
+        Phase.FAILED,
+        "its node came back without it, 3 times",
+    )
+
+
+def test_attempts_that_rows_have_are_counted_from_the_first(world: World) -> None:
+    world.cluster.state.attempts_from = 30
+    ready(world)
+    world.submit(a_workload(1, an_inference()))
+    assert world.workload(R1).attempt == 1

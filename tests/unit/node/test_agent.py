@@ -431,6 +431,15 @@ async def test_heartbeat_carries_a_reading_and_its_answer_may_ask_for_models(nod
     await node.plane.until(lambda commands: sum(isinstance(each, ReportModels) for each in commands) > before)
 
 
+async def test_a_scheduler_that_is_back_is_told_the_models_at_once(node: Node) -> None:
+    node.agent.greet()  # a line may stand before the node is attached, which then tells them anyhow
+    await node.attach()
+    await node.plane.until(lambda commands: any(isinstance(each, ReportModels) for each in commands))
+    node.plane.calls.clear()
+    node.agent.greet()
+    await node.plane.until(lambda commands: any(isinstance(each, ReportModels) for each in commands))
+
+
 async def test_work_found_from_an_earlier_agent_is_in_the_inventory(node: Node) -> None:
     node.engine.leave("c9", node_id="n", workload_id="old", attempt=4)
     node.engine.leave("c8", node_id="another", workload_id="foreign", attempt=1)

@@ -138,6 +138,7 @@ class Rig:
         self.dialer = MemoryDialer("arcray-node-1")
         self.taken: list[tuple[int, tuple[Order, ...]]] = []
         self.refusal: ArcrayError | None = None
+        self.connections = 0
         self.remote = RemotePlane(
             self.dialer,
             NO_BLOBS,
@@ -146,9 +147,13 @@ class Rig:
             give_up_s=30.0,
             answer_s=300.0,
             orders=self._take,
+            connected=self._connected,
             limit=1000,
         )
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _connected(self) -> None:
+        self.connections += 1
 
     async def _take(self, epoch: int, orders: Sequence[Order]) -> None:
         if self.refusal is not None:

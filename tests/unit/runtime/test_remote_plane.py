@@ -127,6 +127,18 @@ async def test_a_restarted_scheduler_is_asked_again_all_that_is_unanswered_in_or
         assert await asyncio.gather(*asks) == [["again"], ["two"], ["again"]]
 
 
+async def test_a_process_hears_of_every_line_that_stands(rig: Rig) -> None:
+    async with rig.running(), asyncio.timeout(5):
+        assert rig.connections == 1
+        rig.dialer.away = True
+        rig.line.close()
+        await rig.clock.advance(2)
+        assert rig.connections == 1
+        rig.dialer.away = False
+        await rig.clock.advance(2)
+        assert rig.connections == 2
+
+
 async def test_an_ask_whose_caller_has_gone_is_not_asked_again(rig: Rig) -> None:
     async with rig.running(), asyncio.timeout(5):
         gone, stays = asyncio.create_task(ask(rig, 1)), asyncio.create_task(ask(rig, 2))
