@@ -195,7 +195,7 @@ class Plane:
             return await history.finished_workload(self._journal, query)
         if isinstance(answered, ArcrayError):
             raise answered
-        if isinstance(query, ListWorkloads) and cluster.state.forgotten_until is not None:
+        if isinstance(query, ListWorkloads) and not history.is_all_in_memory(cluster.state, query):
             return await history.workload_page(self._journal, query, awaited)
         return answered
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import TypeVar
 
 from arcray.control.journal import Journal
+from arcray.control.rows import durable_node
+from arcray.core.before import Before
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportModels, ReportTelemetry
 from arcray.core.node import Health
 from arcray.core.policy import ClusterPolicy
 
-__all__ = ["load", "readings"]
+__all__ = ["as_on_disk", "load", "readings"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 async def load(journal: Journal, policy: ClusterPolicy, now: datetime) -> Cluster:
@@ -26,6 +33,38 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime) -> Cluste
     cluster = Cluster.restore(policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now)
     cluster.state.forgotten_until = live.left_out_until
     return cluster
+
+
+def as_on_disk(memory: Cluster, before: Before, policy: ClusterPolicy, now: datetime) -> Cluster:
+    """Returns a cluster as the rows have it for certain, without reading them.
+
+    Where nobody knows whether the last commit came through, it is the one from before that commit.
+
+    Args:
+        memory: with events applied that may not be on disk; given up, and its values are used.
+        before: how what these changed stood before.
+    """
+    state = memory.state
+    workloads = {
+        key: workload
+        for key, workload in state.workloads.items()
+        if workload.phase.terminal or not workload.spec.waiting
+    }
+    nodes = _taken_back(state.nodes, before.nodes)
+    cluster = Cluster.restore(
+        policy,
+        nodes=[durable_node(node) for node in nodes.values()],
+        workloads=list(_taken_back(workloads, before.workloads).values()),
+        models=list(_taken_back(state.models, before.models).values()),
+        now=now,
+    )
+    cluster.state.forgotten_until = state.forgotten_until
+    return cluster
+
+
+def _taken_back(now: Mapping[_K, _V], before: Mapping[_K, _V | None]) -> dict[_K, _V]:
+    both = {**now, **before}  # keeps the order
+    return {key: value for key, value in both.items() if value is not None}
 
 
 def readings(before: Cluster, after: Cluster) -> list[Command]:

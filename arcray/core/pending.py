@@ -156,10 +156,11 @@ class SlotQueue:
 
     def expired(self, now: datetime) -> list[WorkloadId]:
         """Returns the requests whose patience has ended; the caller removes them."""
-        given_up = []
+        # A request that was dispatched and came back in the instant it was made stands here twice.
+        given_up: dict[WorkloadId, None] = {}
         while (due := self.next_due()) is not None and due <= now:
-            given_up.append(self._deadlines.popleft()[1])
-        return given_up
+            given_up[self._deadlines.popleft()[1]] = None
+        return list(given_up)
 
     def _stale(self, deadline: datetime, workload_id: WorkloadId) -> bool:
         place = self._place_of.get(workload_id)

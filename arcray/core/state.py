@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import assert_never
 
 from arcray.core import events as ev
+from arcray.core.before import Before
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.lifecycle import advance, requeue
 from arcray.core.lowering import features, wanted
@@ -67,6 +68,7 @@ class ClusterState:
         placement, routing: indexes derived from nodes and allocations.
         dispatched: (deadline, workload, attempt) of requests on nodes, in order of deadline.
         forgotten_until: no finished workload created later was let go of; None when none was.
+        before: where copies of what is about to change go; the shell sets another for each batch that it writes.
     """
 
     def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
@@ -91,6 +93,7 @@ class ClusterState:
         self.needs_models: set[NodeId] = set()
         self.slots_freed: dict[ModelId, None] = {}
         self.forgotten_until: datetime | None = None
+        self.before = Before()
         self._policy = policy
         self._finished: deque[WorkloadId] = deque()
         self._finished_inference: deque[WorkloadId] = deque()
