@@ -44,27 +44,30 @@ class PostgresServer:
             account = pwd.getpwnam(self._user)
             os.chown(self._folder, account.pw_uid, account.pw_gid)
         self._numbers = count(1)
+        self._running = False
         self._run("initdb", "--pgdata", "data", "--encoding", "UTF8", "--locale", "C", "--auth", "trust",
                   "--username", "arcray", "--no-sync")  # fmt: skip
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Starts it, unless it runs, and waits until it answers."""
+        if self._running:
+            return
         options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off -c max_connections=50"
         self._run(
             "pg_ctl", "--pgdata", "data", "--log", "log", "--wait", "--timeout", str(_START_TIMEOUT_S), "--options",
             options, "start",
         )  # fmt: skip
+        self._running = True
 
     def stop(self, mode: str = "fast") -> None:
         """Stops it: ``fast`` ends its connections, ``immediate`` is a crash."""
         self._run("pg_ctl", "--pgdata", "data", "--mode", mode, "--wait", "stop")
+        self._running = False
 
     def remove(self) -> None:
         """Stops it and removes all that it stored."""
-        subprocess.run(  # may be stopped already
-            [self._programs / "pg_ctl", "--pgdata", "data", "--mode", "immediate", "stop"],
-            cwd=self._folder, user=self._user, check=False, capture_output=True,
-        )  # fmt: skip
+        if self._running:
+            self.stop("immediate")
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new_database(self) -> str:

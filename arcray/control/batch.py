@@ -11,6 +11,7 @@ from arcray.control.journal import Records
 from arcray.control.ledger_rows import account_row, entry_row, key_row, posting_rows
 from arcray.control.rows import event_row, model_row, node_row, workload_row
 from arcray.core import events as ev
+from arcray.core.before import Before
 from arcray.core.errors import ArcrayError
 from arcray.core.ids import AccountId, KeyId, ModelId
 from arcray.core.ledger import Entry
@@ -40,6 +41,7 @@ class Batch:
 
     Attributes:
         events: durable ones, in the order applied.
+        before: how what they changed stood before the first of them.
         published: all events that someone reads, volatile ones that came after durable ones included.
         orders: to be delivered once it is on disk.
         replies: who is answered what once it is on disk; with an error when it fails.
@@ -47,10 +49,11 @@ class Batch:
         records: what is written; set when the batch is sealed.
     """
 
-    __slots__ = ("barriers", "events", "orders", "published", "records", "replies")
+    __slots__ = ("barriers", "before", "events", "orders", "published", "records", "replies")
 
     def __init__(self) -> None:
         self.events: list[ev.Event] = []
+        self.before = Before()
         self.published: list[Tagged] = []
         self.orders: list[NodeOrder] = []
         self.replies: list[tuple[Reply, object]] = []

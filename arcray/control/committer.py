@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from arcray.control.batch import Batch
 from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.loops import contain, contain_async
+from arcray.core.before import Before
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Event
 
@@ -28,7 +29,7 @@ class Committer:
     Args:
         image: makes the records of events from memory as it is now.
         release: lets out what waited for a batch that is on disk.
-        failed: puts memory right after a failure; returns when writing works again.
+        failed: puts memory right after a failure, given how it stood on disk; returns when writing works again.
         limit: events in one batch.
     """
 
@@ -38,7 +39,7 @@ class Committer:
         *,
         image: Callable[[Sequence[Event]], Records],
         release: Callable[[Batch], None],
-        failed: Callable[[ArcrayError], Awaitable[None]],
+        failed: Callable[[ArcrayError, Before], Awaitable[None]],
         limit: int,
     ) -> None:
         self._journal = journal
@@ -83,13 +84,16 @@ class Committer:
         self._idle.clear()
         self._work.set()
 
-    def give_up(self, error: ArcrayError) -> None:
-        """Answers everyone who waits for a batch with an error and forgets the batches."""
+    def give_up(self, error: ArcrayError) -> Before:
+        """Answers everyone who waits for a batch with an error and forgets the batches; returns what they changed."""
         given_up = [*self._sealed, self._open]
         self._sealed.clear()
         self._open = Batch()
+        before = Before()
         for batch in given_up:
+            before.add(batch.before)
             batch.settle(error=error)
+        return before
 
     async def idle(self) -> None:
         """Waits until everything is on disk."""
@@ -135,9 +139,9 @@ class Committer:
 
     async def _fail(self, error: ArcrayError) -> None:
         self._error = None  # another may come while this one is dealt with
-        self.give_up(as_refusal(error))
+        before = self.give_up(as_refusal(error))
         try:
-            await self._failed(error)
+            await self._failed(error, before)
         except BaseException:
             self._error = error
             raise

@@ -17,7 +17,14 @@ from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload, WorkloadView
 
-__all__ = ["awaited_by_someone", "finished_workload", "may_be_of_old", "recall", "workload_page"]
+__all__ = [
+    "awaited_by_someone",
+    "finished_workload",
+    "is_all_in_memory",
+    "may_be_of_old",
+    "recall",
+    "workload_page",
+]
 
 
 def may_be_of_old(command: Command, state: ClusterState) -> bool:
@@ -108,6 +115,12 @@ async def workload_page(journal: Journal, query: ListWorkloads, awaited: Sequenc
     merged.sort(key=lambda view: (view.spec.created_at, view.spec.id), reverse=True)
     start = query.offset - first
     return WorkloadPage(workloads=tuple(merged[start : start + query.limit]), total=total + len(missing))
+
+
+def is_all_in_memory(state: ClusterState, query: ListWorkloads) -> bool:
+    """Returns whether memory has everything that a list may show, as it has of all that lives."""
+    only_live = bool(query.phases) and not any(phase.terminal for phase in query.phases)
+    return only_live or state.forgotten_until is None
 
 
 def awaited_by_someone(state: ClusterState, query: ListWorkloads) -> list[WorkloadView]:

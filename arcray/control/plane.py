@@ -207,7 +207,7 @@ class Plane:
             raise answered
         if isinstance(query, GetStatement):
             return await self._journal.statement(query)
-        if isinstance(query, ListWorkloads) and cluster.state.forgotten_until is not None:
+        if isinstance(query, ListWorkloads) and not history.is_all_in_memory(cluster.state, query):
             return await history.workload_page(self._journal, query, awaited)
         return answered
 

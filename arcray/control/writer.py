@@ -4,10 +4,11 @@
 that covers what they state. What is volatile by nature (readings, the dispatch of a request whose sender waits) sends
 its orders at once; publication keeps the order applied in any case.
 
-When a commit fails, memory is discarded and rebuilt from the rows, everyone who waited is told, requests in flight are
-failed, and writes are refused until a probe write succeeds. Reads and heartbeats go on meanwhile, so that an outage of
-the database costs no node its lease. The same is done when a rule trips over its own assertion, because memory may then
-be half changed.
+When a commit fails, memory is taken back to what is on disk for certain, everyone who waited is told, requests in
+flight are failed, and writes are refused until memory has been rebuilt from the rows (what became of the commit may be
+known there alone) and a probe write succeeds. Reads and heartbeats go on meanwhile, even where the rows cannot be read,
+so that an outage of the database costs no node its lease. When a rule trips over its own assertion the same is done,
+but memory may then be half changed, so that reads wait for the rows.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from arcray.control.dispatch import Dispatcher
 from arcray.control.event_log import EventLog, Tagged
 from arcray.control.journal import FencedError, Journal
 from arcray.control.loops import FaultError, contain, contain_async
-from arcray.control.recovery import load, readings
+from arcray.control.recovery import as_on_disk, load, readings
 from arcray.control.topics import topic_of
 from arcray.control.waiters import Waiters
 from arcray.core.answers import workload_view
+from arcray.core.before import Before
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportModels, ReportTelemetry
 from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
@@ -57,7 +59,7 @@ class Writer:
 
     Attributes:
         cluster: memory.
-        readable: set while memory is what rows say plus what is about to be committed.
+        readable: set while memory is what is on disk plus what is about to be committed.
         ended: why nothing is taken or answered any more; None while it is.
     """
 
@@ -86,6 +88,7 @@ class Writer:
         self.readable = asyncio.Event()
         self.ended: ArcrayError | None = None
         self._broken: ArcrayError | None = UnavailableError("the scheduler is starting")
+        self._rebuilt = True  # since the last failure
         self._policy = policy
         self._journal = journal
         self._events = log
@@ -138,6 +141,7 @@ class Writer:
                 if reply is not None:
                     answer(reply, refusal)
                 continue
+            self.cluster.state.before = self.commits.open.before
             outcome = contain(self.cluster.handle, command, now)
             if isinstance(outcome, Outcome):
                 self._take(outcome, reply)
@@ -259,11 +263,12 @@ class Writer:
         self.readable.clear()
         self.commits.distrust(fault)
 
-    async def _failed(self, error: ArcrayError) -> None:
+    async def _failed(self, error: ArcrayError, before: Before) -> None:
         """Puts memory right after a failed commit or a fault; returns once writing works again, or never will."""
         _log.error("commit failed", extra={"reason": error.message})
         self._broken = as_refusal(error)
-        self.readable.clear()
+        self._take_back(error, before)
+        self._rebuilt = False
         self.waiters.fail(self._broken)
         failures = 0
         while not isinstance(error, FencedError):
@@ -278,13 +283,23 @@ class Writer:
             failures += 1
         self.end(error)
 
+    def _take_back(self, error: ArcrayError, before: Before) -> None:
+        """Takes memory back to what is on disk for certain; reads go on from there until the rows can be read."""
+        if self.readable.is_set() and not isinstance(error, FaultError):
+            known = contain(as_on_disk, self.cluster, before, self._policy, self._clock.now())
+            if isinstance(known, Cluster):
+                self._adopt(known)
+                return
+        self.readable.clear()  # a fault may have left more behind than its events say
+
     async def _mend(self) -> ArcrayError | None:
-        """Rebuilds memory unless it is right already, and probes; returns what is still wrong."""
-        if not self.readable.is_set():
+        """Rebuilds memory from the rows unless it has been, and probes; returns what is still wrong."""
+        if not (self._rebuilt and self.readable.is_set()):
             rebuilt = await contain_async(self._load(), "recovery")
             if isinstance(rebuilt, ArcrayError):
                 return rebuilt
             self._adopt(rebuilt)
+            self._rebuilt = True
         return await contain_async(self._journal.probe(), "probe")
 
     async def _load(self) -> Cluster:

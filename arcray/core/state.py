@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import assert_never
 
 from arcray.core import events as ev
+from arcray.core.before import Before
 from arcray.core.books import Books
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.keyring import KeyRing
@@ -74,6 +75,7 @@ class ClusterState:
             was lost may have given them out; each memory counts from a higher number than any before it.
         restored_at: when this memory was made from rows; None when it began empty.
         forgotten_until: no finished workload created later was let go of; None when none was.
+        before: where copies of what is about to change go; the shell sets another for each batch that it writes.
     """
 
     def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
@@ -102,6 +104,7 @@ class ClusterState:
         self.attempts_from = 0
         self.restored_at: datetime | None = None
         self.forgotten_until: datetime | None = None
+        self.before = Before()
         self._policy = policy
         self._finished: deque[WorkloadId] = deque()
         self._finished_inference: deque[WorkloadId] = deque()

@@ -56,6 +56,8 @@ class Turn:
 
     def emit(self, event: Event) -> None:
         """Applies and records a fact."""
+        if event.durable:
+            self.state.before.note(event, self.state)
         self.state.apply(event)
         self.events.append(event)
 

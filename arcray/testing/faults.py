@@ -5,13 +5,15 @@ These look inside the control plane on purpose; nothing else should.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -19,6 +21,7 @@ from sqlalchemy.pool import NullPool
 from arcray.control.plane import Plane
 from arcray.control.rows import decode_event, decode_row, durable_node
 from arcray.core.cluster import Cluster
+from arcray.core.errors import UnavailableError
 from arcray.core.events import Event, WorkloadFinished
 from arcray.core.ids import WorkloadId
 from arcray.core.keys import ApiKey
@@ -28,9 +31,26 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
-__all__ = ["FailPoints", "check_memory_is_the_rows", "folded", "journalled", "stored_workloads"]
+__all__ = [
+    "AwaitPoints",
+    "FailPoints",
+    "Failure",
+    "check_memory_is_the_rows",
+    "folded",
+    "journalled",
+    "stored_workloads",
+]
 
 _BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class Failure(StrEnum):
+    """What a step that fails has done."""
+
+    NOT_DONE = "not done"
+    DONE = "done"  # and nobody was told: an acknowledgement that was lost
+    DONE_LATER = "done later"  # a time-out, after which it came through
+    BUG = "bug"  # an exception that nobody thought of
 
 
 class FailPoints:
@@ -80,6 +100,62 @@ class FailPoints:
         if self._fail_at(self.steps):
             self.failed += 1
             raise self._driver.OperationalError("database or disk is full")
+
+
+class AwaitPoints:
+    """Counts what the control plane awaits of the journal between applying and answering, and fails as ``how`` says.
+
+    Where ``FailPoints`` fails what the database does, this fails what the loop is told of it.
+
+    Attributes:
+        steps: taken since it was armed.
+        failed: how many of them failed.
+    """
+
+    def __init__(self, plane: Plane, how: Failure) -> None:
+        self.steps = 0
+        self.failed = 0
+        self._how = how
+        self._fail_at: Callable[[int], bool] | None = None
+        self._late: set[asyncio.Future[Any]] = set()
+        journal = plane._journal  # noqa: SLF001 - faults come from below every interface
+        for name in ("append", "load", "probe", "workload", "request"):
+            setattr(journal, name, self._failing(getattr(journal, name)))
+
+    @contextmanager
+    def arm(self, fail_at: Callable[[int], bool]) -> Iterator[None]:
+        """Fails the steps, counted from 1, for which ``fail_at`` says so, within the block."""
+        self.steps, self.failed, self._fail_at = 0, 0, fail_at
+        try:
+            yield
+        finally:
+            self._fail_at = None
+
+    def _failing(self, real: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if self._fail_at is None:
+                return await real(*args, **kwargs)
+            self.steps += 1
+            if not self._fail_at(self.steps):
+                return await real(*args, **kwargs)
+            self.failed += 1
+            match self._how:
+                case Failure.NOT_DONE:
+                    pass
+                case Failure.DONE:
+                    await real(*args, **kwargs)
+                case Failure.DONE_LATER:
+                    late = asyncio.ensure_future(real(*args, **kwargs))
+                    self._late.add(late)
+                    late.add_done_callback(self._late.discard)
+                    await asyncio.sleep(0)  # it is in the journal's thread, before anything that follows
+                case Failure.BUG:
+                    raise ZeroDivisionError
+                case _:
+                    assert_never(self._how)
+            raise UnavailableError("the database failed: so the loop is told")
+
+        return call
 
 
 def stored_workloads(database: Path | str) -> dict[WorkloadId, Workload]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from arcray.control.journal import FencedError, Journal, Records
+from arcray.control.plane import Plane
 from arcray.core import events as ev
 from arcray.core.commands import Command, RegisterModel, ReportTelemetry, StopWorkload, SubmitWorkload
 from arcray.core.errors import ArcrayError, InternalError, UnavailableError
@@ -22,7 +23,15 @@ from arcray.core.ports import EventBatch
 from arcray.core.queries import GetStats, GetWorkload, ListNodes, ListWorkloads, NodePage, WorkloadPage
 from arcray.core.workload import Phase, WorkloadView
 from arcray.testing.builders import a_model, a_workload, an_inference
-from arcray.testing.faults import FailPoints, check_memory_is_the_rows, folded, journalled, stored_workloads
+from arcray.testing.faults import (
+    AwaitPoints,
+    FailPoints,
+    Failure,
+    check_memory_is_the_rows,
+    folded,
+    journalled,
+    stored_workloads,
+)
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import Script, SimulatedNode
 
@@ -83,10 +92,15 @@ async def use_it(cluster: InProcessPlane) -> dict[str, object]:
         return dict(zip(commands, await asyncio.gather(*replies), strict=True))  # type: ignore[call-overload]
 
 
-async def scenario(tmp_path: Path, url: str, fail_at: Callable[[int], bool]) -> FailPoints:
+async def scenario(
+    tmp_path: Path,
+    url: str,
+    fail_at: Callable[[int], bool],
+    points_of: Callable[[Plane], FailPoints | AwaitPoints] = FailPoints,
+) -> FailPoints | AwaitPoints:
     """Uses a plane whose journal fails at some step, and checks that nothing untrue was ever said."""
     async with a_plane(tmp_path, url) as cluster:
-        points = FailPoints(cluster.plane)
+        points = points_of(cluster.plane)
         seen: list[Event] = []
         lies: list[str] = []
         watchers = [asyncio.create_task(collect(cluster, seen)), asyncio.create_task(look_around(cluster, url, lies))]
@@ -139,6 +153,28 @@ async def test_a_failure_at_any_step_leaves_no_untruth(tmp_path: Path, new_datab
             break
         failures += points.failed
     assert failures >= 15  # begin, fence, insert, upserts and commit, before and after each
+
+
+@pytest.mark.parametrize("how", Failure)
+async def test_a_failure_at_any_await_leaves_no_untruth(
+    tmp_path: Path, new_database: Callable[[], str], how: Failure
+) -> None:
+    """Runs the scenario once for every await of the journal, alone and with the one or two that follow it."""
+    failed = 0
+    for length in (1, 2, 3):
+        step = 0
+        while True:
+            step += 1
+            points = await scenario(
+                tmp_path / f"{length}-{step}",
+                new_database(),
+                lambda taken, first=step, last=step + length - 1: first <= taken <= last,  # type: ignore[misc]  # bound now
+                lambda plane: AwaitPoints(plane, how),
+            )
+            if not points.failed:
+                break
+            failed += points.failed
+    assert failed >= 8
 
 
 @pytest.mark.parametrize("first", [1, 4, 8, 12])

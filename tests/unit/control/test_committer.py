@@ -9,6 +9,7 @@ import pytest
 from arcray.control.batch import Batch
 from arcray.control.committer import Committer
 from arcray.control.journal import Journal, Records
+from arcray.core.before import Before
 from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.events import Event, ModelRemoved
 from arcray.core.ids import ModelId
@@ -40,6 +41,7 @@ class Harness:
         self.journal = GatedJournal()
         self.released: list[list[Event]] = []
         self.failures: list[ArcrayError] = []
+        self.before = Before()
         self.image: Callable[[Any], Any] = list
         self.committer = Committer(
             cast("Journal", self.journal),
@@ -56,8 +58,9 @@ class Harness:
         self.released.append(batch.events)
         batch.settle()
 
-    async def _failed(self, error: ArcrayError) -> None:
+    async def _failed(self, error: ArcrayError, before: Before) -> None:
         self.failures.append(error)
+        self.before = before
 
     def apply(self, *numbers: int) -> list[asyncio.Future[object]]:
         replies: list[asyncio.Future[object]] = []
