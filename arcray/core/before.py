@@ -40,7 +40,7 @@ class Before:
         self.workloads: dict[WorkloadId, Workload | None] = {}
         self.models: dict[ModelId, Model | None] = {}
 
-    def note(self, event: ev.Event, state: ClusterState) -> None:
+    def note(self, event: ev.Event, state: ClusterState) -> None:  # noqa: C901  one arm per fact
         """Takes a copy of what a durable event is about to change."""
         match event:
             case ev.NodeAttached():

@@ -68,7 +68,7 @@ class Ingress:
             settings=settings,
             clock=clock,
             ids=ids,
-            authenticator=Authenticator(settings.auth),
+            authenticator=Authenticator(settings.auth, plane, hub, clock),
             events=hub,
         )
         facades = load_facades(settings.facades)
@@ -79,7 +79,14 @@ class Ingress:
             Probes(version=installed_version(), ready=self._ready),
             max_body_bytes=settings.gateway.max_body_bytes,
         )
-        self._background = Background([plane.run, hub.run, *(each.run for each in endpoints if each.run is not None)])
+        self._background = Background(
+            [
+                plane.run,
+                hub.run,
+                context.authenticator.run,
+                *(each.run for each in endpoints if each.run is not None),
+            ]
+        )
         self._background.start()
         gateway = settings.gateway
         self._listeners: list[_Listener] = [HttpListener(self._app, gateway, port) for port in gateway.http_ports]

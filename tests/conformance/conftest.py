@@ -68,18 +68,19 @@ async def _served(
     async with AsyncExitStack() as stack:
         state_dir = Path(stack.enter_context(TemporaryDirectory(prefix="arcray-")))
         cluster = await stack.enter_async_context(in_process_plane(nodes=nodes, policy=policy, state_dir=state_dir))
+        events = EventHub(cluster.plane, cluster.clock)
         context = FacadeContext(
             plane=cluster.plane,
             settings=found,
             clock=cluster.clock,
             ids=RandomIds(),
-            authenticator=Authenticator(found.auth),
-            events=EventHub(cluster.plane, cluster.clock),
+            authenticator=Authenticator(found.auth, cluster.plane, events, cluster.clock),
+            events=events,
         )
         app = FastAPI()
         problem.install(app)
         app.add_middleware(BodyLimit, max_bytes=found.gateway.max_body_bytes)
-        background = [context.events.run()]
+        background = [context.events.run(), context.authenticator.run()]
         for facade in load_facades(found.facades):
             endpoints = facade.open(context)
             if endpoints.router is not None:

@@ -6,11 +6,13 @@ from typing import Final
 
 from fastapi import APIRouter
 
+from arcray.core.keys import Scope
 from arcray.core.node import LeaseTerms
 from arcray.facades.arcnet.rest import ArcnetRest
 from arcray.facades.arcnet.telemetry import TelemetryEndpoint, TelemetryFeed
 from arcray.facades.arcnet.translate import FACADE as NAME
 from arcray.facades.arcnet.translate import OFFLINE_AFTER, STALE_AFTER
+from arcray.wire.access import Door
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
 
 __all__ = ["FACADE"]
@@ -20,7 +22,8 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     router = APIRouter()
     ArcnetRest(context).add_to(router)
     feed = TelemetryFeed(context)
-    router.add_api_websocket_route("/telemetry", TelemetryEndpoint(context, feed).serve)
+    door = Door(context.authenticator)
+    router.add_api_websocket_route("/telemetry", door.socket(Scope.READ, TelemetryEndpoint(context, feed).serve))
     return FacadeEndpoints(router=router, run=feed.run)
 
 

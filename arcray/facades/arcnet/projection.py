@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from arcray.core import events as ev
-from arcray.core.ids import NodeId, WorkloadId
+from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.model import ModelSlots
 from arcray.core.node import Health, NodeRegistration, NodeView, Telemetry
 from arcray.core.workload import Inference, Phase, WorkloadSpec
@@ -40,10 +40,12 @@ class Frame:
 
     Args:
         geozone: of the node whose telemetry it is; None for frames that no filter holds back.
+        account: whose request it tells of; None for what everyone may see.
     """
 
     text: str
     geozone: str | None = None
+    account: AccountId | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -223,7 +225,8 @@ class TelemetryProjection:
                 status=status,
                 latency_ms=latency,
                 timestamp=at,
-            )
+            ),
+            spec.origin.account,
         )
 
     def _position(self, node_id: NodeId | None) -> tuple[float, float]:
@@ -250,5 +253,5 @@ class TelemetryProjection:
         return (_frame(notice),)
 
 
-def _frame(message: ServerFrame) -> Frame:
-    return Frame(codec.encode_frame(message))
+def _frame(message: ServerFrame, account: AccountId | None = None) -> Frame:
+    return Frame(codec.encode_frame(message), account=account)

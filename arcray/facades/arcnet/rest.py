@@ -20,12 +20,14 @@ from arcray.core.errors import (
     NoCandidatesError,
 )
 from arcray.core.ids import NodeId, canonical_uuid
+from arcray.core.keys import Scope
 from arcray.core.node import EnergySource
 from arcray.core.placement.explain import Explanation
 from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetNode, GetStats
 from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.facades.arcnet import codec, openapi, translate
 from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, NodeStatus
+from arcray.wire.access import Door, identity_of
 from arcray.wire.facade import FacadeContext
 from arcray.wire.headers import header
 from arcray.wire.identity import Identity
@@ -46,10 +48,11 @@ class ArcnetRest:
 
     def add_to(self, router: APIRouter) -> None:
         """Adds the routes."""
+        door = Door(self._context.authenticator)
         # First, because routes are tried in order.
         router.add_api_route(
             "/api/v1/inference",
-            self.infer,
+            door(Scope.SUBMIT, self.infer),
             methods=["POST"],
             tags=["inference"],
             summary="Ask a model",
@@ -62,41 +65,40 @@ class ArcnetRest:
             responses={
                 200: json_answer("The model's answer.", openapi.ANSWER),
                 202: json_answer("Accepted and on disk.", openapi.ANSWER),
-                **problems(400, 401, 413, 422, 429, 502, 503, 504),
+                **problems(400, 401, 402, 403, 413, 422, 429, 502, 503, 504),
             },
             route_class_override=RawRoute,
         )
         router.add_api_route(
             "/api/v1/nodes",
-            self.nodes,
+            door(Scope.READ, self.nodes),
             methods=["GET"],
             tags=["nodes"],
             summary="List nodes",
             response_class=Response,
-            responses={200: json_answer("One page.", openapi.NODES), **problems(400, 401)},
+            responses={200: json_answer("One page.", openapi.NODES), **problems(400, 401, 403)},
         )
         router.add_api_route(
             "/api/v1/nodes/{node_id}",
-            self.node,
+            door(Scope.READ, self.node),
             methods=["GET"],
             tags=["nodes"],
             summary="Get a node",
             response_class=Response,
-            responses={200: json_answer("The node.", openapi.NODE), **problems(400, 401, 404)},
+            responses={200: json_answer("The node.", openapi.NODE), **problems(400, 401, 403, 404)},
         )
         router.add_api_route(
             "/api/v1/stats",
-            self.stats,
+            door(Scope.READ, self.stats),
             methods=["GET"],
             tags=["nodes"],
             summary="Count everything alive",
             response_class=Response,
-            responses={200: json_answer("The counts.", openapi.STATS), **problems(401)},
+            responses={200: json_answer("The counts.", openapi.STATS), **problems(401, 403)},
         )
 
     async def nodes(
         self,
-        request: Request,
         *,
         geozone: Annotated[str | None, Query(max_length=codec.GEOZONE_LIMIT)] = None,
         status: Annotated[NodeStatus | None, Query()] = None,
@@ -105,7 +107,6 @@ class ArcnetRest:
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     ) -> Response:
         """Lists the nodes that pass every filter, in order of joining; `total` counts all of them."""
-        self._context.authenticator.identify(request)
         now = self._context.clock.now()
         found = [translate.node_of(view, now) for view in await every_node(self._plane)]
         passing = [
@@ -118,20 +119,18 @@ class ArcnetRest:
         page = passing[offset : offset + limit]
         return _json(codec.node_page(page, total=len(passing), limit=limit, offset=offset))
 
-    async def node(self, request: Request, node_id: Annotated[str, Path(description="its UUID")]) -> Response:
+    async def node(self, node_id: Annotated[str, Path(description="its UUID")]) -> Response:
         """Returns one node."""
-        self._context.authenticator.identify(request)
         view = await self._plane.query(GetNode(node_id=NodeId(canonical_uuid(node_id))))
         return _json(codec.node_members(translate.node_of(view, self._context.clock.now())))
 
-    async def stats(self, request: Request) -> Response:
+    async def stats(self) -> Response:
         """Returns the counts of everything alive, and the latencies of the newest answers."""
-        self._context.authenticator.identify(request)
         return _json(translate.stats_of(await self._plane.query(GetStats()), self._context.clock.now()))
 
     async def infer(self, request: Request) -> Response:
         """Routes a request to a node that has the model and returns its answer."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         spec = self._spec(request, identity, await request.body())
         reply = await self._submit(spec)
         match reply:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final, TypeAlias, assert_never
 
 from arcray.core.errors import InvalidArgumentError
+from arcray.core.ids import AccountId
 from arcray.facades.arcnet import codec
 from arcray.facades.arcnet.messages import Ping, Pong, Subscribe
 from arcray.facades.arcnet.projection import Frame
@@ -40,9 +41,14 @@ Action: TypeAlias = Reply | Close
 
 
 class TelemetrySession:
-    """What one console asked for."""
+    """What one console asked for.
 
-    def __init__(self) -> None:
+    Args:
+        sees: the account whose requests it may see; None sees all.
+    """
+
+    def __init__(self, sees: AccountId | None = None) -> None:
+        self._sees = sees
         self._geozones: frozenset[str] = frozenset()
 
     def receive(self, data: str | bytes, now: datetime) -> Action | None:
@@ -67,6 +73,8 @@ class TelemetrySession:
 
     def passes(self, frame: Frame) -> bool:
         """Returns whether this console wants to see a frame."""
+        if frame.account is not None and self._sees not in (None, frame.account):
+            return False
         return frame.geozone is None or not self._geozones or frame.geozone in self._geozones
 
 

@@ -20,10 +20,10 @@ from arcray.core.events import Event
 from arcray.core.queries import GetWorkload
 from arcray.facades.arcnet.projection import TOPICS, Frame, TelemetryProjection
 from arcray.facades.arcnet.session import Close, Reply, TelemetrySession
+from arcray.wire.access import deny, identity_of
 from arcray.wire.event_hub import Subscription
 from arcray.wire.facade import FacadeContext
 from arcray.wire.listing import every_node
-from arcray.wire.problem import problem_response
 
 __all__ = ["TelemetryEndpoint", "TelemetryFeed"]
 
@@ -171,15 +171,11 @@ class TelemetryEndpoint:
 
     async def serve(self, socket: WebSocket) -> None:
         """Serves one console until it leaves or is closed."""
-        try:
-            self._context.authenticator.identify(socket)
-            if self._feed.listeners >= self._context.settings.arcnet.max_sockets:
-                raise ResourceExhaustedError("this process serves as many telemetry sockets as it may")
-        except ArcrayError as error:
-            await _deny(socket, error)
+        if self._feed.listeners >= self._context.settings.arcnet.max_sockets:
+            await deny(socket, ResourceExhaustedError("this process serves as many telemetry sockets as it may"))
             return
         await socket.accept()
-        session = TelemetrySession()
+        session = TelemetrySession(sees=identity_of(socket).sees)
         try:
             async with self._feed.listen(session) as listener:
                 close = await self._converse(socket, session, listener)
@@ -223,13 +219,6 @@ class TelemetryEndpoint:
                     return action
                 case None:
                     pass
-
-
-async def _deny(socket: WebSocket, error: ArcrayError) -> None:
-    if "websocket.http.response" in socket.scope.get("extensions", {}):
-        await socket.send_denial_response(problem_response(error, instance=socket.url.path))
-    else:
-        await socket.close()  # the server answers 403; it cannot do better
 
 
 async def _send(socket: WebSocket, listener: Listener) -> None:

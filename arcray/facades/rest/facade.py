@@ -7,6 +7,8 @@ from typing import Final
 from fastapi import APIRouter
 
 from arcray.core.node import LeaseTerms
+from arcray.facades.rest.accounts import AccountRoutes
+from arcray.facades.rest.keys import KeyRoutes
 from arcray.facades.rest.models import ModelRoutes
 from arcray.facades.rest.translate import FACADE as NAME
 from arcray.facades.rest.workloads import WorkloadRoutes
@@ -19,12 +21,14 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     router = APIRouter()
     WorkloadRoutes(context).add_to(router)
     ModelRoutes(context).add_to(router)
+    AccountRoutes(context).add_to(router)
+    KeyRoutes(context).add_to(router)
     return FacadeEndpoints(router=router)
 
 
 FACADE: Final = Facade(
     name=NAME,
-    summary="arcray's own API: programs, containers and models over REST",
+    summary="arcray's own API: programs, containers, models, accounts and keys over REST",
     lease=LeaseTerms(unhealthy_after_s=15.0, lost_after_s=150.0),  # no machine joins by it
     open=_open,
 )

@@ -20,9 +20,11 @@ from arcray.core.workload import PayloadKind, Phase, RestartRule
 
 __all__ = [
     "ContainerBody",
+    "CostView",
     "DemandBody",
     "ExplanationBody",
     "FromWorkloadBody",
+    "Message",
     "ModelBody",
     "ModelView",
     "ModelsView",
@@ -45,7 +47,9 @@ _MAX_WORD: Final = 131_072  # what Linux takes as one argument
 _ENV_NAME: Final = re.compile(r"[^=\0]{1,256}")
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """What all bodies are: strict, frozen, camelCase on the wire."""
+
     model_config = ConfigDict(
         frozen=True,
         strict=True,
@@ -101,7 +105,7 @@ _Quantity: TypeAlias = Annotated[int, Field(ge=0, le=MAX_QUANTITY >> 20)]  # in 
 _Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class DemandBody(_Message):
+class DemandBody(Message):
     """What work asks of its node."""
 
     cpu: Annotated[float, Field(ge=0, le=65_536, description="cores")] = 0.0
@@ -113,7 +117,7 @@ class DemandBody(_Message):
     ] = None
 
 
-class RestartPolicyBody(_Message):
+class RestartPolicyBody(Message):
     """When ended work starts again."""
 
     rule: RestartRule
@@ -123,7 +127,7 @@ class RestartPolicyBody(_Message):
 _RestartPolicy: TypeAlias = Annotated[RestartPolicyBody | None, BeforeValidator(_rule)]
 
 
-class WorkBody(_Message):
+class WorkBody(Message):
     """What may be said of any work."""
 
     name: Annotated[str, Field(max_length=128)] = ""
@@ -147,14 +151,14 @@ class ProgramBody(WorkBody):
     env: _Env = Field(default_factory=dict)
 
 
-class PortBody(_Message):
+class PortBody(Message):
     """A container port; without ``hostPort`` the engine chooses."""
 
     container_port: _Port
     host_port: _Port | None = None
 
 
-class VolumeBody(_Message):
+class VolumeBody(Message):
     """A host path, from the node's allow-list, seen inside a container."""
 
     source: Annotated[_Word, Field(min_length=1, max_length=4096)]
@@ -176,20 +180,20 @@ class ContainerBody(WorkBody):
     volumes: Annotated[list[VolumeBody], Field(max_length=64)] = Field(default_factory=list)
 
 
-class StopBody(_Message):
+class StopBody(Message):
     """How to stop work."""
 
     grace_s: Annotated[float, Field(ge=0, le=3600, description="between the polite and the certain signal")] = 10.0
 
 
-class FromWorkloadBody(_Message):
+class FromWorkloadBody(Message):
     """A result file of a program."""
 
     id: _Id
     path: Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class ModelBody(_Message):
+class ModelBody(Message):
     """Register a model and keep copies of it loaded."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -207,9 +211,18 @@ class ModelBody(_Message):
     env: _Env = Field(default_factory=dict)
 
 
-class WorkloadView(_Message):
+class CostView(Message):
+    """Credits: paid so far, set aside, and for each minute where it is."""
+
+    paid: int
+    held: int
+    per_minute: int
+
+
+class WorkloadView(Message):
     """A workload.
 
+    ``cost`` is what it has paid so far, and what is set aside for it; absent where nothing has a price.
     ``image``, ``entryPoint`` and ``model`` are there for the kinds that have them; ``pid`` is the process that did the
     work, once it is known; ``output`` is what an inference request answered.
     """
@@ -240,9 +253,10 @@ class WorkloadView(_Message):
     pid: int | None
     results: int
     output: Any = None
+    cost: CostView | None = None
 
 
-class WorkloadsView(_Message):
+class WorkloadsView(Message):
     """One page of workloads."""
 
     workloads: list[WorkloadView]
@@ -251,20 +265,20 @@ class WorkloadsView(_Message):
     offset: int
 
 
-class ResultView(_Message):
+class ResultView(Message):
     """A result file."""
 
     path: str
     size_bytes: int
 
 
-class ResultsView(_Message):
+class ResultsView(Message):
     """The result files of a program, sorted by path."""
 
     results: list[ResultView]
 
 
-class RefusalView(_Message):
+class RefusalView(Message):
     """A filter, and the nodes that it was the first to refuse."""
 
     filter: str
@@ -272,7 +286,7 @@ class RefusalView(_Message):
     reason: str
 
 
-class ExplanationBody(_Message):
+class ExplanationBody(Message):
     """Why nothing can take a workload now."""
 
     nodes: int
@@ -281,7 +295,7 @@ class ExplanationBody(_Message):
     sentence: str
 
 
-class ServerView(_Message):
+class ServerView(Message):
     """A copy of a model."""
 
     id: str
@@ -292,7 +306,7 @@ class ServerView(_Message):
     restarts: int
 
 
-class ModelView(_Message):
+class ModelView(Message):
     """A model and its copies."""
 
     name: str
@@ -306,7 +320,7 @@ class ModelView(_Message):
     servers: list[ServerView]
 
 
-class ModelsView(_Message):
+class ModelsView(Message):
     """One page of models."""
 
     models: list[ModelView]

@@ -15,10 +15,12 @@ from arcray.core.blobkeys import model_key
 from arcray.core.commands import Command, RegisterModel, RemoveModel, SubmitWorkload
 from arcray.core.errors import ArcrayError, PermissionDeniedError
 from arcray.core.ids import ModelId, WorkloadId, canonical_uuid
+from arcray.core.keys import Scope
 from arcray.core.queries import PAGE_LIMIT, GetModel, GetWorkload, ListModels, ModelPage, ModelView
 from arcray.core.workload import WorkloadView
 from arcray.facades.rest import codec, translate
 from arcray.facades.rest import messages as m
+from arcray.wire.access import Door, identity_of
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.listing import every_node
@@ -43,27 +45,34 @@ class ModelRoutes:
         """Adds the routes."""
         one = json_answer("The model.", schema_of(m.ModelView))
         page = json_answer("One page, sorted by name.", schema_of(m.ModelsView))
+        door = Door(self._context.authenticator)
         add = partial(router.add_api_route, tags=["models"], response_class=Response)
         add(
             _PATH,
-            self.create,
+            door(Scope.SUBMIT, self.create),
             methods=["POST"],
             summary="Register a model and load copies of it",
             status_code=201,
             openapi_extra=json_body(schema_of(m.ModelBody), _EXAMPLE),
-            responses={200: one, 201: one, **problems(400, 401, 404, 409, 413, 429, 503)},
+            responses={200: one, 201: one, **problems(400, 401, 402, 403, 404, 409, 413, 429, 503)},
         )
-        add(_PATH, self.index, methods=["GET"], summary="List models", responses={200: page, **problems(400, 401)})
+        add(
+            _PATH,
+            door(Scope.READ, self.index),
+            methods=["GET"],
+            summary="List models",
+            responses={200: page, **problems(400, 401, 403)},
+        )
         add(
             f"{_PATH}/{{name:path}}",
-            self.get,
+            door(Scope.READ, self.get),
             methods=["GET"],
             summary="Get a model",
-            responses={200: one, **problems(401, 404)},
+            responses={200: one, **problems(401, 403, 404)},
         )
         add(
             f"{_PATH}/{{name:path}}",
-            self.delete,
+            door(Scope.SUBMIT, self.delete),
             methods=["DELETE"],
             summary="Forget a model and stop its copies",
             status_code=204,
@@ -72,7 +81,7 @@ class ModelRoutes:
 
     async def create(self, request: Request) -> Response:
         """Registers a model and starts the copies that are missing to `replicas`; safe to send again."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         wanted = codec.decode_model(await request.body())
         source = translate.source_of(wanted)
         if source is None:
@@ -98,26 +107,23 @@ class ModelRoutes:
 
     async def index(
         self,
-        request: Request,
         *,
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 100,
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     ) -> Response:
         """Lists models, sorted by name."""
-        self._context.authenticator.identify(request)
         page: ModelPage = await self._plane.query(ListModels(limit=limit, offset=offset))
         pids = await self._pids()
         views = [translate.model_view(view, pids) for view in page.models]
         return json_response(codec.encode(m.ModelsView(models=views, total=page.total, limit=limit, offset=offset)))
 
-    async def get(self, request: Request, name: _Name) -> Response:
+    async def get(self, name: _Name) -> Response:
         """Returns a model: where it is ready, and what became of its copies."""
-        self._context.authenticator.identify(request)
         return await self._view(ModelId(name))
 
     async def delete(self, request: Request, name: _Name) -> Response:
         """Forgets a model. Copies of another account end by that account's word only."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         known: ModelView = await self._plane.query(GetModel(model_id=ModelId(name)))
         if any(identity.sees not in (None, server.spec.origin.account) for server in known.servers):
             raise PermissionDeniedError(f"copies of model {name} belong to another account", field="name")

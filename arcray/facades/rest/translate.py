@@ -223,6 +223,7 @@ def workload_view(view: WorkloadView) -> m.WorkloadView:
         pid=result.pid if result else None,
         results=len(result.blobs) if result else 0,
         output=json.loads(result.output) if result and result.output else None,
+        cost=m.CostView(paid=view.meter.paid, held=view.meter.held, per_minute=view.meter.rate) if view.meter else None,
     )
 
 

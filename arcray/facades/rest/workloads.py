@@ -15,11 +15,13 @@ from arcray.core.blobkeys import log_key
 from arcray.core.commands import StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import ArcrayError, NotFoundError
 from arcray.core.ids import NodeId, WorkloadId, canonical_uuid
+from arcray.core.keys import Scope
 from arcray.core.placement.explain import Explanation
 from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.workload import Inference, PayloadKind, Phase, WorkloadSpec, WorkloadView
 from arcray.facades.rest import codec, logs, translate
 from arcray.facades.rest import messages as m
+from arcray.wire.access import Door, identity_of
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.routes import idempotency, json_answer, json_body, json_response, problems, schema_of
@@ -46,76 +48,83 @@ class WorkloadRoutes:
         page = json_answer("One page, newest first.", schema_of(m.WorkloadsView))
         files = json_answer("The files, sorted by path.", schema_of(m.ResultsView))
         why = json_answer("The filters and what they refused.", schema_of(m.ExplanationBody))
+        door = Door(self._context.authenticator)
         add = partial(router.add_api_route, tags=["workloads"], response_class=Response)
         add(
             _PATH,
-            self.create,
+            door(Scope.SUBMIT, self.create),
             methods=["POST"],
             summary="Submit a program or a container",
             status_code=201,
             openapi_extra=json_body(schema_of(codec.SUBMISSION), _EXAMPLE),
-            responses={200: one, 201: one, **problems(400, 401, 404, 413, 422, 429, 503)},
+            responses={200: one, 201: one, **problems(400, 401, 402, 403, 404, 413, 422, 429, 503)},
         )
-        add(_PATH, self.index, methods=["GET"], summary="List workloads", responses={200: page, **problems(400, 401)})
+        add(
+            _PATH,
+            door(Scope.READ, self.index),
+            methods=["GET"],
+            summary="List workloads",
+            responses={200: page, **problems(400, 401, 403)},
+        )
         add(
             f"{_PATH}/{{id}}",
-            self.get,
+            door(Scope.READ, self.get),
             methods=["GET"],
             summary="Get a workload",
-            responses={200: one, **problems(400, 401, 404)},
+            responses={200: one, **problems(400, 401, 403, 404)},
         )
         add(
             f"{_PATH}/{{id}}",
-            self.delete,
+            door(Scope.SUBMIT, self.delete),
             methods=["DELETE"],
             summary="Stop a workload",
             status_code=202,
-            responses={202: one, **problems(400, 401, 404)},
+            responses={202: one, **problems(400, 401, 403, 404)},
         )
         add(
             f"{_PATH}/{{id}}/stop",
-            self.stop,
+            door(Scope.SUBMIT, self.stop),
             methods=["POST"],
             summary="Stop a workload",
             status_code=202,
             openapi_extra=json_body(schema_of(m.StopBody), required=False),
-            responses={202: one, **problems(400, 401, 404)},
+            responses={202: one, **problems(400, 401, 403, 404)},
         )
         add(
             f"{_PATH}/{{id}}/logs",
-            self.logs,
+            door(Scope.READ, self.logs),
             methods=["GET"],
             summary="Read or follow a log",
-            responses={200: {"description": "The log.", "content": {"text/plain": {}}}, **problems(400, 401, 404)},
+            responses={200: {"description": "The log.", "content": {"text/plain": {}}}, **problems(400, 401, 403, 404)},
         )
         add(
             f"{_PATH}/{{id}}/results",
-            self.results,
+            door(Scope.READ, self.results),
             methods=["GET"],
             summary="List result files",
-            responses={200: files, **problems(400, 401, 404)},
+            responses={200: files, **problems(400, 401, 403, 404)},
         )
         add(
             f"{_PATH}/{{id}}/results/{{path:path}}",
-            self.result,
+            door(Scope.READ, self.result),
             methods=["GET"],
             summary="Get a result file",
             responses={
                 200: {"description": "The file.", "content": {"application/octet-stream": {}}},
-                **problems(400, 401, 404),
+                **problems(400, 401, 403, 404),
             },
         )
         add(
             f"{_PATH}/{{id}}/explain",
-            self.explain,
+            door(Scope.READ, self.explain),
             methods=["GET"],
             summary="Explain why a workload waits",
-            responses={200: why, **problems(400, 401, 404)},
+            responses={200: why, **problems(400, 401, 403, 404)},
         )
 
     async def create(self, request: Request) -> Response:
         """Accepts work; answered once it is on disk. With an `Idempotency-Key` it is safe to send again."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         body = await request.body()
         wanted = codec.decode_submission(body)
         key, digest = idempotency(request, body)
@@ -149,7 +158,7 @@ class WorkloadRoutes:
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     ) -> Response:
         """Lists workloads, newest first; `total` counts all that match."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         query = ListWorkloads(
             account=identity.sees,
             kinds=frozenset(kind or ()),
@@ -166,17 +175,17 @@ class WorkloadRoutes:
 
     async def get(self, request: Request, workload_id: _Id) -> Response:
         """Returns a workload, ended ones too."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         return await self._view(identity, _parsed(workload_id))
 
     async def delete(self, request: Request, workload_id: _Id) -> Response:
         """Stops a workload with the default grace; its record stays."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         return await self._stop(identity, _parsed(workload_id), m.StopBody())
 
     async def stop(self, request: Request, workload_id: _Id) -> Response:
         """Stops a workload; one that has ended stays as it is."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         return await self._stop(identity, _parsed(workload_id), codec.decode_stop(await request.body()))
 
     async def logs(
@@ -219,7 +228,7 @@ class WorkloadRoutes:
 
     async def explain(self, request: Request, workload_id: _Id) -> Response:
         """Says why a pending workload waits: which filter refused how many nodes, and what would help."""
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         query = ExplainWorkload(workload_id=_parsed(workload_id), account=identity.sees)
         found: Explanation = await self._plane.query(query)
         return json_response(codec.encode(translate.explanation_body(found)))
@@ -254,7 +263,7 @@ class WorkloadRoutes:
         return json_response(codec.encode(translate.workload_view(view)), status, headers)
 
     async def _seen(self, request: Request, workload_id: str) -> WorkloadView:
-        identity = self._context.authenticator.identify(request)
+        identity = identity_of(request)
         query = GetWorkload(workload_id=_parsed(workload_id), account=identity.sees)
         view: WorkloadView = await self._plane.query(query)
         return view

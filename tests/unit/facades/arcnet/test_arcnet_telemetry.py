@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from arcray.core import events as ev
 from arcray.core.commands import Command
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
+from arcray.core.keys import Scope
 from arcray.core.node import Health, Location, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import BlobStore, EventBatch
 from arcray.core.queries import GetWorkload, ListNodes, NodePage, Query
@@ -24,6 +25,7 @@ from arcray.facades.arcnet.session import TelemetrySession
 from arcray.facades.arcnet.telemetry import TelemetryEndpoint, TelemetryFeed
 from arcray.testing.builders import T0, a_node, a_workload, an_inference, node_id
 from arcray.testing.clock import FakeClock, SequenceIds
+from arcray.wire.access import Door
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Authenticator
@@ -104,14 +106,19 @@ class OnePlane:
 def context(plane: OnePlane, **settings: Any) -> FacadeContext:
     clock = FakeClock()
     found = Settings(**settings)
+    events = EventHub(plane, clock)
     return FacadeContext(
         plane=plane,
         settings=found,
         clock=clock,
         ids=SequenceIds(),
-        authenticator=Authenticator(found.auth),
-        events=EventHub(plane, clock),
+        authenticator=Authenticator(found.auth, plane, events, clock),
+        events=events,
     )
+
+
+def behind_a_door(found: FacadeContext, feed: TelemetryFeed) -> Callable[[WebSocket], Coroutine[Any, Any, None]]:
+    return Door(found.authenticator).socket(Scope.READ, TelemetryEndpoint(found, feed).serve)
 
 
 @asynccontextmanager
@@ -276,7 +283,7 @@ async def test_socket_gets_snapshot_events_and_pongs_through_its_filter() -> Non
     found = context(plane)
     async with running(found) as feed:
         console = Console()
-        serving = asyncio.create_task(TelemetryEndpoint(found, feed).serve(console.socket))
+        serving = asyncio.create_task(behind_a_door(found, feed)(console.socket))
         assert (await console.sent.get())["type"] == "websocket.accept"
         assert {(await console.frame())["node"]["id"] for _ in range(2)} == {node_id(1), node_id(2)}
         console.say('{"type":"subscribe","geozones":["CAISO"]}')
@@ -295,7 +302,7 @@ async def test_frame_over_the_limit_closes_with_1009() -> None:
     found = context(OnePlane())
     async with running(found) as feed:
         console = Console()
-        serving = asyncio.create_task(TelemetryEndpoint(found, feed).serve(console.socket))
+        serving = asyncio.create_task(behind_a_door(found, feed)(console.socket))
         await console.sent.get()
         console.say("x" * 65_537)
         await serving
@@ -307,9 +314,9 @@ async def test_socket_that_does_not_read_is_closed_with_1013() -> None:
     found = context(plane, arcnet=ArcnetSettings(socket_queue=16))
     async with running(found) as feed:
         slow, quick = Console(reads=False), Console()
-        endpoint = TelemetryEndpoint(found, feed)
-        serving = asyncio.create_task(endpoint.serve(slow.socket))
-        reading = asyncio.create_task(endpoint.serve(quick.socket))
+        endpoint = behind_a_door(found, feed)
+        serving = asyncio.create_task(endpoint(slow.socket))
+        reading = asyncio.create_task(endpoint(quick.socket))
         await slow.sent.get()
         await quick.sent.get()
         await quick.frame()
@@ -336,7 +343,7 @@ async def test_socket_is_told_to_come_back_when_the_scheduler_is_away() -> None:
     found = context(plane, gateway={"call_timeout_s": 0.01})
     async with running(found) as feed:
         console = Console()
-        await TelemetryEndpoint(found, feed).serve(console.socket)
+        await behind_a_door(found, feed)(console.socket)
         assert [(await console.sent.get()).get("code") for _ in range(2)] == [None, 1013]
 
 
@@ -345,7 +352,7 @@ async def test_upgrade_without_the_right_key_is_answered_401(query: str, status:
     found = context(OnePlane(), auth=AuthSettings(mode="keys", keys={"ana": "k"}))
     async with running(found) as feed:
         console = Console(query)
-        await TelemetryEndpoint(found, feed).serve(console.socket)
+        await behind_a_door(found, feed)(console.socket)
         start = await console.sent.get()
         assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
 
@@ -354,7 +361,7 @@ async def test_upgrade_with_the_right_key_is_accepted() -> None:
     found = context(OnePlane(), auth=AuthSettings(mode="keys", keys={"ana": "k"}))
     async with running(found) as feed:
         console = Console("apiKey=k")
-        serving = asyncio.create_task(TelemetryEndpoint(found, feed).serve(console.socket))
+        serving = asyncio.create_task(behind_a_door(found, feed)(console.socket))
         assert (await console.sent.get())["type"] == "websocket.accept"
         console.leave()
         await serving
@@ -364,7 +371,7 @@ async def test_sockets_of_one_process_are_bounded() -> None:
     found = context(OnePlane(), arcnet=ArcnetSettings(max_sockets=1))
     async with running(found) as feed, feed.listen(TelemetrySession()):
         console = Console()
-        await TelemetryEndpoint(found, feed).serve(console.socket)
+        await behind_a_door(found, feed)(console.socket)
         assert (await console.sent.get())["status"] == 429
 
 
@@ -373,5 +380,5 @@ async def test_console_that_leaves_at_once_ends_its_session() -> None:
     async with running(found) as feed:
         console = Console()
         console.leave()
-        await TelemetryEndpoint(found, feed).serve(console.socket)
+        await behind_a_door(found, feed)(console.socket)
         assert feed.listeners == 0

@@ -225,6 +225,7 @@ def test_workload_is_shown_in_wire_names_and_units() -> None:
         "pid": 7,
         "results": 1,
         "output": None,
+        "cost": None,
     }
 
 

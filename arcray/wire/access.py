@@ -1,0 +1,102 @@
+"""Doors: which scope a route needs, stated where the route is added, and asked for before its endpoint runs.
+
+``door(Scope.SUBMIT, endpoint)`` is the endpoint behind a check; ``scope_of`` tells what it checks, so that a test can
+walk every route and find none without a door. The endpoint reads who came in by ``identity_of``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from arcray.core.errors import ArcrayError, PermissionDeniedError
+from arcray.core.keys import Scope
+from arcray.wire.identity import Authenticator, Identity
+from arcray.wire.problem import problem_response
+
+__all__ = ["Door", "deny", "identity_of", "scope_of"]
+
+_IDENTITY: Final = "arcray.identity"
+_NEEDED: Final = "__arcray_scope__"
+
+
+class Door:
+    """Puts endpoints behind checks by one authenticator."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def __call__(
+        self, needed: Scope, endpoint: Callable[..., Awaitable[Response]]
+    ) -> Callable[..., Coroutine[Any, Any, Response]]:
+        """Returns the endpoint of an HTTP route for those who have a scope. It may do without the request."""
+        authenticator = self._authenticator
+        signature = inspect.signature(endpoint, eval_str=True)
+        takes_request = "request" in signature.parameters
+
+        async def admitted(request: Request, **values: Any) -> Response:
+            identity = authenticator.recognise(request)
+            if identity is None:
+                identity = await authenticator.identify(request)
+            _check(identity, needed)
+            request.scope[_IDENTITY] = identity
+            return await (endpoint(request, **values) if takes_request else endpoint(**values))
+
+        # What the framework reads of an endpoint: its parameters, and the words for its documentation.
+        admitted.__doc__ = f"{inspect.getdoc(endpoint) or ''}\n\nNeeds scope `{needed}`."
+        admitted.__name__ = getattr(endpoint, "__name__", "endpoint")
+        if not takes_request:
+            request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
+            signature = signature.replace(parameters=[request, *signature.parameters.values()])
+        setattr(admitted, "__signature__", signature)  # noqa: B010 - mypy knows no such attribute
+        setattr(admitted, _NEEDED, needed)
+        return admitted
+
+    def socket(
+        self, needed: Scope, endpoint: Callable[[WebSocket], Awaitable[None]]
+    ) -> Callable[[WebSocket], Coroutine[Any, Any, None]]:
+        """Returns the endpoint of a WebSocket route for those who have a scope; others are denied before it opens."""
+        authenticator = self._authenticator
+
+        async def admitted(socket: WebSocket) -> None:
+            try:
+                identity = await authenticator.identify(socket)
+                _check(identity, needed)
+            except ArcrayError as error:
+                await deny(socket, error)
+                return
+            socket.scope[_IDENTITY] = identity
+            await endpoint(socket)
+
+        setattr(admitted, _NEEDED, needed)
+        return admitted
+
+
+def scope_of(endpoint: object) -> Scope | None:
+    """Returns the scope that an endpoint is behind; None when it is behind no door."""
+    found: Scope | None = getattr(endpoint, _NEEDED, None)
+    return found
+
+
+def identity_of(connection: HTTPConnection) -> Identity:
+    """Returns who came in by the door."""
+    found: Identity = connection.scope[_IDENTITY]
+    return found
+
+
+async def deny(socket: WebSocket, error: ArcrayError) -> None:
+    """Refuses a WebSocket that is not open yet: with a problem document, where the server can send one."""
+    if "websocket.http.response" in socket.scope.get("extensions", {}):
+        await socket.send_denial_response(problem_response(error, instance=socket.url.path))
+    else:
+        await socket.close()  # the server answers 403; it cannot do better
+
+
+def _check(identity: Identity, needed: Scope) -> None:
+    if not identity.scope.allows(needed):
+        raise PermissionDeniedError(f"this needs scope {needed}; the key has {identity.scope}")
