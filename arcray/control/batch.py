@@ -8,13 +8,14 @@ from typing import TypeAlias
 
 from arcray.control.event_log import Tagged
 from arcray.control.journal import Records
-from arcray.control.rows import event_row, model_row, node_row, workload_row
+from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
 from arcray.core import events as ev
 from arcray.core.errors import ArcrayError
-from arcray.core.ids import ModelId
+from arcray.core.ids import ModelId, ReservationId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
@@ -74,6 +75,7 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
     nodes: dict[str, Node] = {}
     workloads: dict[str, Workload] = {}
     models: dict[ModelId, Model | None] = {}
+    reservations: dict[ReservationId, Reservation] = {}
     for event in events:
         match event:
             case ev.NodeAttached():
@@ -84,6 +86,10 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
                 models[event.model.id] = state.models.get(event.model.id)
             case ev.ModelRemoved():
                 models[event.model_id] = state.models.get(event.model_id)
+            case ev.ReservationGranted() | ev.ReservationTaken() | ev.ReservationEnded():
+                reservation = state.reservations.get(event.reservation_id)
+                assert reservation is not None, "it is let go of only once it is on disk"
+                reservations[reservation.id] = reservation
             case ev.TelemetryUpdated() | ev.BatteryRanLow() | ev.ModelsChanged() | ev.LogAppended():
                 raise AssertionError(f"{type(event).__name__} is volatile")
             case _:
@@ -93,5 +99,6 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
         nodes=[node_row(node) for node in nodes.values()],
         workloads=[workload_row(workload) for workload in workloads.values()],
         models=[model_row(model) for model in models.values() if model is not None],
+        reservations=[reservation_row(reservation) for reservation in reservations.values()],
         removed_models=[model_id for model_id, model in models.items() if model is None],
     )

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, RESERVATIONS, WORKLOADS
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
 __all__ = ["Statements", "engine", "in_memory", "migrate", "writer"]
@@ -56,6 +56,7 @@ class Statements:
         self.upsert_nodes = _Write(_upsert(NODES, dialect), dialect)
         self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
         self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
+        self.upsert_reservations = _Write(_upsert(RESERVATIONS, dialect), dialect)
         # FOR UPDATE makes a takeover wait for this transaction (PostgreSQL); SQLite has one writer anyhow.
         newest = sa.select(META.c.value).where(GENERATION).with_for_update()
         self.generation = str(newest.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

@@ -23,13 +23,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from arcray.control import database
 from arcray.control.rows import Row, decode_event, decode_row
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, RESERVATIONS, WORKLOADS
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event
-from arcray.core.ids import AccountId, ModelId, WorkloadId
+from arcray.core.ids import AccountId, ModelId, ReservationId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.queries import ListWorkloads
+from arcray.core.reservation import Reservation
 from arcray.core.workload import PayloadKind, Workload
 
 __all__ = ["FencedError", "Journal", "Live", "Records"]
@@ -50,7 +51,7 @@ class Records:
 
     Args:
         events: in order.
-        nodes, workloads, models: current rows; one per id.
+        nodes, workloads, models, reservations: current rows; one per id.
         removed_models: ids of rows to delete.
     """
 
@@ -58,6 +59,7 @@ class Records:
     nodes: Sequence[Row] = ()
     workloads: Sequence[Row] = ()
     models: Sequence[Row] = ()
+    reservations: Sequence[Row] = ()
     removed_models: Sequence[ModelId] = ()
 
 
@@ -67,12 +69,14 @@ class Live:
 
     Args:
         workloads: all live ones and the newest finished ones.
+        reservations: all active ones and the newest that ended.
         left_out_until: creation of the newest finished workload that is not among them, None when all are.
     """
 
     nodes: list[Node] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
+    reservations: list[Reservation] = field(default_factory=list)
     left_out_until: datetime | None = None
 
 
@@ -126,14 +130,14 @@ class Journal:
         """
         await self._in(self._writes, self._probe)
 
-    async def load(self, *, keep_finished: int, keep_finished_inference: int) -> Live:
+    async def load(self, *, keep_finished: int, keep_finished_inference: int, keep_reservations: int = 1_000) -> Live:
         """Returns what a scheduler goes on from, after every write begun before.
 
         Raises:
             InternalError: a row cannot be read; names it.
             UnavailableError: the database cannot be read.
         """
-        return await self._in(self._writes, self._load, keep_finished, keep_finished_inference)
+        return await self._in(self._writes, self._load, keep_finished, keep_finished_inference, keep_reservations)
 
     async def workload(self, workload_id: WorkloadId) -> Workload | None:
         """Returns a workload's row."""
@@ -145,6 +149,10 @@ class Journal:
             WORKLOADS.c.account == account, WORKLOADS.c.request_id == request_id, sa.text("request_id <> ''")
         )
         return await self._in(self._reads, self._one, keyed)
+
+    async def reservation(self, reservation_id: ReservationId) -> Reservation | None:
+        """Returns a reservation's row."""
+        return await self._in(self._reads, self._one_reservation, reservation_id)
 
     async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int]:
         """Returns a page of what the query's filters show, newest first, and the number of all."""
@@ -199,6 +207,7 @@ class Journal:
             self._sql.upsert_nodes.many(connection, records.nodes)
             self._sql.upsert_workloads.many(connection, records.workloads)
             self._sql.upsert_models.many(connection, records.models)
+            self._sql.upsert_reservations.many(connection, records.reservations)
             if records.removed_models:
                 connection.execute(sa.delete(MODELS).where(MODELS.c.id.in_(records.removed_models)))
 
@@ -212,9 +221,10 @@ class Journal:
         if newest != self._generation:
             raise FencedError
 
-    def _load(self, keep_finished: int, keep_finished_inference: int) -> Live:
+    def _load(self, keep_finished: int, keep_finished_inference: int, keep_reservations: int) -> Live:
         live = Live()
         with self._writing() as connection:
+            live.reservations.extend(_reservations(connection, keep_reservations))
             for row in connection.execute(sa.select(NODES.c.id, NODES.c.body).order_by(NODES.c.joined_at, NODES.c.id)):
                 live.nodes.append(decode_row(Node, row.id, row.body))
             for row in connection.execute(sa.select(MODELS.c.id, MODELS.c.body).order_by(MODELS.c.id)):
@@ -230,13 +240,23 @@ class Journal:
                 live.workloads.extend(newest[:keep])
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
         return Live(
-            nodes=live.nodes, workloads=live.workloads, models=live.models, left_out_until=max(left_out, default=None)
+            nodes=live.nodes,
+            workloads=live.workloads,
+            models=live.models,
+            reservations=live.reservations,
+            left_out_until=max(left_out, default=None),
         )
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
         with self._engine.begin() as connection:
             row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
         return None if row is None else decode_row(Workload, row.id, row.body)
+
+    def _one_reservation(self, reservation_id: ReservationId) -> Reservation | None:
+        found = sa.select(RESERVATIONS.c.id, RESERVATIONS.c.body).where(RESERVATIONS.c.id == reservation_id)
+        with self._engine.begin() as connection:
+            row = connection.execute(found).first()
+        return None if row is None else decode_row(Reservation, row.id, row.body)
 
     def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int]:
         shown = _filters(query)
@@ -251,6 +271,16 @@ class Journal:
         with self._engine.begin() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
         return [(row.seq, decode_event(row.kind, row.body)) for row in rows]
+
+
+def _reservations(connection: sa.Connection, keep: int) -> Iterator[Reservation]:
+    """Yields every active reservation, and the newest of those that ended."""
+    rows = sa.select(RESERVATIONS.c.id, RESERVATIONS.c.body)
+    newest_first = (RESERVATIONS.c.created_at.desc(), RESERVATIONS.c.id.desc())
+    ended = rows.where(RESERVATIONS.c.ended_at.is_not(None)).order_by(*newest_first).limit(keep)
+    for wanted in (rows.where(sa.text("ended_at IS NULL")), ended):
+        for row in connection.execute(wanted):
+            yield decode_row(Reservation, row.id, row.body)
 
 
 def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClause]:

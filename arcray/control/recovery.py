@@ -21,9 +21,18 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime) -> Cluste
         UnavailableError: the database cannot be read.
     """
     live = await journal.load(
-        keep_finished=policy.keep_finished, keep_finished_inference=policy.keep_finished_inference
+        keep_finished=policy.keep_finished,
+        keep_finished_inference=policy.keep_finished_inference,
+        keep_reservations=policy.keep_reservations,
     )
-    cluster = Cluster.restore(policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now)
+    cluster = Cluster.restore(
+        policy,
+        nodes=live.nodes,
+        workloads=live.workloads,
+        models=live.models,
+        reservations=live.reservations,
+        now=now,
+    )
     cluster.state.forgotten_until = live.left_out_until
     return cluster
 

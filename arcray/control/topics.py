@@ -22,6 +22,9 @@ _BY_TYPE: Final[dict[type, Topic]] = {
     ev.ModelRegistered: Topic.MODELS,
     ev.ModelRemoved: Topic.MODELS,
     ev.LogAppended: Topic.LOGS,
+    ev.ReservationGranted: Topic.RESERVATIONS,
+    ev.ReservationTaken: Topic.RESERVATIONS,
+    ev.ReservationEnded: Topic.RESERVATIONS,
 }
 
 

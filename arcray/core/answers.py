@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import TypeVar, assert_never
@@ -13,7 +14,9 @@ from arcray.core.ids import ModelId
 from arcray.core.model import Model
 from arcray.core.node import Health, Node, NodeView
 from arcray.core.placement.explain import Explanation
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState, placement_request
+from arcray.core.why import reasons_to_wait
 from arcray.core.workload import Inference, ModelServer, PayloadKind, Phase, Workload, WorkloadView, kind_of
 
 __all__ = ["answer", "matches", "node_view", "workload_view"]
@@ -21,7 +24,7 @@ __all__ = ["answer", "matches", "node_view", "workload_view"]
 _T = TypeVar("_T")
 
 
-def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # noqa: PLR0911  one arm per query
+def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # noqa: C901, PLR0911  one arm per query
     """Answers one query.
 
     Raises:
@@ -45,6 +48,10 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             chosen = [state.models[model_id] for model_id in sorted(state.models)]
             page = _page(chosen, query.limit, query.offset)
             return q.ModelPage(models=tuple(_model_view(state, model) for model in page), total=len(chosen))
+        case q.GetReservation():
+            return _reservation(state, query)
+        case q.ListReservations():
+            return _list_reservations(state, query)
         case q.GetStats():
             return _stats(state, now)
         case _:
@@ -85,6 +92,9 @@ def workload_view(workload: Workload) -> WorkloadView:
         started_at=workload.started_at,
         finished_at=workload.finished_at,
         ports=workload.ports,
+        claim=workload.claim,
+        eviction=workload.eviction,
+        preemptions=workload.preemptions,
     )
 
 
@@ -140,7 +150,8 @@ def _explain(state: ClusterState, query: q.ExplainWorkload, now: datetime) -> Ex
     payload = workload.spec.payload
     if isinstance(payload, Inference):
         return state.routing.explain(payload.model_id, now.timestamp())
-    return state.placement.explain(placement_request(workload.spec))
+    explanation = state.placement.explain(placement_request(workload.spec))
+    return replace(explanation, notes=tuple(reasons_to_wait(state, workload, now)))
 
 
 def _model(state: ClusterState, model_id: ModelId) -> Model:
@@ -164,6 +175,20 @@ def _model_view(state: ClusterState, model: Model) -> q.ModelView:
         if node.health is Health.HEALTHY and any(slots.model_id == model.id for slots in node.models)
     )
     return q.ModelView(model=model, servers=tuple(map(workload_view, servers)), ready_on=tuple(ready_on))
+
+
+def _reservation(state: ClusterState, query: q.GetReservation) -> Reservation:
+    reservation = state.reservations.get(query.reservation_id)
+    if reservation is None or query.account not in (None, reservation.account):
+        raise NotFoundError(f"no reservation {query.reservation_id}", field="id")
+    return reservation
+
+
+def _list_reservations(state: ClusterState, query: q.ListReservations) -> q.ReservationPage:
+    chosen = [held for held in state.reservations.all() if query.account in (None, held.account)]
+    chosen.sort(key=lambda held: (held.created_at, held.id), reverse=True)
+    page = _page(chosen, query.limit, query.offset)
+    return q.ReservationPage(reservations=tuple(page), total=len(chosen))
 
 
 def _stats(state: ClusterState, now: datetime) -> q.ClusterStats:

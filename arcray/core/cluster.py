@@ -12,13 +12,23 @@ from typing import Any, Final
 from arcray.core import commands as cmd
 from arcray.core.answers import answer
 from arcray.core.errors import ArcrayError
-from arcray.core.handlers import inference, models, nodes, recovery, scheduling, workloads
-from arcray.core.ids import WorkloadId
+from arcray.core.handlers import (
+    inference,
+    models,
+    nodes,
+    recovery,
+    reservations,
+    scheduling,
+    settling,
+    workloads,
+)
+from arcray.core.ids import ReservationId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import Answer, Query
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.turn import Outcome, Turn
 from arcray.core.workload import Workload
@@ -30,6 +40,8 @@ def _on_tick(turn: Turn, command: cmd.Tick) -> None:
     _ = command
     nodes.expire_leases(turn)
     inference.expire_inference(turn)
+    settling.expire_gangs(turn)
+    reservations.expire_reservations(turn)
     if turn.state.pending.release_due(turn.now):
         turn.state.needs_round = True
 
@@ -46,6 +58,8 @@ _HANDLERS: Final[dict[type, Callable[[Turn, Any], cmd.Reply]]] = {
     cmd.SetNodeScheduling: nodes.on_set_node_scheduling,
     cmd.RegisterModel: models.on_register_model,
     cmd.RemoveModel: models.on_remove_model,
+    cmd.Reserve: reservations.on_reserve,
+    cmd.ReleaseReservation: reservations.on_release_reservation,
     cmd.Schedule: scheduling.on_schedule,
     cmd.Tick: _on_tick,
 }
@@ -73,10 +87,15 @@ class Cluster:
         workloads: Sequence[Workload],
         models: Sequence[Model],
         now: datetime,
+        reservations: Sequence[Reservation] = (),
     ) -> Cluster:
-        """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model."""
+        """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model.
+
+        Args:
+            reservations: active ones, and the newest that ended.
+        """
         cluster = cls(policy, now)
-        cluster.state.restore(list(nodes), list(workloads), list(models), now)
+        cluster.state.restore(list(nodes), list(workloads), list(models), now, reservations)
         return cluster
 
     def handle(self, command: cmd.Command, now: datetime) -> Outcome:
@@ -95,6 +114,7 @@ class Cluster:
         except ArcrayError:
             assert not turn.events, "a handler refuses before its first event"
             raise
+        settling.settle(turn)
         if self.state.slots_freed:
             inference.dispatch_waiting(turn)
         return Outcome(reply=reply, events=tuple(turn.events), orders=tuple(turn.orders), awaits=turn.awaits)
@@ -114,6 +134,10 @@ class Cluster:
         """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now."""
         self.state.retire(workload_ids)
 
+    def retire_reservations(self, reservation_ids: Iterable[ReservationId]) -> None:
+        """Lets go of ended reservations beyond the policy's limit; the shell names those that are in the rows now."""
+        self.state.reservations.retire(reservation_ids, self.policy.keep_reservations)
+
     def answer(self, query: Query, now: datetime) -> Answer:
         """Answers from memory.
 
@@ -126,7 +150,14 @@ class Cluster:
         """Returns when ``Tick`` has something to do; None when only a command can change that."""
         state = self.state
         dispatched = state.dispatched[0][0] if state.dispatched else None
-        times = (state.leases.next_due(), state.waiting.next_due(), state.pending.next_due(), dispatched)
+        times = (
+            state.leases.next_due(),
+            state.waiting.next_due(),
+            state.pending.next_due(),
+            state.gangs.next_due(),
+            state.reservations.next_due(),
+            dispatched,
+        )
         return min((time for time in times if time is not None), default=None)
 
     @property

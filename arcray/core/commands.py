@@ -8,11 +8,15 @@ refused when either is old.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.gang import Layout
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
+from arcray.core.reservation import Reservation
+from arcray.core.resources import Demand
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec, WorkloadView
 
 __all__ = [
@@ -22,12 +26,15 @@ __all__ = [
     "DetachNode",
     "Heard",
     "RegisterModel",
+    "ReleaseReservation",
     "RemoveModel",
     "Reply",
     "ReportEnd",
     "ReportModels",
     "ReportPhase",
     "ReportTelemetry",
+    "Reservable",
+    "Reserve",
     "Running",
     "Schedule",
     "SetNodeScheduling",
@@ -178,6 +185,52 @@ class Schedule:
     """Run one scheduling round over the pending workloads."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservable:
+    """One slice that is wanted.
+
+    Args:
+        selector: labels that its node must carry.
+        node_id: the only node allowed; None lets placement choose.
+    """
+
+    demand: Demand
+    selector: tuple[tuple[str, str], ...] = ()
+    node_id: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Hold slices of nodes without a workload, all of them or none. Replies the ``Reservation``.
+
+    Sent again with the same id it is the same reservation.
+
+    Args:
+        layout: how the slices lie on the nodes.
+        expires_at: when what is left of it is given back.
+        request_digest: hash of the submitted body, compared when the id comes again.
+    """
+
+    reservation_id: ReservationId
+    account: AccountId
+    slices: tuple[Reservable, ...]
+    expires_at: datetime
+    layout: Layout = Layout.ANY
+    request_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseReservation:
+    """Give back what is left of a reservation. Replies it. Releasing what has ended changes nothing.
+
+    Args:
+        account: who asks; None for the operator, who may release any.
+    """
+
+    reservation_id: ReservationId
+    account: AccountId | None = None
+
+
 Command: TypeAlias = (
     SubmitWorkload
     | StopWorkload
@@ -192,6 +245,8 @@ Command: TypeAlias = (
     | ReportModels
     | Tick
     | Schedule
+    | Reserve
+    | ReleaseReservation
 )
 
 
@@ -234,5 +289,5 @@ class Heard:
     report_models: bool = False
 
 
-Reply: TypeAlias = Submitted | Attached | Heard | WorkloadView | None
+Reply: TypeAlias = Submitted | Attached | Heard | WorkloadView | Reservation | None
 """As the command's docstring says; None where it says nothing."""

@@ -12,12 +12,13 @@ from uuid import UUID, uuid5
 
 from arcray.core.errors import InvalidArgumentError
 
-__all__ = ["AccountId", "ModelId", "NodeId", "WorkloadId", "canonical_uuid", "foreign_id"]
+__all__ = ["AccountId", "ModelId", "NodeId", "ReservationId", "WorkloadId", "canonical_uuid", "foreign_id"]
 
 NodeId = NewType("NodeId", str)
 WorkloadId = NewType("WorkloadId", str)
 ModelId = NewType("ModelId", str)  # the model's public name, for example "llama-3-70b": what every protocol uses
 AccountId = NewType("AccountId", str)
+ReservationId = NewType("ReservationId", str)
 
 _NAMESPACE: Final = UUID("5f2b3c0e-6d0a-5b6e-9a51-2f6b0f1c7a11")  # of arcray's foreign ids; never changes
 

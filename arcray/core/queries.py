@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import NodeView
 from arcray.core.placement.explain import Explanation
+from arcray.core.reservation import Reservation
 from arcray.core.workload import PayloadKind, Phase, WorkloadView
 
 __all__ = [
@@ -17,16 +18,19 @@ __all__ = [
     "ExplainWorkload",
     "GetModel",
     "GetNode",
+    "GetReservation",
     "GetStats",
     "GetWorkload",
     "InferenceStats",
     "ListModels",
     "ListNodes",
+    "ListReservations",
     "ListWorkloads",
     "ModelPage",
     "ModelView",
     "NodePage",
     "Query",
+    "ReservationPage",
     "WorkloadPage",
 ]
 
@@ -108,12 +112,42 @@ class ListModels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GetReservation:
+    """Answers ``Reservation``; NotFoundError.
+
+    Args:
+        account: whose reservations may be seen; None sees all.
+    """
+
+    reservation_id: ReservationId
+    account: AccountId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListReservations:
+    """Answers ``ReservationPage``, newest first: all active ones and the newest that ended."""
+
+    account: AccountId | None = None
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetStats:
     """Answers ``ClusterStats``."""
 
 
 Query: TypeAlias = (
-    GetNode | ListNodes | GetWorkload | ListWorkloads | ExplainWorkload | GetModel | ListModels | GetStats
+    GetNode
+    | ListNodes
+    | GetWorkload
+    | ListWorkloads
+    | ExplainWorkload
+    | GetModel
+    | ListModels
+    | GetReservation
+    | ListReservations
+    | GetStats
 )
 
 
@@ -156,6 +190,14 @@ class ModelPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationPage:
+    """One page; ``total`` counts all that match."""
+
+    reservations: tuple[Reservation, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceStats:
     """Inference since the scheduler started; latencies over the newest 4,096 completions, None before the first."""
 
@@ -183,5 +225,14 @@ class ClusterStats:
 
 
 Answer: TypeAlias = (
-    NodeView | NodePage | WorkloadView | WorkloadPage | Explanation | ModelView | ModelPage | ClusterStats
+    NodeView
+    | NodePage
+    | WorkloadView
+    | WorkloadPage
+    | Explanation
+    | ModelView
+    | ModelPage
+    | Reservation
+    | ReservationPage
+    | ClusterStats
 )

@@ -11,7 +11,9 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import TypeAlias
 
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.claim import Claim, Eviction
+from arcray.core.gang import Gang
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.resources import NO_DEMAND, Allocation, Demand
 
@@ -219,6 +221,9 @@ class WorkloadSpec:
         node_id: the only node allowed; None lets placement choose.
         max_duration_s: running longer is stopped and failed; None is no limit.
         waiting: the submitter waits for the end, so only the end is journalled (inference requests).
+        preemptible: it may be ended, and started again later, to make room for work of a higher priority.
+        gang: it starts together with the other members or not at all.
+        reservation_id: it takes its place out of this reservation.
     """
 
     id: WorkloadId
@@ -235,6 +240,9 @@ class WorkloadSpec:
     request_id: str = ""
     request_digest: str = ""
     waiting: bool = False
+    preemptible: bool = False
+    gang: Gang | None = None
+    reservation_id: ReservationId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +273,9 @@ class Workload:
         restarts: attempts that count against the restart policy.
         message: last word about it for people: why it waits, why it failed.
         not_before: a requeued workload is not placed before this.
+        claim: the place that is kept for it while those preempted for it end; it is pending meanwhile.
+        eviction: why the cluster asked it to end although it is to start again; None while nobody did.
+        preemptions: how often it was ended for other work.
     """
 
     spec: WorkloadSpec
@@ -281,6 +292,9 @@ class Workload:
     stop_requested: bool = False
     not_before: datetime | None = None
     ports: tuple[PortMapping, ...] = field(default=())
+    claim: Claim | None = None
+    eviction: Eviction | None = None
+    preemptions: int = 0
 
     @property
     def id(self) -> WorkloadId:
@@ -304,3 +318,6 @@ class WorkloadView:
     started_at: datetime | None
     finished_at: datetime | None
     ports: tuple[PortMapping, ...]
+    claim: Claim | None = None
+    eviction: Eviction | None = None
+    preemptions: int = 0

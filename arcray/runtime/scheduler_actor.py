@@ -178,4 +178,13 @@ def _policy(settings: Settings) -> ClusterPolicy:
         restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
         restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
         round_batch=scheduler.round_batch,
+        preemption_grace=timedelta(seconds=scheduler.preemption_grace_s),
+        max_gang_size=scheduler.max_gang_size,
+        gang_timeout=timedelta(seconds=scheduler.gang_timeout_s),
+        gang_starts=scheduler.gang_starts,
+        gang_patience=timedelta(seconds=scheduler.gang_patience_s),
+        gang_hold=timedelta(seconds=scheduler.gang_hold_s),
+        max_reservations=scheduler.max_reservations,
+        max_reservation=timedelta(seconds=scheduler.max_reservation_s),
+        keep_reservations=scheduler.keep_reservations,
     )
