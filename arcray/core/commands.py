@@ -8,7 +8,6 @@ refused when either is old.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeAlias
 
 from arcray.core.gang import Layout
@@ -190,11 +189,13 @@ class Reservable:
     """One slice that is wanted.
 
     Args:
+        wants: the node offers at least one of these, as ``lowering.wanted`` names them; empty wants nothing.
         selector: labels that its node must carry.
         node_id: the only node allowed; None lets placement choose.
     """
 
     demand: Demand
+    wants: frozenset[str] = frozenset()
     selector: tuple[tuple[str, str], ...] = ()
     node_id: NodeId | None = None
 
@@ -206,15 +207,15 @@ class Reserve:
     Sent again with the same id it is the same reservation.
 
     Args:
+        ttl_s: after this what is left of it is given back.
         layout: how the slices lie on the nodes.
-        expires_at: when what is left of it is given back.
         request_digest: hash of the submitted body, compared when the id comes again.
     """
 
     reservation_id: ReservationId
     account: AccountId
     slices: tuple[Reservable, ...]
-    expires_at: datetime
+    ttl_s: float
     layout: Layout = Layout.ANY
     request_digest: str = ""
 

@@ -22,6 +22,7 @@ from arcray.core.events import Event, WorkloadFinished
 from arcray.core.ids import WorkloadId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
+from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload
 
 __all__ = ["FailPoints", "check_memory_is_the_rows", "folded", "journalled", "stored_workloads"]
@@ -124,6 +125,11 @@ async def check_memory_is_the_rows(plane: Plane, path: Path) -> None:
     assert {key for key, workload in stored.items() if not workload.phase.terminal} <= set(durable)
     with closing(sqlite3.connect(path)) as connection:
         nodes = [decode_row(Node, *row) for row in connection.execute("SELECT id, body FROM nodes")]
+        held = [decode_row(Reservation, *row) for row in connection.execute("SELECT id, body FROM reservations")]
+    rows = {reservation.id: reservation for reservation in held}
+    assert {reservation.id: rows.get(reservation.id) for reservation in state.reservations.all()} == {
+        reservation.id: reservation for reservation in state.reservations.all()
+    }
     assert {node.id for node in nodes} == set(state.nodes)
     for node in nodes:
         known = state.nodes[node.id]

@@ -136,7 +136,7 @@ class Policies(RuleBasedStateMachine):
                 account=AccountId("local"),
                 slices=(Reservable(demand=demand),) * parts,
                 layout=layout,
-                expires_at=self.world.now + timedelta(seconds=seconds),
+                ttl_s=float(seconds),
             )
         )
 

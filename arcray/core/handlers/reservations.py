@@ -8,6 +8,7 @@ back to the reservation. A reservation loses everything when a node of it is los
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from arcray.core import events as ev
 from arcray.core.commands import ReleaseReservation, Reservable, Reserve
@@ -66,7 +67,7 @@ def on_reserve(turn: Turn, command: Reserve) -> Reservation:
         granted=granted,
         slices=granted,
         created_at=turn.now,
-        expires_at=command.expires_at,
+        expires_at=turn.now + timedelta(seconds=command.ttl_s),
         request_digest=command.request_digest,
     )
     turn.emit(ev.ReservationGranted(reservation=reservation, at=turn.now))
@@ -82,18 +83,15 @@ def _check(turn: Turn, command: Reserve) -> None:
             raise InvalidArgumentError("asks for nothing", field=f"slices.{index}.demand")
         if wanted.node_id is not None and wanted.node_id not in state.nodes:
             raise NotFoundError(f"no node {wanted.node_id}", field=f"slices.{index}.nodeId")
-    if command.expires_at <= turn.now:
-        raise InvalidArgumentError("must be in the future", field="expiresAt")
-    if command.expires_at - turn.now > policy.max_reservation:
-        raise InvalidArgumentError(
-            f"must be within {policy.max_reservation.total_seconds():g} s from now", field="expiresAt"
-        )
+    longest_s = policy.max_reservation.total_seconds()
+    if not 0 < command.ttl_s <= longest_s:
+        raise InvalidArgumentError(f"must be above 0 and at most {longest_s:g}", field="ttlS")
     if state.reservations.active >= policy.max_reservations:
         raise ResourceExhaustedError(f"{policy.max_reservations} reservations are active already")
 
 
 def _request(wanted: Reservable) -> PlacementRequest:
-    return PlacementRequest(demand=wanted.demand, selector=wanted.selector, node_id=wanted.node_id)
+    return PlacementRequest(demand=wanted.demand, wants=wanted.wants, selector=wanted.selector, node_id=wanted.node_id)
 
 
 def _no_room(shortfall: Shortfall, slices: int) -> NoCandidatesError:

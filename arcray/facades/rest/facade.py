@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from arcray.core.node import LeaseTerms
 from arcray.facades.rest.models import ModelRoutes
+from arcray.facades.rest.reservations import ReservationRoutes
 from arcray.facades.rest.translate import FACADE as NAME
 from arcray.facades.rest.workloads import WorkloadRoutes
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
@@ -19,6 +20,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     router = APIRouter()
     WorkloadRoutes(context).add_to(router)
     ModelRoutes(context).add_to(router)
+    ReservationRoutes(context).add_to(router)
     return FacadeEndpoints(router=router)
 
 

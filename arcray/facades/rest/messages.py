@@ -14,8 +14,10 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
+from arcray.core.gang import Layout
 from arcray.core.model import ModelFormat
 from arcray.core.quantity import MAX_QUANTITY
+from arcray.core.reservation import ReservationState
 from arcray.core.workload import PayloadKind, Phase, RestartRule
 
 __all__ = [
@@ -23,16 +25,22 @@ __all__ = [
     "DemandBody",
     "ExplanationBody",
     "FromWorkloadBody",
+    "GangBody",
     "ModelBody",
     "ModelView",
     "ModelsView",
     "PortBody",
     "ProgramBody",
     "RefusalView",
+    "ReservationBody",
+    "ReservationView",
+    "ReservationsView",
     "RestartPolicyBody",
     "ResultView",
     "ResultsView",
     "ServerView",
+    "SliceBody",
+    "SliceView",
     "StopBody",
     "VolumeBody",
     "WorkBody",
@@ -123,6 +131,16 @@ class RestartPolicyBody(_Message):
 _RestartPolicy: TypeAlias = Annotated[RestartPolicyBody | None, BeforeValidator(_rule)]
 
 
+class GangBody(_Message):
+    """The gang that work belongs to: its members start together or not at all."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128, description="chosen by you; the same for all members")]
+    size: Annotated[int, Field(ge=1, le=1_024, description="members")]
+    layout: Annotated[Layout, Field(description="pack: all on one node; spread: each on a node of its own")] = (
+        Layout.ANY
+    )
+
+
 class WorkBody(_Message):
     """What may be said of any work."""
 
@@ -133,6 +151,11 @@ class WorkBody(_Message):
     selector: _Labels = Field(default_factory=dict, description="labels that the node must carry")
     node_id: Annotated[_Id | None, Field(description="the only node allowed")] = None
     max_duration_s: Annotated[float | None, Field(gt=0, le=10**9)] = None
+    preemptible: Annotated[
+        bool, Field(description="may be ended, and started again later, for work of a higher priority")
+    ] = False
+    gang: GangBody | None = None
+    reservation_id: Annotated[_Id | None, Field(description="take the place out of this reservation")] = None
 
 
 class ProgramBody(WorkBody):
@@ -207,9 +230,71 @@ class ModelBody(_Message):
     env: _Env = Field(default_factory=dict)
 
 
+class SliceBody(_Message):
+    """One slice of a node that is wanted."""
+
+    demand: DemandBody
+    kind: Annotated[
+        Literal["program", "container"] | None, Field(description="what the node must be able to run; absent: anything")
+    ] = None
+    selector: _Labels = Field(default_factory=dict)
+    node_id: _Id | None = None
+
+
+class ReservationBody(_Message):
+    """Hold slices of nodes without a workload, all of them or none.
+
+    Either ``slices`` and their ``layout``, or one ``demand``: whole on one node (``greedy``), or divided into ``parts``
+    on as many nodes (``even``).
+    """
+
+    slices: Annotated[list[SliceBody], Field(max_length=1_024)] = Field(default_factory=list)
+    layout: Layout = Layout.ANY
+    demand: DemandBody | None = None
+    strategy: Literal["greedy", "even"] = "greedy"
+    parts: Annotated[int, Field(ge=1, le=1_024)] = 1
+    kind: Literal["program", "container"] | None = None
+    selector: _Labels = Field(default_factory=dict)
+    node_id: _Id | None = None
+    ttl_s: Annotated[float, Field(gt=0, le=10**9, description="after this what is left is given back")] = 300.0
+
+
+class SliceView(_Message):
+    """A slice of a node: what was granted, and what is left of it."""
+
+    node_id: str
+    demand: DemandBody
+    gpus: list[int]
+    left: DemandBody
+    gpus_left: list[int]
+
+
+class ReservationView(_Message):
+    """A reservation."""
+
+    id: str
+    state: ReservationState
+    slices: list[SliceView]
+    created_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    message: str
+
+
+class ReservationsView(_Message):
+    """One page of reservations."""
+
+    reservations: list[ReservationView]
+    total: int
+    limit: int
+    offset: int
+
+
 class WorkloadView(_Message):
     """A workload.
 
+    ``keptNodeId`` is where a place is kept for it while those preempted for it end; ``eviction`` says why it was asked
+    to end although it is to start again.
     ``image``, ``entryPoint`` and ``model`` are there for the kinds that have them; ``pid`` is the process that did the
     work, once it is known; ``output`` is what an inference request answered.
     """
@@ -240,6 +325,12 @@ class WorkloadView(_Message):
     pid: int | None
     results: int
     output: Any = None
+    preemptible: bool = False
+    preemptions: int = 0
+    gang: GangBody | None = None
+    reservation_id: str | None = None
+    kept_node_id: str | None = None
+    eviction: str | None = None
 
 
 class WorkloadsView(_Message):
@@ -278,6 +369,7 @@ class ExplanationBody(_Message):
     nodes: int
     refusals: list[RefusalView]
     suggestion: str
+    notes: list[str] = Field(default_factory=list)
     sentence: str
 
 

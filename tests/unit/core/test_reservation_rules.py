@@ -36,7 +36,7 @@ from arcray.core.queries import GetReservation, ListReservations, ReservationPag
 from arcray.core.reservation import Reservation, ReservationState, carve, parts_of
 from arcray.core.resources import NO_DEMAND, Allocation, Demand, GpuShare
 from arcray.core.workload import Phase
-from arcray.testing.builders import T0, a_capacity, a_node, a_workload, an_inference, node_id
+from arcray.testing.builders import a_capacity, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
 WHOLE_NODE = Demand(cpu_milli=8000)
@@ -50,7 +50,7 @@ def a_reservation(number: int = 1, *demands: Demand, **fields: Any) -> Reserve:
         "reservation_id": ReservationId(f"r{number}"),
         "account": AccountId("local"),
         "slices": wanted,
-        "expires_at": T0 + timedelta(seconds=300),
+        "ttl_s": 300.0,
     }
     return Reserve(**(defaults | fields))
 
@@ -123,7 +123,7 @@ def test_a_workload_takes_the_whole_of_a_slice_and_the_reservation_is_consumed(w
 
 def test_a_workload_takes_a_part_and_the_rest_stays_reserved_until_expiry(world: World) -> None:
     world.attach()
-    reserve(world, a_reservation(expires_at=T0 + timedelta(seconds=10)))
+    reserve(world, a_reservation(ttl_s=10.0))
     world.submit(taking(1, HALF_NODE))
     world.submit(a_workload(2))
     world.run_round()
@@ -282,8 +282,8 @@ def test_the_same_reservation_again_is_the_same_and_another_one_is_refused(world
             NotFoundError,
             "slices.0.nodeId",
         ),
-        (a_reservation(2, expires_at=T0), InvalidArgumentError, "expiresAt"),
-        (a_reservation(2, expires_at=T0 + timedelta(days=2)), InvalidArgumentError, "expiresAt"),
+        (a_reservation(2, ttl_s=0.0), InvalidArgumentError, "ttlS"),
+        (a_reservation(2, ttl_s=86_401.0), InvalidArgumentError, "ttlS"),
         (a_reservation(2), ResourceExhaustedError, None),
     ],
 )
