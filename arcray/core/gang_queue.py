@@ -20,7 +20,7 @@ from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.workload import Phase, WorkloadSpec
 
-__all__ = ["Break", "GangKey", "GangQueue", "GangState", "gang_key"]
+__all__ = ["NO_NODES", "Break", "GangKey", "GangQueue", "GangState", "gang_key"]
 
 GangKey: TypeAlias = tuple[str, AccountId, str]
 
@@ -56,10 +56,24 @@ class GangState:
         complete_at: when the last one came; None while some are missing.
         bereft: a member has ended, so it can never start again as a whole.
         leader: under whose id it stands in the queue of pending work; None while it does not.
-        usable: nodes to be held back for it, as they were when ``seen`` counted the changes of nodes.
+        usable: nodes to be held back for it, as they were at ``looked_at``, when ``seen`` counted the changes of nodes.
+        uses_all: no node that takes work is left beside them.
     """
 
-    __slots__ = ("_waiting", "bereft", "complete_at", "deadline", "gang", "key", "leader", "members", "seen", "usable")
+    __slots__ = (
+        "_waiting",
+        "bereft",
+        "complete_at",
+        "deadline",
+        "gang",
+        "key",
+        "leader",
+        "looked_at",
+        "members",
+        "seen",
+        "usable",
+        "uses_all",
+    )
 
     def __init__(self, key: GangKey, gang: Gang, deadline: datetime) -> None:
         self.key = key
@@ -70,7 +84,9 @@ class GangState:
         self.bereft = False
         self.leader: WorkloadId | None = None
         self.usable: frozenset[NodeId] = NO_NODES
+        self.uses_all = False
         self.seen = -1
+        self.looked_at: datetime | None = None
         self._waiting: dict[WorkloadId, datetime | None] = {}
 
     @property
@@ -102,12 +118,14 @@ class GangQueue:
     Attributes:
         broken: gangs of which a member ended or was given up, to be settled in the same turn.
         held: nodes that work behind the holder leaves alone.
+        held_all: those are all there are.
         held_until: when that ends at the latest.
     """
 
     def __init__(self) -> None:
         self.broken: dict[GangKey, Break] = {}
         self.held: frozenset[NodeId] = NO_NODES
+        self.held_all = False
         self.held_until: datetime | None = None
         self._gangs: dict[GangKey, GangState] = {}
         self._holder: GangKey | None = None
@@ -166,14 +184,14 @@ class GangQueue:
             if len(state.members) < state.gang.size and state.complete_at is not None:
                 state.bereft = True
 
-    def hold_back(self, key: GangKey, nodes: frozenset[NodeId], until: datetime) -> None:
-        """Holds nodes back for a gang that waits."""
-        self._holder, self.held, self.held_until = key, nodes, until
+    def hold_back(self, gang: GangState, until: datetime) -> None:
+        """Holds back the nodes that a gang could use."""
+        self._holder, self.held, self.held_all, self.held_until = gang.key, gang.usable, gang.uses_all, until
 
     def let_go(self, key: GangKey | None = None) -> None:
         """Holds nothing back any more, for whom or for the named gang."""
         if key is None or key == self._holder:
-            self._holder, self.held, self.held_until = None, NO_NODES, None
+            self._holder, self.held, self.held_all, self.held_until = None, NO_NODES, False, None
 
     @property
     def holder(self) -> GangState | None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from arcray.core.errors import ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.gang import Layout
-from arcray.core.gang_queue import GangState, gang_key
+from arcray.core.gang_queue import NO_NODES, GangState, gang_key
 from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
 from arcray.core.placement.engine import Engine
@@ -34,6 +34,7 @@ _ID_LIMIT: Final = 128
 _HARDEST: Final = 16  # different members whose nodes are held back
 _NODES_TRIED: Final = 1_024  # largest empty nodes on which a gang is tried
 _NO_TIME: Final = timedelta()
+_LOOK_AGAIN: Final = timedelta(seconds=5)  # at the nodes, which takes 50 ms at 5,000 of them
 
 
 def check_member(state: ClusterState, policy: ClusterPolicy, spec: WorkloadSpec) -> None:
@@ -144,13 +145,16 @@ def _hold_back(turn: Turn, gang: GangState) -> None:
     turns = aged // policy.gang_hold
     if turns % 2:
         return  # the others' time
-    if gang.seen != state.nodes_changed:
+    if gang.seen != state.nodes_changed and (gang.looked_at is None or turn.now - gang.looked_at >= _LOOK_AGAIN):
         fits = fits_when_empty(state, gang) is None
-        gang.usable = _usable(state, requests_of(state, gang)) if fits else frozenset()
-        gang.seen = state.nodes_changed
+        usable = _usable(state, requests_of(state, gang)) if fits else NO_NODES
+        if usable != gang.usable:  # an equal set is kept, because refused requests are remembered with it
+            gang.usable = usable
+            gang.uses_all = all(node.id in usable or not node.schedulable for node in state.nodes.values())
+        gang.seen, gang.looked_at = state.nodes_changed, turn.now
     if gang.usable:
         until = gang.complete_at + policy.gang_patience + (turns + 1) * policy.gang_hold
-        state.gangs.hold_back(gang.key, gang.usable, until)
+        state.gangs.hold_back(gang, until)
 
 
 def _usable(state: ClusterState, requests: list[PlacementRequest]) -> frozenset[NodeId]:

