@@ -269,6 +269,15 @@ class SchedulerSettings(_Section):
         commit_batch: records in one transaction at the most.
         restart_backoff_s: first wait before a restart; doubles up to restart_backoff_max_s.
         round_batch: placements in one scheduling round.
+        preemption_grace_s: time that work gets to end when it is preempted, or stopped with its gang.
+        max_gang_size: members of one gang.
+        gang_timeout_s: longest wait for the last member of a gang; then those that came are rejected.
+        gang_starts: restarts of a gang that fails before all of it runs, whatever its restart policy.
+        gang_patience_s: wait of a complete gang after which work behind it leaves it the nodes that it could use.
+        gang_hold_s: longest time that it is left them at a stretch; then others go first for as long.
+        max_reservations: active at a time; more are refused.
+        max_reservation_s: longest time that one is held.
+        keep_reservations: ended ones kept in memory; older ones are in SQL only.
     """
 
     missed_beats: int = Field(default=3, ge=1)
@@ -282,6 +291,15 @@ class SchedulerSettings(_Section):
     restart_backoff_s: float = Field(default=1.0, gt=0)
     restart_backoff_max_s: float = Field(default=300.0, gt=0)
     round_batch: int = Field(default=1_000, ge=1)
+    preemption_grace_s: float = Field(default=30.0, ge=0)
+    max_gang_size: int = Field(default=256, ge=1, le=1_024)
+    gang_timeout_s: float = Field(default=300.0, gt=0)
+    gang_starts: int = Field(default=3, ge=0)
+    gang_patience_s: float = Field(default=60.0, ge=0)
+    gang_hold_s: float = Field(default=600.0, gt=0)
+    max_reservations: int = Field(default=10_000, ge=0)
+    max_reservation_s: float = Field(default=86_400.0, gt=0)
+    keep_reservations: int = Field(default=1_000, ge=0)
 
 
 class PriceSettings(_Section):

@@ -14,9 +14,10 @@ from arcray.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from arcray.client import Client, WorkloadInfo, WorkOptions
+    from arcray.core.gang import Gang
     from arcray.core.workload import VolumeMount
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "demand_of", "pairs_of"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -30,6 +31,25 @@ def _work_options(command: _Command) -> _Command:
             type=click.Choice(["never", "on_failure", "always"]),
             default="never",
             help="When it starts again.",
+        ),
+        click.option("--reservation", "reservation_id", default="", help="Take the place out of this reservation."),
+        click.option(
+            "--all", "all_members", is_flag=True, help="Submit all members of the gang; ARCRAY_GANG_RANK differs."
+        ),
+        click.option(
+            "--gang",
+            metavar="ID:SIZE[:LAYOUT]",
+            default="",
+            help="Start together with the other members of this gang or not at all; LAYOUT is any, pack or spread.",
+        ),
+        click.option(
+            "--preemptible", is_flag=True, help="May be ended, and started again later, for higher priorities."
+        ),
+        click.option(
+            "--priority",
+            type=click.Choice(["critical", "normal", "background"]),
+            default="normal",
+            help="Who goes first.",
         ),
         click.option("--node", "node_id", default="", help="The only node that may run it."),
         click.option("--gpu-memory-mb", type=int, help="Memory on each GPU; without it GPUs are its own."),
@@ -57,16 +77,13 @@ def submit() -> None:
 @pass_context
 def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point: str, stdin: Any, **work: Any) -> None:
     """Run a Python FILE (or a .zip of files) with ARGS."""
+    text = _read(stdin) if stdin else ""
     with context.client() as client:
-        workload = client.submit_program(
-            file,
-            args=args,
-            stdin=_read(stdin) if stdin else "",
-            env=_pairs(work["env"]),
-            entry_point=entry_point,
-            options=_options(work),
-        )
-        _report(context, client, workload, wait=work["wait"])
+        submitted = [
+            client.submit_program(file, args=args, stdin=text, env=env, entry_point=entry_point, options=_options(work))
+            for env in _environments(work)
+        ]
+        _report(context, client, submitted, wait=work["wait"])
 
 
 @submit.command()
@@ -80,16 +97,19 @@ def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point:
 def container(context: Context, /, image: str, args: tuple[str, ...], entrypoint: str, **work: Any) -> None:
     """Run an IMAGE with ARGS."""
     with context.client() as client:
-        workload = client.submit_container(
-            image,
-            command=[entrypoint] if entrypoint else [],
-            args=args,
-            env=_pairs(work["env"]),
-            ports=work["publish"],
-            volumes=[_volume(text) for text in work["volume"]],
-            options=_options(work),
-        )
-        _report(context, client, workload, wait=work["wait"])
+        submitted = [
+            client.submit_container(
+                image,
+                command=[entrypoint] if entrypoint else [],
+                args=args,
+                env=env,
+                ports=work["publish"],
+                volumes=[_volume(text) for text in work["volume"]],
+                options=_options(work),
+            )
+            for env in _environments(work)
+        ]
+        _report(context, client, submitted, wait=work["wait"])
 
 
 @click.command()
@@ -100,12 +120,7 @@ def workloads(context: Context, /, limit: int) -> None:
     """List work, newest first."""
     with context.client() as client:
         found = client.workloads(limit=limit)
-    emit(
-        [_row(workload) for workload in found],
-        ["id", "kind", "name", "phase", "node", "exit", "ms", "message"],
-        output=context.output,
-        bodies=[workload.raw for workload in found],
-    )
+    _emit_all(context, found)
 
 
 @click.command()
@@ -169,15 +184,28 @@ def explain(context: Context, /, workload_id: str) -> None:
 COMMANDS: Final = (submit, workloads, logs, results, stop, explain)
 
 
-def _report(context: Context, client: Client, workload: WorkloadInfo, *, wait: bool) -> None:
+def _report(context: Context, client: Client, submitted: list[WorkloadInfo], *, wait: bool) -> None:
     if wait:
-        # In JSON the answer is one document, so the log of it is not mixed in.
-        if context.output == "table":
-            _follow(client, workload.id)
-        workload = client.wait(workload.id)
-    emit_one(_row(workload), output=context.output, body=workload.raw)
-    if wait and not workload.succeeded:
+        for index, workload in enumerate(submitted):
+            # In JSON the answer is one document, so the log of it is not mixed in.
+            if context.output == "table":
+                _follow(client, workload.id)
+            submitted[index] = client.wait(workload.id)
+    if len(submitted) == 1:
+        emit_one(_row(submitted[0]), output=context.output, body=submitted[0].raw)
+    else:
+        _emit_all(context, submitted)
+    if wait and not all(workload.succeeded for workload in submitted):
         raise SystemExit(1)
+
+
+def _emit_all(context: Context, found: list[WorkloadInfo]) -> None:
+    emit(
+        [_row(workload) for workload in found],
+        ["id", "kind", "name", "phase", "node", "exit", "ms", "message"],
+        output=context.output,
+        bodies=[workload.raw for workload in found],
+    )
 
 
 def _follow(client: Client, workload_id: str) -> None:
@@ -200,7 +228,7 @@ def _row(workload: WorkloadInfo) -> dict[str, Any]:
 
 def _options(work: dict[str, Any]) -> WorkOptions:
     from arcray.client import WorkOptions
-    from arcray.core.workload import RestartPolicy, RestartRule
+    from arcray.core.workload import Priority, RestartPolicy, RestartRule
 
     return WorkOptions(
         name=work["name"],
@@ -208,7 +236,34 @@ def _options(work: dict[str, Any]) -> WorkOptions:
         restart=RestartPolicy(rule=RestartRule(work["restart"])) if work["restart"] != "never" else None,
         node_id=work["node_id"],
         max_duration_s=work["max_duration_s"],
+        priority=Priority[work["priority"].upper()],
+        preemptible=work["preemptible"],
+        gang=_gang(work["gang"]),
+        reservation_id=work["reservation_id"],
     )
+
+
+def _gang(text: str) -> Gang | None:
+    from arcray.core.gang import Gang, Layout
+
+    if not text:
+        return None
+    identity, _, rest = text.partition(":")
+    size, _, layout = rest.partition(":")
+    if not identity or not size.isdecimal() or layout not in {"", *Layout}:
+        raise InvalidArgumentError(f"{text!r} is not ID:SIZE[:LAYOUT]", field="gang")
+    return Gang(id=identity, size=int(size), layout=Layout(layout or "any"))
+
+
+def _environments(work: dict[str, Any]) -> list[dict[str, str]]:
+    """Returns the environment of each workload that one command submits."""
+    env = pairs_of(work["env"])
+    if not work["all_members"]:
+        return [env]
+    gang = _gang(work["gang"])
+    if gang is None:
+        raise InvalidArgumentError("there are no members without a gang", field="all")
+    return [env | {"ARCRAY_GANG_RANK": str(rank), "ARCRAY_GANG_SIZE": str(gang.size)} for rank in range(gang.size)]
 
 
 def demand_of(cpu: float, memory_mb: int, gpus: int, gpu_memory_mb: int | None) -> Any:
@@ -230,12 +285,13 @@ def _read(file: TextIO) -> str:
         raise InvalidArgumentError(f"{file.name} is not UTF-8 text", field="stdin") from error
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+def pairs_of(texts: tuple[str, ...], field: str = "env") -> dict[str, str]:
+    """Returns what NAME=VALUE options say."""
     pairs = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise InvalidArgumentError(f"{text!r} is not NAME=VALUE", field="env")
+            raise InvalidArgumentError(f"{text!r} is not NAME=VALUE", field=field)
         pairs[name] = value
     return pairs
 

@@ -8,9 +8,22 @@ from arcray.client.types import (
     Answer,
     ModelInfo,
     NodeInfo,
+    ReservationInfo,
     ResultFile,
+    SliceInfo,
     WorkloadInfo,
     WorkOptions,
 )
 
-__all__ = ["Answer", "Client", "ModelInfo", "NodeInfo", "ResultFile", "RetryPolicy", "WorkOptions", "WorkloadInfo"]
+__all__ = [
+    "Answer",
+    "Client",
+    "ModelInfo",
+    "NodeInfo",
+    "ReservationInfo",
+    "ResultFile",
+    "RetryPolicy",
+    "SliceInfo",
+    "WorkOptions",
+    "WorkloadInfo",
+]

@@ -16,7 +16,16 @@ from urllib.parse import quote
 import httpx
 
 from arcray.client.transport import RetryPolicy, Transport, new_key
-from arcray.client.types import Answer, ModelInfo, NodeInfo, ResultFile, WorkloadInfo, WorkOptions, demand_body
+from arcray.client.types import (
+    Answer,
+    ModelInfo,
+    NodeInfo,
+    ReservationInfo,
+    ResultFile,
+    WorkloadInfo,
+    WorkOptions,
+    demand_body,
+)
 from arcray.core.errors import ConflictError, DeadlineExceededError, InternalError, InvalidArgumentError
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import Priority, VolumeMount
@@ -197,6 +206,55 @@ class Client:
     def result(self, workload_id: str, path: str) -> bytes:
         """Returns the content of one result file."""
         return self._transport.call("GET", f"{_workload(workload_id)}/results/{quote(path)}").content
+
+    # Reservations.
+
+    def reserve(
+        self,
+        demand: Demand,
+        *,
+        parts: int = 1,
+        kind: str = "",
+        selector: Mapping[str, str] | None = None,
+        node_id: str = "",
+        ttl_s: float = 300.0,
+    ) -> ReservationInfo:
+        """Holds a place without a workload, for work that names it later.
+
+        Args:
+            parts: how many nodes it is divided over, evenly and all at once; 1 is one node.
+            kind: program or container: what its nodes must be able to run; "" is anything.
+            ttl_s: after this what is left of it is given back.
+
+        Raises:
+            NoCandidatesError: it does not fit now; nothing is held.
+        """
+        body: dict[str, Any] = {"demand": demand_body(demand), "ttlS": ttl_s}
+        if parts != 1:
+            body |= {"strategy": "even", "parts": parts}
+        if kind:
+            body["kind"] = kind
+        if selector:
+            body["selector"] = dict(selector)
+        if node_id:
+            body["nodeId"] = node_id
+        # The key makes the second arrival of the same request return the reservation of the first.
+        headers = {"Idempotency-Key": new_key()}
+        response = self._transport.call("POST", "/api/v1/reservations", json=body, headers=headers, repeatable=True)
+        return ReservationInfo.from_body(_json(response))
+
+    def reservation(self, reservation_id: str) -> ReservationInfo:
+        """Returns one reservation, ended ones too."""
+        return ReservationInfo.from_body(self._get(f"/api/v1/reservations/{_segment(reservation_id)}"))
+
+    def reservations(self, *, limit: int = _PAGE) -> list[ReservationInfo]:
+        """Returns the newest reservations, at most ``limit`` of them."""
+        return self._pages("/api/v1/reservations", "reservations", ReservationInfo.from_body, limit)
+
+    def release(self, reservation_id: str) -> ReservationInfo:
+        """Gives back what is left of a reservation; one that has ended stays as it is."""
+        response = self._transport.call("DELETE", f"/api/v1/reservations/{_segment(reservation_id)}")
+        return ReservationInfo.from_body(_json(response))
 
     # Models.
 

@@ -9,10 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from arcray.core.gang import Gang
+from arcray.core.reservation import ReservationState
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import Phase, Priority, RestartPolicy
 
-__all__ = ["Answer", "ModelInfo", "NodeInfo", "ResultFile", "WorkOptions", "WorkloadInfo", "demand_body"]
+__all__ = [
+    "Answer",
+    "ModelInfo",
+    "NodeInfo",
+    "ReservationInfo",
+    "ResultFile",
+    "SliceInfo",
+    "WorkOptions",
+    "WorkloadInfo",
+    "demand_body",
+]
 
 _MIB = 2**20
 
@@ -39,6 +51,9 @@ class WorkOptions:
         selector: labels that the node must carry.
         restart: when ended work starts again; None leaves it to the server, which does not.
         max_duration_s: running longer is stopped and failed; None is no limit.
+        preemptible: it may be ended, and started again later, for work of a higher priority.
+        gang: it starts together with the other members or not at all.
+        reservation_id: it takes its place out of this reservation; "" names none.
     """
 
     name: str = ""
@@ -48,6 +63,9 @@ class WorkOptions:
     node_id: str = ""
     selector: Mapping[str, str] = field(default_factory=dict)
     max_duration_s: float | None = None
+    preemptible: bool = False
+    gang: Gang | None = None
+    reservation_id: str = ""
 
     def body(self) -> dict[str, Any]:
         """Returns the members of a submission that differ from the defaults."""
@@ -66,6 +84,18 @@ class WorkOptions:
             body["selector"] = dict(self.selector)
         if self.max_duration_s is not None:
             body["maxDurationS"] = self.max_duration_s
+        body |= self._standing()
+        return body
+
+    def _standing(self) -> dict[str, Any]:
+        """Returns the members that say how it stands to other work, where they differ from the defaults."""
+        body: dict[str, Any] = {}
+        if self.preemptible:
+            body["preemptible"] = True
+        if self.gang is not None:
+            body["gang"] = {"id": self.gang.id, "size": self.gang.size, "layout": self.gang.layout.value}
+        if self.reservation_id:
+            body["reservationId"] = self.reservation_id
         return body
 
 
@@ -150,6 +180,46 @@ class WorkloadInfo:
     def succeeded(self) -> bool:
         """Whether it ended well."""
         return self.phase is Phase.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceInfo:
+    """What a reservation holds of one node, and what is left of that; both as the API spells a demand."""
+
+    node_id: str
+    granted: Mapping[str, Any]
+    left: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationInfo:
+    """Slices of nodes that are held without a workload.
+
+    Args:
+        expires_at: when what is left of it is given back, in ISO 8601.
+        message: why it ended.
+    """
+
+    id: str
+    state: ReservationState
+    slices: tuple[SliceInfo, ...]
+    expires_at: str
+    message: str
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Reads a body of ``/api/v1/reservations``."""
+        return cls(
+            id=body["id"],
+            state=ReservationState(body["state"]),
+            slices=tuple(
+                SliceInfo(node_id=part["nodeId"], granted=part["demand"], left=part["left"]) for part in body["slices"]
+            ),
+            expires_at=body.get("expiresAt", ""),
+            message=body.get("message", ""),
+            raw=body,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,16 @@ from typing import Protocol
 from arcray.control.event_log import Tagged
 from arcray.control.journal import Records
 from arcray.control.ledger_rows import account_row, entry_row, key_row, posting_rows
-from arcray.control.rows import event_row, model_row, node_row, workload_row
+from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
 from arcray.core import events as ev
 from arcray.core.before import Before
 from arcray.core.errors import ArcrayError
-from arcray.core.ids import AccountId, KeyId, ModelId
+from arcray.core.ids import AccountId, KeyId, ModelId, ReservationId
 from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
@@ -81,7 +82,7 @@ def answer(reply: Reply, value: object) -> None:
         reply.set_result(value)
 
 
-def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: C901  one arm per sort of event
+def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: C901, PLR0912  one arm per sort of event
     """Returns what a transaction writes: these events, and the rows of what they are about as memory has them now.
 
     Rows are taken once per entity however many events it had. Memory must not be ahead of the events.
@@ -92,6 +93,7 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: 
     accounts: dict[AccountId, None] = {}
     entries: list[Entry] = []
     keys: dict[KeyId, None] = {}
+    reservations: dict[ReservationId, Reservation] = {}
     for event in events:
         match event:
             case ev.NodeAttached():
@@ -116,6 +118,10 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: 
                 keys[event.key.id] = None
             case ev.KeyRevoked():
                 keys[event.key_id] = None
+            case ev.ReservationGranted() | ev.ReservationTaken() | ev.ReservationEnded():
+                reservation = state.reservations.get(event.reservation_id)
+                assert reservation is not None, "it is let go of only once it is on disk"
+                reservations[reservation.id] = reservation
             case ev.TelemetryUpdated() | ev.BatteryRanLow() | ev.ModelsChanged() | ev.LogAppended() | ev.KeysUsed():
                 raise AssertionError(f"{type(event).__name__} is volatile")
             case _:
@@ -127,6 +133,7 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: 
         nodes=[node_row(node) for node in nodes.values()],
         workloads=[workload_row(workload) for workload in workloads.values()],
         models=[model_row(model) for model in models.values() if model is not None],
+        reservations=[reservation_row(reservation) for reservation in reservations.values()],
         removed_models=[model_id for model_id, model in models.items() if model is None],
         accounts=[account_row(state.books.accounts[account_id]) for account_id in accounts],
         postings=[row for entry in entries for row in posting_rows(entry)],

@@ -13,12 +13,14 @@ from arcray.core.answers import matches, workload_view
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
 from arcray.core.errors import NotFoundError
-from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.queries import GetReservation, GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload, WorkloadView
 
 __all__ = [
     "awaited_by_someone",
+    "ended_reservation",
     "finished_workload",
     "is_all_in_memory",
     "may_be_of_old",
@@ -97,6 +99,19 @@ async def finished_workload(journal: Journal, query: GetWorkload) -> WorkloadVie
     if workload is None or query.account not in (None, workload.spec.origin.account):
         raise NotFoundError(f"no workload {query.workload_id}", field="id")
     return workload_view(workload)
+
+
+async def ended_reservation(journal: Journal, query: GetReservation) -> Reservation:
+    """Answers from the rows.
+
+    Raises:
+        NotFoundError: no such reservation, or not of that account.
+        UnavailableError: the rows cannot be read.
+    """
+    reservation = await journal.reservation(query.reservation_id)
+    if reservation is None or query.account not in (None, reservation.account):
+        raise NotFoundError(f"no reservation {query.reservation_id}", field="id")
+    return reservation
 
 
 async def workload_page(journal: Journal, query: ListWorkloads, awaited: Sequence[WorkloadView]) -> WorkloadPage:

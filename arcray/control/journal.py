@@ -26,18 +26,19 @@ from arcray.control import database
 from arcray.control.ledger_rows import load_keys, load_ledger, read_entry, read_statement
 from arcray.control.migrations import migrate
 from arcray.control.rows import Row, decode_event, decode_row
-from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, RESERVATIONS, WORKLOADS
 from arcray.control.statements import Statements
 from arcray.core.books import REQUESTS_KEPT
 from arcray.core.cluster import Ledger
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event
-from arcray.core.ids import AccountId, KeyId, ModelId, WorkloadId
+from arcray.core.ids import AccountId, KeyId, ModelId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.queries import GetStatement, ListWorkloads, Statement
+from arcray.core.reservation import Reservation
 from arcray.core.workload import PayloadKind, Workload
 
 __all__ = ["FencedError", "Journal", "Live", "Records"]
@@ -59,7 +60,7 @@ class Records:
 
     Args:
         events: in order.
-        nodes, workloads, models, accounts, keys: current rows; one per id.
+        nodes, workloads, models, reservations, accounts, keys: current rows; one per id.
         removed_models, removed_keys: ids of rows to delete.
         postings: in order.
         entries: those with an idempotency key.
@@ -69,6 +70,7 @@ class Records:
     nodes: Sequence[Row] = ()
     workloads: Sequence[Row] = ()
     models: Sequence[Row] = ()
+    reservations: Sequence[Row] = ()
     removed_models: Sequence[ModelId] = ()
     accounts: Sequence[Row] = ()
     postings: Sequence[Row] = ()
@@ -84,6 +86,7 @@ class Live:
     Args:
         workloads: all live ones and the newest finished ones.
         memory: number of the memory that is made of it; every one ever made of this database has a higher one.
+        reservations: all active ones and the newest that ended.
         left_out_until: creation of the newest finished workload that is not among them, None when all are.
     """
 
@@ -91,6 +94,7 @@ class Live:
     workloads: list[Workload] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     memory: int = 0
+    reservations: list[Reservation] = field(default_factory=list)
     left_out_until: datetime | None = None
     ledger: Ledger = field(default_factory=Ledger)
     keys: list[ApiKey] = field(default_factory=list)
@@ -155,7 +159,7 @@ class Journal:
         """
         await self._in(self._writes, self._probe)
 
-    async def load(self, *, keep_finished: int, keep_finished_inference: int) -> Live:
+    async def load(self, *, keep_finished: int, keep_finished_inference: int, keep_reservations: int = 1_000) -> Live:
         """Returns what a scheduler goes on from, after every write begun before.
 
         Raises:
@@ -163,7 +167,7 @@ class Journal:
             InternalError: a row cannot be read; names it.
             UnavailableError: the database cannot be read.
         """
-        return await self._in(self._writes, self._load, keep_finished, keep_finished_inference)
+        return await self._in(self._writes, self._load, keep_finished, keep_finished_inference, keep_reservations)
 
     async def workload(self, workload_id: WorkloadId) -> Workload | None:
         """Returns a workload's row."""
@@ -175,6 +179,10 @@ class Journal:
             WORKLOADS.c.account == account, WORKLOADS.c.request_id == request_id, sa.text("request_id <> ''")
         )
         return await self._in(self._reads, self._one, keyed)
+
+    async def reservation(self, reservation_id: ReservationId) -> Reservation | None:
+        """Returns a reservation's row."""
+        return await self._in(self._reads, self._one_reservation, reservation_id)
 
     async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int]:
         """Returns a page of what the query's filters show, newest first, and the number of all."""
@@ -277,6 +285,7 @@ class Journal:
             self._sql.upsert_nodes.many(connection, records.nodes)
             self._sql.upsert_workloads.many(connection, records.workloads)
             self._sql.upsert_models.many(connection, records.models)
+            self._sql.upsert_reservations.many(connection, records.reservations)
             if records.removed_models:
                 connection.execute(sa.delete(MODELS).where(MODELS.c.id.in_(records.removed_models)))
             self._sql.upsert_accounts.many(connection, records.accounts)
@@ -290,9 +299,10 @@ class Journal:
         with self._writing() as connection:
             connection.execute(sa.update(META).where(GENERATION).values(value=META.c.value))
 
-    def _load(self, keep_finished: int, keep_finished_inference: int) -> Live:
+    def _load(self, keep_finished: int, keep_finished_inference: int, keep_reservations: int) -> Live:
         live = Live()
         with self._writing() as connection:
+            live.reservations.extend(_reservations(connection, keep_reservations))
             for row in connection.execute(sa.select(NODES.c.id, NODES.c.body).order_by(NODES.c.joined_at, NODES.c.id)):
                 live.nodes.append(decode_row(Node, row.id, row.body))
             for row in connection.execute(sa.select(MODELS.c.id, MODELS.c.body).order_by(MODELS.c.id)):
@@ -315,6 +325,7 @@ class Journal:
             nodes=live.nodes,
             workloads=live.workloads,
             models=live.models,
+            reservations=live.reservations,
             memory=memory,
             left_out_until=max(left_out, default=None),
             ledger=ledger,
@@ -336,6 +347,12 @@ class Journal:
             row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
         return None if row is None else decode_row(Workload, row.id, row.body)
 
+    def _one_reservation(self, reservation_id: ReservationId) -> Reservation | None:
+        found = sa.select(RESERVATIONS.c.id, RESERVATIONS.c.body).where(RESERVATIONS.c.id == reservation_id)
+        with self._engine.begin() as connection:
+            row = connection.execute(found).first()
+        return None if row is None else decode_row(Reservation, row.id, row.body)
+
     def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int]:
         shown = _filters(query)
         page = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(*shown).order_by(*_NEWEST_FIRST)
@@ -354,6 +371,16 @@ class Journal:
         with self._reading() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
         return [(row.seq, decode_event(row.kind, row.body, row.workload_body)) for row in rows]
+
+
+def _reservations(connection: sa.Connection, keep: int) -> Iterator[Reservation]:
+    """Yields every active reservation, and the newest of those that ended."""
+    rows = sa.select(RESERVATIONS.c.id, RESERVATIONS.c.body)
+    newest_first = (RESERVATIONS.c.created_at.desc(), RESERVATIONS.c.id.desc())
+    ended = rows.where(RESERVATIONS.c.ended_at.is_not(None)).order_by(*newest_first).limit(keep)
+    for wanted in (rows.where(sa.text("ended_at IS NULL")), ended):
+        for row in connection.execute(wanted):
+            yield decode_row(Reservation, row.id, row.body)
 
 
 def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClause]:

@@ -28,7 +28,7 @@ from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
-from arcray.core.queries import Answer, GetStatement, GetWorkload, ListWorkloads, Query
+from arcray.core.queries import Answer, GetReservation, GetStatement, GetWorkload, ListWorkloads, Query
 
 __all__ = ["Plane"]
 
@@ -203,6 +203,8 @@ class Plane:
                 break  # else what was answered never came true, and memory has been rebuilt
         if isinstance(query, GetWorkload) and isinstance(answered, NotFoundError):
             return await history.finished_workload(self._journal, query)
+        if isinstance(query, GetReservation) and isinstance(answered, NotFoundError):
+            return await history.ended_reservation(self._journal, query)
         if isinstance(answered, ArcrayError):
             raise answered
         if isinstance(query, GetStatement):

@@ -29,13 +29,16 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime, rules: ty
         UnavailableError: the database cannot be read.
     """
     live = await journal.load(
-        keep_finished=policy.keep_finished, keep_finished_inference=policy.keep_finished_inference
+        keep_finished=policy.keep_finished,
+        keep_finished_inference=policy.keep_finished_inference,
+        keep_reservations=policy.keep_reservations,
     )
     cluster = rules.restore(
         policy,
         nodes=live.nodes,
         workloads=live.workloads,
         models=live.models,
+        reservations=live.reservations,
         now=now,
         ledger=live.ledger,
         keys=live.keys,
@@ -61,12 +64,14 @@ def as_on_disk(memory: Cluster, before: Before, policy: ClusterPolicy, now: date
         if workload.phase.terminal or not workload.spec.waiting
     }
     nodes = _taken_back(state.nodes, before.nodes)
+    reservations = {each.id: each for each in state.reservations.all()}
     accounts = _taken_back(state.books.accounts, before.accounts)
     cluster = type(memory).restore(
         policy,
         nodes=[durable_node(node) for node in nodes.values()],
         workloads=list(_taken_back(workloads, before.workloads).values()),
         models=list(_taken_back(state.models, before.models).values()),
+        reservations=list(_taken_back(reservations, before.reservations).values()),
         now=now,
         ledger=Ledger(
             accounts=[durable_account(account) for account in accounts.values()],

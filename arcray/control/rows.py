@@ -28,6 +28,7 @@ from arcray.core import events as ev
 from arcray.core.errors import InternalError
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
+from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload, kind_of
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "microseconds",
     "model_row",
     "node_row",
+    "reservation_row",
     "subject",
     "workload_row",
 ]
@@ -110,6 +112,20 @@ def model_row(model: Model) -> Row:
     }
 
 
+def reservation_row(reservation: Reservation) -> Row:
+    """Returns the current row of a reservation."""
+    ended_at = reservation.ended_at
+    return {
+        "id": column(reservation.id),
+        "account": column(reservation.account),
+        "state": reservation.state.value,
+        "created_at": microseconds(reservation.created_at),
+        "expires_at": microseconds(reservation.expires_at),
+        "ended_at": None if ended_at is None else microseconds(ended_at),
+        "body": encode(reservation),
+    }
+
+
 def decode_row(kind: type[_T], identity: str, body: str) -> _T:
     """Returns the value of a row.
 
@@ -163,8 +179,14 @@ def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911  one arm per sort of
             | ev.WorkloadFinished()
             | ev.WorkloadCharged()
             | ev.LogAppended()
+            | ev.WorkloadPreempted()
+            | ev.WorkloadEvicted()
+            | ev.PlaceClaimed()
+            | ev.ClaimEnded()
         ):
             return event.workload_id
+        case ev.ReservationGranted() | ev.ReservationTaken() | ev.ReservationEnded():
+            return event.reservation_id
         case (
             ev.NodeHealthChanged()
             | ev.NodeDetached()

@@ -1,4 +1,4 @@
-"""The tables: current rows of nodes, workloads, models, accounts and keys, and the events that led to them.
+"""The tables: current rows of nodes, workloads, models, reservations, accounts and keys, and the events behind them.
 
 A row is the columns that queries filter or order by, and ``body``: the whole value as JSON. Columns are derived from
 the body and never read back into values. Times are integers in microseconds since 1970 (exact, ordered and the same in
@@ -27,6 +27,7 @@ __all__ = [
     "MODELS",
     "NODES",
     "POSTINGS",
+    "RESERVATIONS",
     "WORKLOADS",
 ]
 
@@ -76,6 +77,18 @@ MODELS: Final = Table(
     Column("id", Text, primary_key=True),
     Column("format", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+RESERVATIONS: Final = Table(
+    "reservations",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=True),
     Column("body", Text, nullable=False),
 )
 
@@ -145,6 +158,9 @@ Index(
 )  # fmt: skip
 # Recovery reads the live ones only, however many have finished.
 Index("ix_workloads_live", WORKLOADS.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)
+_HELD: Final = text("ended_at IS NULL")
+Index("ix_reservations_active", RESERVATIONS.c.id, sqlite_where=_HELD, postgresql_where=_HELD)
+Index("ix_reservations_created", RESERVATIONS.c.created_at, RESERVATIONS.c.id)
 # Idempotency keys older than what memory remembers.
 Index("ix_workloads_request", WORKLOADS.c.account, WORKLOADS.c.request_id, sqlite_where=_KEYED, postgresql_where=_KEYED)
 # Statements, newest first.

@@ -9,7 +9,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from arcray.control.schema import ACCOUNTS, ENTRIES, EVENTS, GENERATION, KEYS, META, MODELS, NODES, POSTINGS, WORKLOADS
+from arcray.control.schema import (
+    ACCOUNTS,
+    ENTRIES,
+    EVENTS,
+    GENERATION,
+    KEYS,
+    META,
+    MODELS,
+    NODES,
+    POSTINGS,
+    RESERVATIONS,
+    WORKLOADS,
+)
 
 __all__ = ["Statements"]
 
@@ -45,6 +57,7 @@ class Statements:
         self.upsert_nodes = _Write(_upsert(NODES, dialect), dialect)
         self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
         self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
+        self.upsert_reservations = _Write(_upsert(RESERVATIONS, dialect), dialect)
         # FOR UPDATE makes a takeover wait for this transaction (PostgreSQL); SQLite has one writer anyhow.
         newest = sa.select(META.c.value).where(GENERATION).with_for_update()
         self.generation = str(newest.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

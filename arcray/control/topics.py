@@ -29,6 +29,9 @@ _BY_TYPE: Final[dict[type, Topic]] = {
     ev.KeyIssued: Topic.KEYS,
     ev.KeyRevoked: Topic.KEYS,
     ev.KeysUsed: Topic.KEYS,
+    ev.ReservationGranted: Topic.RESERVATIONS,
+    ev.ReservationTaken: Topic.RESERVATIONS,
+    ev.ReservationEnded: Topic.RESERVATIONS,
 }
 
 

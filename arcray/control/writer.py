@@ -32,8 +32,8 @@ from arcray.core.before import Before
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportModels, ReportTelemetry
 from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
-from arcray.core.events import Event, NodeDetached, NodeHealthChanged, WorkloadFinished
-from arcray.core.ids import WorkloadId
+from arcray.core.events import Event, NodeDetached, NodeHealthChanged, ReservationEnded, WorkloadFinished
+from arcray.core.ids import ReservationId, WorkloadId
 from arcray.core.orders import NodeOrder, RunInference
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import Clock
@@ -245,16 +245,21 @@ class Writer:
         for order in batch.orders:
             self._dispatch.put(order)
         finished: list[WorkloadId] = []
+        ended: list[ReservationId] = []
         for event in batch.events:
             match event:
                 case WorkloadFinished():
                     finished.append(event.workload_id)
+                case ReservationEnded():
+                    ended.append(event.reservation_id)
                 case NodeHealthChanged() | NodeDetached():
                     self._dispatch.forget_detached(event.node_id)
                 case _:
                     pass
         if finished:
             self.cluster.retire(finished)
+        if ended:
+            self.cluster.retire_reservations(ended)
 
     # -- failure -------------------------------------------------------------------------------------------------
 

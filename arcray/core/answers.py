@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import TypeVar, assert_never
@@ -14,7 +15,9 @@ from arcray.core.ledger import Account, AccountView
 from arcray.core.model import Model
 from arcray.core.node import Health, Node, NodeView
 from arcray.core.placement.explain import Explanation
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState, placement_request
+from arcray.core.why import reasons_to_wait
 from arcray.core.workload import Inference, ModelServer, PayloadKind, Phase, Workload, WorkloadView, kind_of
 
 __all__ = ["account_view", "answer", "matches", "node_view", "workload_view"]
@@ -46,6 +49,10 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             chosen = [state.models[model_id] for model_id in sorted(state.models)]
             page = _page(chosen, query.limit, query.offset)
             return q.ModelPage(models=tuple(_model_view(state, model) for model in page), total=len(chosen))
+        case q.GetReservation():
+            return _reservation(state, query)
+        case q.ListReservations():
+            return _list_reservations(state, query)
         case q.GetStats():
             return _stats(state, now)
         case q.GetAccount():
@@ -106,6 +113,9 @@ def workload_view(workload: Workload) -> WorkloadView:
         finished_at=workload.finished_at,
         ports=workload.ports,
         meter=workload.meter,
+        claim=workload.claim,
+        eviction=workload.eviction,
+        preemptions=workload.preemptions,
     )
 
 
@@ -174,7 +184,8 @@ def _explain(state: ClusterState, query: q.ExplainWorkload, now: datetime) -> Ex
     payload = workload.spec.payload
     if isinstance(payload, Inference):
         return state.routing.explain(payload.model_id, now.timestamp())
-    return state.placement.explain(placement_request(workload.spec))
+    explanation = state.placement.explain(placement_request(workload.spec))
+    return replace(explanation, notes=tuple(reasons_to_wait(state, workload, now)))
 
 
 def _account(state: ClusterState, query: q.GetAccount | q.GetStatement) -> Account:
@@ -205,6 +216,20 @@ def _model_view(state: ClusterState, model: Model) -> q.ModelView:
         if node.health is Health.HEALTHY and any(slots.model_id == model.id for slots in node.models)
     )
     return q.ModelView(model=model, servers=tuple(map(workload_view, servers)), ready_on=tuple(ready_on))
+
+
+def _reservation(state: ClusterState, query: q.GetReservation) -> Reservation:
+    reservation = state.reservations.get(query.reservation_id)
+    if reservation is None or query.account not in (None, reservation.account):
+        raise NotFoundError(f"no reservation {query.reservation_id}", field="id")
+    return reservation
+
+
+def _list_reservations(state: ClusterState, query: q.ListReservations) -> q.ReservationPage:
+    chosen = [held for held in state.reservations.all() if query.account in (None, held.account)]
+    chosen.sort(key=lambda held: (held.created_at, held.id), reverse=True)
+    page = _page(chosen, query.limit, query.offset)
+    return q.ReservationPage(reservations=tuple(page), total=len(chosen))
 
 
 def _stats(state: ClusterState, now: datetime) -> q.ClusterStats:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from arcray.core import events as ev
-from arcray.core.ids import AccountId, KeyId, ModelId, NodeId, WorkloadId
+from arcray.core.ids import AccountId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
+from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload
 
 if TYPE_CHECKING:
@@ -26,21 +27,23 @@ class Before:
     """Copies of what durable events changed, each taken before the first of them.
 
     Attributes:
-        nodes, workloads, models, accounts, keys: by id; None where there was none, or none that is stored.
+        nodes, workloads, models, reservations, accounts, keys: by id; None where there was none, or none that is
+            stored.
         requests: idempotency keys of entries that were not posted yet.
     """
 
-    __slots__ = ("accounts", "keys", "models", "nodes", "requests", "workloads")
+    __slots__ = ("accounts", "keys", "models", "nodes", "requests", "reservations", "workloads")
 
     def __init__(self) -> None:
         self.accounts: dict[AccountId, Account | None] = {}
         self.keys: dict[KeyId, ApiKey | None] = {}
+        self.reservations: dict[ReservationId, Reservation | None] = {}
         self.requests: set[tuple[AccountId, str]] = set()
         self.nodes: dict[NodeId, Node | None] = {}
         self.workloads: dict[WorkloadId, Workload | None] = {}
         self.models: dict[ModelId, Model | None] = {}
 
-    def note(self, event: ev.Event, state: ClusterState) -> None:  # noqa: C901  one arm per fact
+    def note(self, event: ev.Event, state: ClusterState) -> None:  # noqa: C901, PLR0912  one arm per fact
         """Takes a copy of what a durable event is about to change."""
         match event:
             case ev.NodeAttached():
@@ -51,6 +54,8 @@ class Before:
                 self.models.setdefault(event.model.id, state.models.get(event.model.id))
             case ev.ModelRemoved():
                 self.models.setdefault(event.model_id, state.models.get(event.model_id))
+            case ev.ReservationGranted() | ev.ReservationTaken() | ev.ReservationEnded():
+                self.reservations.setdefault(event.reservation_id, state.reservations.get(event.reservation_id))
             case ev.AccountOpened() | ev.SpendingLimitSet():
                 self._note_account(event.account_id, state)
             case ev.CreditsMoved():
@@ -74,6 +79,7 @@ class Before:
         self.nodes = later.nodes | self.nodes
         self.workloads = later.workloads | self.workloads
         self.models = later.models | self.models
+        self.reservations = later.reservations | self.reservations
         self.accounts = later.accounts | self.accounts
         self.keys = later.keys | self.keys
         self.requests |= later.requests

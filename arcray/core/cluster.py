@@ -13,8 +13,20 @@ from typing import Any, ClassVar, Final
 from arcray.core import commands as cmd
 from arcray.core.answers import answer
 from arcray.core.errors import ArcrayError
-from arcray.core.handlers import accounts, charging, inference, keys, models, nodes, recovery, scheduling, workloads
-from arcray.core.ids import WorkloadId
+from arcray.core.handlers import (
+    accounts,
+    charging,
+    inference,
+    keys,
+    models,
+    nodes,
+    recovery,
+    reservations,
+    scheduling,
+    settling,
+    workloads,
+)
+from arcray.core.ids import ReservationId, WorkloadId
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, Entry
 from arcray.core.model import Model
@@ -22,6 +34,7 @@ from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import Answer, Query
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.turn import Outcome, Turn
 from arcray.core.workload import Workload
@@ -47,6 +60,8 @@ def _on_tick(turn: Turn, command: cmd.Tick) -> None:
     _ = command
     nodes.expire_leases(turn)
     inference.expire_inference(turn)
+    settling.expire_gangs(turn)
+    reservations.expire_reservations(turn)
     if turn.state.pending.release_due(turn.now):
         turn.state.needs_round = True
     if turn.state.books.charging:
@@ -75,6 +90,8 @@ _HANDLERS: Final[Mapping[type, Handler]] = {
     cmd.IssueKey: keys.on_issue_key,
     cmd.RevokeKey: keys.on_revoke_key,
     cmd.ReportKeyUse: keys.on_report_key_use,
+    cmd.Reserve: reservations.on_reserve,
+    cmd.ReleaseReservation: reservations.on_release_reservation,
     cmd.Schedule: scheduling.on_schedule,
     cmd.Tick: _on_tick,
 }
@@ -107,12 +124,14 @@ class Cluster:
         workloads: Sequence[Workload],
         models: Sequence[Model],
         now: datetime,
+        reservations: Sequence[Reservation] = (),
         ledger: Ledger | None = None,
         keys: Sequence[ApiKey] = (),
     ) -> Cluster:
         """Returns a cluster that goes on from rows: live workloads, the newest finished, and all of everything else.
 
         Args:
+            reservations: active ones, and the newest that ended.
             now: the time in UTC; a clock that shows less than what the rows tell of has gone back.
         """
         told = (time for each in workloads for time in (each.placed_at, each.started_at, each.finished_at))
@@ -121,7 +140,7 @@ class Cluster:
         if ledger is not None:
             cluster.state.books.restore(ledger.accounts, ledger.entries, forgetful=ledger.forgetful)
         cluster.state.keys.restore(keys)
-        cluster.state.restore(list(nodes), list(workloads), list(models), now)
+        cluster.state.restore(list(nodes), list(workloads), list(models), now, reservations)
         return cluster
 
     def handle(self, command: cmd.Command, now: datetime) -> Outcome:
@@ -140,6 +159,7 @@ class Cluster:
         except ArcrayError:
             assert not turn.events, "a handler refuses before its first event"
             raise
+        settling.settle(turn)
         if self.state.slots_freed:
             inference.dispatch_waiting(turn)
         if self.state.books.charging:  # else nothing can have a price, and costs no time either
@@ -165,6 +185,10 @@ class Cluster:
         """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now."""
         self.state.retire(workload_ids)
 
+    def retire_reservations(self, reservation_ids: Iterable[ReservationId]) -> None:
+        """Lets go of ended reservations beyond the policy's limit; the shell names those that are in the rows now."""
+        self.state.reservations.retire(reservation_ids, self.policy.keep_reservations)
+
     def answer(self, query: Query, now: datetime) -> Answer:
         """Answers from memory.
 
@@ -182,6 +206,8 @@ class Cluster:
             state.waiting.next_due(),
             state.pending.next_due(),
             state.books.next_due(),
+            state.gangs.next_due(),
+            state.reservations.next_due(),
             dispatched,
         )
         return min((time for time in times if time is not None), default=None)

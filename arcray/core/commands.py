@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from arcray.core.ids import AccountId, EntryId, KeyId, ModelId, NodeId, WorkloadId
+from arcray.core.gang import Layout
+from arcray.core.ids import AccountId, EntryId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey, KeyView
 from arcray.core.ledger import AccountView, Entry, SpendingLimit
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
+from arcray.core.reservation import Reservation
+from arcray.core.resources import Demand
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec, WorkloadView
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "OpenAccount",
     "Posted",
     "RegisterModel",
+    "ReleaseReservation",
     "RemoveModel",
     "Reply",
     "ReportEnd",
@@ -36,6 +40,8 @@ __all__ = [
     "ReportModels",
     "ReportPhase",
     "ReportTelemetry",
+    "Reservable",
+    "Reserve",
     "RevokeKey",
     "Running",
     "Schedule",
@@ -265,6 +271,54 @@ class Schedule:
     """Run one scheduling round over the pending workloads."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservable:
+    """One slice that is wanted.
+
+    Args:
+        wants: the node offers at least one of these, as ``lowering.wanted`` names them; empty wants nothing.
+        selector: labels that its node must carry.
+        node_id: the only node allowed; None lets placement choose.
+    """
+
+    demand: Demand
+    wants: frozenset[str] = frozenset()
+    selector: tuple[tuple[str, str], ...] = ()
+    node_id: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Hold slices of nodes without a workload, all of them or none. Replies the ``Reservation``.
+
+    Sent again with the same id it is the same reservation.
+
+    Args:
+        ttl_s: after this what is left of it is given back.
+        layout: how the slices lie on the nodes.
+        request_digest: hash of the submitted body, compared when the id comes again.
+    """
+
+    reservation_id: ReservationId
+    account: AccountId
+    slices: tuple[Reservable, ...]
+    ttl_s: float
+    layout: Layout = Layout.ANY
+    request_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseReservation:
+    """Give back what is left of a reservation. Replies it. Releasing what has ended changes nothing.
+
+    Args:
+        account: who asks; None for the operator, who may release any.
+    """
+
+    reservation_id: ReservationId
+    account: AccountId | None = None
+
+
 Command: TypeAlias = (
     SubmitWorkload
     | StopWorkload
@@ -286,6 +340,8 @@ Command: TypeAlias = (
     | ReportKeyUse
     | Tick
     | Schedule
+    | Reserve
+    | ReleaseReservation
 )
 
 
@@ -340,5 +396,5 @@ class Posted:
     created: bool = True
 
 
-Reply: TypeAlias = Submitted | Attached | Heard | Posted | AccountView | KeyView | WorkloadView | None
+Reply: TypeAlias = Submitted | Attached | Heard | Posted | AccountView | KeyView | WorkloadView | Reservation | None
 """As the command's docstring says; None where it says nothing."""

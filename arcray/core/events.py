@@ -12,11 +12,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
-from arcray.core.ids import AccountId, KeyId, ModelId, NodeId, WorkloadId
+from arcray.core.ids import AccountId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Entry, SpendingLimit
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import Health, NodeRegistration, Telemetry
+from arcray.core.reservation import Reservation, ReservationState
 from arcray.core.resources import Allocation
 from arcray.core.tariff import Meter
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
@@ -24,6 +25,7 @@ from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
 __all__ = [
     "AccountOpened",
     "BatteryRanLow",
+    "ClaimEnded",
     "CreditsMoved",
     "Event",
     "KeyIssued",
@@ -37,13 +39,19 @@ __all__ = [
     "NodeDetached",
     "NodeHealthChanged",
     "NodeSchedulingChanged",
+    "PlaceClaimed",
+    "ReservationEnded",
+    "ReservationGranted",
+    "ReservationTaken",
     "SpendingLimitSet",
     "TelemetryUpdated",
     "Topic",
     "WorkloadCharged",
+    "WorkloadEvicted",
     "WorkloadFinished",
     "WorkloadPhaseChanged",
     "WorkloadPlaced",
+    "WorkloadPreempted",
     "WorkloadRequeued",
     "WorkloadStopRequested",
     "WorkloadSubmitted",
@@ -59,6 +67,7 @@ class Topic(StrEnum):
     INFERENCE = "inference"
     MODELS = "models"
     LOGS = "logs"
+    RESERVATIONS = "reservations"
     ACCOUNTS = "accounts"  # accounts and credits
     KEYS = "keys"
 
@@ -249,6 +258,108 @@ class WorkloadFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadPreempted:
+    """A workload was asked to end to make room for another one; it starts again later.
+
+    Args:
+        by: for which workload.
+        reason: who that is and why, for people.
+    """
+
+    durable: ClassVar[bool] = True
+    workload_id: WorkloadId
+    attempt: int
+    by: WorkloadId
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadEvicted:
+    """A member was asked to end because its gang cannot go on as it is.
+
+    Args:
+        restart: whether the attempt that follows counts as a restart.
+        fails: none follows; it ends as failed.
+    """
+
+    durable: ClassVar[bool] = True
+    workload_id: WorkloadId
+    attempt: int
+    reason: str
+    restart: bool
+    fails: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceClaimed:
+    """A place is kept for a pending workload while those preempted for it end.
+
+    Args:
+        allocation: what it will need of the node.
+    """
+
+    durable: ClassVar[bool] = True
+    workload_id: WorkloadId
+    node_id: NodeId
+    allocation: Allocation
+    victims: tuple[WorkloadId, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimEnded:
+    """The place is kept no longer: its workload is placed there next, or waits like any other again."""
+
+    durable: ClassVar[bool] = True
+    workload_id: WorkloadId
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationGranted:
+    """Slices of nodes are held without a workload."""
+
+    durable: ClassVar[bool] = True
+    reservation: Reservation
+    at: datetime
+
+    @property
+    def reservation_id(self) -> ReservationId:
+        """Whose event it is."""
+        return self.reservation.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationTaken:
+    """A workload took its place out of a reservation; it is placed there next.
+
+    Args:
+        index: of the slice.
+        left: what stays reserved of it.
+    """
+
+    durable: ClassVar[bool] = True
+    reservation_id: ReservationId
+    workload_id: WorkloadId
+    index: int
+    left: Allocation
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationEnded:
+    """A reservation holds nothing any more."""
+
+    durable: ClassVar[bool] = True
+    reservation_id: ReservationId
+    state: ReservationState
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountOpened:
     """An account became known."""
 
@@ -356,4 +467,11 @@ Event: TypeAlias = (
     | KeyRevoked
     | KeysUsed
     | LogAppended
+    | WorkloadPreempted
+    | WorkloadEvicted
+    | PlaceClaimed
+    | ClaimEnded
+    | ReservationGranted
+    | ReservationTaken
+    | ReservationEnded
 )

@@ -12,7 +12,17 @@ from uuid import UUID, uuid5
 
 from arcray.core.errors import InvalidArgumentError
 
-__all__ = ["AccountId", "EntryId", "KeyId", "ModelId", "NodeId", "WorkloadId", "canonical_uuid", "foreign_id"]
+__all__ = [
+    "AccountId",
+    "EntryId",
+    "KeyId",
+    "ModelId",
+    "NodeId",
+    "ReservationId",
+    "WorkloadId",
+    "canonical_uuid",
+    "foreign_id",
+]
 
 NodeId = NewType("NodeId", str)
 WorkloadId = NewType("WorkloadId", str)
@@ -20,6 +30,7 @@ ModelId = NewType("ModelId", str)  # the model's public name, for example "llama
 AccountId = NewType("AccountId", str)
 EntryId = NewType("EntryId", str)  # a movement of credits: its sender's UUID, or "<workload>/<number>"
 KeyId = NewType("KeyId", str)
+ReservationId = NewType("ReservationId", str)
 
 _NAMESPACE: Final = UUID("5f2b3c0e-6d0a-5b6e-9a51-2f6b0f1c7a11")  # of arcray's foreign ids; never changes
 

@@ -43,12 +43,15 @@ def advance(phase: Phase, to: Phase) -> Phase:
     return to
 
 
-def requeue(phase: Phase) -> Phase:
+def requeue(phase: Phase, *, evicted: bool = False) -> Phase:
     """Returns ``pending`` for a live phase whose attempt was given up.
 
+    Args:
+        evicted: it was asked to end by the cluster, for another attempt to follow.
+
     Raises:
-        IllegalTransitionError: the phase is terminal, or the workload was asked to stop.
+        IllegalTransitionError: the phase is terminal, or the workload was asked to stop for good.
     """
-    if phase.terminal or phase in (Phase.STOPPING, Phase.PENDING):
+    if phase.terminal or phase is Phase.PENDING or (phase is Phase.STOPPING and not evicted):
         raise IllegalTransitionError(f"{phase} is not requeued", field="phase")
     return Phase.PENDING

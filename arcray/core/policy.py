@@ -33,6 +33,17 @@ class ClusterPolicy:
         operator_account: who is paid for what runs on the pool's own nodes, and gets the operator's share of the rest.
         owner_share_percent: what the owner of a node gets of what its work pays; the operator gets the rest.
         max_account_keys: API keys of one account.
+        preemption_grace: time that work gets to end when it is preempted, or stopped with its gang.
+        preemption_searches: in one scheduling round; the others are made in the next ones.
+        max_gang_size: members of one gang.
+        gang_timeout: longest wait for the last member of a gang; then those that came are rejected.
+        gang_starts: restarts of a gang that fails before all of it runs, whatever its restart policy.
+        gang_patience: wait of a complete gang after which work behind it leaves it the nodes that it could use.
+        gang_hold: longest time that it is left them at a stretch; then others go first for as long.
+        max_reservations: active at a time.
+        max_reservation: longest time that one is held.
+        max_slices: of one reservation.
+        keep_reservations: ended ones kept in memory.
     """
 
     max_pending: int = 100_000
@@ -53,6 +64,17 @@ class ClusterPolicy:
     operator_account: AccountId = AccountId("operator")
     owner_share_percent: int = 100
     max_account_keys: int = 1_000
+    preemption_grace: timedelta = timedelta(seconds=30)
+    preemption_searches: int = 32
+    max_gang_size: int = 256
+    gang_timeout: timedelta = timedelta(seconds=300)
+    gang_starts: int = 3
+    gang_patience: timedelta = timedelta(seconds=60)
+    gang_hold: timedelta = timedelta(seconds=600)
+    max_reservations: int = 10_000
+    max_reservation: timedelta = timedelta(hours=24)
+    max_slices: int = 64
+    keep_reservations: int = 1_000
 
     def backoff(self, restarts: int) -> timedelta:
         """Returns the wait before restart number ``restarts`` (0 for the first)."""

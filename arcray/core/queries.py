@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import KeyView
 from arcray.core.ledger import AccountView, Entry, Posting
 from arcray.core.model import Model
 from arcray.core.node import NodeView
 from arcray.core.placement.explain import Explanation
+from arcray.core.reservation import Reservation
 from arcray.core.workload import PayloadKind, Phase, WorkloadView
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "GetAccount",
     "GetModel",
     "GetNode",
+    "GetReservation",
     "GetStatement",
     "GetStats",
     "GetWorkload",
@@ -31,11 +33,13 @@ __all__ = [
     "ListKeys",
     "ListModels",
     "ListNodes",
+    "ListReservations",
     "ListWorkloads",
     "ModelPage",
     "ModelView",
     "NodePage",
     "Query",
+    "ReservationPage",
     "Statement",
     "StatementLine",
     "WorkloadPage",
@@ -119,6 +123,27 @@ class ListModels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GetReservation:
+    """Answers ``Reservation``; NotFoundError.
+
+    Args:
+        account: whose reservations may be seen; None sees all.
+    """
+
+    reservation_id: ReservationId
+    account: AccountId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListReservations:
+    """Answers ``ReservationPage``, newest first: all active ones and the newest that ended."""
+
+    account: AccountId | None = None
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetStats:
     """Answers ``ClusterStats``."""
 
@@ -188,6 +213,8 @@ Query: TypeAlias = (
     | GetStatement
     | FindKey
     | ListKeys
+    | GetReservation
+    | ListReservations
 )
 
 
@@ -226,6 +253,14 @@ class ModelPage:
     """One page; ``total`` counts all."""
 
     models: tuple[ModelView, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationPage:
+    """One page; ``total`` counts all that match."""
+
+    reservations: tuple[Reservation, ...]
     total: int
 
 
@@ -310,4 +345,6 @@ Answer: TypeAlias = (
     | Statement
     | KeyView
     | KeyPage
+    | Reservation
+    | ReservationPage
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.quantity import bounded
 
-__all__ = ["NO_DEMAND", "Allocation", "Capacity", "Demand", "Gpu", "GpuShare"]
+__all__ = ["MAX_GPUS_PER_NODE", "NO_DEMAND", "Allocation", "Capacity", "Demand", "Gpu", "GpuShare"]
 
 MAX_GPUS_PER_NODE = 64
 

@@ -3,8 +3,7 @@
 What lives here: how a fact changes the state. What does not: which facts come about (handlers). ``apply`` never refuses
 and never decides; an event that does not fit is our own bug and trips an assertion.
 
-Invariants (``check_invariants``): every live workload is either in exactly one queue or holds an allocation on an
-attached node; the placement engine's books equal the sum of those allocations; a terminal workload holds nothing.
+Preemption, gangs and reservations change it by ``policy_facts``. What always holds is in ``invariants``.
 """
 
 from __future__ import annotations
@@ -12,12 +11,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 from datetime import datetime
-from typing import assert_never
 
 from arcray.core import events as ev
 from arcray.core.before import Before
 from arcray.core.books import Books
+from arcray.core.gang_queue import GangQueue
+from arcray.core.holds import Claims, Reservations
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.invariants import check_invariants
 from arcray.core.keyring import KeyRing
 from arcray.core.lifecycle import advance, requeue
 from arcray.core.lowering import features, wanted
@@ -26,13 +27,26 @@ from arcray.core.node import EnergySource, Health, Node, Telemetry
 from arcray.core.pending import PendingQueue, SlotQueue
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.formulas import FORMULAS, RoutingNode
+from arcray.core.placement.preemption import Reclaimable
 from arcray.core.placement.request import PlacementNode, PlacementRequest
 from arcray.core.placement.routing import RoutingIndex
 from arcray.core.policy import ClusterPolicy
+from arcray.core.policy_facts import (
+    apply_policy,
+    keep_place,
+    keep_place_no_longer,
+    offer,
+    rejoin,
+    stopping,
+    wait_no_longer,
+    wait_with_gang,
+)
+from arcray.core.reservation import Reservation
 from arcray.core.timers import LeaseTimers
-from arcray.core.workload import Inference, Phase, Workload, WorkloadSpec
+from arcray.core.turns import SearchTurns
+from arcray.core.workload import Inference, Phase, Priority, Workload, WorkloadSpec
 
-__all__ = ["ClusterState", "InferenceCounts", "placement_request"]
+__all__ = ["ClusterState", "InferenceCounts", "placement_node", "placement_request"]
 
 _LATENCIES_KEPT = 4096
 
@@ -41,6 +55,17 @@ def placement_request(spec: WorkloadSpec) -> PlacementRequest:
     """Returns what a workload asks of placement; equal requests compare equal."""
     return PlacementRequest(
         demand=spec.demand, wants=wanted(spec.payload), selector=spec.selector, node_id=spec.node_id
+    )
+
+
+def placement_node(node: Node) -> PlacementNode:
+    """Returns a node as placement sees it."""
+    return PlacementNode(
+        id=node.id,
+        capacity=node.registration.capacity,
+        features=features(node.registration.capabilities),
+        labels=node.registration.labels,
+        schedulable=node.schedulable,
     )
 
 
@@ -68,6 +93,11 @@ class ClusterState:
         requests: (account, request id) -> workload, for as long as the workload is in memory.
         on_node: live placed workloads of each node.
         pending, waiting: work without a place, requests without a slot.
+        gangs: the gangs that live workloads belong to.
+        claims, reservations: what is booked on nodes without running there.
+        reclaimable: work that may be ended for work of a higher priority.
+        searches: whose turn it is to look for such work.
+        room, nodes_changed: grow whenever there may be more room than before by any means, or a node is another one.
         placement, routing: indexes derived from nodes and allocations.
         dispatched: (deadline, workload, attempt) of requests on nodes, in order of deadline.
         needs_models: nodes that were there before this memory and have not said since what they answer for.
@@ -93,6 +123,13 @@ class ClusterState:
         self.dispatched: deque[tuple[datetime, WorkloadId, int]] = deque()
         self.inference = InferenceCounts()
         self.placement = Engine()
+        self.gangs = GangQueue()
+        self.claims = Claims(self.placement)
+        self.reservations = Reservations(self.placement)
+        self.reclaimable = Reclaimable([Priority.NORMAL, Priority.BACKGROUND])
+        self.searches = SearchTurns()
+        self.room = 0
+        self.nodes_changed = 0
         self.routing = RoutingIndex(
             FORMULAS[policy.score],
             saturation=policy.saturation,
@@ -125,8 +162,7 @@ class ClusterState:
             case ev.TelemetryUpdated():
                 self._telemetry(event)
             case ev.WorkloadStopRequested():
-                workload = self.workloads[event.workload_id]
-                workload.phase = advance(workload.phase, Phase.STOPPING)
+                workload = stopping(self, event.workload_id)
                 workload.stop_requested = True
                 workload.stop_reason = event.reason
             case ev.WorkloadRequeued():
@@ -156,9 +192,16 @@ class ClusterState:
             case ev.BatteryRanLow() | ev.LogAppended():
                 pass  # facts for readers; no state follows from them
             case _:
-                assert_never(event)
+                apply_policy(self, event)
 
-    def restore(self, nodes: list[Node], workloads: list[Workload], models: list[Model], now: datetime) -> None:
+    def restore(
+        self,
+        nodes: list[Node],
+        workloads: list[Workload],
+        models: list[Model],
+        now: datetime,
+        reservations: Iterable[Reservation] = (),
+    ) -> None:
         """Fills an empty state from rows. Leases begin anew at full term; nodes are asked for their models again."""
         assert not self.nodes
         assert not self.workloads
@@ -176,6 +219,12 @@ class ClusterState:
             self._node_changed(node.id)
         for workload in sorted(workloads, key=lambda w: (w.spec.created_at, w.spec.id)):
             self._restore_workload(workload, now)
+        self.gangs.bereave()
+        for workload in workloads:
+            if workload.claim is not None:
+                keep_place(self, workload, workload.claim)
+        for reservation in sorted(reservations, key=lambda r: (r.created_at, r.id)):
+            self.reservations.grant(reservation)
         self.dispatched = deque(sorted(self.dispatched))
 
     def recall(self, workload: Workload) -> None:
@@ -200,35 +249,7 @@ class ClusterState:
 
     def check_invariants(self) -> None:
         """Asserts that the indexes agree with the dictionaries. For tests; visits everything."""
-        for node_id, ids in self.on_node.items():
-            for workload_id in ids:
-                workload = self.workloads[workload_id]
-                assert workload.node_id == node_id, workload
-                assert workload.allocation is not None, workload
-                assert not workload.phase.terminal, workload
-        for workload in self.workloads.values():
-            queued = (workload.id in self.pending) + (workload.id in self.waiting)
-            assert queued == (workload.phase is Phase.PENDING), workload
-            holds = workload.node_id is not None and workload.id in self.on_node.get(workload.node_id, {})
-            assert holds == (not workload.phase.terminal and workload.phase is not Phase.PENDING), workload
-            assert (workload.allocation is not None) == holds, workload
-        for node in self.nodes.values():
-            self._check_books(node)
-        self.books.check_invariants(self.workloads.values())
-        self.keys.check_invariants()
-
-    def _check_books(self, node: Node) -> None:
-        capacity = node.registration.capacity
-        held = [w.allocation for w in self.live_on(node.id) if w.allocation is not None]
-        free = self.placement.free(node.id)
-        assert free.cpu_milli == capacity.cpu_milli - sum(a.cpu_milli for a in held), node.id
-        assert free.memory_bytes == capacity.memory_bytes - sum(a.memory_bytes for a in held), node.id
-        assert free.disk_bytes == capacity.disk_bytes - sum(a.disk_bytes for a in held), node.id
-        shares = [share for a in held for share in a.gpus]
-        for gpu in capacity.gpus:
-            on_device = [share for share in shares if share.index == gpu.index]
-            assert sum(share.memory_bytes for share in on_device) <= gpu.memory_bytes, (node.id, gpu.index)
-            assert len(on_device) == 1 or not any(share.whole for share in on_device), (node.id, gpu.index)
+        check_invariants(self)
 
     # -- applying ------------------------------------------------------------------------------------------------
 
@@ -240,23 +261,37 @@ class ClusterState:
         self.workloads[spec.id] = workload
         if spec.request_id:
             self.requests[spec.origin.account, spec.request_id] = spec.id
-        self._enqueue(workload, event.at)
+        if spec.gang is not None:
+            self.gangs.join(spec, event.at, event.at + self._policy.gang_timeout)
+        self.enqueue(workload, event.at)
 
-    def _enqueue(self, workload: Workload, now: datetime) -> None:
+    def enqueue(self, workload: Workload, now: datetime) -> None:
+        """Has a pending workload wait where its kind waits."""
         spec = workload.spec
         if isinstance(spec.payload, Inference):
             deadline = now + self._policy.routing_patience
             self.waiting.add(spec.id, spec.payload.model_id, spec.priority, deadline)
+        elif spec.gang is not None:
+            wait_with_gang(self, workload, now)
         else:
             self.pending.add(spec.id, spec.priority, placement_request(spec), workload.not_before)
             self.needs_round = True
 
-    def _dequeue(self, workload: Workload) -> None:
-        (self.waiting if isinstance(workload.spec.payload, Inference) else self.pending).remove(workload.spec.id)
+    def dequeue(self, workload: Workload) -> None:
+        """Ends the wait of a pending workload, whatever it waits for."""
+        spec = workload.spec
+        if isinstance(spec.payload, Inference):
+            self.waiting.remove(spec.id)
+        elif workload.claim is not None:
+            keep_place_no_longer(self, workload)
+        elif spec.gang is not None:
+            wait_no_longer(self, workload)
+        else:
+            self.pending.remove(spec.id)
 
     def _placed(self, event: ev.WorkloadPlaced) -> None:
         workload = self.workloads[event.workload_id]
-        self._dequeue(workload)
+        self.dequeue(workload)
         workload.phase = advance(workload.phase, Phase.PLACED)
         workload.attempt = event.attempt
         workload.not_before = None
@@ -276,6 +311,12 @@ class ClusterState:
             self.routing.acquire(place.node_id, payload.model_id)
         else:
             self.placement.allocate(place.node_id, place.allocation)
+            offer(self, workload)
+
+    def more_room(self) -> None:
+        """Takes note that what found no place may find one now."""
+        self.room += 1
+        self.needs_round = self.needs_round or self.pending.ready > 0
 
     def _free(self, workload: Workload) -> None:
         if workload.allocation is None or workload.node_id is None:
@@ -287,7 +328,9 @@ class ClusterState:
                 self.slots_freed[payload.model_id] = None
         else:
             self.placement.release(workload.node_id, workload.allocation)
-            self.needs_round = self.needs_round or self.pending.ready > 0
+            self.reclaimable.discard(workload.spec.id)
+            self.claims.given_back(workload.spec.id)
+            self.more_room()
         workload.allocation = None
         del self.on_node[workload.node_id][workload.spec.id]
 
@@ -302,22 +345,27 @@ class ClusterState:
     def _requeued(self, event: ev.WorkloadRequeued) -> None:
         workload = self.workloads[event.workload_id]
         self._free(workload)
-        workload.phase = requeue(workload.phase)
+        workload.phase = requeue(workload.phase, evicted=workload.eviction is not None)
+        workload.eviction = None
         workload.node_id = None
         workload.ports = ()
         workload.message = event.reason
         workload.restarts += event.restart
         workload.not_before = event.not_before if event.not_before > event.at else None
-        self._enqueue(workload, event.at)
+        if workload.spec.gang is not None:
+            self.gangs.give_up(workload.spec, event.reason, restart=event.restart)
+        self.enqueue(workload, event.at)
         if isinstance(workload.spec.payload, Inference):
             self.slots_freed[workload.spec.payload.model_id] = None  # another node may have a slot right now
 
     def _finish(self, event: ev.WorkloadFinished) -> None:
         workload = self.workloads[event.workload_id]
         if workload.phase is Phase.PENDING:
-            self._dequeue(workload)
+            self.dequeue(workload)
         self._free(workload)
         workload.phase = advance(workload.phase, event.phase)
+        if workload.spec.gang is not None:
+            self.gangs.leave(workload.spec, event.phase, event.message)
         workload.message = event.message
         workload.result = event.result
         workload.finished_at = event.at
@@ -403,18 +451,11 @@ class ClusterState:
         node = self.nodes[node_id]
         if node.health is Health.GONE:
             self.leases.forget(node_id)
-        self.placement.upsert(
-            PlacementNode(
-                id=node_id,
-                capacity=node.registration.capacity,
-                features=features(node.registration.capabilities),
-                labels=node.registration.labels,
-                schedulable=node.schedulable,
-            )
-        )
+        self.placement.upsert(placement_node(node))
         self.routing.upsert_node(_routing_node(node))
+        self.nodes_changed += 1
         if node.schedulable:
-            self.needs_round = self.needs_round or self.pending.ready > 0
+            self.more_room()
             self._wake(node)
 
     def _restore_workload(self, workload: Workload, now: datetime) -> None:
@@ -425,8 +466,12 @@ class ClusterState:
         if workload.phase.terminal:
             finished = self._finished_inference if isinstance(workload.spec.payload, Inference) else self._finished
             finished.append(workload.spec.id)
-        elif workload.phase is Phase.PENDING:
-            self._enqueue(workload, now)  # as with leases: patience begins anew
+            return
+        if workload.spec.gang is not None:
+            rejoin(self, workload, self._policy.gang_timeout)
+        if workload.phase is Phase.PENDING:
+            if workload.claim is None:  # else its place is kept once its victims are known
+                self.enqueue(workload, now)  # as with leases: patience begins anew
         else:
             assert workload.node_id is not None
             assert workload.allocation is not None
@@ -438,6 +483,7 @@ class ClusterState:
                 self.dispatched.append((deadline, workload.spec.id, workload.attempt))
             else:
                 self.placement.allocate(workload.node_id, workload.allocation)
+                offer(self, workload)
 
 
 def _routing_node(node: Node) -> RoutingNode:

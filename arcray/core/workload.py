@@ -11,7 +11,9 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import TypeAlias
 
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.claim import Claim, Eviction
+from arcray.core.gang import Gang
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.resources import NO_DEMAND, Allocation, Demand
 from arcray.core.tariff import Meter, Tariff
@@ -221,6 +223,9 @@ class WorkloadSpec:
         max_duration_s: running longer is stopped and failed; None is no limit.
         waiting: the submitter waits for the end, so only the end is journalled (inference requests).
         tariff: what it costs; None goes by the pool's prices.
+        preemptible: it may be ended, and started again later, to make room for work of a higher priority.
+        gang: it starts together with the other members or not at all.
+        reservation_id: it takes its place out of this reservation.
     """
 
     id: WorkloadId
@@ -238,6 +243,9 @@ class WorkloadSpec:
     request_digest: str = ""
     waiting: bool = False
     tariff: Tariff | None = None
+    preemptible: bool = False
+    gang: Gang | None = None
+    reservation_id: ReservationId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +279,9 @@ class Workload:
         not_before: a requeued workload is not placed before this.
         stop_reason: why a rule asked for its end; "" where a person did, or nobody has.
         meter: what it has cost; None where it costs nothing.
+        claim: the place that is kept for it while those preempted for it end; it is pending meanwhile.
+        eviction: why the cluster asked it to end although it is to start again; None while nobody did.
+        preemptions: how often it was ended for other work.
     """
 
     spec: WorkloadSpec
@@ -289,6 +300,9 @@ class Workload:
     ports: tuple[PortMapping, ...] = field(default=())
     stop_reason: str = ""
     meter: Meter | None = None
+    claim: Claim | None = None
+    eviction: Eviction | None = None
+    preemptions: int = 0
 
     @property
     def id(self) -> WorkloadId:
@@ -313,3 +327,6 @@ class WorkloadView:
     finished_at: datetime | None
     ports: tuple[PortMapping, ...]
     meter: Meter | None = None
+    claim: Claim | None = None
+    eviction: Eviction | None = None
+    preemptions: int = 0

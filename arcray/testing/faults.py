@@ -28,6 +28,7 @@ from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, durable_account
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
@@ -224,6 +225,11 @@ async def check_memory_is_the_rows(plane: Plane, database: Path | str) -> None:
     assert {key: stored.get(key) for key in durable} == durable
     assert {key for key, workload in stored.items() if not workload.phase.terminal} <= set(durable)
     nodes = [decode_row(Node, *row) for row in _rows(database, "SELECT id, body FROM nodes")]
+    held = [decode_row(Reservation, *row) for row in _rows(database, "SELECT id, body FROM reservations")]
+    rows = {reservation.id: reservation for reservation in held}
+    assert {reservation.id: rows.get(reservation.id) for reservation in state.reservations.all()} == {
+        reservation.id: reservation for reservation in state.reservations.all()
+    }
     assert {node.id for node in nodes} == set(state.nodes)
     for node in nodes:
         known = state.nodes[node.id]

@@ -17,7 +17,7 @@ from arcray.core.commands import (
     SubmitWorkload,
     Tick,
 )
-from arcray.core.events import Event, WorkloadFinished
+from arcray.core.events import Event, ReservationEnded, WorkloadFinished
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import ModelSlots
 from arcray.core.node import NodeRegistration
@@ -41,6 +41,8 @@ class World:
         outcome = self.cluster.handle(command, self.now)
         # Here everything is as good as on disk.
         self.cluster.retire(event.workload_id for event in outcome.events if isinstance(event, WorkloadFinished))
+        ended = (event.reservation_id for event in outcome.events if isinstance(event, ReservationEnded))
+        self.cluster.retire_reservations(ended)
         return outcome
 
     def attach(self, registration: NodeRegistration | None = None) -> int:

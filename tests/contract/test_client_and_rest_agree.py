@@ -8,11 +8,22 @@ import httpx
 
 from arcray.client import Client, WorkloadInfo, WorkOptions
 from arcray.client.types import ModelInfo
+from arcray.core.gang import Gang, Layout
 from arcray.core.model import ModelFormat
+from arcray.core.reservation import ReservationState
 from arcray.core.resources import Demand
 from arcray.core.workload import PayloadKind, Phase, Priority, RestartPolicy, RestartRule, VolumeMount
 from arcray.facades.rest import codec
-from arcray.facades.rest.messages import ContainerBody, DemandBody, ModelView, ProgramBody, ServerView, WorkloadView
+from arcray.facades.rest.messages import (
+    ContainerBody,
+    DemandBody,
+    ModelView,
+    ProgramBody,
+    ReservationView,
+    ServerView,
+    SliceView,
+    WorkloadView,
+)
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 WORKLOAD = WorkloadView(
@@ -53,6 +64,15 @@ MODEL = ModelView(
     ready_on=["n1"],
     servers=[ServerView(id="w2", phase=Phase.RUNNING, node_id="n1", pid=78, message="", restarts=0)],
 )
+RESERVATION = ReservationView(
+    id="r1",
+    state=ReservationState.ACTIVE,
+    slices=[SliceView(node_id="n1", demand=DemandBody(cpu=2.0), gpus=[], left=DemandBody(cpu=1.0), gpus_left=[])],
+    created_at=AT,
+    expires_at=AT,
+    ended_at=None,
+    message="",
+)
 OPTIONS = WorkOptions(
     name="work",
     demand=Demand(cpu_milli=1500, memory_bytes=2**30, gpus=2, gpu_memory_bytes=2**31),
@@ -71,7 +91,7 @@ class Recorder:
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.body = request.content
-        view = MODEL if request.url.path.endswith("/models") else WORKLOAD
+        view = {"models": MODEL, "reservations": RESERVATION}.get(request.url.path.rpartition("/")[2], WORKLOAD)
         return httpx.Response(201, content=codec.encode(view))
 
 
@@ -126,6 +146,33 @@ def test_model_is_read_as_it_was_meant() -> None:
     recorder.client.register_model("llama", "openai", source="http://127.0.0.1:8001", target="m", max_concurrency=8)
     body = codec.decode_model(recorder.body)
     assert (body.source, body.target, body.max_concurrency) == ("http://127.0.0.1:8001", "m", 8)
+
+
+def test_how_work_stands_to_other_work_is_read_as_it_was_meant() -> None:
+    recorder = Recorder()
+    gang = Gang(id="g", size=2, layout=Layout.PACK)
+    options = WorkOptions(preemptible=True, gang=gang, reservation_id="r1")
+    recorder.client.submit_program("1", options=options)
+    body = codec.decode_submission(recorder.body)
+    assert body.gang is not None
+    assert (body.gang.id, body.gang.size, body.gang.layout) == ("g", 2, Layout.PACK)
+    assert (body.preemptible, body.reservation_id) == (True, "r1")
+
+
+def test_reservation_is_read_as_it_was_meant() -> None:
+    recorder = Recorder()
+    held = recorder.client.reserve(
+        Demand(cpu_milli=1500, gpus=1), parts=2, kind="program", selector={"zone": "a"}, ttl_s=5
+    )
+    body = codec.decode_reservation(recorder.body)
+    assert body.demand == DemandBody(cpu=1.5, gpus=1)
+    assert (body.strategy, body.parts, body.kind, body.selector, body.ttl_s) == ("even", 2, "program", {"zone": "a"}, 5)
+    recorder.client.reserve(Demand(cpu_milli=1), node_id="n1")
+    body = codec.decode_reservation(recorder.body)
+    assert (body.strategy, body.node_id, body.ttl_s) == ("greedy", "n1", 300)
+    assert (held.id, held.state, held.expires_at) == ("r1", ReservationState.ACTIVE, "2026-11-21T00:00:00Z")
+    (part,) = held.slices
+    assert (part.node_id, part.granted["cpu"], part.left["cpu"]) == ("n1", 2.0, 1.0)
 
 
 def test_answers_are_read_as_they_were_meant() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from arcray.core import events as ev
+from arcray.core.handlers.gangs import gang_restarts
+from arcray.core.handlers.starting import counted_from
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
 
-__all__ = ["finish", "give_up", "next_attempt", "restarts"]
+__all__ = ["end_evicted", "finish", "give_up", "requeue", "starts_again"]
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -27,17 +29,10 @@ def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: R
     )
 
 
-def next_attempt(turn: Turn, workload: Workload) -> int:
-    """Returns the number of the attempt that begins now: one that no node has ever been given for this workload."""
-    return max(workload.attempt, _counted_from(turn, workload)) + 1
-
-
-def _counted_from(turn: Turn, workload: Workload) -> int:
-    return turn.state.attempts_from if workload.spec.waiting else 0
-
-
-def restarts(workload: Workload, phase: Phase) -> bool:
+def starts_again(turn: Turn, workload: Workload, phase: Phase) -> bool:
     """Returns whether the policy wants another attempt after one that ended in ``phase``."""
+    if workload.spec.gang is not None:
+        return gang_restarts(turn, workload, phase)
     policy = workload.spec.restart
     if workload.stop_requested or (policy.max_restarts is not None and workload.restarts >= policy.max_restarts):
         return False
@@ -52,16 +47,28 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
     """
     if workload.stop_requested:
         finish(turn, workload, Phase.STOPPED, workload.stop_reason or reason)
+    elif workload.eviction is not None:
+        end_evicted(turn, workload)
     elif isinstance(workload.spec.payload, Inference):
-        tried = workload.attempt - _counted_from(turn, workload)
+        tried = workload.attempt - counted_from(turn, workload)
         if tried < turn.policy.inference_attempts:
             requeue(turn, workload, reason, restart=False, delay=False)
         else:
             finish(turn, workload, Phase.FAILED, f"{reason}, {tried} times")
-    elif free_restart or restarts(workload, Phase.FAILED):
+    elif free_restart or starts_again(turn, workload, Phase.FAILED):
         requeue(turn, workload, reason, restart=not free_restart, delay=not free_restart)
     else:
         finish(turn, workload, Phase.FAILED, reason)
+
+
+def end_evicted(turn: Turn, workload: Workload, result: Result | None = None) -> None:
+    """Ends an attempt that the cluster asked to end."""
+    eviction = workload.eviction
+    assert eviction is not None
+    if eviction.fails:
+        finish(turn, workload, Phase.FAILED, eviction.reason, result)
+    else:
+        requeue(turn, workload, eviction.reason, restart=eviction.restart, delay=eviction.restart)
 
 
 def requeue(turn: Turn, workload: Workload, reason: str, *, restart: bool, delay: bool) -> None:

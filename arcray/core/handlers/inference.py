@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Final
 
 from arcray.core import events as ev
-from arcray.core.handlers.attempts import finish, next_attempt
+from arcray.core.handlers.attempts import finish
+from arcray.core.handlers.starting import next_attempt
 from arcray.core.ids import ModelId
 from arcray.core.orders import RunInference, StopAttempt
 from arcray.core.policy import ClusterPolicy

@@ -21,6 +21,7 @@ from arcray.core.commands import (
 )
 from arcray.core.errors import InvalidArgumentError, NotFoundError, StaleReportError
 from arcray.core.handlers.attempts import give_up
+from arcray.core.handlers.reservations import lose_reservations
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import EnergySource, Health, Node, Telemetry
 from arcray.core.orders import StopAttempt
@@ -149,6 +150,7 @@ def expire_leases(turn: Turn) -> None:
 
 
 def _abandon(turn: Turn, node_id: NodeId, reason: str) -> None:
+    lose_reservations(turn, node_id, reason)
     workloads: list[Workload] = turn.state.live_on(node_id)
     for workload in workloads:
         give_up(turn, workload, reason)

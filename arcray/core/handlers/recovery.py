@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from arcray.core.handlers.inference import run_order
-from arcray.core.handlers.scheduling import start_order
+from arcray.core.handlers.starting import start_order
 from arcray.core.node import Health, Node
 from arcray.core.orders import NodeOrder, Order, StopAttempt
 from arcray.core.policy import ClusterPolicy

@@ -2,72 +2,58 @@
 
 from __future__ import annotations
 
-from arcray.core import events as ev
+from dataclasses import replace
+
 from arcray.core.commands import Schedule
-from arcray.core.errors import UnsupportedError
-from arcray.core.handlers.attempts import next_attempt
-from arcray.core.lowering import lower
-from arcray.core.node import Node
-from arcray.core.orders import StartWorkload
+from arcray.core.handlers.gangs import try_place_gang
+from arcray.core.handlers.preemption import try_preempt
+from arcray.core.handlers.starting import begin
 from arcray.core.placement.explain import Explanation
 from arcray.core.state import placement_request
 from arcray.core.turn import Turn
-from arcray.core.workload import Inference, Workload
+from arcray.core.workload import Workload
 
-__all__ = ["on_schedule", "start_order", "try_place"]
+__all__ = ["on_schedule", "try_place"]
 
 
 def on_schedule(turn: Turn, command: Schedule) -> None:
-    """Places what fits, by priority and arrival; after ``round_batch`` placements the rest stays for the next round."""
+    """Places what fits, by priority and arrival; after ``round_batch`` placements the rest stays for the next round.
+
+    A gang is placed as a whole. What fits nowhere may have work of a lower priority ended for it.
+    """
     _ = command
     state = turn.state
     state.needs_round = False
+    state.gangs.let_go()  # who comes first in this round is held nodes back for
+    state.searches.begin(turn.policy.preemption_searches, state.room)
     placed = 0
     for workload_id in state.pending.heads():
-        if placed == turn.policy.round_batch:
+        if placed >= turn.policy.round_batch:
             state.needs_round = True
-            return
-        placed += try_place(turn, state.workloads[workload_id])
+            break
+        workload = state.workloads[workload_id]
+        if workload.spec.gang is not None:
+            placed += try_place_gang(turn, state.gangs.of(workload.spec))
+        elif try_place(turn, workload):
+            placed += 1
+        else:
+            try_preempt(turn, workload)
+    if state.searches.end():
+        state.needs_round = True
 
 
 def try_place(turn: Turn, workload: Workload) -> bool:
     """Begins an attempt of a pending workload; returns False when nothing can take it now."""
     state = turn.state
-    spec = workload.spec
-    placement = state.placement.place(placement_request(spec))
+    request = placement_request(workload.spec)
+    placement = state.placement.place(request)
+    held = state.gangs.held
+    if not isinstance(placement, Explanation) and placement.node_id in held:
+        if state.gangs.held_all:
+            return False
+        # 2 ms at 5,000 nodes; a demand that is refused is remembered, so that this is paid once by equal ones.
+        placement = state.placement.place(replace(request, avoid=held))
     if isinstance(placement, Explanation):
         return False
-    node = state.nodes[placement.node_id]
-    turn.emit(
-        ev.WorkloadPlaced(
-            workload_id=spec.id,
-            attempt=next_attempt(turn, workload),
-            node_id=node.id,
-            allocation=placement.allocation,
-            durable=not spec.waiting,
-            at=turn.now,
-        )
-    )
-    turn.order(node, start_order(workload, node))
+    begin(turn, workload, placement)
     return True
-
-
-def start_order(workload: Workload, node: Node) -> StartWorkload:
-    """Returns the order that starts the present attempt of a placed workload."""
-    spec = workload.spec
-    assert workload.allocation is not None
-    try:
-        payload = lower(spec.payload, node.registration.capabilities)
-    except UnsupportedError as error:  # the features filter and the lowering table are the same table
-        raise AssertionError("placement chose a node that cannot run the payload") from error
-    assert not isinstance(payload, Inference)
-    return StartWorkload(
-        workload_id=spec.id,
-        attempt=workload.attempt,
-        payload=payload,
-        demand=spec.demand,
-        allocation=workload.allocation,
-        owner=spec.origin.account,
-        name=spec.name,
-        max_duration_s=spec.max_duration_s,
-    )

@@ -14,9 +14,11 @@ from arcray.core.errors import (
     StaleReportError,
 )
 from arcray.core.handlers.admission import check_credits
-from arcray.core.handlers.attempts import finish, requeue, restarts
+from arcray.core.handlers.attempts import end_evicted, finish, requeue, starts_again
+from arcray.core.handlers.gangs import check_member, try_place_gang
 from arcray.core.handlers.inference import dispatch
 from arcray.core.handlers.nodes import current_node
+from arcray.core.handlers.reservations import check_taking, take_place
 from arcray.core.handlers.scheduling import try_place
 from arcray.core.ids import WorkloadId
 from arcray.core.lifecycle import NODE_PHASES, advance
@@ -28,7 +30,7 @@ __all__ = ["on_report_end", "on_report_phase", "on_stop_workload", "on_submit_wo
 
 
 def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
-    """Accepts a workload, and places it at once where nothing waits before it."""
+    """Accepts a workload, and places it at once where nothing waits before it, or where a place is reserved."""
     spec = command.spec
     earlier = _earlier_submission(turn, spec)
     if earlier is not None:
@@ -38,8 +40,13 @@ def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
     workload = turn.state.workloads[spec.id]
     if isinstance(spec.payload, Inference):
         dispatch(turn, workload)
+    elif spec.reservation_id is not None:
+        take_place(turn, workload)
     elif turn.state.pending.ready == 1:
-        try_place(turn, workload)
+        if spec.gang is None:
+            try_place(turn, workload)
+        elif turn.state.gangs.of(spec).ready:
+            try_place_gang(turn, turn.state.gangs.of(spec))
     return _reply(turn, workload, created=True)
 
 
@@ -67,7 +74,7 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
     if isinstance(spec.payload, Inference):
         if len(state.waiting) >= turn.policy.max_waiting:
             raise ResourceExhaustedError(f"{turn.policy.max_waiting} requests are waiting already")
-    elif len(state.pending) >= turn.policy.max_pending:
+    elif len(state.pending) + len(state.gangs) >= turn.policy.max_pending:
         raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
     if isinstance(spec.payload, ModelServer) and state.models.get(spec.payload.model.id) != spec.payload.model:
         raise NotFoundError(f"no model {spec.payload.model.id} of that form is registered", field="model")
@@ -75,6 +82,12 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
         raise NotFoundError(f"no node {spec.node_id}", field="nodeId")
     if spec.max_duration_s is not None and spec.max_duration_s <= 0:
         raise InvalidArgumentError("must be above 0", field="maxDurationS")
+    if spec.preemptible and isinstance(spec.payload, Inference):
+        raise InvalidArgumentError("an inference request is not preempted", field="preemptible")
+    if spec.gang is not None:
+        check_member(state, turn.policy, spec)
+    if spec.reservation_id is not None:
+        check_taking(state, spec)
     check_credits(turn, spec)
 
 
@@ -105,7 +118,10 @@ def stop(turn: Turn, workload: Workload, grace_s: float, reason: str = "") -> No
     Args:
         reason: why, where nobody asked for it; the workload's last message.
     """
-    if workload.phase.terminal or workload.phase is Phase.STOPPING:
+    if workload.phase.terminal or workload.stop_requested:
+        return
+    if workload.phase is Phase.STOPPING:  # evicted: asked already, but it will not start again now
+        turn.emit(ev.WorkloadStopRequested(workload_id=workload.spec.id, durable=True, at=turn.now, reason=reason))
         return
     order = StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=grace_s)
     node = turn.state.nodes[workload.node_id] if workload.node_id is not None else None
@@ -176,11 +192,16 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     if workload.stop_requested:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
+    elif workload.eviction is not None:
+        if report.phase is Phase.SUCCEEDED and workload.spec.gang is None:
+            finish(turn, workload, report.phase, report.message, report.result)  # it was done before it was told
+        else:
+            end_evicted(turn, workload, report.result)
     elif report.refused:
         # A request does not wait for a time but for a slot, wherever one is free.
         delay = not isinstance(workload.spec.payload, Inference)
         requeue(turn, workload, report.message or "its node refused it", restart=False, delay=delay)
-    elif restarts(workload, report.phase):
+    elif starts_again(turn, workload, report.phase):
         requeue(
             turn, workload, report.message or f"attempt {workload.attempt} {report.phase}", restart=True, delay=True
         )

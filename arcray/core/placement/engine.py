@@ -16,10 +16,11 @@ import numpy as np
 
 from arcray.core.errors import NotFoundError
 from arcray.core.ids import NodeId
+from arcray.core.placement.books import Books
 from arcray.core.placement.columns import OPEN, Columns, Slots, pair_bound
 from arcray.core.placement.eligibility import Eligibility
 from arcray.core.placement.explain import Explanation
-from arcray.core.placement.filters import UNSCHEDULABLE, Words, needs, words
+from arcray.core.placement.filters import RESOURCES, UNSCHEDULABLE, Words, needs, words
 from arcray.core.placement.gpus import Devices
 from arcray.core.placement.order import Order
 from arcray.core.placement.refusals import Refusals
@@ -173,6 +174,46 @@ class Engine:
             disk_bytes=held.disk_bytes,
             gpus=held.devices.idle,
         )
+
+    @property
+    def columns(self) -> Columns:
+        """What is free by slot; to be read only."""
+        return self._columns
+
+    def slot(self, node_id: NodeId) -> int:
+        """Returns the slot of a node, which is its own until it is removed.
+
+        Raises:
+            NotFoundError: no such node.
+        """
+        return self._find(node_id).slot
+
+    def node_at(self, slot: int) -> NodeId:
+        """Returns the node of a slot."""
+        return self._ids[slot]
+
+    def books(self, node_id: NodeId) -> Books:
+        """Returns a copy of a node's books, to try on it what would be.
+
+        Raises:
+            NotFoundError: no such node.
+        """
+        held = self._find(node_id)
+        return Books(held.cpu_milli, held.memory_bytes, held.disk_bytes, held.devices.copy())
+
+    def eligible(self, request: PlacementRequest) -> Slots:
+        """Returns the slots of the nodes that could take the request if they had enough free, in order of joining."""
+        self._require_rows(request.demand.gpus)
+        found: Slots = np.flatnonzero(self._words(request, None) & ~RESOURCES == 0)
+        return found
+
+    def admits(self, node_id: NodeId, request: PlacementRequest) -> bool:
+        """Returns whether a node could take the request if it had enough free; False for an unknown node."""
+        held = self._held.get(node_id)
+        if held is None:
+            return False
+        self._require_rows(request.demand.gpus)
+        return not int(self._words(request, np.array([held.slot], np.int64))[0]) & ~int(RESOURCES)
 
     def _find(self, node_id: NodeId) -> _Held:
         held = self._held.get(node_id)

@@ -31,15 +31,20 @@ class Explanation:
         refusals: in the order of the filters, only those that refused any.
         suggestion: the smallest change that would fit; "" when none would, or none is needed.
         fits: nodes that could take it now; 0 in a refusal.
+        notes: what else it waits for, each a sentence of its own.
     """
 
     nodes: int
     refusals: tuple[FilterRefusal, ...]
     suggestion: str = ""
     fits: int = 0
+    notes: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """Returns all of it in one sentence."""
+        return "; ".join((self._about_nodes(), *self.notes))
+
+    def _about_nodes(self) -> str:
         if not self.nodes:
             return "the pool has no nodes"
         head = f"{self.fits} of {self.nodes} nodes can take it"

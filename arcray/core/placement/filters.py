@@ -24,6 +24,7 @@ __all__ = [
     "AVOIDED",
     "FILTERS",
     "PINNED",
+    "RESOURCES",
     "SELECTOR",
     "UNSCHEDULABLE",
     "WORDS",
@@ -46,6 +47,7 @@ _CPU: Final = 1 << 6
 _MEMORY: Final = 1 << 7
 _DISK: Final = 1 << 8
 _GPUS: Final = 1 << 9
+RESOURCES: Final = np.uint16(_CPU | _MEMORY | _DISK | _GPUS)  # what other work can make room for
 WORDS: Final = 1 << 10  # how many there are
 
 

@@ -60,6 +60,17 @@ class Devices:
         self.open_bytes = 0
         self.shareable_bytes: list[int] = []
 
+    def copy(self) -> Devices:
+        """Returns books of their own with the same entries."""
+        other = Devices()
+        for device in self._devices.values():
+            twin = other._devices[device.index] = _Device(device.index)
+            twin.memory_bytes = device.memory_bytes
+            twin.whole, twin.shares, twin.shared_bytes = device.whole, device.shares, device.shared_bytes
+        other.present = self.present
+        other._summarize()
+        return other
+
     def resize(self, gpus: Iterable[Gpu]) -> None:
         """Takes over the node's inventory; what is held on a device stays held."""
         before = self._devices

@@ -8,9 +8,18 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from arcray.core.errors import InvalidArgumentError
-from arcray.facades.rest.messages import ContainerBody, ModelBody, ProgramBody, StopBody
+from arcray.facades.rest.messages import ContainerBody, ModelBody, ProgramBody, ReservationBody, StopBody
 
-__all__ = ["SUBMISSION", "Submission", "decode", "decode_model", "decode_stop", "decode_submission", "encode"]
+__all__ = [
+    "SUBMISSION",
+    "Submission",
+    "decode",
+    "decode_model",
+    "decode_reservation",
+    "decode_stop",
+    "decode_submission",
+    "encode",
+]
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -40,6 +49,15 @@ def decode_model(body: bytes) -> ModelBody:
         InvalidArgumentError: names the field.
     """
     return _decoded(ModelBody, body)
+
+
+def decode_reservation(body: bytes) -> ReservationBody:
+    """Reads the body of ``POST /api/v1/reservations``.
+
+    Raises:
+        InvalidArgumentError: names the field.
+    """
+    return _decoded(ReservationBody, body)
 
 
 def decode_stop(body: bytes) -> StopBody:

@@ -10,6 +10,7 @@ from arcray.core.node import LeaseTerms
 from arcray.facades.rest.accounts import AccountRoutes
 from arcray.facades.rest.keys import KeyRoutes
 from arcray.facades.rest.models import ModelRoutes
+from arcray.facades.rest.reservations import ReservationRoutes
 from arcray.facades.rest.translate import FACADE as NAME
 from arcray.facades.rest.workloads import WorkloadRoutes
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
@@ -23,6 +24,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     ModelRoutes(context).add_to(router)
     AccountRoutes(context).add_to(router)
     KeyRoutes(context).add_to(router)
+    ReservationRoutes(context).add_to(router)
     return FacadeEndpoints(router=router)
 
 

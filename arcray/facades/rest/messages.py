@@ -14,8 +14,10 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
+from arcray.core.gang import Layout
 from arcray.core.model import ModelFormat
 from arcray.core.quantity import MAX_QUANTITY
+from arcray.core.reservation import ReservationState
 from arcray.core.workload import PayloadKind, Phase, RestartRule
 
 __all__ = [
@@ -31,10 +33,15 @@ __all__ = [
     "PortBody",
     "ProgramBody",
     "RefusalView",
+    "ReservationBody",
+    "ReservationView",
+    "ReservationsView",
     "RestartPolicyBody",
     "ResultView",
     "ResultsView",
     "ServerView",
+    "SliceBody",
+    "SliceView",
     "StopBody",
     "VolumeBody",
     "WorkBody",
@@ -127,6 +134,16 @@ class RestartPolicyBody(Message):
 _RestartPolicy: TypeAlias = Annotated[RestartPolicyBody | None, BeforeValidator(_rule)]
 
 
+class GangBody(Message):
+    """The gang that work belongs to: its members start together or not at all."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128, description="chosen by you; the same for all members")]
+    size: Annotated[int, Field(ge=1, le=1_024, description="members")]
+    layout: Annotated[Layout, Field(description="pack: all on one node; spread: each on a node of its own")] = (
+        Layout.ANY
+    )
+
+
 class WorkBody(Message):
     """What may be said of any work."""
 
@@ -137,6 +154,11 @@ class WorkBody(Message):
     selector: _Labels = Field(default_factory=dict, description="labels that the node must carry")
     node_id: Annotated[_Id | None, Field(description="the only node allowed")] = None
     max_duration_s: Annotated[float | None, Field(gt=0, le=10**9)] = None
+    preemptible: Annotated[
+        bool, Field(description="may be ended, and started again later, for work of a higher priority")
+    ] = False
+    gang: GangBody | None = None
+    reservation_id: Annotated[_Id | None, Field(description="take the place out of this reservation")] = None
 
 
 class ProgramBody(WorkBody):
@@ -219,10 +241,72 @@ class CostView(Message):
     per_minute: int
 
 
+class SliceBody(Message):
+    """One slice of a node that is wanted."""
+
+    demand: DemandBody
+    kind: Annotated[
+        Literal["program", "container"] | None, Field(description="what the node must be able to run; absent: anything")
+    ] = None
+    selector: _Labels = Field(default_factory=dict)
+    node_id: _Id | None = None
+
+
+class ReservationBody(Message):
+    """Hold slices of nodes without a workload, all of them or none.
+
+    Either ``slices`` and their ``layout``, or one ``demand``: whole on one node (``greedy``), or divided into ``parts``
+    on as many nodes (``even``).
+    """
+
+    slices: Annotated[list[SliceBody], Field(max_length=1_024)] = Field(default_factory=list)
+    layout: Layout = Layout.ANY
+    demand: DemandBody | None = None
+    strategy: Literal["greedy", "even"] = "greedy"
+    parts: Annotated[int, Field(ge=1, le=1_024)] = 1
+    kind: Literal["program", "container"] | None = None
+    selector: _Labels = Field(default_factory=dict)
+    node_id: _Id | None = None
+    ttl_s: Annotated[float, Field(gt=0, le=10**9, description="after this what is left is given back")] = 300.0
+
+
+class SliceView(Message):
+    """A slice of a node: what was granted, and what is left of it."""
+
+    node_id: str
+    demand: DemandBody
+    gpus: list[int]
+    left: DemandBody
+    gpus_left: list[int]
+
+
+class ReservationView(Message):
+    """A reservation."""
+
+    id: str
+    state: ReservationState
+    slices: list[SliceView]
+    created_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    message: str
+
+
+class ReservationsView(Message):
+    """One page of reservations."""
+
+    reservations: list[ReservationView]
+    total: int
+    limit: int
+    offset: int
+
+
 class WorkloadView(Message):
     """A workload.
 
-    ``cost`` is what it has paid so far, and what is set aside for it; absent where nothing has a price.
+    ``keptNodeId`` is where a place is kept for it while those preempted for it end; ``eviction`` says why it was asked
+    to end although it is to start again. ``cost`` is what it has paid so far, and what is set aside for it; absent
+    where nothing has a price.
     ``image``, ``entryPoint`` and ``model`` are there for the kinds that have them; ``pid`` is the process that did the
     work, once it is known; ``output`` is what an inference request answered.
     """
@@ -254,6 +338,12 @@ class WorkloadView(Message):
     results: int
     output: Any = None
     cost: CostView | None = None
+    preemptible: bool = False
+    preemptions: int = 0
+    gang: GangBody | None = None
+    reservation_id: str | None = None
+    kept_node_id: str | None = None
+    eviction: str | None = None
 
 
 class WorkloadsView(Message):
@@ -292,6 +382,7 @@ class ExplanationBody(Message):
     nodes: int
     refusals: list[RefusalView]
     suggestion: str
+    notes: list[str] = Field(default_factory=list)
     sentence: str
 
 

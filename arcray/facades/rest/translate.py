@@ -14,7 +14,8 @@ from typing import Final, assert_never
 
 from arcray.core.blobkeys import program_key, result_prefix, stdin_key
 from arcray.core.errors import InvalidArgumentError, NotFoundError
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId, canonical_uuid
+from arcray.core.gang import Gang
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId, canonical_uuid
 from arcray.core.model import Model, ModelFormat
 from arcray.core.placement.explain import Explanation
 from arcray.core.quantity import CPU_MILLI, MIB, milli_cpu
@@ -41,6 +42,8 @@ __all__ = [
     "FACADE",
     "Submission",
     "container_of",
+    "demand_body",
+    "demand_of",
     "explanation_body",
     "model_of",
     "model_view",
@@ -211,7 +214,7 @@ def workload_view(view: WorkloadView) -> m.WorkloadView:
         facade=spec.origin.facade,
         external_id=spec.origin.external_id or None,
         **_payload_names(view),
-        demand=_demand_body(spec.demand),
+        demand=demand_body(spec.demand),
         gpus=[share.index for share in view.allocation.gpus] if view.allocation else [],
         ports=[m.PortBody(container_port=port.container_port, host_port=port.host_port) for port in view.ports],
         created_at=spec.created_at,
@@ -224,6 +227,12 @@ def workload_view(view: WorkloadView) -> m.WorkloadView:
         results=len(result.blobs) if result else 0,
         output=json.loads(result.output) if result and result.output else None,
         cost=m.CostView(paid=view.meter.paid, held=view.meter.held, per_minute=view.meter.rate) if view.meter else None,
+        preemptible=spec.preemptible,
+        preemptions=view.preemptions,
+        gang=None if spec.gang is None else m.GangBody(id=spec.gang.id, size=spec.gang.size, layout=spec.gang.layout),
+        reservation_id=spec.reservation_id,
+        kept_node_id=None if view.claim is None else view.claim.node_id,
+        eviction=None if view.eviction is None else view.eviction.reason,
     )
 
 
@@ -240,7 +249,7 @@ def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.Mode
         source=model.source,
         target=model.target,
         max_concurrency=model.max_concurrency,
-        demand=_demand_body(model.demand),
+        demand=demand_body(model.demand),
         created_at=model.created_at,
         ready_on=list(view.ready_on),
         servers=[
@@ -263,6 +272,7 @@ def explanation_body(found: Explanation) -> m.ExplanationBody:
         nodes=found.nodes,
         refusals=[m.RefusalView(filter=r.filter, nodes=r.nodes, reason=r.reason) for r in found.refusals],
         suggestion=found.suggestion,
+        notes=list(found.notes),
         sentence=found.sentence(),
     )
 
@@ -301,6 +311,11 @@ def _spec(body: m.WorkBody, payload: Program | Container, submission: Submission
         max_duration_s=body.max_duration_s,
         request_id=submission.key,
         request_digest=submission.digest,
+        preemptible=body.preemptible,
+        gang=None if body.gang is None else Gang(id=body.gang.id, size=body.gang.size, layout=body.gang.layout),
+        reservation_id=None
+        if body.reservation_id is None
+        else ReservationId(canonical_uuid(body.reservation_id, "reservationId")),
     )
 
 
@@ -312,7 +327,8 @@ def _node_id(text: str | None) -> NodeId | None:
     return None if text is None else NodeId(canonical_uuid(text, "nodeId"))
 
 
-def _demand_body(demand: Demand) -> m.DemandBody:
+def demand_body(demand: Demand) -> m.DemandBody:
+    """Returns a demand in the API's units."""
     return m.DemandBody(
         cpu=demand.cpu_milli / CPU_MILLI,
         memory_mb=demand.memory_bytes // MIB,

@@ -311,3 +311,70 @@ def test_standard_input_that_is_no_text_is_wrong_use(shell: MakeShell, tmp_path:
     result = shell({})("submit", "program", str(tmp_path / "ok.py"), "--stdin", str(tmp_path / "data"))
     assert (result.exit_code, result.exception.__class__) == (2, SystemExit)
     assert "is not UTF-8 text" in result.stderr
+
+
+HELD = {
+    "id": "r1",
+    "state": "active",
+    "slices": [{"nodeId": "n1", "demand": {"cpu": 2}, "left": {"cpu": 2}}],
+    "expiresAt": "2026-11-25T00:05:00Z",
+    "message": "",
+}
+
+
+def test_how_work_stands_to_other_work_is_submitted(shell: MakeShell) -> None:
+    pool = shell({"POST /api/v1/workloads": WORKLOAD})
+    words = ("--priority", "background", "--preemptible", "--gang", "g:2:spread", "--reservation", "r1")
+    assert pool("submit", "container", "x", *words).exit_code == 0
+    sent = pool.sent()
+    assert (sent["priority"], sent["preemptible"], sent["reservationId"]) == ("background", True, "r1")
+    assert sent["gang"] == {"id": "g", "size": 2, "layout": "spread"}
+
+
+def test_all_members_of_a_gang_are_submitted_with_their_rank(shell: MakeShell) -> None:
+    pool = shell({"POST /api/v1/workloads": WORKLOAD})
+    result = pool("submit", "container", "x", "--gang", "g:2", "--all", "--env", "A=b", "--output", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == [WORKLOAD, WORKLOAD]
+    sent = [json.loads(request.content)["env"] for request in pool.requests]
+    assert sent == [{"A": "b", "ARCRAY_GANG_RANK": rank, "ARCRAY_GANG_SIZE": "2"} for rank in ("0", "1")]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--gang", "g"), "arcray: gang: 'g' is not ID:SIZE[:LAYOUT]\n"),
+        (("--gang", "g:2:line"), "arcray: gang: 'g:2:line' is not ID:SIZE[:LAYOUT]\n"),
+        (("--all",), "arcray: all: there are no members without a gang\n"),
+    ],
+)
+def test_a_gang_that_is_misspelt_is_named(shell: MakeShell, words: tuple[str, ...], complaint: str) -> None:
+    result = shell({})("submit", "container", "x", *words)
+    assert (result.exit_code, result.stderr) == (2, complaint)
+
+
+def test_a_place_is_reserved_listed_and_released(shell: MakeShell) -> None:
+    routes = {
+        "POST /api/v1/reservations": HELD,
+        "GET /api/v1/reservations": {"reservations": [HELD], "total": 1},
+        "DELETE /api/v1/reservations/r1": {**HELD, "state": "released"},
+    }
+    pool = shell(routes)
+    made = pool("reserve", "--cpu", "2", "--gpus", "4", "--parts", "2", "--select", "zone=a", "--ttl", "60")
+    assert made.exit_code == 0, made.output
+    assert pool.sent() == {
+        "demand": {"cpu": 2.0, "memoryMb": 0, "gpus": 4},
+        "strategy": "even",
+        "parts": 2,
+        "selector": {"zone": "a"},
+        "ttlS": 60.0,
+    }
+    assert "state    active" in made.stdout
+    assert json.loads(pool("reservations", "--output", "json").stdout) == [HELD]
+    assert "released" in pool("release", "r1").stdout
+
+
+def test_a_place_that_does_not_fit_exits_with_no_room(shell: MakeShell) -> None:
+    problem = {"code": "NO_CANDIDATES", "error": "0 of 1 nodes can take it", "field": "demand"}
+    result = shell({"POST /api/v1/reservations": httpx.Response(503, json=problem)})("reserve", "--gpus", "64")
+    assert (result.exit_code, result.stderr) == (7, "arcray: demand: 0 of 1 nodes can take it\n")

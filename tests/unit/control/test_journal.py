@@ -13,13 +13,15 @@ import sqlalchemy as sa
 
 from arcray.config import DatabaseSettings
 from arcray.control.journal import FencedError, Journal, Records
-from arcray.control.rows import event_row, model_row, node_row, workload_row
+from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
 from arcray.control.statements import Statements
 from arcray.core import events as ev
 from arcray.core.errors import InternalError, InvalidArgumentError, UnavailableError
-from arcray.core.ids import AccountId
+from arcray.core.ids import AccountId, ReservationId
 from arcray.core.node import Health, Node
 from arcray.core.queries import ListWorkloads
+from arcray.core.reservation import Reservation, ReservationState, Slice
+from arcray.core.resources import Allocation
 from arcray.core.workload import Inference, PayloadKind, Phase, Workload
 from arcray.testing.builders import T0, a_model, a_node, a_workload, an_inference, node_id
 from tests.postgres_server import PostgresServer
@@ -55,6 +57,29 @@ def a_row(number: int, *, finished: bool = False, age_s: float = 0, **fields: An
 
 async def write(journal: Journal, *workloads: Workload) -> None:
     await journal.append(Records(workloads=[workload_row(workload) for workload in workloads]))
+
+
+def a_reservation(number: int, state: ReservationState = ReservationState.ACTIVE) -> Reservation:
+    held = (Slice(node_id=a_node().id, allocation=Allocation(cpu_milli=1000)),)
+    return Reservation(
+        id=ReservationId(f"r{number}"),
+        account=AccountId("local"),
+        granted=held,
+        slices=held,
+        created_at=T0 + timedelta(seconds=number),
+        expires_at=T0 + timedelta(seconds=60),
+        state=state,
+        ended_at=None if state is ReservationState.ACTIVE else T0,
+    )
+
+
+async def test_active_reservations_and_the_newest_that_ended_are_loaded(journal: Journal) -> None:
+    ended = [a_reservation(number, ReservationState.EXPIRED) for number in (2, 3, 4)]
+    await journal.append(Records(reservations=[reservation_row(held) for held in [a_reservation(1), *ended]]))
+    live = await journal.load(keep_finished=0, keep_finished_inference=0, keep_reservations=2)
+    assert live.reservations == [a_reservation(1), ended[2], ended[1]]
+    assert await journal.reservation(ended[0].id) == ended[0]
+    assert await journal.reservation(ReservationId("nobody")) is None
 
 
 async def test_what_was_appended_is_loaded_by_another_journal(database_url: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from arcray.core.claim import Claim, Eviction
 from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.gang import Gang, Layout
 from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.model import ModelFormat
 from arcray.core.placement.explain import Explanation, FilterRefusal
@@ -226,6 +228,12 @@ def test_workload_is_shown_in_wire_names_and_units() -> None:
         "results": 1,
         "output": None,
         "cost": None,
+        "preemptible": False,
+        "preemptions": 0,
+        "gang": None,
+        "reservationId": None,
+        "keptNodeId": None,
+        "eviction": None,
     }
 
 
@@ -236,6 +244,18 @@ def test_each_kind_shows_what_it_runs() -> None:
     assert (server.kind, server.model, server.image) == ("model", "echo", None)
     archive = translate.workload_view(view(a_workload(payload=Program(blob="b", archive=True, entry_point="a.py"))))
     assert (archive.kind, archive.entry_point) == ("program", "a.py")
+
+
+def test_how_work_stands_to_other_work_is_carried_over() -> None:
+    reservation = "550E8400-E29B-41D4-A716-446655440000"
+    spec = container(preemptible=True, priority="background", reservationId=reservation)
+    assert (spec.preemptible, spec.priority, spec.reservation_id) == (True, Priority.BACKGROUND, reservation.lower())
+    spec, _ = program(source="1", gang={"id": "g", "size": 3, "layout": "spread"})
+    assert spec.gang == Gang(id="g", size=3, layout=Layout.SPREAD)
+    claim = Claim(node_id=node_id(2), allocation=Allocation(), victims=())
+    shown = translate.workload_view(view(spec, claim=claim, eviction=Eviction(reason="why"), preemptions=2))
+    assert shown.gang == m.GangBody(id="g", size=3, layout=Layout.SPREAD)
+    assert (shown.kept_node_id, shown.eviction, shown.preemptions) == (node_id(2), "why", 2)
 
 
 def test_results_are_named_by_their_path() -> None:
@@ -271,5 +291,6 @@ def test_explanation_is_shown_whole() -> None:
         "nodes": 2,
         "refusals": [{"filter": "gpus", "nodes": 2, "reason": "needs 1 free GPU"}],
         "suggestion": "ask for 0",
+        "notes": [],
         "sentence": found.sentence(),
     }

@@ -1,0 +1,81 @@
+"""Rules about preemption: ending work of a lower priority for work that fits nowhere.
+
+Only a workload that allows it is preempted, only by one of a strictly higher priority, and only when the demand
+certainly fits afterwards. The place is kept for the preemptor from the first moment on: what is free of it now at once,
+what a victim holds as soon as its node has reported its end. A victim starts again later without that counting as a
+restart. What was itself preempted preempts nobody, so one preemption never leads to another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from arcray.core import events as ev
+from arcray.core.orders import StopAttempt
+from arcray.core.placement.explain import Explanation
+from arcray.core.placement.preemption import Preemption
+from arcray.core.state import ClusterState, placement_request
+from arcray.core.turn import Turn
+from arcray.core.workload import Workload, WorkloadSpec
+
+__all__ = ["try_preempt", "would_preempt"]
+
+
+def try_preempt(turn: Turn, workload: Workload) -> bool:
+    """Asks for the end of what stands in the way of a pending workload; returns False when nothing would help."""
+    state = turn.state
+    if not _may_preempt(state, workload) or not state.searches.take(workload.id):
+        return False
+    found = _search(state, workload, turn.now)
+    if found is None:
+        return False
+    node = state.nodes[found.node_id]
+    for victim_id in found.victims:
+        victim = state.workloads[victim_id]
+        turn.emit(
+            ev.WorkloadPreempted(
+                workload_id=victim_id,
+                attempt=victim.attempt,
+                by=workload.id,
+                reason=f"preempted for {_named(workload.spec)}",
+                at=turn.now,
+            )
+        )
+        grace_s = turn.policy.preemption_grace.total_seconds()
+        turn.order(node, StopAttempt(workload_id=victim_id, attempt=victim.attempt, grace_s=grace_s))
+    turn.emit(
+        ev.PlaceClaimed(
+            workload_id=workload.id,
+            node_id=found.node_id,
+            allocation=found.allocation,
+            victims=found.victims,
+            at=turn.now,
+        )
+    )
+    return True
+
+
+def would_preempt(state: ClusterState, workload: Workload, now: datetime) -> Preemption | None:
+    """Returns what would be ended for a pending workload that fits nowhere; None when nothing would."""
+    if not _may_preempt(state, workload):
+        return None
+    if not isinstance(state.placement.place(placement_request(workload.spec)), Explanation):
+        return None
+    return _search(state, workload, now)
+
+
+def _may_preempt(state: ClusterState, workload: Workload) -> bool:
+    return not workload.preemptions and state.reclaimable.any_below(workload.spec.priority)
+
+
+def _search(state: ClusterState, workload: Workload, now: datetime) -> Preemption | None:
+    request = placement_request(workload.spec)
+    if state.gangs.held:
+        request = replace(request, avoid=state.gangs.held)
+    return state.reclaimable.choose(state.placement, request, workload.spec.priority, now.timestamp())
+
+
+def _named(spec: WorkloadSpec) -> str:
+    """Returns a workload as people know it. Its name is its account's, so another account is told the id alone."""
+    return f"{spec.priority.name.lower()} workload {spec.id}"

@@ -1,0 +1,62 @@
+"""Invariants of the state: what is true after every fact.
+
+Every live workload is in exactly one queue (of pending work, its gang's, of a model's slots), or has a place kept for
+it, or holds an allocation on an attached node. The placement engine's books equal the sum of those allocations, of what
+is kept for preemptors and of what is left of reservations. A terminal workload holds nothing. The books of
+the accounts and the keys agree with themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arcray.core.node import Node
+from arcray.core.workload import Phase
+
+if TYPE_CHECKING:
+    from arcray.core.state import ClusterState
+
+__all__ = ["check_invariants"]
+
+
+def check_invariants(state: ClusterState) -> None:
+    """Asserts that the indexes agree with the dictionaries. For tests; visits everything."""
+    for node_id, ids in state.on_node.items():
+        for workload_id in ids:
+            workload = state.workloads[workload_id]
+            assert workload.node_id == node_id, workload
+            assert workload.allocation is not None, workload
+            assert not workload.phase.terminal, workload
+    for workload in state.workloads.values():
+        queued = (workload.id in state.waiting) + (workload.id in state.claims)
+        if workload.spec.gang is None:
+            queued += workload.id in state.pending
+        elif not workload.phase.terminal:
+            queued += state.gangs.of(workload.spec).waits(workload.id)
+        assert queued == (workload.phase is Phase.PENDING), workload
+        assert (workload.claim is not None) == (workload.id in state.claims), workload
+        holds = workload.node_id is not None and workload.id in state.on_node.get(workload.node_id, {})
+        assert holds == (not workload.phase.terminal and workload.phase is not Phase.PENDING), workload
+        assert (workload.allocation is not None) == holds, workload
+    for gang in state.gangs:
+        assert (gang.leader is not None) == gang.ready, gang.key
+        assert gang.leader is None or gang.leader in state.pending, gang.key
+    for node in state.nodes.values():
+        _check_books(state, node)
+    state.books.check_invariants(state.workloads.values())
+    state.keys.check_invariants()
+
+
+def _check_books(state: ClusterState, node: Node) -> None:
+    capacity = node.registration.capacity
+    held = [w.allocation for w in state.live_on(node.id) if w.allocation is not None]
+    held += state.claims.kept_on(node.id) + state.reservations.held_on(node.id)
+    free = state.placement.free(node.id)
+    assert free.cpu_milli == capacity.cpu_milli - sum(a.cpu_milli for a in held), node.id
+    assert free.memory_bytes == capacity.memory_bytes - sum(a.memory_bytes for a in held), node.id
+    assert free.disk_bytes == capacity.disk_bytes - sum(a.disk_bytes for a in held), node.id
+    shares = [share for a in held for share in a.gpus]
+    for gpu in capacity.gpus:
+        on_device = [share for share in shares if share.index == gpu.index]
+        assert sum(share.memory_bytes for share in on_device) <= gpu.memory_bytes, (node.id, gpu.index)
+        assert len(on_device) == 1 or not any(share.whole for share in on_device), (node.id, gpu.index)

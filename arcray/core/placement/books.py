@@ -1,0 +1,51 @@
+"""Books: what one node would have left if something on it were given back or taken. A copy; nothing is held by it."""
+
+from __future__ import annotations
+
+from arcray.core.placement.gpus import Devices
+from arcray.core.resources import Allocation, Demand
+
+__all__ = ["Books"]
+
+
+class Books:
+    """One node's books, to try things on."""
+
+    __slots__ = ("_cpu_milli", "_devices", "_disk_bytes", "_memory_bytes")
+
+    def __init__(self, cpu_milli: int, memory_bytes: int, disk_bytes: int, devices: Devices) -> None:
+        self._cpu_milli = cpu_milli
+        self._memory_bytes = memory_bytes
+        self._disk_bytes = disk_bytes
+        self._devices = devices
+
+    def give_back(self, allocation: Allocation) -> None:
+        """Takes a held slice off."""
+        self._cpu_milli += allocation.cpu_milli
+        self._memory_bytes += allocation.memory_bytes
+        self._disk_bytes += allocation.disk_bytes
+        if allocation.gpus:
+            self._devices.give_back(allocation.gpus)
+
+    def take(self, allocation: Allocation) -> None:
+        """Holds a slice."""
+        self._cpu_milli -= allocation.cpu_milli
+        self._memory_bytes -= allocation.memory_bytes
+        self._disk_bytes -= allocation.disk_bytes
+        if allocation.gpus:
+            self._devices.take(allocation.gpus)
+
+    def fit(self, demand: Demand) -> Allocation | None:
+        """Returns what the demand would get, None when it does not fit."""
+        if (
+            self._cpu_milli < demand.cpu_milli
+            or self._memory_bytes < demand.memory_bytes
+            or self._disk_bytes < demand.disk_bytes
+        ):
+            return None
+        shares = self._devices.choose(demand)
+        if shares is None:
+            return None
+        return Allocation(
+            cpu_milli=demand.cpu_milli, memory_bytes=demand.memory_bytes, disk_bytes=demand.disk_bytes, gpus=shares
+        )

@@ -1,0 +1,142 @@
+"""How the facts of preemption, gangs and reservations change the state. Called by ``ClusterState`` alone.
+
+Like all of ``apply`` these never refuse and never decide.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+from arcray.core import events as ev
+from arcray.core.claim import Claim, Eviction
+from arcray.core.lifecycle import advance
+from arcray.core.placement.preemption import Victim
+from arcray.core.workload import Phase, Priority, Workload
+
+if TYPE_CHECKING:
+    from arcray.core.ids import WorkloadId
+    from arcray.core.state import ClusterState
+
+__all__ = [
+    "PolicyFact",
+    "apply_policy",
+    "keep_place",
+    "keep_place_no_longer",
+    "offer",
+    "rejoin",
+    "stopping",
+    "wait_no_longer",
+    "wait_with_gang",
+]
+
+PolicyFact: TypeAlias = (
+    ev.WorkloadPreempted
+    | ev.WorkloadEvicted
+    | ev.PlaceClaimed
+    | ev.ClaimEnded
+    | ev.ReservationGranted
+    | ev.ReservationTaken
+    | ev.ReservationEnded
+)
+
+
+def apply_policy(state: ClusterState, fact: PolicyFact) -> None:
+    """Changes the state as the fact says."""
+    match fact:
+        case ev.WorkloadPreempted():
+            workload = stopping(state, fact.workload_id)
+            workload.eviction = Eviction(reason=fact.reason, by=fact.by)
+            workload.preemptions += 1
+        case ev.WorkloadEvicted():
+            workload = stopping(state, fact.workload_id)
+            workload.eviction = Eviction(reason=fact.reason, restart=fact.restart, fails=fact.fails)
+        case ev.PlaceClaimed():
+            workload = state.workloads[fact.workload_id]
+            state.dequeue(workload)
+            workload.claim = Claim(node_id=fact.node_id, allocation=fact.allocation, victims=fact.victims)
+            keep_place(state, workload, workload.claim)
+        case ev.ClaimEnded():
+            workload = state.workloads[fact.workload_id]
+            state.dequeue(workload)
+            state.enqueue(workload, fact.at)
+        case ev.ReservationGranted():
+            state.reservations.grant(fact.reservation)
+        case ev.ReservationTaken():
+            state.reservations.take(fact.reservation_id, fact.index, fact.left)
+        case ev.ReservationEnded():
+            state.reservations.end(fact.reservation_id, fact.state, fact.message, fact.at)
+            state.more_room()
+        case _:
+            assert_never(fact)
+
+
+def stopping(state: ClusterState, workload_id: WorkloadId) -> Workload:
+    """Takes note that a workload was asked to end, whatever asked first; returns it."""
+    workload = state.workloads[workload_id]
+    if workload.phase is not Phase.STOPPING:
+        workload.phase = advance(workload.phase, Phase.STOPPING)
+    state.reclaimable.discard(workload_id)
+    return workload
+
+
+def offer(state: ClusterState, workload: Workload) -> None:
+    """Takes placed work up among that which may be ended for other work, if it is of that kind."""
+    spec = workload.spec
+    if not spec.preemptible or workload.phase is Phase.STOPPING or spec.priority is Priority.CRITICAL:
+        return
+    assert workload.node_id is not None
+    assert workload.allocation is not None
+    assert workload.placed_at is not None
+    since_s = workload.placed_at.timestamp()
+    victim = Victim(id=spec.id, priority=spec.priority, allocation=workload.allocation, since_s=since_s)
+    state.reclaimable.add(state.placement.slot(workload.node_id), victim)
+    state.room += 1
+
+
+def keep_place(state: ClusterState, workload: Workload, claim: Claim) -> None:
+    """Keeps a place for a preemptor, beside what those of its victims hold that have not ended yet."""
+    held = {}
+    for victim_id in claim.victims:
+        victim = state.workloads.get(victim_id)
+        if victim is not None and victim.eviction is not None and victim.allocation is not None:
+            held[victim_id] = victim.allocation
+    state.claims.add(workload.spec.id, claim, held)
+
+
+def keep_place_no_longer(state: ClusterState, workload: Workload) -> None:
+    """Lets go of the place that was kept for a preemptor."""
+    state.claims.drop(workload.spec.id)
+    workload.claim = None
+    state.more_room()
+
+
+def wait_with_gang(state: ClusterState, workload: Workload, now: datetime) -> None:
+    """Has a member wait; the last one puts its gang in the queue."""
+    spec = workload.spec
+    gang = state.gangs.of(spec)
+    gang.wait(spec.id, workload.not_before)
+    if gang.ready:
+        gang.leader = next(iter(gang.members))
+        due = gang.not_before  # that of an earlier member may be over
+        state.pending.add(gang.leader, spec.priority, gang.key, due if due is not None and due > now else None)
+        state.needs_round = True
+
+
+def wait_no_longer(state: ClusterState, workload: Workload) -> None:
+    """Ends the wait of a member, and so that of its gang as a whole."""
+    gang = state.gangs.of(workload.spec)
+    gang.unwait(workload.spec.id)
+    if gang.leader is not None:
+        state.pending.remove(gang.leader)
+        gang.leader = None
+        state.gangs.let_go(gang.key)
+
+
+def rejoin(state: ClusterState, workload: Workload, timeout: timedelta) -> None:
+    """Takes a member up again that is alive in the rows."""
+    spec = workload.spec
+    state.gangs.join(spec, spec.created_at, spec.created_at + timeout)
+    if workload.attempt:  # it was placed, so its gang was complete, whoever has ended since
+        gang = state.gangs.of(spec)
+        gang.complete_at = gang.complete_at or spec.created_at

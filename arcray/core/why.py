@@ -1,0 +1,66 @@
+"""Why a workload waits, beyond what single nodes say of it: its gang, those held back for others, what could be ended.
+
+Sentences for people, each about one fact. They read the state and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from arcray.core.gang_queue import GangState
+from arcray.core.handlers.gangs import fits_when_empty, requests_of
+from arcray.core.handlers.preemption import would_preempt
+from arcray.core.placement.together import Shortfall, place_together
+from arcray.core.state import ClusterState
+from arcray.core.workload import Phase, Workload
+
+__all__ = ["reasons_to_wait"]
+
+
+def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> Iterator[str]:
+    """Yields what else there is to say of a workload that waits for a place; nothing of any other."""
+    if workload.phase is not Phase.PENDING:
+        return
+    if workload.claim is not None:
+        ending = ", ".join(sorted(state.claims.waits_for(workload.id)))
+        yield f"node {workload.claim.node_id} is kept for it until what was preempted there has ended: {ending}"
+        return
+    if workload.not_before is not None and workload.not_before > now:
+        yield f"it is not started again before {workload.not_before.isoformat()}"
+    if workload.spec.gang is not None:
+        gang = state.gangs.of(workload.spec)
+        yield from _of_gang(state, gang)
+        if state.gangs.holder is gang:
+            yield f"{len(state.gangs.held)} nodes are held back for its gang"
+            return
+    holder = state.gangs.holder
+    if holder is not None and holder.complete_at is not None:
+        since = holder.complete_at.isoformat()
+        yield f"{len(state.gangs.held)} nodes are held back for a gang that has waited since {since}"
+    if workload.spec.gang is None:
+        found = would_preempt(state, workload, now)
+        if found is not None:
+            yield f"would preempt {', '.join(found.victims)} on node {found.node_id}"
+
+
+def _of_gang(state: ClusterState, gang: GangState) -> Iterator[str]:
+    name, size = gang.gang.id, gang.gang.size
+    if gang.complete_at is None:
+        until = gang.deadline.isoformat()
+        yield f"{len(gang.members)} of {size} members of gang {name} are there; they are rejected at {until} otherwise"
+        return
+    if not gang.ready:
+        yield f"gang {name} starts again once all of its members have ended"
+        return
+    shortfall = place_together(state.placement, requests_of(state, gang), gang.gang.layout)
+    if not isinstance(shortfall, Shortfall):
+        return
+    yield _short(shortfall, size, f"gang {name} starts when all of its {size} members fit at once ({gang.gang.layout})")
+    never = fits_when_empty(state, gang)
+    if never is not None:
+        yield _short(never, size, "it can never fit: even if nothing else ran")
+
+
+def _short(shortfall: Shortfall, size: int, head: str) -> str:
+    return f"{head}: {shortfall.placed} of {size} have a place, and beside them {shortfall.explanation.sentence()}"

@@ -1,0 +1,432 @@
+"""All of a gang or nothing of it, at its start and at its end, and how it comes to its turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from arcray.core import events as ev
+from arcray.core.commands import ReportTelemetry
+from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, ResourceExhaustedError
+from arcray.core.gang import Gang, Layout
+from arcray.core.ids import AccountId, ReservationId, WorkloadId
+from arcray.core.orders import StartWorkload, StopAttempt
+from arcray.core.placement.explain import Explanation
+from arcray.core.policy import ClusterPolicy
+from arcray.core.quantity import GIB
+from arcray.core.queries import ExplainWorkload
+from arcray.core.resources import Demand
+from arcray.core.turn import Outcome
+from arcray.core.workload import Origin, Phase, Priority, RestartPolicy, RestartRule, WorkloadSpec
+from arcray.testing.builders import a_capacity, a_node, a_workload, an_inference, node_id
+from arcray.testing.world import World
+
+WHOLE_NODE = Demand(cpu_milli=8000)
+HALF_NODE = Demand(cpu_milli=4000)
+ON_FAILURE = RestartPolicy(rule=RestartRule.ON_FAILURE, max_restarts=1)
+
+
+def a_member(number: int, size: int = 2, layout: Layout = Layout.ANY, gang: str = "g", **fields: Any) -> WorkloadSpec:
+    return a_workload(number, gang=Gang(id=gang, size=size, layout=layout), **({"demand": WHOLE_NODE} | fields))
+
+
+def workload_id(number: int) -> WorkloadId:
+    return a_workload(number).id
+
+
+def started(outcome: Outcome) -> set[WorkloadId]:
+    return {order.order.workload_id for order in outcome.orders if isinstance(order.order, StartWorkload)}
+
+
+def phases(world: World, *numbers: int) -> list[Phase]:
+    return [world.workload(workload_id(number)).phase for number in numbers]
+
+
+def run_gang(world: World, size: int = 2, **fields: Any) -> None:
+    """Starts a gang on nodes of its own and has it run."""
+    for number in range(1, size + 1):
+        world.attach(a_node(number))
+    for number in range(1, size + 1):
+        world.submit(a_member(number, size, **fields))
+    for number in range(1, size + 1):
+        world.report(world.workload(workload_id(number)), Phase.RUNNING)
+
+
+def explanation(world: World, number: int) -> str:
+    answer = world.cluster.answer(ExplainWorkload(workload_id=workload_id(number)), world.now)
+    assert isinstance(answer, Explanation)
+    return answer.sentence()
+
+
+def test_nothing_starts_before_all_members_are_there(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    assert started(world.submit(a_member(1))) == set()
+    assert started(world.run_round()) == set()
+    assert started(world.submit(a_member(2))) == {workload_id(1), workload_id(2)}
+
+
+def test_nothing_starts_before_all_members_fit_at_the_same_time(world: World) -> None:
+    world.attach()
+    world.submit(a_member(1))
+    world.submit(a_member(2))
+    assert started(world.run_round()) == set()
+    assert world.cluster.state.placement.free(node_id(1)).cpu_milli == 8000
+    world.attach(a_node(2))
+    assert started(world.run_round()) == {workload_id(1), workload_id(2)}
+
+
+def test_members_of_different_accounts_are_different_gangs(world: World) -> None:
+    world.submit(a_member(1))
+    world.submit(a_member(2, origin=Origin(facade="rest", account=AccountId("other"))))
+    world.attach()
+    world.attach(a_node(2))
+    assert started(world.run_round()) == set()
+
+
+def test_a_packed_gang_starts_on_one_node_only(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number, capacity=a_capacity(cores=6)))
+    for number in (1, 2):
+        world.submit(a_member(number, layout=Layout.PACK, demand=HALF_NODE))
+    assert started(world.run_round()) == set()
+    world.attach(a_node(3))
+    assert len(started(world.run_round())) == 2
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(3)}
+
+
+def test_a_packed_gang_finds_the_node_whose_shared_gpus_have_room(world: World) -> None:
+    share = Demand(cpu_milli=1000, gpus=1, gpu_memory_bytes=50 * GIB)
+    world.attach(a_node(1, capacity=a_capacity(gpus=1)))
+    world.attach(a_node(2, capacity=a_capacity(gpus=2, cores=64)))
+    for number in (1, 2):
+        world.submit(a_member(number, layout=Layout.PACK, demand=share))
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(2)}
+
+
+def test_a_spread_gang_starts_on_as_many_nodes_as_it_has_members(world: World) -> None:
+    world.attach(a_node(1))
+    for number in (1, 2):
+        world.submit(a_member(number, layout=Layout.SPREAD, demand=HALF_NODE))
+    assert started(world.run_round()) == set()
+    world.attach(a_node(2))
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(1), node_id(2)}
+
+
+def test_members_that_only_some_nodes_can_take_leave_the_others_to_the_rest(world: World) -> None:
+    world.attach(a_node(1, labels={"disk": "fast"}))
+    world.attach(a_node(2))
+    world.submit(a_member(1, size=3))
+    world.submit(a_member(2, size=3, selector=(("disk", "fast"),), demand=HALF_NODE))
+    world.submit(a_member(3, size=3, node_id=node_id(1), demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 1, 2, 3) == [Phase.PLACED] * 3
+
+
+def test_gangs_and_single_work_go_by_priority_then_arrival(world: World) -> None:
+    world.submit(a_workload(9, demand=WHOLE_NODE))
+    for number in (1, 2):
+        world.submit(a_member(number))
+    for number in (3, 4):
+        world.submit(a_member(number, gang="urgent", priority=Priority.CRITICAL))
+    world.attach()
+    world.attach(a_node(2))
+    world.run_round()
+    assert phases(world, 3, 4, 9) == [Phase.PLACED, Phase.PLACED, Phase.PENDING]
+    for number in (3, 4):
+        world.succeed(world.workload(workload_id(number)))
+    world.run_round()
+    assert phases(world, 9, 1, 2) == [Phase.PLACED, Phase.PENDING, Phase.PENDING]
+
+
+def test_two_gangs_that_fit_one_after_the_other_do_not_block_each_other(world: World) -> None:
+    for gang in (0, 1):
+        for number in (1, 2):
+            world.submit(a_member(2 * gang + number, gang=f"g{gang}"))
+    for number in (1, 2, 3):  # room for one and a half
+        world.attach(a_node(number))
+    world.run_round()
+    assert phases(world, 1, 2, 3, 4) == [Phase.PLACED, Phase.PLACED, Phase.PENDING, Phase.PENDING]
+    world.succeed(world.workload(workload_id(1)))
+    world.run_round()
+    assert phases(world, 3, 4) == [Phase.PLACED, Phase.PLACED]
+
+
+def test_a_member_that_its_node_refuses_makes_the_whole_gang_start_again(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(a_member(number))
+    outcome = world.report(world.workload(workload_id(1)), Phase.FAILED, refused=True)
+    (order,) = outcome.orders
+    assert isinstance(order.order, StopAttempt)
+    assert order.order.workload_id == workload_id(2)
+    world.later(5)
+    assert started(world.run_round()) == set()  # the other one has not ended yet
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    world.run_round()
+    assert phases(world, 1, 2) == [Phase.PLACED, Phase.PLACED]
+    assert [world.workload(workload_id(number)).restarts for number in (1, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(gang_starts=1)])
+def test_a_start_that_fails_is_repeated_as_often_as_the_policy_says(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(a_member(number))
+    world.report(world.workload(workload_id(2)), Phase.RUNNING)
+    world.report(world.workload(workload_id(1)), Phase.FAILED, message="no image")
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    world.later(5)
+    world.run_round()
+    assert phases(world, 1, 2) == [Phase.PLACED, Phase.PLACED]
+    world.report(world.workload(workload_id(1)), Phase.FAILED, message="no image")
+    assert phases(world, 1, 2) == [Phase.FAILED, Phase.STOPPING]
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    other = world.workload(workload_id(2))
+    assert (other.phase, other.message) == (Phase.FAILED, f"member {workload_id(1)} of its gang: no image")
+
+
+def test_after_all_members_ran_the_restart_policy_decides(world: World) -> None:
+    run_gang(world, restart=ON_FAILURE)
+    world.report(world.workload(workload_id(1)), Phase.FAILED)
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    world.later(5)
+    world.run_round()
+    assert [world.workload(workload_id(number)).restarts for number in (1, 2)] == [1, 1]
+    for number in (1, 2):
+        world.report(world.workload(workload_id(number)), Phase.RUNNING)
+    world.report(world.workload(workload_id(1)), Phase.FAILED)
+    assert phases(world, 1, 2) == [Phase.FAILED, Phase.STOPPING]
+
+
+def test_a_gang_that_ran_and_may_not_restart_fails_as_a_whole(world: World) -> None:
+    run_gang(world)
+    world.report(world.workload(workload_id(2)), Phase.FAILED)
+    world.report(world.workload(workload_id(1)), Phase.STOPPED)
+    assert phases(world, 1, 2) == [Phase.FAILED, Phase.FAILED]
+
+
+def test_a_member_that_ends_well_leaves_the_others_running(world: World) -> None:
+    run_gang(world, restart=ON_FAILURE)
+    assert world.succeed(world.workload(workload_id(1))).orders == ()
+    assert phases(world, 1, 2) == [Phase.SUCCEEDED, Phase.RUNNING]
+    world.report(world.workload(workload_id(2)), Phase.FAILED)  # it cannot start as a whole any more
+    assert phases(world, 2) == [Phase.FAILED]
+
+
+def test_a_lost_node_takes_the_gang_from_the_others_too(world: World) -> None:
+    run_gang(world, restart=ON_FAILURE)
+    world.later(140)
+    world.handle(a_beat(2))
+    world.later(10)
+    assert phases(world, 1, 2) == [Phase.PENDING, Phase.STOPPING]
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    world.attach(a_node(3))
+    world.later(3)
+    world.run_round()
+    assert phases(world, 1, 2) == [Phase.PLACED, Phase.PLACED]
+
+
+def test_stopping_a_member_stops_the_gang(world: World) -> None:
+    run_gang(world)
+    world.stop(workload_id(1))
+    world.report(world.workload(workload_id(1)), Phase.STOPPED)
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    assert phases(world, 1, 2) == [Phase.STOPPED, Phase.STOPPED]
+
+
+def test_stopping_a_member_that_waits_stops_those_that_came(world: World) -> None:
+    world.submit(a_member(1, size=3))
+    world.submit(a_member(2, size=3))
+    world.stop(workload_id(2))
+    assert phases(world, 1, 2) == [Phase.STOPPED, Phase.STOPPED]
+    assert len(world.cluster.state.gangs) == 0
+
+
+def test_a_member_stopped_while_its_gang_is_being_started_again_stops_all(world: World) -> None:
+    run_gang(world, restart=ON_FAILURE)
+    world.report(world.workload(workload_id(1)), Phase.FAILED)
+    world.stop(workload_id(1))
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    assert phases(world, 1, 2) == [Phase.STOPPED, Phase.STOPPED]
+
+
+def test_a_gang_that_is_not_complete_in_time_is_rejected_with_the_reason(world: World) -> None:
+    world.submit(a_member(1, size=3))
+    world.later(100)
+    world.submit(a_member(2, size=3))
+    world.later(199)
+    assert phases(world, 1, 2) == [Phase.PENDING, Phase.PENDING]
+    world.later(1)
+    assert phases(world, 1, 2) == [Phase.REJECTED, Phase.REJECTED]
+    assert world.workload(workload_id(1)).message == "only 2 of 3 members of gang g came within 300 s"
+
+
+def test_the_name_of_a_gang_is_free_again_once_all_of_it_has_ended(world: World) -> None:
+    world.submit(a_member(1))
+    world.later(200)
+    world.stop(workload_id(1))
+    world.submit(a_member(2))
+    world.later(200)  # the deadline of the first one passes
+    assert phases(world, 2) == [Phase.PENDING]
+    world.later(100)
+    assert phases(world, 2) == [Phase.REJECTED]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "field"),
+    [
+        ({"gang": Gang(id="", size=2)}, InvalidArgumentError, "gang.id"),
+        ({"gang": Gang(id="h", size=0)}, InvalidArgumentError, "gang.size"),
+        ({"gang": Gang(id="h", size=257)}, ResourceExhaustedError, "gang.size"),
+        ({"gang": Gang(id="g", size=3)}, ConflictError, "gang.size"),
+        ({"gang": Gang(id="g", size=2, layout=Layout.PACK)}, ConflictError, "gang.layout"),
+        ({"priority": Priority.CRITICAL}, ConflictError, "priority"),
+        ({"restart": ON_FAILURE}, ConflictError, "restartPolicy"),
+        ({"restart": RestartPolicy(rule=RestartRule.ALWAYS)}, InvalidArgumentError, "restartPolicy"),
+        ({"preemptible": True}, InvalidArgumentError, "preemptible"),
+        ({"reservation_id": ReservationId("r")}, InvalidArgumentError, "reservationId"),
+        ({"payload": an_inference()}, InvalidArgumentError, "gang"),
+    ],
+)
+def test_a_member_that_does_not_fit_its_gang_is_refused_by_field(
+    world: World, fields: dict[str, Any], error: type[ArcrayError], field: str
+) -> None:
+    world.submit(a_member(1))
+    with pytest.raises(error) as refused:
+        world.submit(a_workload(2, **({"gang": Gang(id="g", size=2)} | fields)))
+    assert refused.value.field == field
+
+
+def test_a_member_too_many_is_refused(world: World) -> None:
+    for number in (1, 2):
+        world.submit(a_member(number))
+    with pytest.raises(ConflictError) as refused:
+        world.submit(a_member(3))
+    assert refused.value.field == "gang.id"
+
+
+# -- a large gang comes to its turn ---------------------------------------------------------------------------------
+
+
+def aged_gang(world: World) -> None:
+    """A gang of two whole nodes waits, on two nodes that small work keeps half full."""
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(a_workload(10 + number, demand=HALF_NODE, node_id=node_id(number)))
+        world.run_round()
+    for number in (1, 2):
+        world.submit(a_member(number))
+    world.run_round()
+    world.now = world.now.replace(minute=1, second=1)
+
+
+def test_small_work_goes_past_a_gang_that_has_not_waited_long(world: World) -> None:
+    aged_gang(world)
+    world.now = world.now.replace(minute=0, second=30)
+    world.submit(a_workload(20, demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 20) == [Phase.PLACED]
+
+
+def test_work_behind_a_gang_that_has_waited_long_leaves_it_the_nodes_it_could_use(world: World) -> None:
+    aged_gang(world)
+    world.attach(a_node(3, capacity=a_capacity(cores=7)))
+    for number in (20, 21):
+        world.submit(a_workload(number, demand=HALF_NODE))
+    world.run_round()
+    assert world.workload(workload_id(20)).node_id == node_id(3)
+    assert phases(world, 21) == [Phase.PENDING]
+    assert "2 nodes are held back for a gang that has waited since" in explanation(world, 21)
+    assert "2 nodes are held back for its gang" in explanation(world, 1)
+    for number in (11, 12):
+        world.succeed(world.workload(workload_id(number)))
+    world.run_round()
+    assert phases(world, 1, 2, 21) == [Phase.PLACED, Phase.PLACED, Phase.PENDING]
+
+
+def test_work_before_a_gang_that_has_waited_long_is_placed_all_the_same(world: World) -> None:
+    aged_gang(world)
+    world.submit(a_workload(20, demand=HALF_NODE, priority=Priority.CRITICAL))
+    world.run_round()
+    assert phases(world, 20) == [Phase.PLACED]
+
+
+def test_nodes_are_held_back_for_the_first_of_two_gangs_only(world: World) -> None:
+    aged_gang(world)
+    world.submit(a_member(3, gang="small", demand=HALF_NODE))
+    world.submit(a_member(4, gang="small", demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 3, 4) == [Phase.PENDING, Phase.PENDING]
+
+
+def test_nodes_are_not_held_back_for_a_gang_that_would_not_fit_on_empty_ones(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(10, demand=HALF_NODE))
+    for number in (1, 2):
+        world.submit(a_member(number))
+    world.now = world.now.replace(minute=2)
+    world.submit(a_workload(20, demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 20) == [Phase.PLACED]
+    assert "it can never fit: even if nothing else ran: 1 of 2 have a place" in explanation(world, 1)
+
+
+def test_nodes_are_let_go_of_after_a_while_and_held_back_again_after_another(world: World) -> None:
+    aged_gang(world)
+    world.submit(a_workload(20, demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 20) == [Phase.PENDING]
+    beat_until(world, seconds=620)
+    assert world.cluster.needs_round
+    world.run_round()
+    assert phases(world, 20) == [Phase.PLACED]
+    world.succeed(world.workload(workload_id(20)))
+    beat_until(world, seconds=620)
+    world.submit(a_workload(21, demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 21) == [Phase.PENDING]
+
+
+def test_a_gang_that_is_stopped_holds_nothing_back(world: World) -> None:
+    aged_gang(world)
+    world.submit(a_workload(20, demand=HALF_NODE))
+    world.run_round()
+    world.stop(workload_id(1))
+    world.run_round()
+    assert phases(world, 20) == [Phase.PLACED]
+
+
+def test_explain_says_who_is_missing(world: World) -> None:
+    world.attach()
+    world.submit(a_member(1, size=3))
+    said = explanation(world, 1)
+    assert "1 of 3 members of gang g are there; they are rejected at 2026-01-01T00:05:00+00:00 otherwise" in said
+
+
+def test_explain_says_how_far_a_gang_gets(world: World) -> None:
+    world.attach()
+    for number in (1, 2):
+        world.submit(a_member(number))
+    assert "gang g starts when all of its 2 members fit at once (any): 1 of 2 have a place" in explanation(world, 2)
+
+
+def test_a_phase_of_one_member_says_nothing_of_the_others(world: World) -> None:
+    run_gang(world)
+    events = world.report(world.workload(workload_id(1)), Phase.STOPPED, message="by its engine").events
+    assert [type(event) for event in events] == [ev.WorkloadFinished, ev.WorkloadStopRequested]
+
+
+def a_beat(number: int) -> ReportTelemetry:
+    return ReportTelemetry(node_id=node_id(number), epoch=1)
+
+
+def beat_until(world: World, seconds: float) -> None:
+    """Lets time pass while the nodes are heard."""
+    for _ in range(int(seconds // 10)):
+        for number in (1, 2):
+            world.handle(a_beat(number))
+        world.later(10)
