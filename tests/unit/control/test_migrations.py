@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,8 +112,8 @@ async def check_it_is_up_to_date(journal: Journal, engine: sa.Engine, before: Ro
     # And it goes on: what was loaded is written again, and replaces what it was loaded from.
     again = {table: list(rows.values()) for table, rows in loaded.items()}
     await journal.append(Records(nodes=again["nodes"], workloads=again["workloads"], models=again["models"]))
-    again = await journal.load(keep_finished=100, keep_finished_inference=100)
-    assert replace(again, memory=live.memory) == live  # every memory has a number of its own
+    reloaded = await journal.load(keep_finished=100, keep_finished_inference=100)
+    assert replace(reloaded, memory=live.memory) == live  # every memory has a number of its own
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
