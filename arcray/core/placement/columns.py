@@ -1,11 +1,13 @@
 """Columns: what is free on every node, as numpy columns with one slot per node.
 
-The one truth that filters, the sorted index and explanations read. A slot is reused after its node has left. Rows of
-``values`` are resources, so that a filter reads contiguous memory.
+The one truth that filters, the sorted index and explanations read. A slot is reused after its node has left. It is
+kept twice: by resource, so that a filter reads contiguous memory, and by node, so that a block of the index finds what
+it needs of each of its nodes in one place (measured: 3.4 us instead of 8.4 for 64 of 100,000 nodes).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -30,19 +32,19 @@ __all__ = [
 Integers: TypeAlias = NDArray[np.int64]
 Slots: TypeAlias = NDArray[np.int64]
 
+# Bytes per milli-cpu, two to the octave: half a GiB to 45 GiB for a core.
+_RATES: Final = tuple(round(2 ** (halves / 2)) for halves in range(38, 52))
+
 CPU: Final = 0  # milli-cpu free
 MEMORY: Final = 1  # bytes free
 DISK: Final = 2  # bytes free
-IDLE: Final = 3  # whole GPUs free
-OPEN: Final = 4  # most memory left on a GPU that is already shared
-DEVICES: Final = 5  # GPUs there are
-PAIR: Final = 6  # this and the next rows: free memory or free CPU at some rate, whichever is less; see pair_bound
-_RATES: Final = tuple(1 << power for power in range(19, 26))  # bytes per milli-cpu: half a GiB to 32 GiB for a core
-SHARE: Final = PAIR + len(
-    _RATES
-)  # this and the rows after it: the largest, second largest, ... left on a shareable GPU
+PAIR: Final = 3  # this and the next rows: free memory or free CPU at some rate, whichever is less; see pair_bound
+IDLE: Final = PAIR + len(_RATES)  # whole GPUs free
+OPEN: Final = IDLE + 1  # most memory left on a GPU that is already shared
+DEVICES: Final = IDLE + 2  # GPUs there are
+SHARE: Final = IDLE + 3  # this and the rows after it: the largest, second largest, ... left on a shareable GPU
 
-_RATES_COLUMN: Final[Integers] = np.array(_RATES, np.int64)
+_RATES_ROW: Final[Integers] = np.array(_RATES, np.int64)
 _MAX_PAIRED: Final = 1 << 37  # milli-cpu; keeps the product in int64, and no machine has more
 ABSENT: Final = 1  # status of a slot without a node; the bits of the filters are above it
 _FIRST_SLOTS: Final = 256
@@ -53,20 +55,22 @@ class Columns:
     """Growing columns.
 
     Attributes:
-        values: one row per resource, one column per slot.
-        rows: the rows of ``values`` as views, because indexing a list is cheaper.
+        rows: one array per resource, with one value per slot; empty for pairs, which no filter reads.
+        profiles: one row per slot, with all resources and pairs of its node.
         status: word of filter bits that hold for every request: absent, unschedulable.
         groups: number of the node's set of features.
         marks: bits of the scopes that the node belongs to.
         size: slots in use or used before; everything beyond is untouched.
     """
 
-    __slots__ = ("_vacant", "groups", "marks", "rows", "size", "status", "values")
+    __slots__ = ("_vacant", "groups", "marks", "profiles", "rows", "size", "status")
 
     def __init__(self) -> None:
         self.size = 0
-        self.values: Integers = np.zeros((SHARE + _FIRST_DEVICES, _FIRST_SLOTS), np.int64)
-        self.rows: list[Integers] = list(self.values)
+        self.profiles: Integers = np.zeros((_FIRST_SLOTS, SHARE + _FIRST_DEVICES), np.int64)
+        self.rows: list[Integers] = [
+            np.zeros(0 if PAIR <= row < IDLE else _FIRST_SLOTS, np.int64) for row in range(SHARE + _FIRST_DEVICES)
+        ]
         self.status: NDArray[np.uint16] = np.full(_FIRST_SLOTS, ABSENT, np.uint16)
         self.groups: Integers = np.zeros(_FIRST_SLOTS, np.int64)
         self.marks: Integers = np.zeros(_FIRST_SLOTS, np.int64)
@@ -78,8 +82,8 @@ class Columns:
             return self._vacant.pop()
         capacity = len(self.status)
         if self.size == capacity:
-            self.values = np.pad(self.values, ((0, 0), (0, capacity)))
-            self.rows = list(self.values)
+            self.profiles = np.pad(self.profiles, ((0, capacity), (0, 0)))
+            self.rows = [np.pad(row, (0, len(row))) for row in self.rows]
             self.status = np.pad(self.status, (0, capacity))
             self.groups = np.pad(self.groups, (0, capacity))
             self.marks = np.pad(self.marks, (0, capacity))
@@ -96,8 +100,8 @@ class Columns:
         missing = SHARE + count - len(self.rows)
         if missing <= 0:
             return False
-        self.values = np.pad(self.values, ((0, missing), (0, 0)))
-        self.rows = list(self.values)
+        self.profiles = np.pad(self.profiles, ((0, 0), (0, missing)))
+        self.rows += [np.zeros(len(self.status), np.int64) for _ in range(missing)]
         return True
 
     def write(self, slot: int, cpu_milli: int, memory_bytes: int, disk_bytes: int) -> None:
@@ -106,16 +110,18 @@ class Columns:
         rows[CPU][slot] = cpu_milli
         rows[MEMORY][slot] = memory_bytes
         rows[DISK][slot] = disk_bytes
-        self.values[PAIR:SHARE, slot] = np.minimum(_RATES_COLUMN * min(cpu_milli, _MAX_PAIRED), memory_bytes)
+        profile = self.profiles[slot]
+        profile[:PAIR] = (cpu_milli, memory_bytes, disk_bytes)
+        profile[PAIR:IDLE] = np.minimum(_RATES_ROW * min(cpu_milli, _MAX_PAIRED), memory_bytes)
 
     def write_gpus(self, slot: int, idle: int, open_bytes: int, present: int, shareable_bytes: Sequence[int]) -> None:
         """Writes what is free of the GPUs; ``shareable_bytes`` is sorted, largest first."""
         rows = self.rows
-        rows[IDLE][slot] = idle
-        rows[OPEN][slot] = open_bytes
-        rows[DEVICES][slot] = present
         padding = [0] * (len(rows) - SHARE - len(shareable_bytes))
-        self.values[SHARE:, slot] = [*shareable_bytes, *padding]
+        values = [idle, open_bytes, present, *shareable_bytes, *padding]
+        self.profiles[slot, IDLE:] = values
+        for row, value in enumerate(values, IDLE):
+            rows[row][slot] = value
 
 
 def pair_bound(cpu_milli: int, memory_bytes: int) -> tuple[int, int]:
@@ -124,5 +130,5 @@ def pair_bound(cpu_milli: int, memory_bytes: int) -> tuple[int, int]:
     The peaks of many nodes say little: one has CPU to spare and no memory, the next one the opposite. The lesser of the
     two, taken at a rate near the demand's own, tells those apart from nodes that have both. It is a bound, not a test.
     """
-    index = min(max((memory_bytes // cpu_milli).bit_length() - 20, 0), len(_RATES) - 1)
+    index = max(bisect_right(_RATES, memory_bytes // cpu_milli) - 1, 0)
     return PAIR + index, min(_RATES[index] * min(cpu_milli, _MAX_PAIRED), memory_bytes)

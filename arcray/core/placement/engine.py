@@ -20,7 +20,7 @@ from arcray.core.placement.books import Books
 from arcray.core.placement.columns import OPEN, Columns, Slots, pair_bound
 from arcray.core.placement.eligibility import Eligibility
 from arcray.core.placement.explain import Explanation
-from arcray.core.placement.filters import RESOURCES, UNSCHEDULABLE, Words, needs, words
+from arcray.core.placement.filters import RESOURCES, UNSCHEDULABLE, Words, minima, words
 from arcray.core.placement.gpus import Devices
 from arcray.core.placement.order import Order
 from arcray.core.placement.refusals import Refusals
@@ -38,9 +38,10 @@ class _Held:
 
     Attributes:
         key: where it stands in the order; None while it takes nothing.
+        sharing: whether it stands among the nodes that share a GPU too.
     """
 
-    __slots__ = ("cpu_milli", "devices", "disk_bytes", "key", "memory_bytes", "node", "slot")
+    __slots__ = ("cpu_milli", "devices", "disk_bytes", "key", "memory_bytes", "node", "sharing", "slot")
 
     def __init__(self, node: PlacementNode, slot: int) -> None:
         self.node = node
@@ -50,6 +51,7 @@ class _Held:
         self.disk_bytes = 0
         self.devices = Devices()
         self.key: Standing | None = None
+        self.sharing = False
 
 
 class Engine:
@@ -58,7 +60,8 @@ class Engine:
     def __init__(self) -> None:
         self._columns = Columns()
         self._order = Order(self._columns)
-        self._eligibility = Eligibility(self._columns, self._order.mark_anew)
+        self._sharing = Order(self._columns)  # those of the same nodes that have room on a GPU that is shared already
+        self._eligibility = Eligibility(self._columns, self._mark_anew)
         self._held: dict[NodeId, _Held] = {}
         self._by_slot: list[_Held] = []
         self._ids: list[NodeId] = []  # by slot; of the last node there once it has left
@@ -135,7 +138,8 @@ class Engine:
 
     def place(self, request: PlacementRequest) -> Placement | Explanation:
         """Returns the best place, or why there is none. Holds nothing."""
-        self._require_rows(request.demand.gpus)
+        if request.demand.gpus:
+            self._require_rows(request.demand.gpus)
         known = self._refusals.known(request)
         if known is not None:
             return known
@@ -230,16 +234,16 @@ class Engine:
         if scope.slots is not None:
             return self._best_of(request, scope.slots)
         mark = 0 if scope.count == self._eligibility.nodes else scope.mark
-        minima = [(row, least) for _, row, least in needs(demand) if least]
+        wanted = minima(demand)
         paired = demand.cpu_milli and demand.memory_bytes
         bounds = (pair_bound(demand.cpu_milli, demand.memory_bytes),) if paired else ()
         without = {self._slot_of(node_id) for node_id in request.avoid} if request.avoid else ()
         if demand.gpu_memory_bytes is not None:  # the first score: without opening an idle GPU, if that can be
-            sharing = [*minima, (OPEN, demand.gpu_memory_bytes)]
-            found = self._order.first(sharing, bounds, mark, without)
+            sharing = [*wanted, (OPEN, demand.gpu_memory_bytes)]
+            found = self._sharing.first(sharing, bounds, mark, without)
             if found is not None:
                 return found
-        return self._order.first(minima, bounds, mark, without)
+        return self._order.first(wanted, bounds, mark, without)
 
     def _best_of(self, request: PlacementRequest, slots: Slots) -> int | None:
         """Returns the best of a few slots, looking at each."""
@@ -280,6 +284,8 @@ class Engine:
     def _leave_order(self, held: _Held) -> None:
         if held.key is not None:
             self._order.discard(held.key)
+            if held.sharing:
+                self._sharing.discard(held.key)
             held.key = None
 
     def _settle(self, held: _Held, *, gpus: bool) -> None:
@@ -295,8 +301,16 @@ class Engine:
         if node.schedulable and not overcommitted:
             held.key = standing(held.cpu_milli, held.memory_bytes, devices.idle, devices.present, node.id)
             self._order.add(held.slot, held.key)
+            held.sharing = devices.open_bytes > 0
+            if held.sharing:
+                self._sharing.add(held.slot, held.key)
         self._refusals.changed(held.slot)
 
     def _require_rows(self, devices: int) -> None:
         if self._columns.require_devices(devices):
             self._order.add_rows()
+            self._sharing.add_rows()
+
+    def _mark_anew(self) -> None:
+        self._order.mark_anew()
+        self._sharing.mark_anew()

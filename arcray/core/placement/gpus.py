@@ -19,13 +19,15 @@ class _Device:
 
     Args:
         memory_bytes: of the device; None once it is gone and only its holders are remembered.
+        entire: what a demand gets that gets all of it.
     """
 
-    __slots__ = ("index", "memory_bytes", "shared_bytes", "shares", "whole")
+    __slots__ = ("entire", "index", "memory_bytes", "shared_bytes", "shares", "whole")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.memory_bytes: int | None = None
+        self.entire = GpuShare(index=index, memory_bytes=0, whole=True)
         self.whole = 0
         self.shares = 0
         self.shared_bytes = 0
@@ -51,10 +53,11 @@ class Devices:
         shareable_bytes: memory left on each device that can be shared, largest first.
     """
 
-    __slots__ = ("_devices", "idle", "open_bytes", "present", "shareable_bytes")
+    __slots__ = ("_devices", "_idle", "idle", "open_bytes", "present", "shareable_bytes")
 
     def __init__(self) -> None:
         self._devices: dict[int, _Device] = {}
+        self._idle: list[GpuShare] = []  # lowest index first
         self.idle = 0
         self.present = 0
         self.open_bytes = 0
@@ -65,7 +68,7 @@ class Devices:
         other = Devices()
         for device in self._devices.values():
             twin = other._devices[device.index] = _Device(device.index)
-            twin.memory_bytes = device.memory_bytes
+            twin.memory_bytes, twin.entire = device.memory_bytes, device.entire
             twin.whole, twin.shares, twin.shared_bytes = device.whole, device.shares, device.shared_bytes
         other.present = self.present
         other._summarize()
@@ -78,6 +81,7 @@ class Devices:
         for gpu in gpus:
             device = before.get(gpu.index) or _Device(gpu.index)
             device.memory_bytes = gpu.memory_bytes
+            device.entire = GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True)
             now[gpu.index] = device
         self.present = len(now)
         for device in before.values():
@@ -124,13 +128,7 @@ class Devices:
             return None
         share_bytes = demand.gpu_memory_bytes
         if share_bytes is None:
-            if demand.gpus > self.idle:
-                return None
-            idle = [device for device in self._devices.values() if not device.held]
-            return tuple(
-                GpuShare(index=device.index, memory_bytes=device.memory_bytes or 0, whole=True)
-                for device in idle[: demand.gpus]
-            )
+            return None if demand.gpus > self.idle else tuple(self._idle[: demand.gpus])
         fitting = sorted(
             (device.shares == 0, left, device.index)
             for device in self._devices.values()
@@ -143,8 +141,9 @@ class Devices:
 
     def _summarize(self) -> None:
         """Brings the attributes up to date: once per change, read by every decision after it."""
-        idle = overcommitted = open_bytes = 0
+        overcommitted = open_bytes = 0
         shareable: list[int] = []
+        entire: list[GpuShare] = []
         for device in self._devices.values():
             if device.overcommitted:
                 overcommitted += 1
@@ -152,10 +151,11 @@ class Devices:
                 left = (device.memory_bytes or 0) - device.shared_bytes
                 shareable.append(left)
                 if device.shares == 0:
-                    idle += 1
+                    entire.append(device.entire)
                 elif left > open_bytes:
                     open_bytes = left
         if overcommitted:
-            idle, open_bytes, shareable = -overcommitted, 0, []
+            open_bytes, shareable, entire = 0, [], []
         shareable.sort(reverse=True)
-        self.idle, self.open_bytes, self.shareable_bytes = idle, open_bytes, shareable
+        self._idle, self.idle = entire, len(entire) - overcommitted
+        self.open_bytes, self.shareable_bytes = open_bytes, shareable

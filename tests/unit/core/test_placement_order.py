@@ -62,7 +62,7 @@ def test_search_finds_what_a_look_at_everything_finds_while_blocks_split_and_joi
                 assert found == pool.first(cpu, memory, mark)
         assert len(pool.order) == target
         longest = max(longest, len(pool.order._keys))
-    assert longest >= 1500 // 256
+    assert longest >= 1500 // 64
 
 
 def test_blocks_stay_few_after_most_nodes_have_left() -> None:
@@ -73,19 +73,43 @@ def test_blocks_stay_few_after_most_nodes_have_left() -> None:
     for slot in slots[3::8]:
         pool.discard(slot)
     assert len(pool.order) == 500
-    assert len(pool.order._keys) <= 500 // 32
+    assert len(pool.order._keys) <= 500 // 8
 
 
-def test_peaks_that_misled_a_search_are_made_exact() -> None:
+def test_peaks_are_exact_after_a_node_has_left() -> None:
     pool = Pool()
     rich = [pool.add(100, 100) for _ in range(3)]
     for _ in range(50):
         pool.add(1, 250)
+    assert pool.order._peaks[CPU, 0] == 100
     for slot in rich:
         pool.discard(slot)
-    assert pool.order._peaks[0, CPU] == 100
-    assert pool.order.first([(CPU, 50)]) is None
-    assert pool.order._peaks[0, CPU] == 1
+    assert pool.order._peaks[CPU, 0] == 1
+
+
+def test_marks_that_misled_a_search_are_made_exact() -> None:
+    pool = Pool()
+    marked = [pool.add(number, 1, mark=2) for number in range(1, 201)]
+    for number in range(1, 201):
+        pool.add(number, 1, mark=1)
+    for slot in marked:
+        pool.discard(slot)
+    assert pool.order._marks[0] == 3
+    assert pool.order.first([(CPU, 1)], mark=2) is None
+    assert not (pool.order._marks[: len(pool.order._keys)] & 2).any()
+
+
+def test_blocks_that_mislead_one_after_the_other_hide_nothing() -> None:
+    """CPU and memory are opposed, so that peaks and what follows from both suffice in every block."""
+    pool = Pool()
+    for _ in range(40):
+        for _ in range(20):
+            pool.add(1000, 10)
+            pool.add(10, 1000)
+    last = pool.add(1000, 1000)
+    assert len(pool.order._keys) > 20
+    assert pool.order.first([(CPU, 500), (MEMORY, 500)]) == last
+    assert pool.order.first([(CPU, 500), (MEMORY, 500)], without={last}) is None
 
 
 def test_passed_over_slots_are_not_found() -> None:
