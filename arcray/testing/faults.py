@@ -29,20 +29,28 @@ __all__ = ["FailPoints", "check_memory_is_the_rows", "folded", "journalled", "st
 _BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
+def _is_full() -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
 class FailPoints:
     """Counts the steps that the journal's writing thread takes, and fails at those that ``arm`` names.
 
     Each statement is two steps, before and after it is executed, and so is each commit: a commit that fails after the
     database did it is the case in which nobody knows.
 
+    Args:
+        fail: what a step does that fails; by default it raises what a full disk does.
+
     Attributes:
         steps: taken since it was armed.
         failed: how many of them failed.
     """
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, *, fail: Callable[[], None] = _is_full) -> None:
         self.steps = 0
         self.failed = 0
+        self._fail = fail
         self._fail_at: Callable[[int], bool] | None = None
         engine = plane._journal._engine  # noqa: SLF001 - faults come from below every interface
         sa.event.listen(engine, "before_cursor_execute", self._statement)
@@ -74,7 +82,7 @@ class FailPoints:
         self.steps += 1
         if self._fail_at(self.steps):
             self.failed += 1
-            raise sqlite3.OperationalError("database or disk is full")
+            self._fail()
 
 
 def stored_workloads(path: Path) -> dict[WorkloadId, Workload]:
