@@ -6,7 +6,8 @@ submitted; every ask is answered once, by the scheduler or by an ``UnavailableEr
 
 Batching is adaptive and needs no timer: what is asked in one turn of the event loop is one frame, except that every
 ``CHUNK`` asks go at once, so that the scheduler begins while this process still reads requests. A line that is full
-makes the next frame larger.
+makes the next frame larger, up to ``_FRAME`` asks: what is asked again after a restart would else be one frame of any
+size, which a line refuses and which holds up everyone else at the scheduler.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = ["Dialer", "RemotePlane", "TakeOrders"]
 _log = logging.getLogger(__name__)
 
 _BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_FRAME: Final = 256
 _TAKEN_S: Final = 0.001
 _SWEEP_S: Final = 1.0
 _EVENT_LIMIT: Final = 16_384
@@ -232,23 +234,25 @@ class RemotePlane:
 
     def _flush(self) -> None:
         line = self._line
-        if line is None or line.full or not (self._unsent or self._taken or self._streams_changed):
-            return
+        while line is not None and not line.full and (self._unsent or self._taken or self._streams_changed):
+            line.send(self._next_frame())
+
+    def _next_frame(self) -> bytes:
+        asks, self._unsent = self._unsent[:_FRAME], self._unsent[_FRAME:]
         streams: dict[int, frozenset[Topic]] | None = None
         if self._streams_changed:
             streams = {number: stream.topics for number, stream in self._streams.items()}
             for stream in self._streams.values():
                 stream.asked = True
         said = FromClient(
-            commands=tuple([(ask.ticket, ask.what) for ask in self._unsent if ask.command]),
-            queries=tuple([(ask.ticket, ask.what) for ask in self._unsent if not ask.command]),
+            commands=tuple([(ask.ticket, ask.what) for ask in asks if ask.command]),
+            queries=tuple([(ask.ticket, ask.what) for ask in asks if not ask.command]),
             streams=streams,
             taken=tuple(self._taken),
         )
-        self._unsent.clear()
         self._taken.clear()
         self._streams_changed = False
-        line.send(encode(said))
+        return encode(said)
 
     # -- hearing -------------------------------------------------------------------------------------------------
 

@@ -139,6 +139,20 @@ async def test_a_process_hears_of_every_line_that_stands(rig: Rig) -> None:
         assert rig.connections == 2
 
 
+async def test_what_is_asked_again_comes_in_frames_of_bounded_size_and_in_order(rig: Rig) -> None:
+    async with rig.running(), asyncio.timeout(5):
+        waiting = asyncio.create_task(ask(rig, *range(600)))
+        await rig.settle()
+        before = len(frames_with_commands(rig))
+        await rig.restart_scheduler()
+        await rig.clock.advance(0.1)
+        assert frames_with_commands(rig)[before:] == [256, 256, 88]
+        assert begun(rig) == list(range(600))
+        for number, reply in enumerate(rig.plane.replies):
+            reply.set_result(number)
+        assert await waiting == list(range(600))
+
+
 async def test_an_ask_whose_caller_has_gone_is_not_asked_again(rig: Rig) -> None:
     async with rig.running(), asyncio.timeout(5):
         gone, stays = asyncio.create_task(ask(rig, 1)), asyncio.create_task(ask(rig, 2))
