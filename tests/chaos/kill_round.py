@@ -83,6 +83,8 @@ class Machine:
         self._make = make
         self._connect = connect
         self._lives: list[SimulatedNode] = []
+        self.joined = asyncio.Event()
+        """Set once it has been part of the cluster."""
 
     @property
     def node(self) -> SimulatedNode:
@@ -101,6 +103,7 @@ class Machine:
             plane = self._connect(self.name, orders=node.deliver, connected=node.greet)
             group.create_task(plane.run())
             await node.join(plane, CLOCK, group)
+            self.joined.set()
 
 
 class Mortal(Protocol):
@@ -190,7 +193,8 @@ class KillRound:
         self.machines = [Machine(f"{self.name}-node-{number}", self._node, connect) for number in (1, 2)]
         return [
             *(gateway.run() for gateway in self.gateways),
-            *(self._dying_now_and_then(machine) for machine in self.machines),
+            self.machines[0].live(),
+            self._dying_now_and_then(self.machines[1]),
             self._agent(connect),
             self._listen(),
         ]
@@ -327,7 +331,11 @@ class KillRound:
                 assert reply.workload_id == spec.id
 
     async def ask_a_model(self) -> None:
-        """Requests whose sender waits: nothing is promised before the answer, and the answer comes."""
+        """Requests whose sender waits: nothing is promised before the answer, and the answer comes.
+
+        One machine is always there, so from when it has joined no request is turned away.
+        """
+        await self.machines[0].joined.wait()
         specs = [self._spec(waiting=True) for _ in range(self.dice.randint(1, 4))]
         replies = await self._gateway().submit([SubmitWorkload(spec=spec) for spec in specs])
         for spec, reply in zip(specs, replies, strict=True):
