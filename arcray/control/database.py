@@ -10,13 +10,11 @@ from threading import Lock
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
+from arcray.control import revision
 from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
@@ -107,6 +105,12 @@ def migrate(connection: sa.Connection) -> None:
     Raises:
         UnavailableError: the database was written by a newer version.
     """
+    if revision.is_newest(connection):
+        return
+    from alembic import command  # late, for the reason that ``revision`` has
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection

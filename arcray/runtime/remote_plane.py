@@ -35,7 +35,7 @@ __all__ = ["Dialer", "RemotePlane", "TakeOrders"]
 
 _log = logging.getLogger(__name__)
 
-_BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_BACKOFF_S: Final = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)  # a killed scheduler is back in 3 s: until then, look often
 _FRAME: Final = 256
 _TAKEN_S: Final = 0.001
 _SWEEP_S: Final = 1.0

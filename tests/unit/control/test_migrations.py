@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from arcray.control import database
+from arcray.control import database, revision
 from arcray.control.schema import METADATA
 from arcray.core.errors import UnavailableError
 
@@ -28,6 +30,27 @@ def test_the_migrations_make_the_tables_that_the_code_uses(engine: sa.Engine) ->
         names = {index["name"] for index in sa.inspect(connection).get_indexes("workloads")}
     assert difference == []
     assert names == {index.name for index in METADATA.tables["workloads"].indexes}
+
+
+def test_the_newest_revision_is_known_without_alembic(engine: sa.Engine) -> None:
+    with database.writer(engine) as connection:
+        with connection.begin():
+            assert not revision.is_newest(connection)
+            database.migrate(connection)
+            assert revision.is_newest(connection)
+        assert MigrationContext.configure(connection).get_current_revision() == revision.newest()
+
+
+def test_a_start_on_a_database_of_this_version_does_not_import_alembic(engine: sa.Engine) -> None:
+    """Starts a process; takes most of a second."""
+    with database.writer(engine) as connection, connection.begin():
+        database.migrate(connection)
+    start = (
+        "import asyncio, sys; from arcray.control.journal import Journal;"
+        "journal = Journal(sys.argv[1]); asyncio.run(journal.open()); asyncio.run(journal.close());"
+        "assert 'alembic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", start, str(engine.url)], check=True, timeout=60)
 
 
 def test_migrating_again_changes_nothing(engine: sa.Engine) -> None:
