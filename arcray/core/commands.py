@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from arcray.core.errors import ArcrayError, NotFoundError, StaleReportError
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
@@ -35,6 +36,7 @@ __all__ = [
     "SubmitWorkload",
     "Submitted",
     "Tick",
+    "was_done_before",
 ]
 
 
@@ -236,3 +238,18 @@ class Heard:
 
 Reply: TypeAlias = Submitted | Attached | Heard | WorkloadView | None
 """As the command's docstring says; None where it says nothing."""
+
+
+def was_done_before(command: Command, refusal: ArcrayError) -> bool:
+    """Returns whether a refusal means that what a command wants is so already.
+
+    For whoever asked again because an acknowledgement was lost: most commands mean the same twice and say so by their
+    reply; these are refused the second time, which would tell of a failure where there was none.
+    """
+    match command:
+        case RemoveModel():
+            return isinstance(refusal, NotFoundError)
+        case DetachNode():
+            return isinstance(refusal, StaleReportError)
+        case _:
+            return False

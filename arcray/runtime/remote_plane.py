@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from arcray.control.loops import contain_async
-from arcray.core.commands import Command
+from arcray.core.commands import Command, was_done_before
 from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.orders import Order
@@ -60,13 +60,20 @@ class Dialer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Ask:
-    """Something asked and not answered yet. ``answer`` ends with a reply or an error, never by an exception."""
+    """Something asked and not answered yet. ``answer`` ends with a reply or an error, never by an exception.
+
+    Args:
+        sent: it was said over a line.
+        again: it was said over an earlier line already, so the scheduler may have acted on it.
+    """
 
     ticket: int
     what: Any
     command: bool
     since_s: float
     answer: asyncio.Future[Any]
+    sent: bool = False
+    again: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -239,6 +246,8 @@ class RemotePlane:
 
     def _next_frame(self) -> bytes:
         asks, self._unsent = self._unsent[:_FRAME], self._unsent[_FRAME:]
+        for ask in asks:
+            ask.sent = True
         streams: dict[int, frozenset[Topic]] | None = None
         if self._streams_changed:
             streams = {number: stream.topics for number, stream in self._streams.items()}
@@ -262,7 +271,8 @@ class RemotePlane:
         for ticket, reply in said.replies:
             ask = self._asked.pop(ticket, None)
             if ask is not None and not ask.answer.done():  # its caller may have gone
-                ask.answer.set_result(reply)
+                done = ask.again and isinstance(reply, ArcrayError) and was_done_before(ask.what, reply)
+                ask.answer.set_result(None if done else reply)
         for ticket, rest in said.ends:
             ask = self._asked.pop(ticket, None)
             if ask is not None and not ask.answer.done():
@@ -321,6 +331,8 @@ class RemotePlane:
         for ask in [ask for ask in self._asked.values() if ask.answer.cancelled()]:
             del self._asked[ask.ticket]  # nobody waits for it any more
         self._unsent = list(self._asked.values())
+        for ask in self._unsent:
+            ask.again = ask.sent
         self._taken.clear()  # of deliveries over the line before
         for stream in self._streams.values():
             stream.missed = stream.asked

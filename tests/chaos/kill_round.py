@@ -99,11 +99,22 @@ class Machine:
         """Is one process, until it is cancelled: killed."""
         node = self._make(self.name)
         self._lives.append(node)
+        alive = True
+
+        async def take(epoch: int, orders: Sequence[Order]) -> None:
+            if not alive:
+                raise UnavailableError(f"{self.name} is dead")
+            await node.deliver(epoch, orders)
+
         async with asyncio.TaskGroup() as group:
-            plane = self._connect(self.name, orders=node.deliver, connected=node.greet)
-            group.create_task(plane.run())
-            await node.join(plane, CLOCK, group)
-            self.joined.set()
+            try:
+                plane = self._connect(self.name, orders=take, connected=node.greet)
+                group.create_task(plane.run())
+                await node.join(plane, CLOCK, group)
+                self.joined.set()
+                await asyncio.get_running_loop().create_future()
+            finally:
+                alive = False
 
 
 class Mortal(Protocol):
