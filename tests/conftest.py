@@ -2,11 +2,16 @@
 
 With ``CI=true`` a test that is skipped has failed: continuous integration installs the real components, so a skip
 there means that something was not tested. Only a physical GPU may be missing (``@pytest.mark.gpu``).
+
+A test of chance has an argument ``seed`` and says by ``@pytest.mark.rounds(few, many)`` how often it runs: a few times,
+many times with ``ARCRAY_CHAOS=1``. Seeds are drawn anew each time and stand in the test's id; ``ARCRAY_SEED=<seed>``
+runs that one alone.
 """
 
 from __future__ import annotations
 
 import os
+import random
 from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +21,18 @@ import pytest
 pytest_plugins = ["tests.cluster_fixtures", "tests.database_fixtures", "tests.node_fixtures"]
 
 _SKIPS_FAIL = os.environ.get("CI", "").lower() == "true"
+_MANY_ROUNDS = os.environ.get("ARCRAY_CHAOS", "") == "1"
+_SEED = os.environ.get("ARCRAY_SEED", "")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Draws the seeds of a test of chance."""
+    rounds = metafunc.definition.get_closest_marker("rounds")
+    if rounds is None:
+        return
+    few, many = rounds.args
+    seeds = [int(_SEED)] if _SEED else random.SystemRandom().sample(range(1 << 32), many if _MANY_ROUNDS else few)
+    metafunc.parametrize("seed", seeds, ids=[f"seed={seed}" for seed in seeds])
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -44,7 +61,11 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints how long each folder of tests took."""
+    """Prints how a failed test of chance is run again, and how long each folder of tests took."""
+    for report in terminalreporter.stats.get("failed", []):
+        test, _, seed = report.nodeid.partition("[seed=")
+        if seed:
+            terminalreporter.line(f"again: ARCRAY_SEED={seed.rstrip(']')} python -m pytest '{test}'")
     seconds: defaultdict[str, float] = defaultdict(float)
     tests: defaultdict[str, set[str]] = defaultdict(set)
     root = Path(__file__).parent.relative_to(config.rootpath).as_posix()

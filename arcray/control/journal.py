@@ -22,9 +22,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from arcray.config import DatabaseSettings
-from arcray.control import database
+from arcray.control import database, revision
 from arcray.control.ledger_rows import load_keys, load_ledger, read_entry, read_statement
-from arcray.control.migrations import migrate
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, RESERVATIONS, WORKLOADS
 from arcray.control.statements import Statements
@@ -270,7 +269,10 @@ class Journal:
             connection = self._connected()
             with connection.begin():
                 database.check(connection)
-                migrate(connection)
+                if not revision.is_newest(connection):
+                    from arcray.control.migrations import migrate  # late, for the reason that ``revision`` has
+
+                    migrate(connection)
             with connection.begin():
                 grown = sa.update(META).where(GENERATION).values(value=META.c.value + 1).returning(META.c.value)
                 self._generation = connection.execute(grown).scalar_one()

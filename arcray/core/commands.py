@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from arcray.core.errors import ArcrayError, NotFoundError, StaleReportError
 from arcray.core.gang import Layout
 from arcray.core.ids import AccountId, EntryId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey, KeyView
@@ -52,6 +53,7 @@ __all__ = [
     "Submitted",
     "Tick",
     "TransferCredits",
+    "was_done_before",
 ]
 
 
@@ -398,3 +400,18 @@ class Posted:
 
 Reply: TypeAlias = Submitted | Attached | Heard | Posted | AccountView | KeyView | WorkloadView | Reservation | None
 """As the command's docstring says; None where it says nothing."""
+
+
+def was_done_before(command: Command, refusal: ArcrayError) -> bool:
+    """Returns whether a refusal means that what a command wants is so already.
+
+    For whoever asked again because an acknowledgement was lost: most commands mean the same twice and say so by their
+    reply; these are refused the second time, which would tell of a failure where there was none.
+    """
+    match command:
+        case RemoveModel():
+            return isinstance(refusal, NotFoundError)
+        case DetachNode():
+            return isinstance(refusal, StaleReportError)
+        case _:
+            return False

@@ -1,7 +1,8 @@
 """Logs on their way to the blob store: chunked, paced, bounded.
 
 A writer waits (so the pipe fills and the program with it) rather than buffering without limit, and the store gets a
-few appends a second of one log at the most.
+few appends a second of one log at the most. An append whose answer was lost, because the scheduler died under it, is
+not made twice: the size of the blob says how much of it is stored.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class LogWriter:
         self._keep_newest = keep_newest
         self._told = flushed
         self._stored = 0
+        self._size: int | None = None  # of the blob after the last append; unknown before the first
+        self._unanswered = 0  # bytes of an append that may have been made
 
     async def __aenter__(self) -> Self:
         self._flusher = asyncio.create_task(self._flush_until_closed(), name=f"log {self._key}")
@@ -102,7 +105,7 @@ class LogWriter:
                 self._data.clear()
                 continue
             try:
-                size = await self._blobs.append(self._key, chunk)
+                size = await self._append(chunk)
                 if self._keep_newest and size > self._max_bytes:
                     await self._drop_oldest(size)
             except ResourceExhaustedError as error:
@@ -124,11 +127,36 @@ class LogWriter:
                 self._space.set()
             await self._pace(len(chunk))
 
+    async def _append(self, chunk: bytes) -> int:
+        """Appends what is not stored yet; returns the size of the blob."""
+        rest = chunk
+        if self._unanswered:
+            size = await self._blobs.size(self._key) or 0
+            rest = chunk[await self._made(chunk[: self._unanswered], size) :]
+            self._size, self._unanswered = size, 0
+        if rest:
+            self._unanswered = len(rest)
+            self._size = await self._blobs.append(self._key, rest)
+            self._unanswered = 0
+        assert self._size is not None
+        return self._size
+
+    async def _made(self, tried: bytes, size: int) -> int:
+        """Returns how much of an append that was not answered is in a blob of this size."""
+        if self._size is not None:
+            grown = size - self._size
+            return grown if 0 <= grown <= len(tried) else 0
+        if size < len(tried):
+            return 0
+        return len(tried) if await self._blobs.get(self._key, size - len(tried)) == tried else 0
+
     async def _drop_oldest(self, size: int) -> None:
         """Rewrites the blob with its newest half, from the start of a line."""
         kept = await self._blobs.get(self._key, size - self._max_bytes // 2)
         _, _, lines = kept.partition(b"\n")
-        await self._blobs.put(self._key, b"[log cut: older lines are gone]\n" + (lines or kept))
+        cut = b"[log cut: older lines are gone]\n" + (lines or kept)
+        await self._blobs.put(self._key, cut)
+        self._size = len(cut)
 
     async def _pace(self, size: int) -> None:
         """Waits as long as this append was worth; closing ends the wait for more data, not the rate."""

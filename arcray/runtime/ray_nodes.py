@@ -14,7 +14,6 @@ from arcray.core.errors import UnavailableError
 from arcray.core.quantity import milli_cpu
 from arcray.drivers.ray_actor import NAMESPACE
 from arcray.runtime.actors import keep
-from arcray.runtime.node_actor import NodeActor
 from arcray.runtime.reconcile import RayNode
 
 __all__ = ["RayNodes", "head_node_id", "node_of"]
@@ -42,6 +41,8 @@ class RayNodes:
         await _in_thread(lambda: _kill(name))
 
     def _create(self, node: RayNode, name: str, role: str) -> None:
+        from arcray.runtime.node_actor import NodeActor  # late: a tenth of a second that a restart has no time for
+
         keep(NodeActor, self._settings, node, name, role, name=name, node_id=node.id)
 
 

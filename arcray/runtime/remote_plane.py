@@ -6,7 +6,8 @@ submitted; every ask is answered once, by the scheduler or by an ``UnavailableEr
 
 Batching is adaptive and needs no timer: what is asked in one turn of the event loop is one frame, except that every
 ``CHUNK`` asks go at once, so that the scheduler begins while this process still reads requests. A line that is full
-makes the next frame larger.
+makes the next frame larger, up to ``_FRAME`` asks: what is asked again after a restart would else be one frame of any
+size, which a line refuses and which holds up everyone else at the scheduler.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from arcray.control.loops import contain_async
-from arcray.core.commands import Command
+from arcray.core.commands import Command, was_done_before
 from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.orders import Order
@@ -34,7 +35,8 @@ __all__ = ["Dialer", "RemotePlane", "TakeOrders"]
 
 _log = logging.getLogger(__name__)
 
-_BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_BACKOFF_S: Final = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)  # a killed scheduler is back in 3 s: until then, look often
+_FRAME: Final = 256
 _TAKEN_S: Final = 0.001
 _SWEEP_S: Final = 1.0
 _EVENT_LIMIT: Final = 16_384
@@ -58,13 +60,20 @@ class Dialer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Ask:
-    """Something asked and not answered yet. ``answer`` ends with a reply or an error, never by an exception."""
+    """Something asked and not answered yet. ``answer`` ends with a reply or an error, never by an exception.
+
+    Args:
+        sent: it was said over a line.
+        again: it was said over an earlier line already, so the scheduler may have acted on it.
+    """
 
     ticket: int
     what: Any
     command: bool
     since_s: float
     answer: asyncio.Future[Any]
+    sent: bool = False
+    again: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -232,23 +241,27 @@ class RemotePlane:
 
     def _flush(self) -> None:
         line = self._line
-        if line is None or line.full or not (self._unsent or self._taken or self._streams_changed):
-            return
+        while line is not None and not line.full and (self._unsent or self._taken or self._streams_changed):
+            line.send(self._next_frame())
+
+    def _next_frame(self) -> bytes:
+        asks, self._unsent = self._unsent[:_FRAME], self._unsent[_FRAME:]
+        for ask in asks:
+            ask.sent = True
         streams: dict[int, frozenset[Topic]] | None = None
         if self._streams_changed:
             streams = {number: stream.topics for number, stream in self._streams.items()}
             for stream in self._streams.values():
                 stream.asked = True
         said = FromClient(
-            commands=tuple([(ask.ticket, ask.what) for ask in self._unsent if ask.command]),
-            queries=tuple([(ask.ticket, ask.what) for ask in self._unsent if not ask.command]),
+            commands=tuple([(ask.ticket, ask.what) for ask in asks if ask.command]),
+            queries=tuple([(ask.ticket, ask.what) for ask in asks if not ask.command]),
             streams=streams,
             taken=tuple(self._taken),
         )
-        self._unsent.clear()
         self._taken.clear()
         self._streams_changed = False
-        line.send(encode(said))
+        return encode(said)
 
     # -- hearing -------------------------------------------------------------------------------------------------
 
@@ -258,7 +271,8 @@ class RemotePlane:
         for ticket, reply in said.replies:
             ask = self._asked.pop(ticket, None)
             if ask is not None and not ask.answer.done():  # its caller may have gone
-                ask.answer.set_result(reply)
+                done = ask.again and isinstance(reply, ArcrayError) and was_done_before(ask.what, reply)
+                ask.answer.set_result(None if done else reply)
         for ticket, rest in said.ends:
             ask = self._asked.pop(ticket, None)
             if ask is not None and not ask.answer.done():
@@ -317,6 +331,8 @@ class RemotePlane:
         for ask in [ask for ask in self._asked.values() if ask.answer.cancelled()]:
             del self._asked[ask.ticket]  # nobody waits for it any more
         self._unsent = list(self._asked.values())
+        for ask in self._unsent:
+            ask.again = ask.sent
         self._taken.clear()  # of deliveries over the line before
         for stream in self._streams.values():
             stream.missed = stream.asked

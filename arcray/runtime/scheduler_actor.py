@@ -60,6 +60,8 @@ class SchedulerActor:
         self._address: LineAddress | None = None
         self._ready = asyncio.Event()
         self._reason = "it is starting"
+        self._began_at = self._clock.now()
+        self._recovery_s: float | None = None
         # Ray runs constructors of actors with async methods on their event loop.
         self._loop = asyncio.get_running_loop()
         self._life = supervise(self._live(), self._clock, SCHEDULER)
@@ -87,12 +89,17 @@ class SchedulerActor:
         return result
 
     async def status(self) -> dict[str, Any]:
-        """Returns the version, the process, whether it serves, and why not."""
+        """Returns the version, the process, whether it serves, and why not.
+
+        ``began_at`` is when this process began to recover, ``recovery_s`` how long it took; None before the end.
+        """
         return {
             "version": installed_version(),
             "pid": os.getpid(),
             "ready": self._ready.is_set(),
             "reason": self._reason,
+            "began_at": self._began_at.isoformat(),
+            "recovery_s": self._recovery_s,
         }
 
     async def stop(self) -> None:
@@ -101,6 +108,7 @@ class SchedulerActor:
         await asyncio.gather(self._life, return_exceptions=True)
 
     async def _live(self) -> None:
+        began_s = self._clock.monotonic()
         switchboard = Switchboard()
         plane = self._plane = await self._recovered(RayActorDriver(lines=switchboard))
         server = LineServer(switchboard.accept)
@@ -114,8 +122,16 @@ class SchedulerActor:
                 self._address = await server.start(host, ray.get_runtime_context().get_node_id())
                 self._reason = ""
                 tune_interpreter()
+                self._recovery_s = self._clock.monotonic() - began_s
                 self._ready.set()
-                _log.info("scheduler serves", extra={"version": installed_version(), "port": self._address.port})
+                _log.info(
+                    "scheduler serves",
+                    extra={
+                        "version": installed_version(),
+                        "port": self._address.port,
+                        "recovery_s": round(self._recovery_s, 3),
+                    },
+                )
         finally:
             server.close()
             await plane.stop()

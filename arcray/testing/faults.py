@@ -60,14 +60,18 @@ class FailPoints:
     Each statement is two steps, before and after it is executed, and so is each commit: a commit that fails after the
     database did it is the case in which nobody knows.
 
+    Args:
+        fail: what a step does that fails; by default it raises what a full disk does.
+
     Attributes:
         steps: taken since it was armed.
         failed: how many of them failed.
     """
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, *, fail: Callable[[], None] | None = None) -> None:
         self.steps = 0
         self.failed = 0
+        self._fail = fail or self._is_full
         self._fail_at: Callable[[int], bool] | None = None
         engine = plane._journal._engine  # noqa: SLF001 - faults come from below every interface
         self._driver: Any = engine.dialect.loaded_dbapi
@@ -100,7 +104,10 @@ class FailPoints:
         self.steps += 1
         if self._fail_at(self.steps):
             self.failed += 1
-            raise self._driver.OperationalError("database or disk is full")
+            self._fail()
+
+    def _is_full(self) -> None:
+        raise self._driver.OperationalError("database or disk is full")
 
 
 class AwaitPoints:

@@ -27,12 +27,13 @@ __all__ = ["Attempts", "FakeEngine", "FakeGpus", "FakePlane", "MemoryBlobs", "Ph
 
 
 class MemoryBlobs:
-    """Blobs in a dictionary; ``append_error`` makes the next appends fail."""
+    """Blobs in a dictionary; ``append_errors`` makes the next appends fail, ``lost_answers`` only their answers."""
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
         self.appends: list[int] = []
         self.append_errors: list[ArcrayError] = []
+        self.lost_answers = 0
         self._grew = asyncio.Condition()
 
     async def put(self, key: str, data: bytes) -> None:
@@ -45,6 +46,9 @@ class MemoryBlobs:
         async with self._grew:
             self.data[key] = self.data.get(key, b"") + data
             self._grew.notify_all()
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise UnavailableError
         return len(self.data[key])
 
     async def holds(self, key: str, text: bytes, timeout_s: float = 20.0) -> None:

@@ -12,6 +12,7 @@ from arcray.core.errors import (
     NotFoundError,
     ResourceExhaustedError,
     StaleReportError,
+    UnavailableError,
 )
 from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.attempts import end_evicted, finish, requeue, starts_again
@@ -34,6 +35,7 @@ def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
     spec = command.spec
     earlier = _earlier_submission(turn, spec)
     if earlier is not None:
+        _check_answer(earlier)
         return _reply(turn, earlier, created=False)
     _check(turn, spec)
     turn.emit(ev.WorkloadSubmitted(spec=spec, at=turn.now))
@@ -67,6 +69,18 @@ def _earlier_submission(turn: Turn, spec: WorkloadSpec) -> Workload | None:
             f"key {spec.request_id!r} belongs to workload {earlier_id}", field="Idempotency-Key"
         )
     return earlier
+
+
+def _check_answer(earlier: Workload) -> None:
+    """Passes what can still be answered as the first submission was.
+
+    Raises:
+        UnavailableError: its output went, or was to go, to a sender who waited, and is kept nowhere.
+    """
+    spec, result = earlier.spec, earlier.result
+    answered = spec.waiting and isinstance(spec.payload, Inference) and earlier.phase is Phase.SUCCEEDED
+    if answered and (result is None or result.output is None):
+        raise UnavailableError(f"the answer to request {spec.id} was lost; ask it as a new request")
 
 
 def _check(turn: Turn, spec: WorkloadSpec) -> None:

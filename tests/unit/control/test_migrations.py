@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from arcray.config import DatabaseSettings
-from arcray.control import database
+from arcray.control import database, revision
 from arcray.control.journal import Journal, Records
 from arcray.control.migrations import _config, migrate, revisions
 from arcray.control.rows import Row, decode_row, model_row, node_row, workload_row
@@ -128,6 +130,27 @@ def test_every_way_leads_to_the_tables_that_the_code_uses(engine: sa.Engine, rev
         found = indexes(connection)
     assert difference == []
     assert found == {index.name for table in METADATA.sorted_tables for index in table.indexes}
+
+
+def test_the_newest_revision_is_known_without_alembic(engine: sa.Engine) -> None:
+    with database.writer(engine) as connection:
+        with connection.begin():
+            assert not revision.is_newest(connection)
+            migrate(connection)
+            assert revision.is_newest(connection)
+        assert MigrationContext.configure(connection).get_current_revision() == revision.newest()
+
+
+def test_a_start_on_a_database_of_this_version_does_not_import_alembic(engine: sa.Engine) -> None:
+    """Starts a process; takes most of a second."""
+    with database.writer(engine) as connection, connection.begin():
+        migrate(connection)
+    start = (
+        "import asyncio, sys; from arcray.control.journal import Journal;"
+        "journal = Journal(sys.argv[1]); asyncio.run(journal.open()); asyncio.run(journal.close());"
+        "assert 'alembic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", start, engine.url.render_as_string(hide_password=False)], check=True, timeout=60)
 
 
 def test_migrating_again_changes_nothing(engine: sa.Engine) -> None:

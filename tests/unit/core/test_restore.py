@@ -8,10 +8,11 @@ import pytest
 
 from arcray.core.cluster import Cluster
 from arcray.core.commands import DetachNode, Heard, RegisterModel, ReportEnd, ReportTelemetry, Submitted, SubmitWorkload
+from arcray.core.errors import UnavailableError
 from arcray.core.node import DriverCapabilities
 from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Demand
-from arcray.core.workload import Phase, WorkloadSpec
+from arcray.core.workload import Phase, Result, WorkloadSpec
 from arcray.testing.builders import a_model, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
@@ -112,6 +113,20 @@ def test_the_patience_of_an_acknowledged_request_begins_anew(world: World) -> No
     after.attach()
     after.load(node_id(1))
     assert after.workload(a_workload(1).id).phase is Phase.PLACED
+
+
+def test_an_answer_that_was_lost_is_not_given_without_its_output(world: World) -> None:
+    """Rows do not keep what went to a sender who waited; the scheduler may have died before it was said."""
+    world.attach()
+    world.load(node_id(1))
+    world.submit(a_request(waiting=True))
+    workload = world.workload(a_workload(1).id)
+    world.report(workload, Phase.SUCCEEDED, result=Result(output=b"1"))
+    assert world.submit(a_request(waiting=True)).awaits == workload.id  # memory has it still
+    workload.result = Result(output=None)  # as the row has it
+    after = recovered(world)
+    with pytest.raises(UnavailableError, match="was lost"):
+        after.submit(a_request(waiting=True))
 
 
 def test_leases_restart_at_full_term(world: World) -> None:

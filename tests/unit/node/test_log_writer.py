@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from arcray.core.errors import ResourceExhaustedError, UnavailableError
 from arcray.node.log_writer import LogWriter
 from arcray.testing.clock import FakeClock
@@ -66,3 +68,31 @@ async def test_stored_bytes_are_told_after_they_are_stored(blobs: MemoryBlobs) -
         await clock.advance(1)
         await log.write(b"c")
     assert told == [2, 3]
+
+
+@pytest.mark.parametrize("earlier", [b"", b"of the attempt before\n"])
+async def test_an_append_whose_answer_was_lost_is_not_made_twice(blobs: MemoryBlobs, earlier: bytes) -> None:
+    clock = FakeClock()
+    if earlier:
+        blobs.data["log"] = earlier
+    async with LogWriter(blobs, "log", max_bytes=1000, clock=clock) as log:
+        for text in (b"one\n", b"two\n", b"two\n"):
+            blobs.lost_answers = 1
+            await log.write(text)
+            await clock.advance(0)
+            await log.write(b"later\n")  # goes with what is tried again
+            await clock.advance(5)
+    assert blobs.data["log"] == earlier + b"one\nlater\ntwo\nlater\ntwo\nlater\n"
+
+
+async def test_what_an_append_stored_in_part_is_completed(blobs: MemoryBlobs) -> None:
+    clock = FakeClock()
+    async with LogWriter(blobs, "log", max_bytes=1000, clock=clock) as log:
+        await log.write(b"one\n")
+        await clock.advance(5)
+        blobs.append_errors = [UnavailableError()]
+        await log.write(b"two\n")
+        await clock.advance(0)
+        blobs.data["log"] += b"tw"  # the scheduler died in the middle of it
+        await clock.advance(5)
+    assert blobs.data["log"] == b"one\ntwo\n"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from arcray.core.commands import Command, StopWorkload
+from arcray.core.commands import Command, RemoveModel, StopWorkload
 from arcray.core.errors import (
     DeadlineExceededError,
     NotFoundError,
@@ -139,6 +139,42 @@ async def test_a_process_hears_of_every_line_that_stands(rig: Rig) -> None:
         assert rig.connections == 2
 
 
+async def test_what_is_asked_again_comes_in_frames_of_bounded_size_and_in_order(rig: Rig) -> None:
+    async with rig.running(), asyncio.timeout(5):
+        waiting = asyncio.create_task(ask(rig, *range(600)))
+        await rig.settle()
+        before = len(frames_with_commands(rig))
+        await rig.restart_scheduler()
+        await rig.clock.advance(0.1)
+        assert frames_with_commands(rig)[before:] == [256, 256, 88]
+        assert begun(rig) == list(range(600))
+        for number, reply in enumerate(rig.plane.replies):
+            reply.set_result(number)
+        assert await waiting == list(range(600))
+
+
+async def test_a_removal_whose_acknowledgement_was_lost_is_no_failure(rig: Rig) -> None:
+    removal = RemoveModel(model_id=ModelId("m"))
+    async with rig.running(), asyncio.timeout(5):
+        asked = asyncio.create_task(rig.remote.submit([removal]))
+        await rig.settle()
+        await rig.restart_scheduler()  # it has done it and not said so
+        await rig.clock.advance(0.1)
+        rig.plane.replies[0].set_result(NotFoundError("no model m", field="name"))
+        assert await asked == [None]
+        asked = asyncio.create_task(rig.remote.submit([removal]))
+        await rig.settle()
+        rig.plane.replies[1].set_result(NotFoundError("no model m", field="name"))
+        assert isinstance((await asked)[0], NotFoundError)
+
+
+async def test_a_removal_that_an_earlier_scheduler_never_heard_of_may_fail(rig: Rig) -> None:
+    rig.plane.auto = lambda _: NotFoundError("no model m", field="name")
+    asked = asyncio.create_task(rig.remote.submit([RemoveModel(model_id=ModelId("m"))]))
+    async with rig.running(), asyncio.timeout(5):
+        assert isinstance((await asked)[0], NotFoundError)
+
+
 async def test_an_ask_whose_caller_has_gone_is_not_asked_again(rig: Rig) -> None:
     async with rig.running(), asyncio.timeout(5):
         gone, stays = asyncio.create_task(ask(rig, 1)), asyncio.create_task(ask(rig, 2))
@@ -204,7 +240,7 @@ async def test_a_scheduler_that_is_away_is_looked_for_with_growing_pauses(rig: R
         rig.dialer.away = True
         rig.line.close()
         await rig.clock.advance(20)
-        assert 15 < rig.dialer.dialled < 30
+        assert 20 < rig.dialer.dialled < 40
 
 
 async def test_asks_over_the_limit_are_refused_at_once(rig: Rig) -> None:
