@@ -223,7 +223,7 @@ class Witness:
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         stored = stored_workloads(self._path)
         rows = [(order.workload_id, stored.get(order.workload_id)) for order in orders]
-        self.seen += [(workload_id, row and row.phase) for workload_id, row in rows]
+        self.seen += [(workload_id, None if row is None else row.phase) for workload_id, row in rows]
         await self._node.deliver(epoch, orders)
 
 
