@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lint bench lock wheel clean
+.PHONY: help setup demo run test check lint chaos bench lock wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: lint ## format, lint, types, import contracts and unit tests: under a min
 
 lint: $(STAMP) ## format, lint, types and import contracts
 	@scripts/lint $(BIN)
+
+chaos: $(STAMP) ## run the long rounds of every test that has some: minutes, and more than `make test` looks at
+	@ARCRAY_CHAOS=1 $(BIN)/python -m pytest -m chaos --timeout 2700 --durations=10
 
 bench: $(STAMP) ## measure every figure against its bare counterpart and its budget
 	@scripts/packages wrk

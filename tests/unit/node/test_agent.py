@@ -394,6 +394,20 @@ async def test_work_begins_after_what_the_cluster_gave_up_has_let_go_of_the_mach
     assert (await node.until_end("never")).phase is Phase.STOPPED
 
 
+async def test_work_begins_after_what_was_stopped_without_grace_has_ended(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container("old")])
+    await node.until_phase(Phase.RUNNING, "old")
+    node.engine.slow_stop = asyncio.Event()
+    kill = StopAttempt(workload_id=WorkloadId("old"), attempt=1, grace_s=0.0)
+    await node.agent.deliver(1, [kill, container("next")])
+    await node.clock.advance(1)
+    assert node.engine.running == {"c1"}
+    node.engine.slow_stop.set()
+    await node.until_phase(Phase.RUNNING, "next")
+    assert node.engine.running == {"c2"}
+
+
 async def test_an_agent_whose_start_is_cancelled_leaves_no_task_behind(node: Node) -> None:
     node.plane.answer = lambda _: UnavailableError()
     before = asyncio.all_tasks()

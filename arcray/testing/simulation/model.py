@@ -1,0 +1,85 @@
+"""The plain model: what the durable facts say, in a few dictionaries, and what must be true of them.
+
+It is a second, independent statement of the promises, written to be read: no index, no queue, no cache, and no line of
+``core.state``. Each noun brings its part. The rows on disk, the memory of the scheduler and every answer are compared
+with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from arcray.core.events import Event
+from arcray.core.ids import WorkloadId
+from arcray.core.model import Model
+from arcray.core.node import Node
+from arcray.core.state import ClusterState
+from arcray.core.workload import Workload
+from arcray.testing.simulation.nouns.models import ModelFacts
+from arcray.testing.simulation.nouns.nodes import NodeFacts
+from arcray.testing.simulation.nouns.workloads import WorkloadFacts
+from arcray.testing.simulation.promise import must
+
+__all__ = ["PlainModel"]
+
+
+class PlainModel:
+    """All facts."""
+
+    def __init__(self) -> None:
+        self.nodes = NodeFacts()
+        self.models = ModelFacts()
+        self.workloads = WorkloadFacts(self.nodes)
+        self._takes = {**self.nodes.takes, **self.models.takes, **self.workloads.takes}
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Takes the facts of one transaction.
+
+        Raises:
+            PromiseBrokenError: they cannot be true.
+        """
+        for event in events:
+            take = self._takes.get(type(event))
+            if take is None:
+                raise AssertionError(f"no noun of the simulation takes {type(event).__name__}")
+            take(event)
+        self.workloads.check()
+
+    def compare_rows(self, nodes: Iterable[Node], models: Iterable[Model], workloads: Iterable[Workload]) -> None:
+        """Checks that all rows are what the facts say.
+
+        Raises:
+            PromiseBrokenError: a row is missing, is one too many, or says something else.
+        """
+        self._compare(nodes, models, workloads, "the rows")
+        found = {workload.spec.id for workload in workloads}
+        must(set(self.workloads.known) <= found, f"no rows of {_names(set(self.workloads.known) - found)}")
+
+    def compare_memory(self, state: ClusterState) -> None:
+        """Checks that a memory all of which is on disk is what the facts say. Old ends may have left it.
+
+        Raises:
+            PromiseBrokenError: it is not.
+        """
+        durable = [
+            workload for workload in state.workloads.values() if workload.phase.terminal or not workload.spec.waiting
+        ]
+        self._compare(state.nodes.values(), state.models.values(), durable, "memory")
+        forgotten = set(self.workloads.live()) - set(state.workloads)
+        must(not forgotten, f"memory has forgotten {_names(forgotten)}")
+
+    def _compare(
+        self, nodes: Iterable[Node], models: Iterable[Model], workloads: Iterable[Workload], where: str
+    ) -> None:
+        for workload in workloads:
+            must(workload.spec.id in self.workloads.known, f"{workload.spec.id} is in {where}, and was never accepted")
+            self.workloads.compare(workload, where)
+        for node in nodes:
+            self.nodes.compare(node, where)
+        must({node.id for node in nodes} == set(self.nodes.known), f"other nodes are in {where} than attached")
+        registered = {model.id: model for model in models}
+        must(registered == self.models.known, f"other models are in {where} than are registered")
+
+
+def _names(ids: set[WorkloadId]) -> str:
+    return ", ".join(sorted(ids))

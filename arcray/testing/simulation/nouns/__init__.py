@@ -1,0 +1,4 @@
+"""The nouns of the cluster: for each its random commands, and its part of the plain model.
+
+A noun is a module with a function that draws a command (see ``plan``) and a class of facts (see ``model``).
+"""

@@ -1,0 +1,37 @@
+"""Who and what random commands may speak of: what the plan has named so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from typing import Final
+
+from arcray.core.ids import AccountId
+from arcray.core.model import Model
+from arcray.core.node import NodeRegistration
+from arcray.core.workload import WorkloadSpec
+from arcray.testing.builders import T0
+
+__all__ = ["ACCOUNTS", "Cast"]
+
+ACCOUNTS: Final = (AccountId("ada"), AccountId("bob"))
+_SKEW_S: Final = 5.0  # clocks of clients differ from the scheduler's by no more than this at the start
+
+
+@dataclass(slots=True, kw_only=True)
+class Cast:
+    """What has been named so far.
+
+    Args:
+        at_s: virtual time of the command that is drawn now.
+    """
+
+    nodes: tuple[NodeRegistration, ...]
+    at_s: float = 0.0
+    workloads: list[WorkloadSpec] = field(default_factory=list)
+    models: list[Model] = field(default_factory=list)
+
+    def client_time(self, dice: Random) -> datetime:
+        """Returns what the clock of some client shows."""
+        return T0 + timedelta(seconds=self.at_s + dice.uniform(-_SKEW_S, _SKEW_S))

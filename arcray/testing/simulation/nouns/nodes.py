@@ -1,0 +1,106 @@
+"""Nodes: cordoned and uncordoned by the operator; attached, lost and gone; never given more than they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from arcray.core import events as ev
+from arcray.core.commands import Command, SetNodeScheduling
+from arcray.core.ids import NodeId
+from arcray.core.node import Node
+from arcray.core.resources import Allocation, Capacity
+from arcray.core.workload import WorkloadSpec
+from arcray.testing.builders import node_id
+from arcray.testing.simulation.nouns.cast import Cast
+from arcray.testing.simulation.promise import must
+
+__all__ = ["NodeFacts", "check_capacity", "draw_cordon"]
+
+
+def draw_cordon(dice: Random, cast: Cast) -> Command:
+    """Returns a cordon or its end, sometimes of a node that does not exist."""
+    target = node_id(99) if dice.random() < 0.05 else dice.choice(cast.nodes).id
+    return SetNodeScheduling(node_id=target, cordoned=dice.random() < 0.4)
+
+
+class NodeFacts:
+    """What is on disk of nodes.
+
+    Attributes:
+        known: by node: registration, epoch, health, cordoned, joined_at.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[NodeId, dict[str, Any]] = {}
+
+    @property
+    def takes(self) -> Mapping[type, Callable[[Any], None]]:
+        """Returns what is done about which fact."""
+        return {
+            ev.NodeAttached: self._attached,
+            ev.NodeHealthChanged: self._lost,
+            ev.NodeDetached: self._detached,
+            ev.NodeSchedulingChanged: self._cordoned,
+        }
+
+    def compare(self, node: Node, where: str) -> None:
+        """Checks that a node is what the facts say of it; a lease that is running down is no durable fact."""
+        facts = self.known.get(node.id)
+        must(facts is not None, f"node {node.id} is in {where}, and never attached")
+        for name, value in (facts or {}).items():
+            found = getattr(node, name)
+            if name == "health" and found == "unhealthy":
+                found = "healthy"
+            must(found == value, f"node {node.id}: {name} is {found!r} in {where}, and {value!r} by the facts")
+
+    def check_takes(self, key: NodeId, spec: WorkloadSpec) -> None:
+        """Checks that a node may be given this work."""
+        must(key in self.known, f"{spec.id} is placed on {key}, which never attached")
+        node = self.known[key]
+        must(node["health"] == "healthy", f"{spec.id} is placed on {key}, which is {node['health']}")
+        must(not node["cordoned"], f"{spec.id} is placed on {key}, which is cordoned")
+        labels = node["registration"].labels
+        must(set(spec.selector) <= set(labels.items()), f"{spec.id} wants {spec.selector}, {key} has {labels}")
+
+    def check_fits(self, key: NodeId, held: Sequence[Allocation]) -> None:
+        """Checks that all that is held of a node is there."""
+        check_capacity(str(key), self.known[key]["registration"].capacity, held)
+
+    def _attached(self, event: ev.NodeAttached) -> None:
+        key = event.registration.id
+        node = self.known.get(key)
+        before = node["epoch"] if node else 0
+        must(event.epoch == before + 1, f"node {key}: epoch {event.epoch} follows {before}")
+        if node is None:
+            node = self.known[key] = {"joined_at": event.at, "cordoned": False}
+        node.update(registration=event.registration, epoch=event.epoch, health="healthy")
+
+    def _lost(self, event: ev.NodeHealthChanged) -> None:
+        must(event.health == "lost", f"node {event.node_id}: {event.health} is no durable fact")
+        must(self.known[event.node_id]["health"] == "healthy", f"node {event.node_id} is lost twice")
+        self.known[event.node_id]["health"] = "lost"
+
+    def _detached(self, event: ev.NodeDetached) -> None:
+        must(self.known[event.node_id]["health"] == "healthy", f"node {event.node_id} leaves twice")
+        self.known[event.node_id]["health"] = "gone"
+
+    def _cordoned(self, event: ev.NodeSchedulingChanged) -> None:
+        must(self.known[event.node_id]["cordoned"] != event.cordoned, f"node {event.node_id} changes nothing")
+        self.known[event.node_id]["cordoned"] = event.cordoned
+
+
+def check_capacity(where: str, capacity: Capacity, held: Sequence[Allocation]) -> None:
+    """Checks that a machine has what is held of it, and that no device is whole for one and held by another too."""
+    must(sum(a.cpu_milli for a in held) <= capacity.cpu_milli, f"{where}: more processors are held than there are")
+    must(sum(a.memory_bytes for a in held) <= capacity.memory_bytes, f"{where}: more memory is held than there is")
+    there = {gpu.index: gpu.memory_bytes for gpu in capacity.gpus}
+    for index in {share.index for a in held for share in a.gpus}:
+        shares = [share for a in held for share in a.gpus if share.index == index]
+        must(index in there, f"{where}: GPU {index} is held, and not there")
+        must(
+            sum(share.memory_bytes for share in shares) <= there[index],
+            f"{where}: more memory of GPU {index} is held than it has",
+        )
+        must(len(shares) == 1 or not any(share.whole for share in shares), f"{where}: GPU {index} is held twice")

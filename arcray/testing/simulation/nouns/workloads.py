@@ -1,0 +1,303 @@
+"""Workloads: submitted in every kind, stopped at any time; placed, run, requeued, ended exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any, Final
+from uuid import UUID
+
+from arcray.core import events as ev
+from arcray.core.commands import Command, StopWorkload, SubmitWorkload
+from arcray.core.ids import ModelId, WorkloadId
+from arcray.core.quantity import CPU_MILLI, GIB
+from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.workload import (
+    Inference,
+    ModelServer,
+    Origin,
+    Payload,
+    Priority,
+    Program,
+    RestartPolicy,
+    RestartRule,
+    Workload,
+    WorkloadSpec,
+)
+from arcray.testing.builders import a_container, a_model
+from arcray.testing.simulation.nouns.cast import ACCOUNTS, Cast
+from arcray.testing.simulation.nouns.nodes import NodeFacts
+from arcray.testing.simulation.promise import must
+
+__all__ = ["WorkloadFacts", "draw_stop", "draw_submission", "result_mark"]
+
+_ENDS: Final = ("succeeded", "failed", "stopped", "rejected")
+_ON_NODE: Final = ("placed", "pulling", "starting", "running", "stopping")
+_ORDER: Final = ("placed", "pulling", "starting", "running")
+
+
+def draw_submission(dice: Random, cast: Cast) -> Command:
+    """Returns a new submission, or one that repeats an earlier one rightly or wrongly."""
+    if cast.workloads and dice.random() < 0.12:
+        return SubmitWorkload(spec=_repeated(dice, dice.choice(cast.workloads)))
+    spec = _new(dice, cast)
+    cast.workloads.append(spec)
+    return SubmitWorkload(spec=spec)
+
+
+def draw_stop(dice: Random, cast: Cast) -> Command | None:
+    """Returns a stop, asked by its owner, the operator, or somebody who may not."""
+    if not cast.workloads:
+        return None
+    spec = dice.choice(cast.workloads[-12:])
+    account = dice.choice((None, spec.origin.account, spec.origin.account, *ACCOUNTS))
+    return StopWorkload(workload_id=spec.id, account=account, grace_s=dice.choice((0.0, 1.0, 5.0)))
+
+
+def _new(dice: Random, cast: Cast) -> WorkloadSpec:
+    number = len(cast.workloads) + 1
+    workload_id = WorkloadId(str(UUID(int=0xB000_0000 + number)))
+    payload = _payload(dice, cast, workload_id)
+    inference = isinstance(payload, Inference)
+    return WorkloadSpec(
+        id=workload_id,
+        origin=Origin(facade="rest", account=dice.choice(ACCOUNTS)),
+        payload=payload,
+        created_at=cast.client_time(dice),
+        demand=NO_DEMAND if inference else _demand(dice),
+        priority=dice.choice(tuple(Priority)),
+        restart=RestartPolicy() if inference else _restart(dice),
+        selector=(("zone", dice.choice("abx")),) if not inference and dice.random() < 0.15 else (),
+        node_id=dice.choice(cast.nodes).id if not inference and dice.random() < 0.08 else None,
+        max_duration_s=dice.choice((0.0, 2.0, 6.0)) if dice.random() < 0.2 else None,
+        request_id=f"key-{number}" if dice.random() < 0.4 else "",
+        request_digest=f"digest-{number}",
+        waiting=inference and dice.random() < 0.6,
+    )
+
+
+def _repeated(dice: Random, spec: WorkloadSpec) -> WorkloadSpec:
+    match dice.randrange(3):
+        case 0:
+            return spec
+        case 1:  # as our REST facade does it: the same key, and an id of its own
+            number = UUID(spec.id).int + 0x1_0000_0000 * dice.randrange(1, 1 << 16)
+            return replace(
+                spec, id=WorkloadId(str(UUID(int=number))), request_id=spec.request_id or f"key-of-{spec.id}"
+            )
+        case _:
+            return replace(spec, request_digest="another")
+
+
+def _payload(dice: Random, cast: Cast, workload_id: WorkloadId) -> Payload:
+    kind = dice.random()
+    if kind < 0.35:
+        return a_container()
+    if kind < 0.5:
+        return Program(blob="programs/1")
+    if kind < 0.65:
+        return ModelServer(model=dice.choice(cast.models) if cast.models else a_model("unknown"))
+    model_id = dice.choice(cast.models).id if cast.models else ModelId("unknown")
+    return Inference(model_id=model_id, input=workload_id.encode(), geohash=dice.choice(("", "s00000", "u33dbf")))
+
+
+def _demand(dice: Random) -> Demand:
+    if dice.random() < 0.04:
+        return Demand(cpu_milli=1000 * CPU_MILLI)  # no machine has them
+    gpus = dice.choice((0, 0, 1, 1, 2))
+    return Demand(
+        cpu_milli=dice.choice((500, 1000, 4000)),
+        memory_bytes=dice.choice((1, 2, 8)) * GIB,
+        gpus=gpus,
+        gpu_memory_bytes=dice.choice((None, 20 * GIB, 50 * GIB)) if gpus else None,
+    )
+
+
+def _restart(dice: Random) -> RestartPolicy:
+    rule = dice.choice((RestartRule.NEVER, RestartRule.ON_FAILURE, RestartRule.ALWAYS))
+    return RestartPolicy(rule=rule, max_restarts=dice.choice((0, 1, 2)))
+
+
+class WorkloadFacts:
+    """What is on disk of workloads: a dictionary of dictionaries, written by facts and nothing else.
+
+    Attributes:
+        known: the fields of ``Workload`` by their names, of every workload.
+    """
+
+    def __init__(self, nodes: NodeFacts) -> None:
+        self.known: dict[WorkloadId, dict[str, Any]] = {}
+        self._nodes = nodes
+
+    @property
+    def takes(self) -> Mapping[type, Callable[[Any], None]]:
+        """Returns what is done about which fact."""
+        return {
+            ev.WorkloadSubmitted: self._submitted,
+            ev.WorkloadPlaced: self._placed,
+            ev.WorkloadPhaseChanged: self._phase_changed,
+            ev.WorkloadStopRequested: self._stop_requested,
+            ev.WorkloadRequeued: self._requeued,
+            ev.WorkloadFinished: self._finished,
+        }
+
+    def live(self) -> list[WorkloadId]:
+        """Returns what has not ended."""
+        return [key for key, work in self.known.items() if work["phase"] not in _ENDS]
+
+    def is_over(self, workload_id: WorkloadId, attempt: int) -> bool:
+        """Returns whether an attempt has ended or was given up."""
+        work = self.known.get(workload_id)
+        return work is not None and (work["attempt"] > attempt or work["phase"] not in _ON_NODE)
+
+    def check(self) -> None:
+        """Checks what must hold between transactions: nothing is held on a node that was lost or left."""
+        for key, work in self.known.items():
+            if work["phase"] in _ON_NODE:
+                health = self._nodes.known[work["node_id"]]["health"]
+                must(health == "healthy", f"{key} is {work['phase']} on a node that is {health}")
+
+    def compare(self, workload: Workload, where: str) -> None:
+        """Checks that a workload is what the facts say of it."""
+        facts = self.known.get(workload.spec.id)
+        if facts is None:
+            raise AssertionError(f"compare {workload.spec.id} only when it is known")
+        for name, value in facts.items():
+            found = getattr(workload, name)
+            if name == "result" and found is not None and workload.spec.waiting:
+                found = replace(found, output=None)  # it went to the sender and is not kept
+            must(found == value, f"{workload.spec.id}: {name} is {found!r} in {where}, and {value!r} by the facts")
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, spec: WorkloadSpec) -> dict[str, Any]:
+        must(spec.id not in self.known, f"{spec.id} is accepted once")
+        work = self.known[spec.id] = {
+            "spec": spec,
+            "phase": "pending",
+            "attempt": 0,
+            "restarts": 0,
+            "node_id": None,
+            "allocation": None,
+            "message": "",
+            "result": None,
+            "placed_at": None,
+            "started_at": None,
+            "finished_at": None,
+            "stop_requested": False,
+            "not_before": None,
+            "ports": (),
+        }
+        return work
+
+    def _submitted(self, event: ev.WorkloadSubmitted) -> None:
+        key = event.spec.request_id
+        if key:
+            same = [
+                work["spec"].id
+                for work in self.known.values()
+                if (work["spec"].origin.account, work["spec"].request_id) == (event.spec.origin.account, key)
+            ]
+            must(not same, f"{event.spec.id} is accepted under {key}, which is the key of {same}")
+        self._begin(event.spec)
+
+    def _placed(self, event: ev.WorkloadPlaced) -> None:
+        work = self._live(event.workload_id)
+        spec = work["spec"]
+        must(work["phase"] == "pending", f"{spec.id} is placed while {work['phase']}")
+        must(event.attempt == work["attempt"] + 1, f"{spec.id}: attempt {event.attempt} follows {work['attempt']}")
+        must(work["not_before"] is None or event.at >= work["not_before"], f"{spec.id} is placed before its back-off")
+        must(spec.node_id in (None, event.node_id), f"{spec.id} is placed beside the only node that it may have")
+        self._nodes.check_takes(event.node_id, spec)
+        if not isinstance(spec.payload, Inference):
+            got, wanted = event.allocation, spec.demand
+            must(
+                (got.cpu_milli, got.memory_bytes, len(got.gpus))
+                == (wanted.cpu_milli, wanted.memory_bytes, wanted.gpus),
+                f"{spec.id} gets {got}, and asked for {wanted}",
+            )
+        work.update(
+            phase="placed",
+            attempt=event.attempt,
+            node_id=event.node_id,
+            allocation=event.allocation,
+            placed_at=event.at,
+            started_at=None,
+            not_before=None,
+        )
+        held = [w["allocation"] for w in self.known.values() if w["allocation"] and w["node_id"] == event.node_id]
+        self._nodes.check_fits(event.node_id, held)
+
+    def _phase_changed(self, event: ev.WorkloadPhaseChanged) -> None:
+        work = self._attempt(event.workload_id, event.attempt)
+        must(
+            work["phase"] in _ORDER and _ORDER.index(event.phase) > _ORDER.index(work["phase"]),
+            f"{event.workload_id} goes from {work['phase']} to {event.phase}",
+        )
+        work.update(phase=event.phase, message=event.message, ports=event.ports or work["ports"])
+        if event.phase == "running":
+            work["started_at"] = event.at
+
+    def _stop_requested(self, event: ev.WorkloadStopRequested) -> None:
+        work = self._live(event.workload_id)
+        must(work["phase"] in _ORDER, f"{event.workload_id} is asked to stop while {work['phase']}")
+        work.update(phase="stopping", stop_requested=True)
+
+    def _requeued(self, event: ev.WorkloadRequeued) -> None:
+        work = self._attempt(event.workload_id, event.attempt)
+        must(work["phase"] in _ORDER, f"{event.workload_id} is requeued while {work['phase']}")
+        work["restarts"] += 1 if event.restart else 0
+        policy = work["spec"].restart
+        if event.restart:
+            must(policy.rule != "never", f"{event.workload_id} is restarted against its policy")
+            must(work["restarts"] <= policy.max_restarts, f"{event.workload_id} is restarted too often")
+        work.update(
+            phase="pending",
+            node_id=None,
+            allocation=None,
+            message=event.reason,
+            ports=(),
+            not_before=event.not_before if event.not_before > event.at else None,
+        )
+
+    def _finished(self, event: ev.WorkloadFinished) -> None:
+        if event.spec is not None:  # of a request whose sender waits, this is the first that is written
+            work = self._begin(event.spec)
+            work.update(
+                attempt=event.attempt, node_id=event.node_id, placed_at=event.placed_at, started_at=event.started_at
+            )
+        work = self._live(event.workload_id)
+        must(event.phase in _ENDS, f"{event.workload_id} ends as {event.phase}")
+        must(event.attempt == work["attempt"], f"{event.workload_id} ends by an attempt that is not its last")
+        must(event.node_id == work["node_id"], f"{event.workload_id} ends on a node where it is not")
+        marks = () if event.result is None else event.result.blobs
+        must(
+            all(mark == result_mark(event.workload_id, event.attempt, str(event.node_id)) for mark in marks),
+            f"{event.workload_id}: attempt {event.attempt} on {event.node_id} ends with the result of {marks}",
+        )
+        times = [time for time in (work["placed_at"], work["started_at"], event.at) if time is not None]
+        must(times == sorted(times), f"{event.workload_id} was placed, started and ended at {times}")
+        work.update(
+            phase=event.phase, message=event.message, result=event.result, finished_at=event.at, allocation=None
+        )
+
+    def _live(self, workload_id: WorkloadId) -> dict[str, Any]:
+        work = self.known.get(workload_id)
+        if work is None:
+            must(False, f"{workload_id} was never accepted")  # noqa: FBT003 - must never happen
+            raise AssertionError
+        must(work["phase"] not in _ENDS, f"{workload_id} has ended as {work['phase']}, and nothing follows that")
+        return work
+
+    def _attempt(self, workload_id: WorkloadId, attempt: int) -> dict[str, Any]:
+        work = self._live(workload_id)
+        must(
+            attempt == work["attempt"], f"{workload_id}: a fact of attempt {attempt}, the present is {work['attempt']}"
+        )
+        return work
+
+
+def result_mark(workload_id: WorkloadId, attempt: int, node_id: str) -> str:
+    """Returns what a simulated machine writes into the result of an attempt."""
+    return f"{workload_id}/{attempt}/{node_id}"

@@ -1,0 +1,351 @@
+"""Seed to schedule: everything that people and bad luck do to a cluster, decided before anything runs.
+
+A schedule is data: it can be printed, cut and run again. Each seed takes only some kinds of bad luck (a *swarm*), since
+faults of every kind at once hide what two of them do together, and leaves others out entirely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from random import Random
+from typing import Final, TypeAlias
+
+from arcray.core.commands import Command, RegisterModel, SetNodeScheduling, StopWorkload, SubmitWorkload
+from arcray.core.ids import NodeId
+from arcray.core.node import LeaseTerms, NodeRegistration
+from arcray.core.queries import ExplainWorkload, GetStats, GetWorkload, ListNodes, ListWorkloads, Query
+from arcray.testing.builders import a_capacity, a_node
+from arcray.testing.simulation.lies import LieKind
+from arcray.testing.simulation.network import Weather
+from arcray.testing.simulation.nouns.cast import Cast
+from arcray.testing.simulation.nouns.models import draw_model
+from arcray.testing.simulation.nouns.nodes import draw_cordon
+from arcray.testing.simulation.nouns.workloads import draw_stop, draw_submission
+
+__all__ = [
+    "Ask",
+    "BreakDriver",
+    "ChangeWeather",
+    "CutOff",
+    "DiskAway",
+    "FailDisk",
+    "Happening",
+    "KillAgent",
+    "KillAtCommit",
+    "KillScheduler",
+    "Leave",
+    "Lie",
+    "Look",
+    "Plan",
+    "SetClock",
+    "SlowDisk",
+    "Step",
+    "StopClock",
+    "TakeOver",
+    "draw_plan",
+]
+
+STEPS: Final = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Somebody asks for a change, and again when no answer comes, up to so many times."""
+
+    command: Command
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Somebody asks a question."""
+
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class KillScheduler:
+    """The scheduler is killed; another one starts later."""
+
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillAtCommit:
+    """The scheduler is killed when a transaction is on disk and nobody was told, after so many others."""
+
+    after: int
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Another scheduler starts while the present one goes on for a while."""
+
+    overlap_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillAgent:
+    """A machine's agent is killed, with all that it runs when the power fails, and starts again later."""
+
+    node_id: NodeId
+    power: bool
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """A machine is cut off from the network for a while."""
+
+    node_id: NodeId
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """A machine says goodbye and comes back later."""
+
+    node_id: NodeId
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """A machine reports what is not so, about some attempt that once ran somewhere.
+
+    Args:
+        what: which sort of lie; see ``lies``.
+        draw: chooses the attempt.
+    """
+
+    node_id: NodeId
+    what: LieKind
+    draw: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakDriver:
+    """The driver fails at the orders of a machine for a while, before or after it has handed them over."""
+
+    node_id: NodeId
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailDisk:
+    """One step of a transaction fails, after so many others."""
+
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskAway:
+    """Nothing can be written for a while."""
+
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDisk:
+    """Transactions take up to so long for a while; beyond half a minute they time out and succeed."""
+
+    slow_s: float
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetClock:
+    """The scheduler's clock is set forward, or back."""
+
+    by_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopClock:
+    """The scheduler's clock stands still for a while."""
+
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeWeather:
+    """The network gets worse for a while."""
+
+    weather: Weather
+    for_s: float
+
+
+Happening: TypeAlias = (
+    Ask
+    | Look
+    | KillScheduler
+    | KillAtCommit
+    | TakeOver
+    | KillAgent
+    | CutOff
+    | Leave
+    | Lie
+    | BreakDriver
+    | FailDisk
+    | DiskAway
+    | SlowDisk
+    | SetClock
+    | StopClock
+    | ChangeWeather
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something happens at a virtual time."""
+
+    at_s: float
+    what: Happening
+
+    def __str__(self) -> str:
+        return f"{self.at_s:10.4f}  {_words(self.what)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A schedule.
+
+    Args:
+        seed: decides besides it what the network, the disk and the machines do.
+        keep_finished: ended workloads that the scheduler keeps in memory.
+        max_queued_orders: undelivered orders per node.
+    """
+
+    seed: int
+    nodes: tuple[NodeRegistration, ...]
+    keep_finished: int
+    max_queued_orders: int
+    steps: tuple[Step, ...]
+
+
+def draw_plan(seed: int) -> Plan:
+    """Returns the schedule of a seed: the same for the same seed, always."""
+    dice = Random(f"plan {seed}")  # noqa: S311 - a simulation
+    cast = Cast(nodes=_draw_nodes(dice))
+    commands = [draw for draw, weight in _COMMANDS.items() for _ in range(weight)]
+    luck = [draw for draw, weight in _BAD_LUCK.items() for _ in range(weight) if dice.random() < 0.75]
+    unlucky = dice.choice((0.05, 0.15, 0.3))
+    pace_s = dice.choice((0.1, 0.4, 1.0))
+    steps: list[Step] = []
+    at_s = 0.5
+    while len(steps) < STEPS:
+        at_s += dice.choice((0.0, 0.05, 1.0, 1.0, 4.0)) * dice.random() * pace_s
+        cast.at_s = at_s
+        if luck and dice.random() < unlucky:
+            steps.append(Step(at_s, dice.choice(luck)(dice, cast)))
+        elif (what := dice.choice(commands)(dice, cast)) is not None:
+            steps.append(Step(at_s, what))
+    return Plan(
+        seed=seed,
+        nodes=cast.nodes,
+        keep_finished=dice.choice((1, 4, 1000)),
+        max_queued_orders=dice.choice((2, 1000)),
+        steps=tuple(steps),
+    )
+
+
+def _draw_nodes(dice: Random) -> tuple[NodeRegistration, ...]:
+    lease = LeaseTerms(unhealthy_after_s=3.0, lost_after_s=9.0)
+    return tuple(
+        a_node(
+            number,
+            driver="simulated",
+            lease=lease,
+            capacity=a_capacity(cores=dice.choice((4, 8)), gpus=dice.choice((0, 1, 2, 2)), memory_gib=16),
+            labels={"zone": "ab"[number % 2]},
+        )
+        for number in range(1, dice.choice((2, 3, 4)) + 1)
+    )
+
+
+# -- what is drawn ----------------------------------------------------------------------------------------------------
+
+Draw: TypeAlias = Callable[[Random, Cast], "Happening | None"]
+
+
+def _asked(draw: Callable[[Random, Cast], Command | None]) -> Draw:
+    def ask(dice: Random, cast: Cast) -> Happening | None:
+        command = draw(dice, cast)
+        return None if command is None else Ask(command, dice.choice((1, 3, 1000)))
+
+    return ask
+
+
+def _look(dice: Random, cast: Cast) -> Happening:
+    queries: list[Query] = [ListWorkloads(limit=200), ListNodes(), GetStats()]
+    if cast.workloads:
+        known = dice.choice(cast.workloads).id
+        queries += [GetWorkload(workload_id=known), GetWorkload(workload_id=known), ExplainWorkload(workload_id=known)]
+    return Look(dice.choice(queries))
+
+
+def _some(dice: Random, *seconds: float) -> float:
+    return dice.choice(seconds) * (0.5 + dice.random() / 2)
+
+
+_COMMANDS: Final[Mapping[Draw, int]] = {
+    _asked(draw_submission): 10,
+    _asked(draw_stop): 3,
+    _asked(draw_cordon): 1,
+    _asked(draw_model): 2,
+    _look: 5,
+}
+
+_BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {
+    lambda dice, _: KillScheduler(_some(dice, 0.0, 0.5, 3.0, 12.0)): 3,
+    lambda dice, _: KillAtCommit(dice.randrange(8), _some(dice, 0.0, 0.5, 3.0)): 3,
+    lambda dice, cast: Lie(dice.choice(cast.nodes).id, dice.choice(tuple(LieKind)), dice.randrange(1000)): 3,
+    lambda dice, _: TakeOver(_some(dice, 0.1, 2.0, 8.0)): 1,
+    lambda dice, cast: KillAgent(dice.choice(cast.nodes).id, power=True, down_s=_some(dice, 0.0, 1.0, 15.0)): 2,
+    lambda dice, cast: KillAgent(dice.choice(cast.nodes).id, power=False, down_s=_some(dice, 0.0, 1.0, 15.0)): 2,
+    lambda dice, cast: CutOff(dice.choice(cast.nodes).id, _some(dice, 1.0, 5.0, 15.0)): 2,
+    lambda dice, cast: Leave(dice.choice(cast.nodes).id, _some(dice, 0.1, 5.0)): 1,
+    lambda dice, cast: BreakDriver(dice.choice(cast.nodes).id, _some(dice, 0.2, 3.0)): 1,
+    lambda dice, _: FailDisk(dice.randrange(40)): 3,
+    lambda dice, _: DiskAway(_some(dice, 0.2, 2.0, 10.0)): 1,
+    lambda dice, _: SlowDisk(_some(dice, 0.1, 1.0, 60.0), _some(dice, 0.5, 5.0)): 2,
+    lambda dice, _: SetClock(_some(dice, 0.5, 5.0, 60.0, 3600.0)): 1,
+    lambda dice, _: SetClock(-_some(dice, 0.5, 5.0, 20.0)): 1,
+    lambda dice, _: StopClock(_some(dice, 1.0, 10.0)): 1,
+    lambda dice, _: ChangeWeather(
+        Weather(
+            lost=dice.choice((0.0, 0.02, 0.2)),
+            doubled=dice.choice((0.0, 0.1, 0.4)),
+            delay_s=dice.choice((0.01, 0.3, 2.0)),
+        ),
+        _some(dice, 2.0, 10.0),
+    ): 3,
+}
+
+
+def _words(what: Happening) -> str:
+    match what:
+        case Ask():
+            return f"asks up to {what.tries} times: {_command_words(what.command)}"
+        case _:
+            values = ", ".join(f"{each.name}={getattr(what, each.name)}" for each in fields(what))
+            return f"{type(what).__name__}({values})"
+
+
+def _command_words(command: Command) -> str:
+    match command:
+        case SubmitWorkload():
+            spec = command.spec
+            key = f" under {spec.request_id}" if spec.request_id else ""
+            wanted = f"{spec.demand.cpu_milli} mCPU, {spec.demand.gpus} GPUs"
+            return f"submit {spec.id} {type(spec.payload).__name__}{key}, {wanted}, restart {spec.restart.rule}"
+        case StopWorkload():
+            return f"stop {command.workload_id} for {command.account}"
+        case SetNodeScheduling():
+            return f"{'cordon' if command.cordoned else 'uncordon'} {command.node_id}"
+        case RegisterModel():
+            return f"register {command.model.id}"
+        case _:
+            return str(command)

@@ -1,0 +1,68 @@
+"""The rows and events of a SQLite file, read past the control plane."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TypeVar
+
+from arcray.control.rows import decode_event, decode_row
+from arcray.core.events import Event
+from arcray.core.model import Model
+from arcray.core.node import Node
+from arcray.core.workload import Workload
+
+__all__ = ["RowReader"]
+
+_T = TypeVar("_T")
+_TABLES = {"workloads": Workload, "nodes": Node, "models": Model}
+
+
+class RowReader:
+    """Reads what is committed."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection: sqlite3.Connection | None = None
+        self._path = path
+        self._last = 0
+
+    def new_events(self) -> list[Event]:
+        """Returns the events that were committed since the last call."""
+        connection = self._connect()
+        if connection is None:
+            return []
+        rows = connection.execute("SELECT seq, kind, body FROM events WHERE seq > ? ORDER BY seq", (self._last,))
+        found = rows.fetchall()
+        if found:
+            self._last = found[-1][0]
+        return [decode_event(kind, body) for _, kind, body in found]
+
+    def workload(self, workload_id: str) -> Workload | None:
+        """Returns one row."""
+        connection = self._connect()
+        assert connection is not None
+        row = connection.execute("SELECT id, body FROM workloads WHERE id = ?", (workload_id,)).fetchone()
+        return None if row is None else decode_row(Workload, *row)
+
+    def all(self, kind: type[_T]) -> list[_T]:
+        """Returns all rows of nodes, models or workloads."""
+        connection = self._connect()
+        table = next(name for name, of in _TABLES.items() if of is kind)
+        if connection is None:
+            return []
+        return [decode_row(kind, *row) for row in connection.execute(f"SELECT id, body FROM {table}")]  # noqa: S608 - our own names
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _connect(self) -> sqlite3.Connection | None:
+        """Returns a connection once there are tables."""
+        if self._connection is None and self._path.exists():
+            connection = sqlite3.connect(self._path)
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone() is None:
+                connection.close()
+                return None
+            self._connection = connection
+        return self._connection

@@ -1,0 +1,254 @@
+"""The stage: a plan is acted on it, in virtual time, and watched.
+
+When the plan is through, bad luck ends and the cluster must come to rest by itself: every workload that some machine
+can take is placed and ends, every other one is explained, and then everything can be stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from arcray.config import SchedulerSettings
+from arcray.core.commands import SetNodeScheduling, StopWorkload, SubmitWorkload
+from arcray.core.errors import Code
+from arcray.core.ids import NodeId, WorkloadId
+from arcray.core.policy import ClusterPolicy
+from arcray.core.queries import ExplainWorkload
+from arcray.core.workload import ModelServer
+from arcray.testing.simulation import plan as p
+from arcray.testing.simulation.build import Build
+from arcray.testing.simulation.central import Central
+from arcray.testing.simulation.clock import UnsteadyClock
+from arcray.testing.simulation.disk import Disk
+from arcray.testing.simulation.loop import VirtualLoop
+from arcray.testing.simulation.luck import Luck
+from arcray.testing.simulation.machines import Door, Machines
+from arcray.testing.simulation.network import Network
+from arcray.testing.simulation.rows import RowReader
+from arcray.testing.simulation.trace import Trace
+from arcray.testing.simulation.watch import Watch
+from arcray.testing.simulation.workshop import Book, script_of
+
+__all__ = ["Verdict", "simulate"]
+
+from datetime import timedelta
+
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - commits cost nothing there; the folder is our own
+_REST_S: Final = 150.0
+_RETRY_S: Final = 0.5
+_AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What came of a simulation.
+
+    Args:
+        failure: the promise that was broken; "" when all were kept.
+        digest: of everything that happened.
+        facts, runs: durable facts, and executions on machines: how much was going on.
+        took_s: virtual seconds.
+    """
+
+    failure: str
+    digest: str
+    facts: int
+    runs: int
+    took_s: float
+    lines: tuple[str, ...] = ()
+
+
+def simulate(plan: p.Plan, build: Build | None = None, *, trace: bool = False) -> Verdict:
+    """Runs a plan to its end, or to the first promise that is broken.
+
+    Args:
+        trace: keeps a line for everything that happens.
+    """
+    folder = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+    loop = VirtualLoop()
+    with tempfile.TemporaryDirectory(prefix="arcray-simulation-", dir=folder) as directory:
+        try:
+            return loop.run_until_complete(_simulate(loop, plan, build or Build(), Path(directory), trace=trace))
+        finally:
+            loop.close()
+
+
+async def _simulate(loop: VirtualLoop, plan: p.Plan, build: Build, directory: Path, *, trace: bool) -> Verdict:
+    told = Trace(loop.time, keep=trace)
+    rows = RowReader(directory / "arcray.db")
+    specs = [
+        step.what.command.spec
+        for step in plan.steps
+        if isinstance(step.what, p.Ask) and isinstance(step.what.command, SubmitWorkload)
+    ]
+    watch = Watch(rows, told, awaited=frozenset(spec.id for spec in specs if spec.waiting))
+    stage = _Stage(plan, build, directory / "arcray.db", watch, told)
+    loop.pace = stage.disk.pace
+    try:
+        with watch.listening():
+            await stage.act()
+        await stage.close()
+    finally:
+        rows.close()
+    return Verdict(
+        failure=watch.failure,
+        digest=told.digest,
+        facts=watch.facts,
+        runs=len(stage.book.runs),
+        took_s=loop.time(),
+        lines=tuple(told.lines),
+    )
+
+
+class _Stage:
+    """Everything that plays."""
+
+    def __init__(self, plan: p.Plan, build: Build, path: Path, watch: Watch, trace: Trace) -> None:
+        dice = Random(f"luck {plan.seed}")  # noqa: S311 - a simulation
+        self.book = Book(trace, broken=watch.broken, is_over=watch.model.workloads.is_over)
+        self.disk = Disk(path, kind=build.journal, dice=dice, trace=trace, committed=watch.committed)
+        self._plan = plan
+        self._watch = watch
+        self._trace = trace
+        self._loop = asyncio.get_running_loop()
+        self._clock = UnsteadyClock()
+        self._network = Network(dice, trace)
+        self._machines = Machines(self._network, dice)
+        self._central = Central(
+            build=build,
+            policy=ClusterPolicy(
+                keep_finished=plan.keep_finished,
+                keep_finished_inference=plan.keep_finished,
+                inference_timeout=timedelta(seconds=5),
+            ),
+            settings=SchedulerSettings(event_buffer=1024, max_queued_orders=plan.max_queued_orders),
+            driver=self._machines,
+            disk=self.disk,
+            clock=self._clock,
+            watch=watch,
+            trace=trace,
+        )
+        self._machines.add(
+            plan.nodes,
+            central=self._central,
+            watch=watch,
+            build=build,
+            clock=self._clock,
+            trace=trace,
+            book=self.book,
+            seed=plan.seed,
+        )
+        watch.runs_on = self._runs_on
+        door = Door("a client", central=self._central, network=self._network, watch=watch)
+        self._luck = Luck(
+            central=self._central,
+            machines=self._machines,
+            network=self._network,
+            disk=self.disk,
+            clock=self._clock,
+            door=door,
+            book=self.book,
+            trace=trace,
+        )
+
+    async def act(self) -> None:
+        """Acts the whole plan and then comes to rest."""
+        await self._central.start()
+        for machine in self._machines.all.values():
+            machine.start()
+        for step in self._plan.steps:
+            await asyncio.sleep(max(0.0, step.at_s - self._loop.time()))
+            self._trace.say("plan", str(step)[12:])
+            self._luck.spawn(self._luck.happen(step.what))
+            await asyncio.sleep(0)
+            if self._look_in():
+                return
+        await self._come_to_rest()
+
+    async def close(self) -> None:
+        """Ends everything."""
+        for task in self._luck.acts:
+            task.cancel()
+        await asyncio.gather(*self._luck.acts, return_exceptions=True)
+        for machine in self._machines.all.values():
+            await machine.kill(power=True)
+        await self._central.close()
+        while left := asyncio.all_tasks() - {asyncio.current_task()}:  # by a killed agent or process
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+
+    # -- rest --------------------------------------------------------------------------------------------------------
+
+    async def _come_to_rest(self) -> None:
+        """Lets all bad luck end, and checks that everything ends."""
+        self._trace.say("plan", "all bad luck ends")
+        self._luck.end()
+        ends_at = self._loop.time() + _REST_S + self._luck.set_back_s
+        stopped: set[WorkloadId] = set()
+        while self._loop.time() < ends_at:
+            await asyncio.sleep(1.0)
+            self.disk.heal()
+            if self._look_in():
+                return
+            for node_id, node in self._watch.model.nodes.known.items():
+                if node["cordoned"]:  # by somebody who was heard only now
+                    self._luck.spawn(self._luck.ask(SetNodeScheduling(node_id=node_id, cordoned=False), 1))
+            waiting = set(self._watch.model.workloads.live())
+            for workload_id in sorted(waiting - stopped):
+                if self._is_endless(workload_id) or self._is_impossible(workload_id):
+                    stopped.add(workload_id)
+                    self._luck.spawn(self._explain_and_stop(workload_id))
+            if not waiting and not any(self._luck.down.values()) and not self._luck.acts:
+                break
+        else:
+            self._say_what_does_not_end()
+            return
+        await self._network.quiet()
+        self._look_in()
+        self._watch.settled()
+
+    def _runs_on(self, workload_id: WorkloadId, attempt: int) -> tuple[NodeId, int] | None:
+        run = self.book.runs.get((workload_id, attempt))
+        if run is None or run.ended:
+            return None
+        agent = self._machines.all[run.node_id].agent
+        return None if agent is None else (run.node_id, agent.epoch)
+
+    def _is_endless(self, workload_id: WorkloadId) -> bool:
+        spec = self._watch.model.workloads.known[workload_id]["spec"]
+        return isinstance(spec.payload, ModelServer) or script_of(self._plan.seed, workload_id, 1).takes_s is None
+
+    def _is_impossible(self, workload_id: WorkloadId) -> bool:
+        """Returns whether no machine could take it even if it were empty."""
+        spec = self._watch.model.workloads.known[workload_id]["spec"]
+        wanted = spec.demand
+        return not any(
+            spec.node_id in (None, node.id)
+            and set(spec.selector) <= set(node.labels.items())
+            and node.capacity.cpu_milli >= wanted.cpu_milli
+            and node.capacity.memory_bytes >= wanted.memory_bytes
+            and sum(gpu.memory_bytes >= (wanted.gpu_memory_bytes or 0) for gpu in node.capacity.gpus) >= wanted.gpus
+            for node in self._plan.nodes
+        )
+
+    async def _explain_and_stop(self, workload_id: WorkloadId) -> None:
+        await self._central.look(ExplainWorkload(workload_id=workload_id))
+        await self._luck.ask(StopWorkload(workload_id=workload_id), 1000)
+
+    def _say_what_does_not_end(self) -> None:
+        for workload_id in self._watch.model.workloads.live():
+            work = self._watch.model.workloads.known[workload_id]
+            self._watch.broken(f"{workload_id} does not end: it is {work['phase']} at attempt {work['attempt']}")
+        self._watch.broken(f"{len(self._luck.acts)} acts do not end; kept down are {self._luck.down}")
+
+    def _look_in(self) -> bool:
+        """Compares memory with the facts; returns whether a promise was broken."""
+        if self._central.plane is not None:
+            self._watch.compare_memory(self._central.plane)
+        return bool(self._watch.failure)

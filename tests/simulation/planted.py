@@ -1,0 +1,297 @@
+"""Bugs, one of each kind, in parts of the product that take the place of the right ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from arcray.control.batch import Batch
+from arcray.control.event_log import EventLog, Tagged
+from arcray.control.journal import Journal, Live, Records
+from arcray.control.plane import Plane
+from arcray.core import commands as cmd
+from arcray.core import events as ev
+from arcray.core.cluster import Cluster
+from arcray.core.errors import ArcrayError, UnavailableError
+from arcray.core.events import Event
+from arcray.core.handlers import inference, nodes, workloads
+from arcray.core.handlers.attempts import finish
+from arcray.core.ids import AccountId, WorkloadId
+from arcray.core.orders import NodeOrder
+from arcray.core.policy import ClusterPolicy
+from arcray.core.state import ClusterState
+from arcray.core.turn import Turn
+from arcray.core.workload import Inference, Phase, Workload
+from arcray.node.agent import NodeAgent
+from arcray.testing.simulation.build import Build
+
+__all__ = ["PLANTED"]
+
+
+def rules(name: str, state: type[ClusterState] = ClusterState, **handlers: Any) -> type[Cluster]:
+    """Returns rules with another state, or with other handlers by the name of their command."""
+    table = {**Cluster.handlers, **{getattr(cmd, command): handler for command, handler in handlers.items()}}
+
+    class Planted(Cluster):
+        def __init__(self, policy: ClusterPolicy, now: datetime) -> None:
+            super().__init__(policy, now)
+            self.state = state(policy, now)
+
+    Planted.handlers = table
+    Planted.__name__ = name
+    return Planted
+
+
+# -- what facts do -----------------------------------------------------------------------------------------------------
+
+
+class ForgetsToFree(ClusterState):
+    """The allocation of work that failed stays booked."""
+
+    def apply(self, event: Event) -> None:
+        if isinstance(event, ev.WorkloadFinished) and event.phase is Phase.FAILED:
+            workload = self.workloads[event.workload_id]
+            if workload.allocation is not None and not isinstance(workload.spec.payload, Inference):
+                self.placement.allocate(str(workload.node_id), workload.allocation)  # type: ignore[arg-type]  # an id
+        super().apply(event)
+
+
+class BooksNothing(ClusterState):
+    """What is placed does not count, so the same share is given away again."""
+
+    def apply(self, event: Event) -> None:
+        super().apply(event)
+        if isinstance(event, ev.WorkloadPlaced) and event.allocation.gpus:
+            self.placement.release(event.node_id, event.allocation)
+
+    def check_invariants(self) -> None:
+        """Says nothing: it is the machines that must notice."""
+
+
+class CountsARestartTwice(ClusterState):
+    """A restart counts double."""
+
+    def apply(self, event: Event) -> None:
+        super().apply(event)
+        if isinstance(event, ev.WorkloadRequeued):
+            self.workloads[event.workload_id].restarts += event.restart
+
+
+class EndsTwice(ClusterState):
+    """An end after the end is taken."""
+
+    def apply(self, event: Event) -> None:
+        if isinstance(event, ev.WorkloadFinished):
+            workload = self.workloads[event.workload_id]
+            if workload.phase.terminal:
+                workload.phase, workload.message, workload.result = event.phase, event.message, event.result
+                return
+        super().apply(event)
+
+
+class PlacesOnCordonedNodes(ClusterState):
+    """A cordon changes nothing but the view."""
+
+    def apply(self, event: Event) -> None:
+        if isinstance(event, ev.NodeSchedulingChanged):
+            self.nodes[event.node_id].cordoned = event.cordoned
+            return
+        super().apply(event)
+
+
+# -- what commands do --------------------------------------------------------------------------------------------------
+
+
+def takes_any_attempt(turn: Turn, command: cmd.ReportEnd) -> None:
+    """The end of an older attempt is taken for that of the present one."""
+    workload = turn.state.workloads.get(command.workload_id)
+    if workload is not None and workload.node_id == command.node_id:
+        command = replace(command, attempt=workload.attempt)
+    workloads.on_report_end(turn, command)
+
+
+def takes_every_end(turn: Turn, command: cmd.ReportEnd) -> None:
+    """An end is taken again when it is told again."""
+    workload = turn.state.workloads.get(command.workload_id)
+    if workload is not None and workload.phase.terminal and workload.attempt == command.attempt:
+        finish(turn, workload, command.phase, "told again", command.result)
+        return
+    workloads.on_report_end(turn, command)
+
+
+def forgets_the_key(turn: Turn, command: cmd.SubmitWorkload) -> cmd.Submitted | None:
+    """An idempotency key that was used is not looked at."""
+    spec = command.spec
+    turn.state.requests.pop((AccountId(spec.origin.account), spec.request_id), None)
+    return workloads.on_submit_workload(turn, command)
+
+
+def never_releases(turn: Turn, command: cmd.Tick) -> None:
+    """Work in back-off stays there."""
+    _ = command
+    nodes.expire_leases(turn)
+    inference.expire_inference(turn)
+
+
+def frees_at_once(turn: Turn, command: cmd.StopWorkload) -> None:
+    """A stop is the end, though the node has not said so."""
+    workload = turn.state.workloads.get(command.workload_id)
+    workloads.on_stop_workload(turn, command)
+    if workload is not None and workload.phase is Phase.STOPPING:
+        finish(turn, workload, Phase.STOPPED, "stopped on request")
+
+
+class TellsNobodyAgain(Cluster):
+    """After a restart no node is told what it may not have heard."""
+
+    def undelivered(self) -> tuple[NodeOrder, ...]:
+        return ()
+
+
+# -- what is written, and when -----------------------------------------------------------------------------------------
+
+
+class LosesAFact(Journal):
+    """A phase is in the row and not among the events."""
+
+    async def append(self, records: Records) -> None:
+        kept = [event for event in records.events if event["kind"] != "WorkloadPhaseChanged"]
+        await super().append(replace(records, events=kept))
+
+
+class LosesARow(Journal):
+    """A stop is among the events and not in the row."""
+
+    async def append(self, records: Records) -> None:
+        kept = [row for row in records.workloads if row["phase"] != "stopping"]
+        await super().append(replace(records, workloads=kept))
+
+
+class SaysYesTooSoon(Journal):
+    """A commit is said to have succeeded before it was tried."""
+
+    async def append(self, records: Records) -> None:
+        self._late = asyncio.ensure_future(asyncio.gather(super().append(records), return_exceptions=True))
+
+
+class SaysYesToFailures(Journal):
+    """A commit that failed is said to have succeeded."""
+
+    async def append(self, records: Records) -> None:
+        try:
+            await super().append(records)
+        except UnavailableError:
+            return
+
+
+class SkipsARow(Journal):
+    """One live workload is not read back."""
+
+    async def load(self, *, keep_finished: int, keep_finished_inference: int) -> Live:
+        live = await super().load(keep_finished=keep_finished, keep_finished_inference=keep_finished_inference)
+        unfinished = [workload for workload in live.workloads if not workload.phase.terminal]
+        return replace(live, workloads=[workload for workload in live.workloads if workload not in unfinished[:1]])
+
+
+class FindsNothingOld(Journal):
+    """What memory has let go of is not found."""
+
+    async def workload(self, workload_id: WorkloadId) -> Workload | None:
+        _ = workload_id
+        return None
+
+
+class _Backwards(EventLog):
+    def publish(self, events: Iterable[Tagged]) -> None:
+        super().publish(list(events)[::-1])
+
+
+class PublishesBackwards(Plane):
+    """What belongs to one transaction is published from its end."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._log = self._writer._events = _Backwards(1024)
+
+
+class PublishesTooSoon(Plane):
+    """What happened is published when it is decided."""
+
+    def begin(self, commands: Sequence[cmd.Command]) -> list[asyncio.Future[object]]:
+        replies = super().begin(commands)
+        batch: Batch = self._writer.commits.open
+        self._log.publish(batch.published)
+        batch.published.clear()
+        return replies
+
+
+class AnswersTooSoon(Plane):
+    """A reply does not wait for its commit."""
+
+    def begin(self, commands: Sequence[cmd.Command]) -> list[asyncio.Future[object]]:
+        replies = super().begin(commands)
+        for reply, value in self._writer.commits.open.replies:
+            if not reply.done() and not isinstance(value, ArcrayError):
+                reply.set_result(value)
+        return replies
+
+
+class OrdersTooSoon(Plane):
+    """An order does not wait for its commit."""
+
+    def begin(self, commands: Sequence[cmd.Command]) -> list[asyncio.Future[object]]:
+        replies = super().begin(commands)
+        batch = self._writer.commits.open
+        for order in batch.orders:
+            self._dispatch.put(order)
+        batch.orders.clear()
+        return replies
+
+
+# -- what nodes do -----------------------------------------------------------------------------------------------------
+
+
+class RunsTwice(NodeAgent):
+    """An attempt that was seen runs again when its order comes again."""
+
+    def _is_new(self, workload_id: WorkloadId, attempt: int) -> bool:
+        super()._is_new(workload_id, attempt)
+        return True
+
+
+class BeginsAtOnce(NodeAgent):
+    """Work begins beside what the cluster gave up."""
+
+    async def _execute(self, attempt: Any, runner: Any, leaving: Sequence[asyncio.Task[None]]) -> None:
+        _ = leaving
+        await super()._execute(attempt, runner, ())
+
+
+PLANTED: dict[str, Build] = {
+    "an allocation is not freed": Build(rules=rules("Leaky", ForgetsToFree)),
+    "a GPU is given away twice": Build(rules=rules("Double", BooksNothing)),
+    "a restart counts twice": Build(rules=rules("Twice", CountsARestartTwice)),
+    "an end after the end": Build(rules=rules("Ends", EndsTwice, ReportEnd=takes_every_end)),
+    "work on a cordoned node": Build(rules=rules("Cordons", PlacesOnCordonedNodes)),
+    "the result of an older attempt": Build(rules=rules("Stale", ReportEnd=takes_any_attempt)),
+    "a key is good for two": Build(rules=rules("Keys", SubmitWorkload=forgets_the_key)),
+    "a back-off without end": Build(rules=rules("Waits", Tick=never_releases)),
+    "a stop frees what still runs": Build(rules=rules("Frees", StopWorkload=frees_at_once)),
+    "an order is lost by a crash": Build(rules=TellsNobodyAgain),
+    "a fact is lost": Build(journal=LosesAFact),
+    "a row is lost": Build(journal=LosesARow),
+    "a commit is said before it is": Build(journal=SaysYesTooSoon),
+    "a failed commit is a success": Build(journal=SaysYesToFailures),
+    "recovery skips a row": Build(journal=SkipsARow),
+    "old work cannot be found": Build(journal=FindsNothingOld),
+    "published out of order": Build(plane=PublishesBackwards),
+    "published before the commit": Build(plane=PublishesTooSoon),
+    "answered before the commit": Build(plane=AnswersTooSoon),
+    "ordered before the commit": Build(plane=OrdersTooSoon),
+    "an attempt runs twice": Build(agent=RunsTwice),
+    "work beside what was given up": Build(agent=BeginsAtOnce),
+}
+"""By what goes wrong."""
