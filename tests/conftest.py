@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.rounds import CHAOS
+
 pytest_plugins = ["tests.cluster_fixtures", "tests.database_fixtures", "tests.node_fixtures"]
 
 _SKIPS_FAIL = os.environ.get("CI", "").lower() == "true"
-_MANY_ROUNDS = os.environ.get("ARCRAY_CHAOS", "") == "1"
 _SEED = os.environ.get("ARCRAY_SEED", "")
 
 
@@ -31,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if rounds is None:
         return
     few, many = rounds.args
-    seeds = [int(_SEED)] if _SEED else random.SystemRandom().sample(range(1 << 32), many if _MANY_ROUNDS else few)
+    seeds = [int(_SEED)] if _SEED else random.SystemRandom().sample(range(1 << 32), many if CHAOS else few)
     metafunc.parametrize("seed", seeds, ids=[f"seed={seed}" for seed in seeds])
 
 

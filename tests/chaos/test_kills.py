@@ -17,7 +17,7 @@ from arcray.config import Settings
 from arcray.testing.mortal_scheduler import MortalScheduler, Nursery, nursery
 from tests.chaos.kill_round import KillRound, drawn_kills
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.chaos]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

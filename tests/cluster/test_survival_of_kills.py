@@ -60,6 +60,7 @@ class RayScheduler:
         return await asyncio.to_thread(self._cluster.until, look, "the scheduler serves")
 
 
+@pytest.mark.chaos
 @pytest.mark.rounds(5, 50)
 async def test_what_was_acknowledged_survives_kills_of_the_actor(cluster: Cluster, tmp_path: Path, seed: int) -> None:
     """Takes about four seconds, most of which Ray needs to start a process."""

@@ -190,8 +190,12 @@ class SaysYesToFailures(Journal):
 class SkipsARow(Journal):
     """One live workload is not read back."""
 
-    async def load(self, *, keep_finished: int, keep_finished_inference: int) -> Live:
-        live = await super().load(keep_finished=keep_finished, keep_finished_inference=keep_finished_inference)
+    async def load(self, *, keep_finished: int, keep_finished_inference: int, keep_reservations: int = 1_000) -> Live:
+        live = await super().load(
+            keep_finished=keep_finished,
+            keep_finished_inference=keep_finished_inference,
+            keep_reservations=keep_reservations,
+        )
         unfinished = [workload for workload in live.workloads if not workload.phase.terminal]
         return replace(live, workloads=[workload for workload in live.workloads if workload not in unfinished[:1]])
 

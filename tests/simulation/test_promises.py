@@ -9,7 +9,7 @@ from multiprocessing import get_context
 import pytest
 
 from arcray.testing.simulation.rounds import broken_promises
-from tests.chaos import rounds
+from tests.rounds import rounds
 
 SEEDS = rounds(200, 5_000)
 AT_ONCE = 25

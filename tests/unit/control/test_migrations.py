@@ -150,7 +150,8 @@ def test_a_start_on_a_database_of_this_version_does_not_import_alembic(engine: s
         "journal = Journal(sys.argv[1]); asyncio.run(journal.open()); asyncio.run(journal.close());"
         "assert 'alembic' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", start, engine.url.render_as_string(hide_password=False)], check=True, timeout=60)
+    url = engine.url.render_as_string(hide_password=False)
+    subprocess.run([sys.executable, "-c", start, url], check=True, timeout=60)
 
 
 def test_migrating_again_changes_nothing(engine: sa.Engine) -> None:
