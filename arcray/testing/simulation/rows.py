@@ -31,11 +31,15 @@ class RowReader:
         connection = self._connect()
         if connection is None:
             return []
-        rows = connection.execute("SELECT seq, kind, body FROM events WHERE seq > ? ORDER BY seq", (self._last,))
+        told = (
+            "SELECT e.seq, e.kind, e.body, w.body FROM events e"
+            " LEFT JOIN workloads w ON e.body = '' AND w.id = e.subject WHERE e.seq > ? ORDER BY e.seq"
+        )
+        rows = connection.execute(told, (self._last,))
         found = rows.fetchall()
         if found:
             self._last = found[-1][0]
-        return [decode_event(kind, body) for _, kind, body in found]
+        return [decode_event(kind, body, workload_body) for _, kind, body, workload_body in found]
 
     def workload(self, workload_id: str) -> Workload | None:
         """Returns one row."""
