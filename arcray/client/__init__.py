@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arcray.client.client import Client
+from arcray.client.ledger import AccountInfo, IssuedKey, KeyInfo, StatementLine
 from arcray.client.transport import RetryPolicy
 from arcray.client.types import (
     Answer,
@@ -13,4 +14,17 @@ from arcray.client.types import (
     WorkOptions,
 )
 
-__all__ = ["Answer", "Client", "ModelInfo", "NodeInfo", "ResultFile", "RetryPolicy", "WorkOptions", "WorkloadInfo"]
+__all__ = [
+    "AccountInfo",
+    "Answer",
+    "Client",
+    "IssuedKey",
+    "KeyInfo",
+    "ModelInfo",
+    "NodeInfo",
+    "ResultFile",
+    "RetryPolicy",
+    "StatementLine",
+    "WorkOptions",
+    "WorkloadInfo",
+]

@@ -27,7 +27,7 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
-__all__ = ["FailPoints", "check_memory_is_the_rows", "folded", "journalled", "stored_workloads"]
+__all__ = ["FailPoints", "check_memory_is_the_rows", "folded", "folded_state", "journalled", "stored_workloads"]
 
 _BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -95,6 +95,11 @@ def journalled(path: Path) -> list[Event]:
 
 def folded(events: Iterable[Event]) -> dict[WorkloadId, Workload]:
     """Returns the workloads that follow from these events alone."""
+    return folded_state(events).workloads
+
+
+def folded_state(events: Iterable[Event]) -> ClusterState:
+    """Returns the state that follows from these events alone."""
     state = Cluster(ClusterPolicy(), _BEGINNING).state
     for event in events:
         if isinstance(event, WorkloadFinished) and event.spec is not None:
@@ -112,7 +117,7 @@ def folded(events: Iterable[Event]) -> dict[WorkloadId, Workload]:
             )
         else:
             state.apply(event)
-    return state.workloads
+    return state
 
 
 async def check_memory_is_the_rows(plane: Plane, path: Path) -> None:
