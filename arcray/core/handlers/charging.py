@@ -165,10 +165,12 @@ _FOLLOWERS: Final[Mapping[type, Callable[[Turn, Any], None]]] = {
 
 def _next_period(turn: Turn, workload: Workload, meter: Meter) -> None:
     assert meter.since is not None
+    assert meter.until is not None
     period = turn.policy.charge_period
     whole = (turn.now - meter.since) // period  # several have passed where nobody was there to see the first one end
-    used = meter.cost(whole * period) - meter.attempt_paid
-    held = meter.cost((whole + 1) * period) - meter.cost(whole * period)
+    passed = max(whole * period, meter.until - meter.since)  # the latter where a restart made periods longer
+    used = meter.cost(passed) - meter.attempt_paid
+    held = meter.cost((whole + 1) * period) - meter.cost(passed)
     more = used + held - meter.held
     short = shortage(turn.state, workload.spec.origin.account, more, turn.now) if more > 0 else None
     if short is not None:
