@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from arcray.core.commands import SetNodeScheduling, StopWorkload, SubmitWorkload
+from arcray.core.commands import IssueCredits, OpenAccount, SetNodeScheduling, StopWorkload, SubmitWorkload
 from arcray.core.errors import ArcrayError
 from arcray.core.events import NodeAttached, WorkloadFinished, WorkloadPlaced
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import EntryId, WorkloadId
 from arcray.core.node import LeaseTerms
 from arcray.core.orders import StartWorkload
 from arcray.core.policy import ClusterPolicy
+from arcray.core.tariff import Prices
 from arcray.core.workload import Phase, RestartPolicy, RestartRule
 from arcray.testing.builders import a_workload, an_inference
 from arcray.testing.clock import FakeClock
@@ -134,11 +135,19 @@ class Storm:
         return [key for key, workload in workloads.items() if not workload.phase.terminal]
 
 
+async def fund(cluster: InProcessPlane) -> None:
+    account = a_workload().origin.account
+    await cluster.ask(OpenAccount(account_id=account))
+    await cluster.ask(IssueCredits(id=EntryId("all"), account_id=account, credits=10_000))
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_the_promises_hold_in_a_storm(tmp_path: Path, seed: int) -> None:
-    """Takes about half a second per seed: 120 things happen, in real transactions."""
+    """Takes about half a second per seed: 120 things happen, in real transactions. In every other storm work pays."""
+    policy = ClusterPolicy(prices=Prices(cpu_core_minute=7, workload=2, inference=1)) if seed % 2 else ClusterPolicy()
     path, clock, dice = tmp_path / "arcray.db", FakeClock(), random.Random(seed)
-    async with in_process_plane(nodes=[], clock=clock, state_dir=tmp_path, policy=ClusterPolicy()) as cluster:
+    async with in_process_plane(nodes=[], clock=clock, state_dir=tmp_path, policy=policy) as cluster:
+        await fund(cluster)
         storm = Storm(cluster, clock, dice)
         for name in ("one", "two"):
             await cluster.attach(
