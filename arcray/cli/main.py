@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from arcray.cli import cluster, models, reservations, work
+from arcray.cli import accounts, cluster, models, reservations, work
 from arcray.cli.context import complain, options
 from arcray.core.errors import ArcrayError
 
@@ -42,7 +42,14 @@ def arcray() -> None:
     """
 
 
-for _command in (*cluster.COMMANDS, *work.COMMANDS, *reservations.COMMANDS, models.models):
+for _command in (
+    *cluster.COMMANDS,
+    *work.COMMANDS,
+    *reservations.COMMANDS,
+    models.models,
+    accounts.accounts,
+    accounts.keys,
+):
     arcray.add_command(_command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arcray.client.client import Client
+from arcray.client.ledger import AccountInfo, IssuedKey, KeyInfo, StatementLine
 from arcray.client.transport import RetryPolicy
 from arcray.client.types import (
     Answer,
@@ -16,14 +17,18 @@ from arcray.client.types import (
 )
 
 __all__ = [
+    "AccountInfo",
     "Answer",
     "Client",
+    "IssuedKey",
+    "KeyInfo",
     "ModelInfo",
     "NodeInfo",
     "ReservationInfo",
     "ResultFile",
     "RetryPolicy",
     "SliceInfo",
+    "StatementLine",
     "WorkOptions",
     "WorkloadInfo",
 ]

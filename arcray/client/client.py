@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
+from arcray.client.ledger import Accounts, Keys
 from arcray.client.transport import RetryPolicy, Transport, new_key
 from arcray.client.types import (
     Answer,
@@ -49,6 +50,9 @@ class Client:
         timeout_s: longest wait for one answer.
         transport: replaces the network, for tests.
         sleep: waits, for tests.
+
+    Attributes:
+        accounts, keys: what there is to do with accounts and their credits, and with API keys.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Client:
         self._transport = Transport(
             self.url, api_key=api_key, timeout_s=timeout_s, retry=retry, transport=transport, sleep=sleep
         )
+        self.accounts = Accounts(self._transport)
+        self.keys = Keys(self._transport)
 
     def __enter__(self) -> Self:
         return self

@@ -164,6 +164,7 @@ class Cluster:
             inference.dispatch_waiting(turn)
         if self.state.books.charging:  # else nothing can have a price, and costs no time either
             charging.follow(turn)
+            reply = workloads.as_it_stands(turn, reply)
         return Outcome(reply=reply, events=tuple(turn.events), orders=tuple(turn.orders), awaits=turn.awaits)
 
     def undelivered(self) -> tuple[NodeOrder, ...]:

@@ -15,12 +15,13 @@ from math import ceil
 from typing import Final
 
 from arcray.core.ids import AccountId
-from arcray.core.quantity import CPU_MILLI, GIB
+from arcray.core.quantity import CPU_MILLI, GIB, bounded
 from arcray.core.resources import Demand, Gpu, GpuShare
 
 __all__ = ["FREE", "Meter", "Prices", "Tariff", "minute_price"]
 
 _MINUTE_S: Final = 60
+_MOST: Final = 10**12  # credits a minute; a day of it stays exact everywhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +54,21 @@ class Tariff:
         minute: credits for each minute on a node that belongs to the pool.
         owned_minute: the same on a node that belongs to an account; None is ``minute``.
         step_s: time is charged in steps of this many seconds, each that has begun.
+
+    Raises:
+        InvalidArgumentError: a number is out of its range; names it.
     """
 
     start: int = 0
     minute: int = 0
     owned_minute: int | None = None
     step_s: int = 1
+
+    def __post_init__(self) -> None:
+        bounded(self.start, "tariff.start", high=_MOST)
+        bounded(self.minute, "tariff.minute", high=_MOST)
+        bounded(self.owned_minute or 0, "tariff.ownedMinute", high=_MOST)
+        bounded(self.step_s, "tariff.stepS", low=1, high=86_400)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ class Outcome:
 class Turn:
     """The state, the policy, the time, and what has been decided so far."""
 
-    __slots__ = ("awaits", "charged", "events", "now", "orders", "policy", "state")
+    __slots__ = ("awaits", "charged", "events", "heard_at", "now", "orders", "policy", "state")
 
     def __init__(self, state: ClusterState, policy: ClusterPolicy, now: datetime) -> None:
         self.state = state
@@ -53,6 +53,7 @@ class Turn:
         self.orders: list[NodeOrder] = []
         self.awaits: WorkloadId | None = None
         self.charged = 0  # events whose price has been seen to
+        self.heard_at: datetime | None = None  # of the node that was lost in this turn: up to when its work is paid
 
     def emit(self, event: Event) -> None:
         """Applies and records a fact."""

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from arcray.core.errors import ArcrayError
+from arcray.core.errors import ArcrayError, InvalidArgumentError
 from arcray.gateway.express import Endpoint, Express, raw_endpoints
+from arcray.wire.access import has_door
 from arcray.wire.facade import Facade, FacadeEndpoints
 from arcray.wire.limits import BodyLimit
 from arcray.wire.problem import install, problem_response
@@ -45,17 +46,34 @@ def compose(
     Args:
         endpoints: one entry per facade, in the same order.
         max_body_bytes: largest request body.
+
+    Raises:
+        InvalidArgumentError: a route does not say who may reach it; a door that was forgotten stays shut.
     """
     described = "\n\n".join(f"**{facade.name}**: {facade.summary}" for facade in facades)
     app = FastAPI(title="arcray", version=probes.version, description=described)
     install(app)
     _add_own(app, facades, probes)
     fast: dict[tuple[str, str], Endpoint] = {}
-    for each in endpoints:
+    for facade, each in zip(facades, endpoints, strict=True):
         if each.router is not None:
+            _check_doors(facade, each.router)
             app.include_router(each.router)
             fast |= raw_endpoints(each.router.routes)
     return BodyLimit(Express(app, fast), max_body_bytes)
+
+
+def _check_doors(facade: Facade, router: APIRouter) -> None:
+    for route in router.routes:
+        # An included router has no public name, and keeps the router; a mounted application is an endpoint of its own.
+        included = getattr(route, "original_router", None)
+        if isinstance(included, APIRouter):
+            _check_doors(facade, included)
+        elif not has_door(getattr(route, "endpoint", getattr(route, "app", None))):
+            path = getattr(route, "path", repr(route))
+            raise InvalidArgumentError(
+                f"{facade.name} serves {path} without a word on who may reach it", field="facades"
+            )
 
 
 def _add_own(app: FastAPI, facades: Sequence[Facade], probes: Probes) -> None:

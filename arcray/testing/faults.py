@@ -38,6 +38,7 @@ __all__ = [
     "Failure",
     "check_memory_is_the_rows",
     "folded",
+    "folded_state",
     "journalled",
     "stored_workloads",
 ]
@@ -201,6 +202,11 @@ def _engine(url: str) -> sa.Engine:
 
 def folded(events: Iterable[Event]) -> dict[WorkloadId, Workload]:
     """Returns the workloads that follow from these events alone."""
+    return folded_state(events).workloads
+
+
+def folded_state(events: Iterable[Event]) -> ClusterState:
+    """Returns the state that follows from these events alone."""
     state = Cluster(ClusterPolicy(), _BEGINNING).state
     for event in events:
         if isinstance(event, WorkloadFinished) and event.spec is not None:
@@ -218,7 +224,7 @@ def folded(events: Iterable[Event]) -> dict[WorkloadId, Workload]:
             )
         else:
             state.apply(event)
-    return state.workloads
+    return state
 
 
 async def check_memory_is_the_rows(plane: Plane, database: Path | str) -> None:

@@ -1,14 +1,15 @@
 """Doors: which scope a route needs, stated where the route is added, and asked for before its endpoint runs.
 
 ``door(Scope.SUBMIT, endpoint)`` is the endpoint behind a check; ``scope_of`` tells what it checks, so that a test can
-walk every route and find none without a door. The endpoint reads who came in by ``identity_of``.
+walk every route and find none without a door. The endpoint reads who came in by ``identity_of``. What is meant for
+everyone, or asks for credentials in its protocol's own way, says so by ``public``; the gateway serves nothing else.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -19,10 +20,11 @@ from arcray.core.keys import Scope
 from arcray.wire.identity import Authenticator, Identity
 from arcray.wire.problem import problem_response
 
-__all__ = ["Door", "deny", "identity_of", "scope_of"]
+__all__ = ["Door", "deny", "has_door", "identity_of", "public", "scope_of"]
 
 _IDENTITY: Final = "arcray.identity"
 _NEEDED: Final = "__arcray_scope__"
+_E = TypeVar("_E", bound=Callable[..., Any])
 
 
 class Door:
@@ -77,8 +79,19 @@ class Door:
         return admitted
 
 
+def public(endpoint: _E) -> _E:
+    """Returns an endpoint that everyone may reach, marked as meant so."""
+    setattr(endpoint, _NEEDED, None)
+    return endpoint
+
+
+def has_door(endpoint: object) -> bool:
+    """Whether an endpoint says who may reach it."""
+    return hasattr(endpoint, _NEEDED)
+
+
 def scope_of(endpoint: object) -> Scope | None:
-    """Returns the scope that an endpoint is behind; None when it is behind no door."""
+    """Returns the scope that an endpoint is behind; None when it is public, or says nothing."""
     found: Scope | None = getattr(endpoint, _NEEDED, None)
     return found
 

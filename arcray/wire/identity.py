@@ -129,6 +129,8 @@ class Authenticator:
 
     async def run(self) -> None:
         """Follows what happens to keys, and reports which are used, until it is cancelled."""
+        if self._open:
+            await asyncio.get_running_loop().create_future()  # there are no keys to follow, until cancelled
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
             group.create_task(self._report())

@@ -21,14 +21,14 @@ from arcray.core.errors import (
 )
 from arcray.core.ids import AccountId, EntryId
 from arcray.core.keys import KeyView, Scope
-from arcray.core.ledger import AccountView, EntryKind
+from arcray.core.ledger import AccountView, EntryKind, SpendingLimit
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import ClusterStats, FindKey, GetAccount, GetStatement, GetStats, Statement
 from arcray.core.tariff import Prices
 from arcray.core.workload import Origin, Phase, WorkloadSpec
 from arcray.testing.builders import a_key, a_workload, an_inference
 from arcray.testing.clock import FakeClock
-from arcray.testing.faults import FailPoints, check_memory_is_the_rows
+from arcray.testing.faults import FailPoints, check_memory_is_the_rows, folded_state, journalled, stored_workloads
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import Script, SimulatedNode
 
@@ -176,6 +176,28 @@ async def insist(cluster: InProcessPlane, clock: FakeClock, command: cmd.Command
             return cast("cmd.Posted", reply.result())
         assert isinstance(reply.result(), UnavailableError), reply.result()
         await clock.advance(0.2)
+
+
+async def test_folding_the_events_gives_the_books_the_keys_and_the_meters(tmp_path: Path) -> None:
+    path = tmp_path / "arcray.db"
+    node = SimulatedNode()
+    async with in_process_plane(nodes=[node], policy=PRICED, state_dir=tmp_path) as cluster:
+        node.load("echo", lambda value: value)
+        await fund(cluster, ANA, 50)
+        await cluster.ask(cmd.SetSpendingLimit(account_id=ANA, limit=SpendingLimit(credits=40, period_s=60)))
+        await cluster.ask(cmd.IssueKey(key=replace(a_key(1), account=ANA)))
+        await cluster.ask(cmd.IssueKey(key=replace(a_key(2), account=ANA)))
+        await cluster.ask(cmd.RevokeKey(key_id=a_key(1).id))
+        await cluster.ask(cmd.SubmitWorkload(spec=of(ANA, 1)))
+        await cluster.finished(of(ANA, 1).id)
+        await cluster.ask(cmd.SubmitWorkload(spec=of(ANA, 2, payload=an_inference(), waiting=True)))
+        await cluster.ask(cmd.SubmitWorkload(spec=of(ANA, 3, payload=an_inference(model_id="none"), waiting=True)))
+        await check_memory_is_the_rows(cluster.plane, path)
+        state = cluster.plane._writer.cluster.state
+        fold = folded_state(journalled(path))
+        assert fold.books.accounts == state.books.accounts
+        assert fold.keys.keys == state.keys.keys
+        assert fold.workloads == stored_workloads(path)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -29,6 +29,7 @@ from arcray.core.ledger import Account, SpendingLimit, durable_account
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.resources import Demand
+from arcray.core.tariff import Tariff
 from arcray.core.workload import Inference, Workload, WorkloadSpec
 from arcray.testing.builders import a_workload, an_inference
 
@@ -47,6 +48,13 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
         memory_bytes=st.integers(0, 2**53 - 1),
         gpus=st.integers(1, 64),
         gpu_memory_bytes=st.none() | st.integers(1, 2**40),
+    ),
+    Tariff: st.builds(
+        Tariff,
+        start=st.integers(0, 10**12),
+        minute=st.integers(0, 10**12),
+        owned_minute=st.none() | st.integers(0, 10**12),
+        step_s=st.integers(1, 86_400),
     ),
     SpendingLimit: st.builds(
         SpendingLimit, credits=st.integers(0, 2**53 - 1), period_s=st.integers(1, 10 * 366 * 86_400)

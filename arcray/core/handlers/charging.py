@@ -17,10 +17,10 @@ whoever places, restarts or ends a workload need not know that it has a price. A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from arcray.core import events as ev
 from arcray.core.books import Move
@@ -42,25 +42,12 @@ _STOP_GRACE_S: Final = 10.0
 
 def follow(turn: Turn) -> None:
     """Emits what follows for the ledger from the facts of this turn; what follows from that in turn, too."""
-    lost_at: datetime | None = None
     while turn.charged < len(turn.events):
         event = turn.events[turn.charged]
         turn.charged += 1
-        match event:
-            case ev.WorkloadSubmitted():
-                _admitted(turn, turn.state.workloads[event.workload_id])
-            case ev.NodeHealthChanged(health=Health.LOST):
-                lost_at = turn.state.nodes[event.node_id].last_seen
-            case ev.WorkloadPlaced():
-                _placed(turn, event)
-            case ev.WorkloadPhaseChanged(phase=Phase.RUNNING):
-                _running(turn, turn.state.workloads[event.workload_id])
-            case ev.WorkloadRequeued():
-                _left(turn, turn.state.workloads[event.workload_id], lost_at or event.at)
-            case ev.WorkloadFinished():
-                _finished(turn, event, lost_at or event.at)
-            case _:
-                pass
+        follower = _FOLLOWERS.get(type(event))
+        if follower is not None:
+            follower(turn, event)
 
 
 def collect(turn: Turn) -> None:
@@ -74,7 +61,8 @@ def collect(turn: Turn) -> None:
 # -- one fact each ---------------------------------------------------------------------------------------------------
 
 
-def _admitted(turn: Turn, workload: Workload) -> None:
+def _admitted(turn: Turn, event: ev.WorkloadSubmitted) -> None:
+    workload = turn.state.workloads[event.workload_id]
     meter = first_meter(turn.policy, workload.spec)
     if meter is None:
         return
@@ -110,20 +98,27 @@ def _rate_there(turn: Turn, workload: Workload, event: ev.WorkloadPlaced) -> int
     return own.minute if registration.owner is None or own.owned_minute is None else own.owned_minute
 
 
-def _running(turn: Turn, workload: Workload) -> None:
+def _lost(turn: Turn, event: ev.NodeHealthChanged) -> None:
+    if event.health is Health.LOST:
+        turn.heard_at = turn.state.nodes[event.node_id].last_seen
+
+
+def _running(turn: Turn, event: ev.WorkloadPhaseChanged) -> None:
+    workload = turn.state.workloads[event.workload_id]
     meter = workload.meter
-    if meter is None or isinstance(workload.spec.payload, Inference):
+    if meter is None or event.phase is not Phase.RUNNING or isinstance(workload.spec.payload, Inference):
         return
     until = turn.now + turn.policy.charge_period if meter.rate else None
     _charge(turn, workload, replace(meter, since=turn.now, until=until), EntryKind.HOLD, [])
 
 
-def _left(turn: Turn, workload: Workload, at: datetime) -> None:
+def _left(turn: Turn, event: ev.WorkloadRequeued) -> None:
     """Settles an attempt that is followed by another; what is left of what is set aside stays for that."""
+    workload = turn.state.workloads[event.workload_id]
     meter = workload.meter
     if meter is None or meter.since is None:
         return
-    used = _used(meter, at)
+    used = _used(meter, turn.heard_at or event.at)
     after = replace(
         meter,
         start=0,
@@ -137,7 +132,7 @@ def _left(turn: Turn, workload: Workload, at: datetime) -> None:
     _charge(turn, workload, after, EntryKind.SETTLE, _pay(turn, workload, meter.payee, used))
 
 
-def _finished(turn: Turn, event: ev.WorkloadFinished, at: datetime) -> None:
+def _finished(turn: Turn, event: ev.WorkloadFinished) -> None:
     workload = turn.state.workloads[event.workload_id]
     meter = workload.meter
     if meter is None:
@@ -149,7 +144,7 @@ def _finished(turn: Turn, event: ev.WorkloadFinished, at: datetime) -> None:
     else:
         if meter.since is None and event.phase is Phase.SUCCEEDED:
             meter = replace(meter, since=event.placed_at)  # too short for a word of its start
-        used = _used(meter, at)
+        used = _used(meter, turn.heard_at or event.at)
     rest = meter.held - used
     after = replace(meter, held=0, paid=meter.paid + used, attempt_paid=meter.attempt_paid + used, until=None)
     moves = _pay(turn, workload, payee, used)
@@ -158,12 +153,24 @@ def _finished(turn: Turn, event: ev.WorkloadFinished, at: datetime) -> None:
     _charge(turn, workload, after, EntryKind.SETTLE if used else EntryKind.REFUND, moves, ended=True)
 
 
+_FOLLOWERS: Final[Mapping[type, Callable[[Turn, Any], None]]] = {
+    ev.WorkloadSubmitted: _admitted,
+    ev.NodeHealthChanged: _lost,
+    ev.WorkloadPlaced: _placed,
+    ev.WorkloadPhaseChanged: _running,
+    ev.WorkloadRequeued: _left,
+    ev.WorkloadFinished: _finished,
+}
+
+
 def _next_period(turn: Turn, workload: Workload, meter: Meter) -> None:
     assert meter.since is not None
+    assert meter.until is not None
     period = turn.policy.charge_period
     whole = (turn.now - meter.since) // period  # several have passed where nobody was there to see the first one end
-    used = meter.cost(whole * period) - meter.attempt_paid
-    held = meter.cost((whole + 1) * period) - meter.cost(whole * period)
+    passed = max(whole * period, meter.until - meter.since)  # the latter where a restart made periods longer
+    used = meter.cost(passed) - meter.attempt_paid
+    held = meter.cost((whole + 1) * period) - meter.cost(passed)
     more = used + held - meter.held
     short = shortage(turn.state, workload.spec.origin.account, more, turn.now) if more > 0 else None
     if short is not None:

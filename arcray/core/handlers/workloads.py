@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from arcray.core import events as ev
-from arcray.core.commands import ReportEnd, ReportPhase, StopWorkload, Submitted, SubmitWorkload
+from arcray.core.commands import Reply, ReportEnd, ReportPhase, StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -27,7 +29,7 @@ from arcray.core.orders import StopAttempt
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, ModelServer, Phase, Workload, WorkloadSpec
 
-__all__ = ["on_report_end", "on_report_phase", "on_stop_workload", "on_submit_workload"]
+__all__ = ["as_it_stands", "on_report_end", "on_report_phase", "on_stop_workload", "on_submit_workload"]
 
 
 def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
@@ -116,6 +118,14 @@ def _reply(turn: Turn, workload: Workload, *, created: bool) -> Submitted | None
         message=workload.message,
         created=created,
     )
+
+
+def as_it_stands(turn: Turn, reply: Reply) -> Reply:
+    """Returns a reply about a submission as the workload stands now: what it costs may have ended it already."""
+    if not isinstance(reply, Submitted):
+        return reply
+    workload = turn.state.workloads[reply.workload_id]
+    return replace(reply, phase=workload.phase, node_id=workload.node_id, message=workload.message)
 
 
 def on_stop_workload(turn: Turn, command: StopWorkload) -> None:

@@ -378,3 +378,61 @@ def test_a_place_that_does_not_fit_exits_with_no_room(shell: MakeShell) -> None:
     problem = {"code": "NO_CANDIDATES", "error": "0 of 1 nodes can take it", "field": "demand"}
     result = shell({"POST /api/v1/reservations": httpx.Response(503, json=problem)})("reserve", "--gpus", "64")
     assert (result.exit_code, result.stderr) == (7, "arcray: demand: 0 of 1 nodes can take it\n")
+
+
+ACCOUNT = {"id": "ana", "available": 70, "held": 5, "limit": {"credits": 50, "periodS": 3600}, "spent": 2}
+ENTRY = {"id": "e1", "kind": "issue", "credits": 30, "balance": 100, "memo": "", "at": "2026-11-25T00:00:00Z"}
+KEY = {"id": "k1", "account": "ana", "scope": "submit", "name": "laptop", "prefix": "arc_abcdefgh", "expiresAt": None}
+
+
+def test_accounts_are_listed_opened_credited_and_limited(shell: MakeShell) -> None:
+    typed = shell(
+        {
+            "GET /api/v1/accounts": {"accounts": [ACCOUNT], "total": 1},
+            "POST /api/v1/accounts": ACCOUNT,
+            "GET /api/v1/accounts/ana": ACCOUNT,
+            "POST /api/v1/accounts/ana/deposit": ENTRY,
+            "PUT /api/v1/accounts/ana/limit": ACCOUNT,
+        }
+    )
+    assert typed("accounts", "list").stdout.splitlines()[1].split() == ["ana", "70", "5", "50", "3600", "2"]
+    assert typed("accounts", "create", "ana", "--limit", "50").exit_code == 0
+    assert "available  70" in typed("accounts", "show", "ana").stdout
+    assert "balance  100" in typed("accounts", "credit", "ana", "30").stdout
+    assert typed("accounts", "limit", "ana", "50", "--period-s", "3600").exit_code == 0
+    assert typed("accounts", "credit", "ana", "0").exit_code == 2
+    bodies = [json.loads(request.content) for request in typed.requests if request.content]
+    assert bodies[0] == {"id": "ana", "limit": {"credits": 50, "periodS": 86400}, "overdraft": 0}
+    assert bodies[-1] == {"limit": {"credits": 50, "periodS": 3600}}
+
+
+def test_a_transfer_without_credits_has_an_exit_code_of_its_own(shell: MakeShell) -> None:
+    problem = {"code": "INSUFFICIENT_CREDITS", "field": "credits", "error": "account ana has 5 credits"}
+    typed = shell({"POST /api/v1/accounts/ana/transfer": httpx.Response(402, json=problem)})
+    result = typed("accounts", "transfer", "ana", "bo", "30")
+    assert result.exit_code == 8
+    assert result.stderr == "arcray: credits: account ana has 5 credits\n"
+
+
+def test_a_statement_is_shown_newest_first(shell: MakeShell) -> None:
+    line = {"entry": "e1", "kind": "settle", "book": "held", "credits": -7, "balance": 0, "workloadId": "w1"}
+    page = {"lines": [{**line, "memo": "", "at": "2026-11-25T00:00:00Z"}], "next": None}
+    result = shell({"GET /api/v1/accounts/ana/statement": page})("accounts", "statement", "ana")
+    assert result.stdout.splitlines()[1].split() == ["2026-11-25T00:00:00Z", "settle", "held", "-7", "0", "w1"]
+
+
+def test_a_key_is_printed_when_it_is_issued_and_never_listed(shell: MakeShell) -> None:
+    typed = shell(
+        {
+            "POST /api/v1/keys": {**KEY, "key": "arc_abcdefgh-secret"},
+            "GET /api/v1/keys": {"keys": [KEY], "total": 1},
+            "DELETE /api/v1/keys/k1": httpx.Response(204),
+        }
+    )
+    issued = typed("keys", "create", "ana", "--scope", "submit", "--expires-in-days", "2")
+    assert "arc_abcdefgh-secret" in issued.stdout
+    assert typed.sent()["expiresInS"] == 2 * 86_400
+    listed = typed("keys", "list").stdout
+    assert "arc_abcdefgh…" in listed
+    assert "secret" not in listed
+    assert typed("keys", "revoke", "k1").exit_code == 0

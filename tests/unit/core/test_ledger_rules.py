@@ -230,6 +230,26 @@ def test_periods_that_nobody_saw_end_are_settled_together(world: World) -> None:
     assert (stands(world, ANA), stands(world, OPERATOR)) == ((75, 6), (19, 0))
 
 
+@pytest.mark.parametrize("seconds", [20, 300])
+def test_another_period_after_a_restart_costs_nothing_twice(world: World, seconds: int) -> None:
+    fund(world, ANA, 100)
+    world.attach(a_node(lease=PATIENT))
+    workload_id = running(world, of(ANA))
+    world.later(60)
+    world.cluster.policy = replace(PRICED, charge_period=timedelta(seconds=seconds))
+    world.later(540)
+    world.succeed(world.workload(workload_id))
+    assert (stands(world, ANA), stands(world, OPERATOR)) == ((39, 0), (61, 0))
+
+
+@pytest.mark.parametrize("wrong", [{"minute": -1}, {"step_s": 0}, {"owned_minute": -1}, {"start": 10**13}])
+def test_a_tariff_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Tariff(**wrong)
+    assert caught.value.field is not None
+    assert caught.value.field.startswith("tariff.")
+
+
 def test_work_whose_next_period_cannot_be_paid_is_stopped_with_that_reason(world: World) -> None:
     fund(world, ANA, 15)
     world.attach(a_node(lease=PATIENT))
@@ -399,6 +419,8 @@ def test_work_that_its_place_is_too_dear_for_ends_before_its_node_has_heard_of_i
     world.attach(a_node(owner=BO))
     outcome = world.submit(of(ANA, tariff=TARIFF))
     assert not any(isinstance(each.order, StartWorkload) for each in outcome.orders)
+    assert isinstance(outcome.reply, cmd.Submitted)
+    assert outcome.reply.phase is Phase.STOPPED
     ended = world.workload(of(ANA).id)
     assert (ended.phase, ended.message) == (
         Phase.STOPPED,

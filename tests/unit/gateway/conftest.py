@@ -18,6 +18,7 @@ from arcray.core.errors import ArcrayError, ConflictError
 from arcray.core.node import LeaseTerms
 from arcray.gateway.asgi import Probes, compose
 from arcray.gateway.listeners import HttpListener
+from arcray.wire.access import public
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
 from arcray.wire.routes import RawRoute
 
@@ -60,6 +61,7 @@ class Fixtures:
     def _router(self) -> APIRouter:
         router = APIRouter()
 
+        @public
         async def raw(request: Request) -> Response:
             match (await request.body()).decode():
                 case "refuse":
@@ -69,14 +71,17 @@ class Fixtures:
                 case text:
                     return PlainTextResponse(text)
 
+        @public
         async def framed(request: Request) -> Response:
             return await raw(request)
 
+        @public
         async def slow() -> Response:
             self.entered.set()
             await self.release.wait()
             return PlainTextResponse("done")
 
+        @public
         async def echo(websocket: WebSocket) -> None:
             await websocket.accept()
             await websocket.send_text(await websocket.receive_text())

@@ -5,9 +5,14 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from fastapi import APIRouter
+from starlette.responses import Response
 from starlette.types import Message
 
-from arcray.core.errors import UnavailableError
+from arcray.core.errors import InvalidArgumentError, UnavailableError
+from arcray.core.node import LeaseTerms
+from arcray.gateway.asgi import Probes, compose
+from arcray.wire.facade import Facade, FacadeEndpoints
 
 if TYPE_CHECKING:
     from tests.unit.gateway.conftest import Fixtures
@@ -23,6 +28,25 @@ async def http(gateway: Fixtures) -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_replica_says_that_it_lives_and_what_it_is(http: httpx.AsyncClient) -> None:
     assert (await http.get("/healthz")).json() == {"status": "ok"}
     assert (await http.get("/version")).json() == {"version": "1.2.3", "facades": ["probe"]}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_route_that_does_not_say_who_may_reach_it_is_not_served(*, nested: bool) -> None:
+    async def endpoint() -> Response:
+        raise AssertionError("never served")
+
+    router, outer = APIRouter(), APIRouter()
+    router.add_api_route("/forgotten", endpoint)
+    outer.include_router(router)
+    lease = LeaseTerms(unhealthy_after_s=1, lost_after_s=2)
+    facade = Facade(name="probe", summary="", lease=lease, open=lambda _: FacadeEndpoints())
+    served = FacadeEndpoints(router=outer if nested else router)
+    with pytest.raises(InvalidArgumentError, match="probe serves /forgotten"):
+        compose([facade], [served], Probes(version="0", ready=unasked), max_body_bytes=1)
+
+
+async def unasked() -> None:
+    raise AssertionError("nothing is served")
 
 
 async def test_a_replica_is_ready_when_the_scheduler_is(http: httpx.AsyncClient, gateway: Fixtures) -> None:
