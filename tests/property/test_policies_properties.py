@@ -55,7 +55,7 @@ from arcray.testing.world import World
 POLICY: Final = ClusterPolicy(
     gang_timeout=timedelta(seconds=60), gang_patience=timedelta(seconds=20), restart_backoff=timedelta(seconds=1)
 )
-NODES: Final = 4
+NODES: Final = 3
 
 DEMANDS: Final = [
     Demand(cpu_milli=2000),
@@ -89,7 +89,7 @@ class Policies(RuleBasedStateMachine):
             self.attach(number)
 
     @rule(demand=demands, priority=priorities, preemptible=st.booleans(), restart=restarts)
-    def submit(self, demand: Demand, priority: Priority, preemptible: bool, restart: RestartPolicy) -> None:
+    def submit(self, demand: Demand, priority: Priority, *, preemptible: bool, restart: RestartPolicy) -> None:
         self.do(
             SubmitWorkload(
                 spec=a_workload(
@@ -102,6 +102,17 @@ class Policies(RuleBasedStateMachine):
                 )
             )
         )
+
+    @rule(demand=demands, count=st.integers(2, 5), priority=st.sampled_from([Priority.NORMAL, Priority.BACKGROUND]))
+    def fill(self, demand: Demand, count: int, priority: Priority) -> None:
+        for _ in range(count):
+            self.submit(demand, priority, preemptible=True, restart=RestartPolicy())
+        self.rounds()
+
+    @rule(demand=demands, priority=st.sampled_from([Priority.CRITICAL, Priority.NORMAL]))
+    def urge(self, demand: Demand, priority: Priority) -> None:
+        self.submit(demand, priority, preemptible=False, restart=RestartPolicy())
+        self.rounds()
 
     @rule(
         demand=demands,
