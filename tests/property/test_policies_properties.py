@@ -3,7 +3,7 @@
 A machine of a few nodes is driven by random commands and reports. After each step the books must agree with what is
 held, and at any time three things must be true: a gang's members are ordered to start all together or not at all; a
 victim has a strictly higher number of priority than the one it is ended for, and had allowed it; and once everything
-that was asked to end has ended, whatever fits has started.
+that was asked to end has ended, whatever fits has started. A preemptor whose victims have ended starts in that turn.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from arcray.core.commands import (
 )
 from arcray.core.errors import ArcrayError
 from arcray.core.gang import Gang, Layout
-from arcray.core.ids import AccountId, ReservationId, WorkloadId
+from arcray.core.ids import AccountId, NodeId, ReservationId, WorkloadId
 from arcray.core.node import Health
 from arcray.core.orders import StartWorkload
 from arcray.core.placement.explain import Explanation
@@ -79,6 +79,7 @@ class Policies(RuleBasedStateMachine):
         self.numbers = iter(range(1, 100_000))
         self.done: dict[WorkloadId, Phase] = {}
         self.gang_numbers = 0
+        self.claimed: dict[WorkloadId, NodeId] = {}
 
     # -- what is done ------------------------------------------------------------------------------------------------
 
@@ -348,6 +349,12 @@ class Policies(RuleBasedStateMachine):
                     assert victim.spec.preemptible
                     assert victim.spec.priority > by.spec.priority
                     assert not by.preemptions, "what was preempted preempts nobody"
+                case ev.PlaceClaimed():
+                    self.claimed[event.workload_id] = event.node_id
+                case ev.ClaimEnded():
+                    preemptor = self.state.workloads[event.workload_id]
+                    node = self.state.nodes[self.claimed.pop(event.workload_id)]
+                    assert preemptor.phase is Phase.PLACED or not node.schedulable, "its place was kept for nothing"
                 case ev.WorkloadFinished():
                     assert event.workload_id not in self.done, "it ended twice"
                     self.done[event.workload_id] = event.phase
