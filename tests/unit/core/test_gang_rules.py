@@ -309,6 +309,14 @@ def test_a_member_too_many_is_refused(world: World) -> None:
     assert refused.value.field == "gang.id"
 
 
+@pytest.mark.parametrize("policy", [ClusterPolicy(max_pending=2)])
+def test_members_that_wait_count_as_waiting_work(world: World) -> None:
+    for number in (1, 2):
+        world.submit(a_member(number, size=3))
+    with pytest.raises(ResourceExhaustedError):
+        world.submit(a_member(3, size=3))
+
+
 # -- a large gang comes to its turn ---------------------------------------------------------------------------------
 
 
