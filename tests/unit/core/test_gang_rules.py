@@ -187,6 +187,7 @@ def test_a_start_that_fails_is_repeated_as_often_as_the_policy_says(world: World
     world.report(world.workload(workload_id(2)), Phase.STOPPED)
     other = world.workload(workload_id(2))
     assert (other.phase, other.message) == (Phase.FAILED, f"member {workload_id(1)} of its gang: no image")
+    assert other.eviction is None
 
 
 def test_after_all_members_ran_the_restart_policy_decides(world: World) -> None:
