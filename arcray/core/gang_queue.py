@@ -116,6 +116,7 @@ class GangQueue:
     """All gangs with a live member.
 
     Attributes:
+        waiting: members that wait, whether their gang is complete or not.
         broken: gangs of which a member ended or was given up, to be settled in the same turn.
         held: nodes that work behind the holder leaves alone.
         held_all: those are all there are.
@@ -123,6 +124,7 @@ class GangQueue:
     """
 
     def __init__(self) -> None:
+        self.waiting = 0
         self.broken: dict[GangKey, Break] = {}
         self.held: frozenset[NodeId] = NO_NODES
         self.held_all = False

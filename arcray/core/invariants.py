@@ -38,6 +38,8 @@ def check_invariants(state: ClusterState) -> None:
         holds = workload.node_id is not None and workload.id in state.on_node.get(workload.node_id, {})
         assert holds == (not workload.phase.terminal and workload.phase is not Phase.PENDING), workload
         assert (workload.allocation is not None) == holds, workload
+    members = (workload_id for gang in state.gangs for workload_id in gang.members if gang.waits(workload_id))
+    assert state.gangs.waiting == sum(1 for _ in members)
     for gang in state.gangs:
         assert (gang.leader is not None) == gang.ready, gang.key
         assert gang.leader is None or gang.leader in state.pending, gang.key

@@ -1,7 +1,8 @@
 """The transition tables. A phase changes through ``advance`` or not at all.
 
 Invariant: the four terminal phases have no exits. A new attempt of a restarted workload goes back to ``pending`` from
-any live phase, by ``requeue`` and never by ``advance``.
+any live phase, by ``requeue`` and never by ``advance``. From ``stopping`` it does so only where the cluster itself
+asked for the end.
 """
 
 from __future__ import annotations

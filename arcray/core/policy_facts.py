@@ -116,6 +116,7 @@ def wait_with_gang(state: ClusterState, workload: Workload, now: datetime) -> No
     spec = workload.spec
     gang = state.gangs.of(spec)
     gang.wait(spec.id, workload.not_before)
+    state.gangs.waiting += 1
     if gang.ready:
         gang.leader = next(iter(gang.members))
         due = gang.not_before  # that of an earlier member may be over
@@ -127,6 +128,7 @@ def wait_no_longer(state: ClusterState, workload: Workload) -> None:
     """Ends the wait of a member, and so that of its gang as a whole."""
     gang = state.gangs.of(workload.spec)
     gang.unwait(workload.spec.id)
+    state.gangs.waiting -= 1
     if gang.leader is not None:
         state.pending.remove(gang.leader)
         gang.leader = None

@@ -364,6 +364,7 @@ class ClusterState:
             self.dequeue(workload)
         self._free(workload)
         workload.phase = advance(workload.phase, event.phase)
+        workload.eviction = None
         if workload.spec.gang is not None:
             self.gangs.leave(workload.spec, event.phase, event.message)
         workload.message = event.message

@@ -3,7 +3,7 @@
 A machine of a few nodes is driven by random commands and reports. After each step the books must agree with what is
 held, and at any time three things must be true: a gang's members are ordered to start all together or not at all; a
 victim has a strictly higher number of priority than the one it is ended for, and had allowed it; and once everything
-that was asked to end has ended, whatever fits has started.
+that was asked to end has ended, whatever fits has started. A preemptor whose victims have ended starts in that turn.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from arcray.core.commands import (
 )
 from arcray.core.errors import ArcrayError
 from arcray.core.gang import Gang, Layout
-from arcray.core.ids import AccountId, ReservationId, WorkloadId
+from arcray.core.ids import AccountId, NodeId, ReservationId, WorkloadId
 from arcray.core.node import Health
 from arcray.core.orders import StartWorkload
 from arcray.core.placement.explain import Explanation
@@ -55,7 +55,7 @@ from arcray.testing.world import World
 POLICY: Final = ClusterPolicy(
     gang_timeout=timedelta(seconds=60), gang_patience=timedelta(seconds=20), restart_backoff=timedelta(seconds=1)
 )
-NODES: Final = 4
+NODES: Final = 3
 
 DEMANDS: Final = [
     Demand(cpu_milli=2000),
@@ -79,6 +79,7 @@ class Policies(RuleBasedStateMachine):
         self.numbers = iter(range(1, 100_000))
         self.done: dict[WorkloadId, Phase] = {}
         self.gang_numbers = 0
+        self.claimed: dict[WorkloadId, NodeId] = {}
 
     # -- what is done ------------------------------------------------------------------------------------------------
 
@@ -89,7 +90,7 @@ class Policies(RuleBasedStateMachine):
             self.attach(number)
 
     @rule(demand=demands, priority=priorities, preemptible=st.booleans(), restart=restarts)
-    def submit(self, demand: Demand, priority: Priority, preemptible: bool, restart: RestartPolicy) -> None:
+    def submit(self, demand: Demand, priority: Priority, *, preemptible: bool, restart: RestartPolicy) -> None:
         self.do(
             SubmitWorkload(
                 spec=a_workload(
@@ -102,6 +103,17 @@ class Policies(RuleBasedStateMachine):
                 )
             )
         )
+
+    @rule(demand=demands, count=st.integers(2, 5), priority=st.sampled_from([Priority.NORMAL, Priority.BACKGROUND]))
+    def fill(self, demand: Demand, count: int, priority: Priority) -> None:
+        for _ in range(count):
+            self.submit(demand, priority, preemptible=True, restart=RestartPolicy())
+        self.rounds()
+
+    @rule(demand=demands, priority=st.sampled_from([Priority.CRITICAL, Priority.NORMAL]))
+    def urge(self, demand: Demand, priority: Priority) -> None:
+        self.submit(demand, priority, preemptible=False, restart=RestartPolicy())
+        self.rounds()
 
     @rule(
         demand=demands,
@@ -337,6 +349,12 @@ class Policies(RuleBasedStateMachine):
                     assert victim.spec.preemptible
                     assert victim.spec.priority > by.spec.priority
                     assert not by.preemptions, "what was preempted preempts nobody"
+                case ev.PlaceClaimed():
+                    self.claimed[event.workload_id] = event.node_id
+                case ev.ClaimEnded():
+                    preemptor = self.state.workloads[event.workload_id]
+                    node = self.state.nodes[self.claimed.pop(event.workload_id)]
+                    assert preemptor.phase is Phase.PLACED or not node.schedulable, "its place was kept for nothing"
                 case ev.WorkloadFinished():
                     assert event.workload_id not in self.done, "it ended twice"
                     self.done[event.workload_id] = event.phase

@@ -5,7 +5,7 @@ holds nothing while it waits, so gangs cannot block each other. A large one woul
 keeps taking what becomes free, so one that has waited ``gang_patience`` has nodes *held back*: work behind it in the
 queue is placed only on nodes that could not take any member even if they were empty. That is done for one gang at a
 time, the first in order; for at most ``gang_hold`` at a stretch, because what runs there may never end; and not for one
-that would not even fit on empty nodes.
+that would not even fit on empty nodes. The wait counts from the arrival of the last member, also after a restart.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
     if isinstance(spec.payload, Inference):
         if len(state.waiting) >= turn.policy.max_waiting:
             raise ResourceExhaustedError(f"{turn.policy.max_waiting} requests are waiting already")
-    elif len(state.pending) + len(state.gangs) >= turn.policy.max_pending:
+    elif spec.reservation_id is None and len(state.pending) + state.gangs.waiting >= turn.policy.max_pending:
         raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
     if isinstance(spec.payload, ModelServer) and state.models.get(spec.payload.model.id) != spec.payload.model:
         raise NotFoundError(f"no model {spec.payload.model.id} of that form is registered", field="model")

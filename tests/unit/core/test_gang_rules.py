@@ -187,6 +187,7 @@ def test_a_start_that_fails_is_repeated_as_often_as_the_policy_says(world: World
     world.report(world.workload(workload_id(2)), Phase.STOPPED)
     other = world.workload(workload_id(2))
     assert (other.phase, other.message) == (Phase.FAILED, f"member {workload_id(1)} of its gang: no image")
+    assert other.eviction is None
 
 
 def test_after_all_members_ran_the_restart_policy_decides(world: World) -> None:
@@ -307,6 +308,14 @@ def test_a_member_too_many_is_refused(world: World) -> None:
     with pytest.raises(ConflictError) as refused:
         world.submit(a_member(3))
     assert refused.value.field == "gang.id"
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(max_pending=2)])
+def test_members_that_wait_count_as_waiting_work(world: World) -> None:
+    for number in (1, 2):
+        world.submit(a_member(number, size=3))
+    with pytest.raises(ResourceExhaustedError):
+        world.submit(a_member(3, size=3))
 
 
 # -- a large gang comes to its turn ---------------------------------------------------------------------------------

@@ -135,6 +135,15 @@ def test_a_workload_takes_a_part_and_the_rest_stays_reserved_until_expiry(world:
     assert world.workload(a_workload(2).id).phase is Phase.PLACED
 
 
+@pytest.mark.parametrize("policy", [ClusterPolicy(max_pending=1)])
+def test_a_reserved_place_is_taken_however_much_waits(world: World) -> None:
+    world.attach()
+    reserve(world)
+    world.submit(a_workload(1))
+    world.submit(taking(2, HALF_NODE))
+    assert world.workload(a_workload(2).id).phase is Phase.PLACED
+
+
 def test_the_slice_that_a_workload_uses_up_is_taken_before_a_larger_one(world: World) -> None:
     world.attach()
     world.attach(a_node(2))
