@@ -8,11 +8,13 @@ refused when either is old.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
+from arcray.core.resources import Allocation
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec, WorkloadView
 
 __all__ = [
@@ -199,7 +201,11 @@ Command: TypeAlias = (
 class Submitted:
     """The workload is accepted and on disk.
 
+    With the spec, which the sender has, a new one's reply says all that a query would: what a sender shows of what it
+    has just submitted needs no second question.
+
     Args:
+        attempt, allocation, placed_at: as in ``WorkloadView``.
         created: False when the request id was known and this is the workload of the first submission.
     """
 
@@ -208,6 +214,9 @@ class Submitted:
     node_id: NodeId | None
     message: str
     created: bool = True
+    attempt: int = 0
+    allocation: Allocation | None = None
+    placed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -33,6 +33,7 @@ from arcray.client import Client
 from arcray.config import Settings, load
 from arcray.runtime.bootstrap import up
 from tests.bench.load import measure
+from tests.bench.ports import free_ports
 from tests.bench.report import ROUNDS, check, row
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
@@ -76,15 +77,6 @@ arcray = up(settings, ray_options={"num_cpus": 2, "object_store_memory": 10**8, 
 print("took", time.perf_counter() - began, flush=True)
 arcray.down()
 """
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of loopback that are free."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def settings_in(directory: Path) -> Settings:
