@@ -12,11 +12,12 @@ from arcray.control.journal import Journal
 from arcray.core.answers import matches, workload_view
 from arcray.core.commands import Command, SubmitWorkload
 from arcray.core.errors import NotFoundError
+from arcray.core.ids import AccountId
 from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload, WorkloadSpec, WorkloadView
 
-__all__ = ["awaited_by_someone", "earlier_submission", "finished_workload", "may_repeat", "workload_page"]
+__all__ = ["awaited_by_someone", "earlier_submissions", "finished_workload", "may_repeat", "workload_page"]
 
 
 def may_repeat(command: Command, state: ClusterState) -> bool:
@@ -35,16 +36,17 @@ def may_repeat(command: Command, state: ClusterState) -> bool:
     return spec.created_at <= state.forgotten_until
 
 
-async def earlier_submission(journal: Journal, spec: WorkloadSpec) -> Workload | None:
-    """Returns the row of the workload that this submission repeats.
+async def earlier_submissions(journal: Journal, specs: Sequence[WorkloadSpec]) -> list[Workload]:
+    """Returns the rows of the workloads that these submissions repeat.
 
     Raises:
         UnavailableError: the rows cannot be read.
     """
-    earlier = await journal.workload(spec.id)
-    if earlier is None and spec.request_id:
-        earlier = await journal.request(spec.origin.account, spec.request_id)
-    return earlier
+    keys: dict[AccountId, set[str]] = {}
+    for spec in specs:
+        if spec.request_id:
+            keys.setdefault(spec.origin.account, set()).add(spec.request_id)
+    return await journal.earlier({spec.id for spec in specs}, keys) if specs else []
 
 
 async def finished_workload(journal: Journal, query: GetWorkload) -> WorkloadView:

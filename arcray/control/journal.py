@@ -11,7 +11,8 @@ scheduler has opened since writes nothing more (``FencedError``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from arcray.core.workload import PayloadKind, Workload
 __all__ = ["FencedError", "Journal", "Live", "Records"]
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=str)
+_IN_LIMIT: Final = 500  # values in one statement; SQLite takes 999 before 3.32
 _NOT_INFERENCE: Final = sa.text("kind <> 'inference'")  # spelled as in the partial index, or it would not be used
 _INFERENCE: Final = sa.text("kind = 'inference'")
 _NEWEST_FIRST: Final = (WORKLOADS.c.created_at.desc(), WORKLOADS.c.id.desc())
@@ -139,12 +142,9 @@ class Journal:
         """Returns a workload's row."""
         return await self._in(self._reads, self._one, WORKLOADS.c.id == workload_id)
 
-    async def request(self, account: AccountId, request_id: str) -> Workload | None:
-        """Returns the workload that was submitted under an idempotency key."""
-        keyed = sa.and_(
-            WORKLOADS.c.account == account, WORKLOADS.c.request_id == request_id, sa.text("request_id <> ''")
-        )
-        return await self._in(self._reads, self._one, keyed)
+    async def earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
+        """Returns the workloads that have one of these ids, or were submitted under one of these idempotency keys."""
+        return await self._in(self._reads, self._earlier, ids, keys)
 
     async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int]:
         """Returns a page of what the query's filters show, newest first, and the number of all."""
@@ -238,6 +238,19 @@ class Journal:
             row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
         return None if row is None else decode_row(Workload, row.id, row.body)
 
+    def _earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
+        wanted = sa.select(WORKLOADS.c.id, WORKLOADS.c.body)
+        conditions: list[sa.ColumnElement[bool]] = [WORKLOADS.c.id.in_(some) for some in _portions(ids)]
+        for account, requests in keys.items():
+            keyed = sa.and_(WORKLOADS.c.account == account, sa.text("request_id <> ''"))
+            conditions += [sa.and_(keyed, WORKLOADS.c.request_id.in_(some)) for some in _portions(requests)]
+        found: dict[WorkloadId, Workload] = {}
+        with self._engine.begin() as connection:
+            for condition in conditions:
+                for row in connection.execute(wanted.where(condition)):
+                    found[row.id] = decode_row(Workload, row.id, row.body)
+        return list(found.values())
+
     def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int]:
         shown = _filters(query)
         page = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(*shown).order_by(*_NEWEST_FIRST)
@@ -256,6 +269,13 @@ class Journal:
         with self._engine.begin() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
         return [(row.seq, decode_event(row.kind, row.body, row.workload_body)) for row in rows]
+
+
+def _portions(values: AbstractSet[_S]) -> Iterator[list[_S]]:
+    """Yields values in lists of what a statement takes."""
+    left = sorted(values)
+    for start in range(0, len(left), _IN_LIMIT):
+        yield left[start : start + _IN_LIMIT]
 
 
 def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClause]:

@@ -13,21 +13,23 @@ from typing import Final
 
 from arcray.config import SchedulerSettings
 from arcray.control import history
-from arcray.control.batch import Reply, answer
+from arcray.control.batch import Reply
 from arcray.control.dispatch import Dispatcher
 from arcray.control.event_log import EventLog, EventReader
 from arcray.control.journal import Journal
-from arcray.control.loops import contain, contain_async, forever
+from arcray.control.lookups import Lookups
+from arcray.control.loops import contain, forever
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
-from arcray.core.commands import Command, ReportEnd, Schedule, SubmitWorkload, Tick
+from arcray.core.commands import Command, ReportEnd, Schedule, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
 from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
-from arcray.core.queries import Answer, GetWorkload, ListWorkloads, Query
+from arcray.core.queries import Answer, GetQueues, GetWorkload, ListWorkloads, Query, Queues
+from arcray.core.queues import Meter, Queue, QueueReading
 
 __all__ = ["Plane"]
 
@@ -49,6 +51,7 @@ class Plane:
         policy: what the rules go by.
         journal: not yet open; the plane opens and closes it.
         drivers: how nodes are reached, by the driver name of their registration.
+        meters: read the queues of this process that belong to others.
     """
 
     def __init__(
@@ -60,7 +63,10 @@ class Plane:
         blobs: BlobStore,
         clock: Clock,
         settings: SchedulerSettings,
+        meters: Sequence[Meter] = (),
     ) -> None:
+        self._settings = settings
+        self._meters = meters
         self._journal = journal
         self._blobs = blobs
         self._clock = clock
@@ -77,6 +83,9 @@ class Plane:
             limit=settings.max_commands,
             batch_limit=settings.commit_batch,
             changed=self._changed,
+        )
+        self._lookups = Lookups(
+            journal, cluster=lambda: self._writer.cluster, handle=self._writer.handle, limit=settings.max_commands
         )
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -114,7 +123,9 @@ class Plane:
                     await self._writer.commits.idle()
             except TimeoutError:
                 _log.error("stopping with uncommitted work")
-        self._writer.end(UnavailableError("the scheduler has stopped"))
+        stopped = UnavailableError("the scheduler has stopped")
+        self._lookups.fail(stopped)
+        self._writer.end(stopped)
         self._stopping.set()
         await main
         await self._journal.close()
@@ -148,8 +159,7 @@ class Plane:
         state = self._writer.cluster.state
         repeats = state.forgotten_until is not None and any(history.may_repeat(command, state) for command in commands)
         if repeats and self._writer.refusal is None:
-            assert self._group is not None, "started"
-            self._group.create_task(self._begin_after_lookup(commands, replies))
+            self._lookups.add(commands, replies)
         else:
             self._writer.handle(commands, replies)
 
@@ -158,12 +168,14 @@ class Plane:
         return [await reply for reply in self.begin(commands)]
 
     async def query(self, query: Query) -> Answer:
-        """Answers from memory, and from the rows where memory has let go.
+        """Answers from memory, and from the rows where memory has let go; how long queues are, without waiting.
 
         Raises:
             NotFoundError: the thing asked for does not exist, or not for that account.
             UnavailableError: memory is being rebuilt, the rows cannot be read, or the scheduler has ended.
         """
+        if isinstance(query, GetQueues):
+            return Queues(readings=self._queues())
         try:
             async with asyncio.timeout(_QUERY_TIMEOUT_S):
                 return await self._query(query)
@@ -203,19 +215,16 @@ class Plane:
             return await history.workload_page(self._journal, query, awaited)
         return answered
 
-    async def _begin_after_lookup(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
-        """Handles commands some of which may repeat what memory has let go of: those are recalled from the rows."""
-        for command, reply in zip(commands, replies, strict=True):
-            if history.may_repeat(command, self._writer.cluster.state):
-                assert isinstance(command, SubmitWorkload)
-                lookup = history.earlier_submission(self._journal, command.spec)
-                earlier = await contain_async(lookup, "lookup")  # a task of the group must not raise
-                if isinstance(earlier, ArcrayError):
-                    answer(reply, earlier)
-                    continue
-                if earlier is not None and earlier.phase.terminal:
-                    self._writer.cluster.recall(earlier)
-            self._writer.handle([command], [reply])
+    def _queues(self) -> tuple[QueueReading, ...]:
+        settings, log = self._settings, self._log
+        return (
+            *self._writer.cluster.state.queues(),
+            *self._writer.queues(),
+            QueueReading(queue=Queue.LOOKUPS, length=len(self._lookups), limit=settings.max_commands),
+            QueueReading(queue=Queue.ORDERS, length=self._dispatch.longest, limit=settings.max_queued_orders),
+            QueueReading(queue=Queue.EVENTS, length=log.lag, limit=settings.event_buffer),
+            *(reading for meter in self._meters for reading in meter()),
+        )
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
@@ -224,7 +233,7 @@ class Plane:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._dispatch.start(group)
-                for turn in (self._writer.commits.turn, self._round, self._tick):
+                for turn in (self._writer.commits.turn, self._lookups.turn, self._round, self._tick):
                     group.create_task(forever(turn, self._clock, turn.__qualname__))
                 self._writer.resume()
                 started.set()

@@ -35,6 +35,7 @@ from arcray.core.ids import WorkloadId
 from arcray.core.orders import NodeOrder, RunInference
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import Clock
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.turn import Outcome
 
 __all__ = ["Writer"]
@@ -90,12 +91,22 @@ class Writer:
         self._dispatch = dispatch
         self._clock = clock
         self._limit = limit
+        self._batch_limit = batch_limit
         self._changed = changed
 
     @property
     def refusal(self) -> ArcrayError | None:
         """Why writes are refused now; None while they are taken."""
         return self.ended or self._broken
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns who and what waits for a commit or for an end."""
+        commits, limit = self.commits, self._limit
+        return (
+            QueueReading(queue=Queue.COMMANDS, length=commits.waiting, limit=limit),
+            QueueReading(queue=Queue.CALLERS, length=len(self.waiters), limit=limit),
+            QueueReading(queue=Queue.BATCH, length=commits.gathered, limit=self._batch_limit),
+        )
 
     async def recover(self) -> None:
         """Fills memory from the rows.

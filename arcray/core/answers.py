@@ -47,6 +47,8 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             return q.ModelPage(models=tuple(_model_view(state, model) for model in page), total=len(chosen))
         case q.GetStats():
             return _stats(state, now)
+        case q.GetQueues():
+            return q.Queues(readings=state.queues())
         case _:
             assert_never(query)
 

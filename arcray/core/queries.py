@@ -9,6 +9,7 @@ from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import NodeView
 from arcray.core.placement.explain import Explanation
+from arcray.core.queues import QueueReading
 from arcray.core.workload import PayloadKind, Phase, WorkloadView
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ExplainWorkload",
     "GetModel",
     "GetNode",
+    "GetQueues",
     "GetStats",
     "GetWorkload",
     "InferenceStats",
@@ -27,6 +29,7 @@ __all__ = [
     "ModelView",
     "NodePage",
     "Query",
+    "Queues",
     "WorkloadPage",
 ]
 
@@ -112,8 +115,13 @@ class GetStats:
     """Answers ``ClusterStats``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetQueues:
+    """Answers ``Queues`` at once, also while nothing can be committed."""
+
+
 Query: TypeAlias = (
-    GetNode | ListNodes | GetWorkload | ListWorkloads | ExplainWorkload | GetModel | ListModels | GetStats
+    GetNode | ListNodes | GetWorkload | ListWorkloads | ExplainWorkload | GetModel | ListModels | GetStats | GetQueues
 )
 
 
@@ -182,6 +190,13 @@ class ClusterStats:
     uptime_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queues:
+    """How long queues are; each name at most once."""
+
+    readings: tuple[QueueReading, ...]
+
+
 Answer: TypeAlias = (
-    NodeView | NodePage | WorkloadView | WorkloadPage | Explanation | ModelView | ModelPage | ClusterStats
+    NodeView | NodePage | WorkloadView | WorkloadPage | Explanation | ModelView | ModelPage | ClusterStats | Queues
 )

@@ -9,7 +9,7 @@ attached node; the placement engine's books equal the sum of those allocations; 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from datetime import datetime
 from typing import assert_never
@@ -26,6 +26,7 @@ from arcray.core.placement.formulas import FORMULAS, RoutingNode
 from arcray.core.placement.request import PlacementNode, PlacementRequest
 from arcray.core.placement.routing import RoutingIndex
 from arcray.core.policy import ClusterPolicy
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.timers import LeaseTimers
 from arcray.core.workload import Inference, Phase, Workload, WorkloadSpec
 
@@ -65,7 +66,7 @@ class ClusterState:
         on_node: live placed workloads of each node.
         pending, waiting: work without a place, requests without a slot.
         placement, routing: indexes derived from nodes and allocations.
-        dispatched: (deadline, workload, attempt) of requests on nodes, in order of deadline.
+        dispatched: requests on nodes and their deadlines, in order of deadline.
         forgotten_until: no finished workload created later was let go of; None when none was.
     """
 
@@ -79,7 +80,9 @@ class ClusterState:
         self.pending = PendingQueue()
         self.waiting = SlotQueue()
         self.leases = LeaseTimers()
-        self.dispatched: deque[tuple[datetime, WorkloadId, int]] = deque()
+        # All have the same time on a node, so they come in order of deadline. Ordered, because taking the first out of
+        # a plain dictionary again and again walks over what was taken before.
+        self.dispatched: OrderedDict[WorkloadId, datetime] = OrderedDict()
         self.inference = InferenceCounts()
         self.placement = Engine()
         self.routing = RoutingIndex(
@@ -154,7 +157,7 @@ class ClusterState:
             self._node_changed(node.id)
         for workload in sorted(workloads, key=lambda w: (w.spec.created_at, w.spec.id)):
             self._restore_workload(workload)
-        self.dispatched = deque(sorted(self.dispatched))
+        self.dispatched = OrderedDict(sorted(self.dispatched.items(), key=lambda entry: (entry[1], entry[0])))
 
     def recall(self, workload: Workload) -> None:
         """Takes a finished workload back into memory, so that the rules see a submission that repeats it."""
@@ -176,6 +179,18 @@ class ClusterState:
         """Returns the live workloads placed on a node, oldest placement first."""
         return [self.workloads[workload_id] for workload_id in self.on_node.get(node_id, ())]
 
+    def next_late(self) -> datetime | None:
+        """Returns when the next request has been on its node for too long."""
+        return next(iter(self.dispatched.values()), None)
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how many workloads and requests wait, and how many may."""
+        policy = self._policy
+        return (
+            QueueReading(queue=Queue.PENDING, length=len(self.pending), limit=policy.max_pending),
+            QueueReading(queue=Queue.WAITING, length=len(self.waiting), limit=policy.max_waiting),
+        )
+
     def check_invariants(self) -> None:
         """Asserts that the indexes agree with the dictionaries. For tests; visits everything."""
         for node_id, ids in self.on_node.items():
@@ -190,6 +205,8 @@ class ClusterState:
             holds = workload.node_id is not None and workload.id in self.on_node.get(workload.node_id, {})
             assert holds == (not workload.phase.terminal and workload.phase is not Phase.PENDING), workload
             assert (workload.allocation is not None) == holds, workload
+            served = holds and isinstance(workload.spec.payload, Inference)
+            assert (workload.id in self.dispatched) == served, workload
         for node in self.nodes.values():
             self._check_books(node)
 
@@ -238,7 +255,7 @@ class ClusterState:
         self._hold(workload, event)
         if isinstance(workload.spec.payload, Inference):
             self.inference.dispatched += 1
-            self.dispatched.append((event.at + self._policy.inference_timeout, event.workload_id, event.attempt))
+            self.dispatched[event.workload_id] = event.at + self._policy.inference_timeout
 
     def _hold(self, workload: Workload, place: ev.WorkloadPlaced) -> None:
         workload.node_id = place.node_id
@@ -256,6 +273,7 @@ class ClusterState:
         payload = workload.spec.payload
         if isinstance(payload, Inference):
             self.routing.release(workload.node_id, payload.model_id)
+            del self.dispatched[workload.spec.id]
             if self.waiting.waits_for(payload.model_id):
                 self.slots_freed[payload.model_id] = None
         else:
@@ -406,8 +424,7 @@ class ClusterState:
             self.on_node[workload.node_id][workload.spec.id] = None
             if isinstance(workload.spec.payload, Inference):
                 self.routing.acquire(workload.node_id, workload.spec.payload.model_id)
-                deadline = workload.placed_at + self._policy.inference_timeout
-                self.dispatched.append((deadline, workload.spec.id, workload.attempt))
+                self.dispatched[workload.spec.id] = workload.placed_at + self._policy.inference_timeout
             else:
                 self.placement.allocate(workload.node_id, workload.allocation)
 

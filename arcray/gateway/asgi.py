@@ -1,4 +1,4 @@
-"""The application: every facade's routes and our own four, behind one limit and one shape of errors.
+"""The application: every facade's routes and our own few, behind one limit and one shape of errors.
 
 What lives here: composition and its order. What does not: sockets (listeners) and any protocol (facades). Middleware is
 plain ASGI and there is one of it: every layer is paid by every request.
@@ -12,11 +12,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from arcray.core.errors import ArcrayError
 from arcray.gateway.express import Endpoint, Express, raw_endpoints
+from arcray.gateway.measures import CONTENT_TYPE
 from arcray.wire.facade import Facade, FacadeEndpoints
 from arcray.wire.limits import BodyLimit
 from arcray.wire.problem import install, problem_response
@@ -31,10 +32,12 @@ class Probes:
     Args:
         version: of arcray.
         ready: returns when requests can be served; raises an ``ArcrayError`` that says why not.
+        metrics: returns what a scrape is answered with; raises an ``ArcrayError`` to refuse who asks.
     """
 
     version: str
     ready: Callable[[], Awaitable[None]]
+    metrics: Callable[[Request], Awaitable[str]]
 
 
 def compose(
@@ -76,6 +79,10 @@ def _add_own(app: FastAPI, facades: Sequence[Facade], probes: Probes) -> None:
     @app.get("/version", tags=["arcray"], summary="What runs here?")
     async def version() -> dict[str, Any]:
         return {"version": probes.version, "facades": [facade.name for facade in facades]}
+
+    @app.get("/metrics", tags=["arcray"], summary="How long is every queue?", response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        return PlainTextResponse(await probes.metrics(request), media_type=CONTENT_TYPE)
 
 
 def _unready(error: ArcrayError, request: Request) -> Response:

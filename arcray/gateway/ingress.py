@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import partial
 from typing import Any, Protocol
 
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from arcray import logs
 from arcray.config import Settings
 from arcray.core.errors import UnavailableError
+from arcray.core.queues import Meter
 from arcray.gateway.asgi import Probes, compose
 from arcray.gateway.background import Background
-from arcray.gateway.listeners import HttpListener
+from arcray.gateway.listeners import HttpListener, connections
+from arcray.gateway.measures import Measures
 from arcray.gateway.rpc import RpcListener
 from arcray.runtime.actors import tune_interpreter
+from arcray.runtime.gauges import QueueGauges
 from arcray.runtime.policy import answer_s
 from arcray.runtime.remote_blobs import blobs_for
 from arcray.runtime.remote_plane import RemotePlane
@@ -63,12 +68,13 @@ class Ingress:
             answer_s=answer_s(settings),
         )
         hub = EventHub(plane, clock)
+        self._authenticator = Authenticator(settings.auth)
         context = FacadeContext(
             plane=plane,
             settings=settings,
             clock=clock,
             ids=ids,
-            authenticator=Authenticator(settings.auth),
+            authenticator=self._authenticator,
             events=hub,
         )
         facades = load_facades(settings.facades)
@@ -76,13 +82,18 @@ class Ingress:
         self._app = compose(
             facades,
             endpoints,
-            Probes(version=installed_version(), ready=self._ready),
+            Probes(version=installed_version(), ready=self._ready, metrics=self._metrics),
             max_body_bytes=settings.gateway.max_body_bytes,
         )
-        self._background = Background([plane.run, hub.run, *(each.run for each in endpoints if each.run is not None)])
-        self._background.start()
         gateway = settings.gateway
-        self._listeners: list[_Listener] = [HttpListener(self._app, gateway, port) for port in gateway.http_ports]
+        http = [HttpListener(self._app, gateway, port) for port in gateway.http_ports]
+        meters: list[Meter] = [plane.queues, hub.queues, partial(connections, http, gateway)]
+        meters += [each.queues for each in endpoints if each.queues is not None]
+        self._measures = Measures(plane, meters)
+        parts = [plane.run, hub.run, QueueGauges(meters, clock).run]
+        self._background = Background([*parts, *(each.run for each in endpoints if each.run is not None)])
+        self._background.start()
+        self._listeners: list[_Listener] = [*http]
         if gateway.grpc_port is not None:
             services = [each.grpc for each in endpoints if each.grpc is not None]
             self._listeners.append(RpcListener(services, gateway, gateway.grpc_port))
@@ -108,6 +119,10 @@ class Ingress:
         await asyncio.gather(*(listener.drain() for listener in self._listeners))
         await self._background.stop()
         _log.info("gateway drained")
+
+    async def _metrics(self, request: Request) -> str:
+        self._authenticator.identify(request)
+        return await self._measures.text()
 
     async def _ready(self) -> None:
         status: dict[str, Any] = await self._scheduler.status()

@@ -21,7 +21,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     ArcnetRest(context).add_to(router)
     feed = TelemetryFeed(context)
     router.add_api_websocket_route("/telemetry", TelemetryEndpoint(context, feed).serve)
-    return FacadeEndpoints(router=router, run=feed.run)
+    return FacadeEndpoints(router=router, run=feed.run, queues=feed.queues)
 
 
 FACADE: Final = Facade(

@@ -33,6 +33,12 @@ async def test_a_replica_is_ready_when_the_scheduler_is(http: httpx.AsyncClient,
     assert "the disk is full" in answer.json()["error"]
 
 
+async def test_a_replica_answers_scrapes_as_prometheus_wants_them(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/metrics")
+    assert answer.text == "asked_for /metrics\n"
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
 async def test_the_documentation_names_the_routes_of_the_facades(http: httpx.AsyncClient) -> None:
     described = (await http.get("/openapi.json")).json()
     assert {"/raw", "/framed", "/healthz", "/readyz", "/version"} <= described["paths"].keys()
