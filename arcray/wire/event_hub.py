@@ -70,6 +70,9 @@ class Subscription:
             self._batches.clear()
             self._waiting = 0
             batch = _GAP
+        elif not batch.events and self._batches and not self._batches[-1].events:
+            # What has no events counts for nothing, so that a reader who is stuck could be told of gaps for ever.
+            batch = EventBatch(events=(), gap=self._batches.pop().gap or batch.gap)
         self._batches.append(batch)
         self._waiting += len(batch.events)
         self._arrived.set()

@@ -61,6 +61,7 @@ class Rounds:
         self.scheduler_us: list[float] = []
         self.gateway_us: list[float] = []
         self.noop: list[float] = []
+        self.noop_p99_ms: list[float] = []
         self.sqlite: list[float] = []
 
     def submit(self, running: Stack) -> None:
@@ -77,7 +78,9 @@ class Rounds:
 
     def bare(self, running: Stack) -> None:
         """Loads the route that does nothing, then SQLite."""
-        self.noop.append(measure(f"{running.url}/healthz", connections=IN_FLIGHT, seconds=1.0).per_s)
+        found = measure(f"{running.url}/healthz", connections=IN_FLIGHT, seconds=SECONDS)
+        self.noop.append(found.per_s)
+        self.noop_p99_ms.append(found.p99_ms)
         self.sqlite.append(bare_per_s())
 
 
@@ -94,7 +97,10 @@ def test_durable_submissions_by_rest_keep_their_budget(tmp_path: Path) -> None:
                 "submission by REST, 64 in flight",
                 found.per_s, "/s", better="higher", budget=BUDGET_PER_S, bare=found.sqlite,
             ),
-            row("  p99", found.p99_ms, "ms", better="lower", budget=BUDGET_P99_MS),
+            row(
+                "  p99, beside the no-op route's",
+                found.p99_ms, "ms", better="lower", budget=BUDGET_P99_MS, bare=found.noop_p99_ms,
+            ),
             row("  median latency", found.p50_ms, "ms", better="lower"),
             row("  processor of the scheduler", found.scheduler_us, "us", better="lower"),
             row("  processor of the gateway", found.gateway_us, "us", better="lower"),

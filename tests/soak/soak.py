@@ -1,7 +1,7 @@
 """A stream of short workloads through plane, dispatcher and nodes on a real SQLite file, in one process.
 
-Half of the work is containers, half inference requests whose senders wait, each under an idempotency key of its own,
-and a reader follows all events, as a gateway does: what grows anywhere shows.
+Half of the work is containers, half inference requests whose senders wait, from ten thousand places, each under an
+idempotency key of its own, and a reader follows all events, as a gateway does: what grows anywhere shows.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Soak:
             assert reading.length <= reading.limit, reading
 
     async def _request(self) -> None:
-        payload = Inference(model_id=ECHO, input=b'{"pixels": [0, 1, 2]}', geohash=f"9q9h{self.done % 1000:03}"[:6])
+        payload = Inference(model_id=ECHO, input=b'{"pixels": [0, 1, 2]}', geohash=f"9q{self.done % 9_973:04}")
         await self._ask(_spec(payload, waiting=True))
 
     async def _container(self) -> None:
