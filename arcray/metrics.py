@@ -1,4 +1,6 @@
-"""Every metric: name, help, labels. Declarations only; ``runtime.gauges`` measures and hands them to Ray.
+"""Every metric: name, help, labels. Declarations only.
+
+``runtime.gauges`` measures and hands them to Ray's exporter; ``gateway.measures`` answers ``GET /metrics`` with queues.
 
 Names are ``arcray_<noun>_<verb>_<unit>``; labels come from closed sets, so the number of series is bounded.
 """
@@ -16,6 +18,9 @@ __all__ = [
     "INFERENCE_LATENCY",
     "INFERENCE_RUNNING",
     "NODES",
+    "QUEUE_ALLOWED",
+    "QUEUE_WAITING",
+    "SCHEDULER_REACHED",
     "WORKLOADS",
     "Metric",
 ]
@@ -62,4 +67,29 @@ IMBALANCE: Final = Metric(
     help="Sum over all books of the ledger: 0, or credits were made or lost, which is a fault of ours.",
 )
 
-ALL: Final = (NODES, WORKLOADS, INFERENCE, INFERENCE_RUNNING, INFERENCE_LATENCY, CLIENTS, IMBALANCE)
+QUEUE_WAITING: Final = Metric(
+    name="arcray_queue_waiting_count",
+    help="What waits in a queue now; of several queues of a kind, in the longest one.",
+    labels=("queue",),
+)
+QUEUE_ALLOWED: Final = Metric(
+    name="arcray_queue_allowed_count",
+    help="What may wait in a queue; more is refused, or dropped with a gap that its reader is told of.",
+    labels=("queue",),
+)
+SCHEDULER_REACHED: Final = Metric(
+    name="arcray_scheduler_reached_state", help="1 when the scheduler answered this scrape, else 0."
+)
+
+ALL: Final = (
+    NODES,
+    WORKLOADS,
+    INFERENCE,
+    INFERENCE_RUNNING,
+    INFERENCE_LATENCY,
+    CLIENTS,
+    IMBALANCE,
+    QUEUE_WAITING,
+    QUEUE_ALLOWED,
+    SCHEDULER_REACHED,
+)

@@ -71,6 +71,11 @@ class Committer:
         """How many replies wait for a commit."""
         return len(self._open.replies) + sum(len(batch.replies) for batch in self._sealed)
 
+    @property
+    def gathered(self) -> int:
+        """How many events the next transaction has so far."""
+        return len(self._open.events)
+
     def commit(self) -> None:
         """Has the open batch written soon."""
         if len(self._open.events) >= self._limit:

@@ -149,6 +149,11 @@ class Dispatcher:
         lane = self._lanes.get(node_id)
         return len(lane.orders) if lane is not None else 0
 
+    @property
+    def longest(self) -> int:
+        """How many orders wait for the node that has the most of them."""
+        return max((len(lane.orders) for lane in self._lanes.values()), default=0)
+
     def _lane(self, node_id: NodeId, epoch: int) -> _Lane | None:
         """Returns the lane of the node's present attachment, or None when the order is of another one."""
         node = self._node(node_id)

@@ -2,7 +2,8 @@
 
 What lives here: who gets which events, and what a slow reader misses. What does not: which events exist (core) and
 when they may be seen (committer). Invariants: a reader gets the events of its topics in the order published, each once;
-where it may have missed one it is told by ``gap``; memory is bounded by the ring, whatever the readers do.
+where it may have missed one it is told by ``gap``; memory is bounded by the ring, whatever the readers do, and holds no
+more than what one of them has yet to read.
 
 Events of a topic that nobody reads are not kept: at thousands of inference requests per second that is three events
 each, and ``wanted`` lets the publisher skip them for the price of a set lookup.
@@ -34,7 +35,8 @@ class EventReader:
     def __init__(self, log: EventLog, topics: frozenset[Topic], start: int) -> None:
         self.topics = topics
         self._log = log
-        self._cursor = start
+        self.cursor = start
+        """Sequence number of the next event to look at; the log moves it over what is not for this reader."""
         self._greeted = False
         self._gap = False
         self._closed = False
@@ -100,7 +102,8 @@ class EventReader:
         self._arrived.set()
 
     def _take(self) -> EventBatch:
-        found, self._cursor, missed = self._log.read(self._cursor, self.topics)
+        found, self.cursor, missed = self._log.read(self.cursor, self.topics)
+        self._log.release()
         gap = self._gap or missed
         self._gap = False
         return EventBatch(events=tuple(found), gap=gap)
@@ -115,6 +118,7 @@ class EventLog:
 
     def __init__(self, capacity: int) -> None:
         self._ring: list[Tagged | None] = [None] * capacity
+        self._released = 0  # events before this one are let go of
         self._next = 0  # sequence number of the next event; its slot is that modulo the capacity
         self._readers: dict[int, weakref.ref[EventReader]] = {}
         self.wanted: frozenset[Topic] = frozenset()
@@ -141,10 +145,17 @@ class EventLog:
                 topics.add(tagged[0])
         if position == self._next:
             return
-        self._next = position
+        before, self._next = self._next, position
         for reader in self._alive():
             if not reader.topics.isdisjoint(topics):
                 reader.wake()
+            elif reader.cursor == before:
+                reader.cursor = position  # nothing in it for that one, so it need not wake to find that out
+
+    @property
+    def lag(self) -> int:
+        """How many events the slowest reader has yet to look at."""
+        return min(max((self._next - reader.cursor for reader in self._alive()), default=0), len(self._ring))
 
     def mark_gap(self) -> None:
         """Tells every reader that events were lost: memory was rebuilt."""
@@ -168,6 +179,14 @@ class EventLog:
             if tagged is not None and tagged[0] in topics:
                 found.append(tagged[1])
         return found, position, missed
+
+    def release(self) -> None:
+        """Lets go of the events that every reader has looked at."""
+        ring, capacity = self._ring, len(self._ring)
+        seen = min((reader.cursor for reader in self._alive()), default=self._next)
+        for position in range(max(self._released, self._next - capacity), seen):
+            ring[position % capacity] = None
+        self._released = max(self._released, seen)
 
     def forget(self, reader: EventReader) -> None:
         """Closes a subscription."""

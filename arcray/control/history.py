@@ -13,10 +13,12 @@ from arcray.core.answers import matches, workload_view
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
 from arcray.core.errors import NotFoundError
+from arcray.core.ids import AccountId, WorkloadId
+from arcray.core.ledger import Entry
 from arcray.core.queries import GetReservation, GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
-from arcray.core.workload import Workload, WorkloadView
+from arcray.core.workload import WorkloadView
 
 __all__ = [
     "awaited_by_someone",
@@ -53,8 +55,8 @@ def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
     return state.books.forgetful and (command.asked_by, command.request_id) not in state.books.requests
 
 
-async def recall(journal: Journal, command: Command, cluster: Callable[[], Cluster]) -> None:
-    """Takes back into memory what a command, of which ``may_be_of_old`` is true, is about.
+async def recall(journal: Journal, commands: Sequence[Command], cluster: Callable[[], Cluster]) -> None:
+    """Takes back into memory what commands, of which ``may_be_of_old`` is true, are about.
 
     Args:
         cluster: memory as it is when the rows have been read; it may have been rebuilt meanwhile.
@@ -62,30 +64,28 @@ async def recall(journal: Journal, command: Command, cluster: Callable[[], Clust
     Raises:
         UnavailableError: the rows cannot be read.
     """
-    if isinstance(command, IssueCredits | TransferCredits):
-        entry = await journal.entry(command.asked_by, command.request_id)
+    ids: set[WorkloadId] = set()
+    keys: dict[AccountId, set[str]] = {}
+    entries: list[Entry | None] = []
+    for command in commands:
+        match command:
+            case SubmitWorkload(spec=spec):
+                ids.add(spec.id)
+                if spec.request_id:
+                    keys.setdefault(spec.origin.account, set()).add(spec.request_id)
+            case StopWorkload():
+                ids.add(command.workload_id)
+            case IssueCredits() | TransferCredits():
+                entries.append(await journal.entry(command.asked_by, command.request_id))
+            case _:
+                raise AssertionError(f"{type(command).__name__} is about nothing old")
+    earlier = await journal.earlier(ids, keys) if ids else []
+    for workload in earlier:
+        if workload.phase.terminal:
+            cluster().recall(workload)
+    for entry in entries:
         if entry is not None:
             cluster().recall_entry(entry)
-        return
-    earlier = await _workload_of(journal, command)
-    if earlier is not None and earlier.phase.terminal:
-        cluster().recall(earlier)
-
-
-async def _workload_of(journal: Journal, command: Command) -> Workload | None:
-    """Returns the row of the workload that a submission repeats or a stop is about.
-
-    Raises:
-        UnavailableError: the rows cannot be read.
-    """
-    if isinstance(command, StopWorkload):
-        return await journal.workload(command.workload_id)
-    assert isinstance(command, SubmitWorkload)
-    spec = command.spec
-    earlier = await journal.workload(spec.id)
-    if earlier is None and spec.request_id:
-        earlier = await journal.request(spec.origin.account, spec.request_id)
-    return earlier
 
 
 async def finished_workload(journal: Journal, query: GetWorkload) -> WorkloadView:

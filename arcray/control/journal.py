@@ -11,7 +11,8 @@ scheduler has opened since writes nothing more (``FencedError``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ from arcray.core.workload import PayloadKind, Workload
 __all__ = ["FencedError", "Journal", "Live", "Records"]
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=str)
+_IN_LIMIT: Final = 500  # values in one statement; SQLite takes 999 before 3.32
 _NOT_INFERENCE: Final = sa.text("kind <> 'inference'")  # spelled as in the partial index, or it would not be used
 _INFERENCE: Final = sa.text("kind = 'inference'")
 _MEMORIES: Final = 1_000  # that one scheduler can make before their numbers are those of the next one
@@ -172,12 +175,9 @@ class Journal:
         """Returns a workload's row."""
         return await self._in(self._reads, self._one, WORKLOADS.c.id == workload_id)
 
-    async def request(self, account: AccountId, request_id: str) -> Workload | None:
-        """Returns the workload that was submitted under an idempotency key."""
-        keyed = sa.and_(
-            WORKLOADS.c.account == account, WORKLOADS.c.request_id == request_id, sa.text("request_id <> ''")
-        )
-        return await self._in(self._reads, self._one, keyed)
+    async def earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
+        """Returns the workloads that have one of these ids, or were submitted under one of these idempotency keys."""
+        return await self._in(self._reads, self._earlier, ids, keys)
 
     async def reservation(self, reservation_id: ReservationId) -> Reservation | None:
         """Returns a reservation's row."""
@@ -355,6 +355,19 @@ class Journal:
             row = connection.execute(found).first()
         return None if row is None else decode_row(Reservation, row.id, row.body)
 
+    def _earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
+        wanted = sa.select(WORKLOADS.c.id, WORKLOADS.c.body)
+        conditions: list[sa.ColumnElement[bool]] = [WORKLOADS.c.id.in_(some) for some in _portions(ids)]
+        for account, requests in keys.items():
+            keyed = sa.and_(WORKLOADS.c.account == account, sa.text("request_id <> ''"))
+            conditions += [sa.and_(keyed, WORKLOADS.c.request_id.in_(some)) for some in _portions(requests)]
+        found: dict[WorkloadId, Workload] = {}
+        with self._reading() as connection:
+            for condition in conditions:
+                for row in connection.execute(wanted.where(condition)):
+                    found[row.id] = decode_row(Workload, row.id, row.body)
+        return list(found.values())
+
     def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int]:
         shown = _filters(query)
         page = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(*shown).order_by(*_NEWEST_FIRST)
@@ -383,6 +396,13 @@ def _reservations(connection: sa.Connection, keep: int) -> Iterator[Reservation]
     for wanted in (rows.where(sa.text("ended_at IS NULL")), ended):
         for row in connection.execute(wanted):
             yield decode_row(Reservation, row.id, row.body)
+
+
+def _portions(values: AbstractSet[_S]) -> Iterator[list[_S]]:
+    """Yields values in lists of what a statement takes."""
+    left = sorted(values)
+    for start in range(0, len(left), _IN_LIMIT):
+        yield left[start : start + _IN_LIMIT]
 
 
 def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClause]:

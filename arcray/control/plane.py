@@ -13,11 +13,12 @@ from typing import Final
 
 from arcray.config import SchedulerSettings
 from arcray.control import history
-from arcray.control.batch import Reply, answer
+from arcray.control.batch import Reply
 from arcray.control.dispatch import Dispatcher
 from arcray.control.event_log import EventLog, EventReader
 from arcray.control.journal import Journal
-from arcray.control.loops import contain, contain_async, forever
+from arcray.control.lookups import Lookups
+from arcray.control.loops import contain, forever
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
 from arcray.core.cluster import Cluster
@@ -28,7 +29,17 @@ from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
-from arcray.core.queries import Answer, GetReservation, GetStatement, GetWorkload, ListWorkloads, Query
+from arcray.core.queries import (
+    Answer,
+    GetQueues,
+    GetReservation,
+    GetStatement,
+    GetWorkload,
+    ListWorkloads,
+    Query,
+    Queues,
+)
+from arcray.core.queues import Meter, Queue, QueueReading
 
 __all__ = ["Plane"]
 
@@ -52,6 +63,7 @@ class Plane:
         journal: not yet open; the plane opens and closes it.
         drivers: how nodes are reached, by the driver name of their registration.
         rules: what decides.
+        meters: read the queues of this process that belong to others.
     """
 
     def __init__(
@@ -64,7 +76,10 @@ class Plane:
         clock: Clock,
         settings: SchedulerSettings,
         rules: type[Cluster] = Cluster,
+        meters: Sequence[Meter] = (),
     ) -> None:
+        self._settings = settings
+        self._meters = meters
         self._journal = journal
         self._blobs = blobs
         self._clock = clock
@@ -82,6 +97,9 @@ class Plane:
             batch_limit=settings.commit_batch,
             changed=self._changed,
             rules=rules,
+        )
+        self._lookups = Lookups(
+            journal, cluster=lambda: self._writer.cluster, handle=self._writer.handle, limit=settings.max_commands
         )
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -119,7 +137,9 @@ class Plane:
                     await self._writer.commits.idle()
             except TimeoutError:
                 _log.error("stopping with uncommitted work")
-        self._writer.end(UnavailableError("the scheduler has stopped"))
+        stopped = UnavailableError("the scheduler has stopped")
+        self._lookups.fail(stopped)
+        self._writer.end(stopped)
         self._stopping.set()
         await main
         await self._journal.close()
@@ -154,8 +174,7 @@ class Plane:
         forgetful = state.forgotten_until is not None or state.books.forgetful
         of_old = forgetful and any(history.may_be_of_old(each, state) for each in commands)
         if of_old and self._writer.refusal is None:
-            assert self._group is not None, "started"
-            self._group.create_task(self._begin_after_lookup(commands, replies))
+            self._lookups.add(commands, replies)
         else:
             self._writer.handle(commands, replies)
 
@@ -164,12 +183,14 @@ class Plane:
         return [await reply for reply in self.begin(commands)]
 
     async def query(self, query: Query) -> Answer:
-        """Answers from memory, and from the rows where memory has let go.
+        """Answers from memory, and from the rows where memory has let go; how long queues are, without waiting.
 
         Raises:
             NotFoundError: the thing asked for does not exist, or not for that account.
             UnavailableError: memory is being rebuilt, the rows cannot be read, or the scheduler has ended.
         """
+        if isinstance(query, GetQueues):
+            return Queues(readings=self._queues())
         try:
             async with asyncio.timeout(_QUERY_TIMEOUT_S):
                 return await self._query(query)
@@ -213,16 +234,16 @@ class Plane:
             return await history.workload_page(self._journal, query, awaited)
         return answered
 
-    async def _begin_after_lookup(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
-        """Handles commands some of which may be about what memory has let go of: that is recalled from the rows."""
-        for command, reply in zip(commands, replies, strict=True):
-            if history.may_be_of_old(command, self._writer.cluster.state):
-                lookup = history.recall(self._journal, command, lambda: self._writer.cluster)
-                failure = await contain_async(lookup, "lookup")  # a task of the group must not raise
-                if failure is not None:
-                    answer(reply, failure)
-                    continue
-            self._writer.handle([command], [reply])
+    def _queues(self) -> tuple[QueueReading, ...]:
+        settings, log = self._settings, self._log
+        return (
+            *self._writer.cluster.state.queues(),
+            *self._writer.queues(),
+            QueueReading(queue=Queue.LOOKUPS, length=len(self._lookups), limit=settings.max_commands),
+            QueueReading(queue=Queue.ORDERS, length=self._dispatch.longest, limit=settings.max_queued_orders),
+            QueueReading(queue=Queue.EVENTS, length=log.lag, limit=settings.event_buffer),
+            *(reading for meter in self._meters for reading in meter()),
+        )
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
@@ -231,7 +252,7 @@ class Plane:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._dispatch.start(group)
-                for turn in (self._writer.commits.turn, self._round, self._tick, self._audit):
+                for turn in (self._writer.commits.turn, self._lookups.turn, self._round, self._tick, self._audit):
                     group.create_task(forever(turn, self._clock, turn.__qualname__))
                 self._writer.resume()
                 started.set()

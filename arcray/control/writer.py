@@ -37,6 +37,7 @@ from arcray.core.ids import ReservationId, WorkloadId
 from arcray.core.orders import NodeOrder, RunInference
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import Clock
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.turn import Outcome
 
 __all__ = ["Writer"]
@@ -95,6 +96,7 @@ class Writer:
         self._dispatch = dispatch
         self._clock = clock
         self._limit = limit
+        self._batch_limit = batch_limit
         self._changed = changed
         self._rules = rules
         self._untold: tuple[NodeOrder, ...] = ()
@@ -103,6 +105,15 @@ class Writer:
     def refusal(self) -> ArcrayError | None:
         """Why writes are refused now; None while they are taken."""
         return self.ended or self._broken
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns who and what waits for a commit or for an end."""
+        commits, limit = self.commits, self._limit
+        return (
+            QueueReading(queue=Queue.COMMANDS, length=commits.waiting, limit=limit),
+            QueueReading(queue=Queue.CALLERS, length=len(self.waiters), limit=limit),
+            QueueReading(queue=Queue.BATCH, length=commits.gathered, limit=self._batch_limit),
+        )
 
     async def recover(self) -> None:
         """Fills memory from the rows.

@@ -74,6 +74,8 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             mine = [key.id for key in state.keys.keys.values() if query.account in (None, key.account)]
             views = tuple(map(state.keys.view, _page(mine, query.limit, query.offset)))
             return q.KeyPage(keys=views, total=len(mine))
+        case q.GetQueues():
+            return q.Queues(readings=state.queues())
         case _:
             assert_never(query)
 

@@ -201,7 +201,6 @@ class Cluster:
     def next_due(self) -> datetime | None:
         """Returns when ``Tick`` has something to do; None when only a command can change that."""
         state = self.state
-        dispatched = state.dispatched[0][0] if state.dispatched else None
         times = (
             state.leases.next_due(),
             state.waiting.next_due(),
@@ -209,7 +208,7 @@ class Cluster:
             state.books.next_due(),
             state.gangs.next_due(),
             state.reservations.next_due(),
-            dispatched,
+            state.next_late(),
         )
         return min((time for time in times if time is not None), default=None)
 

@@ -19,7 +19,7 @@ from arcray.core.ledger import AccountView, Entry, SpendingLimit
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
 from arcray.core.reservation import Reservation
-from arcray.core.resources import Demand
+from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec, WorkloadView
 
 __all__ = [
@@ -351,7 +351,11 @@ Command: TypeAlias = (
 class Submitted:
     """The workload is accepted and on disk.
 
+    With the spec, which the sender has, a new one's reply says all that a query would: what a sender shows of what it
+    has just submitted needs no second question.
+
     Args:
+        attempt, allocation, placed_at: as in ``WorkloadView``.
         created: False when the request id was known and this is the workload of the first submission.
     """
 
@@ -360,6 +364,9 @@ class Submitted:
     node_id: NodeId | None
     message: str
     created: bool = True
+    attempt: int = 0
+    allocation: Allocation | None = None
+    placed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

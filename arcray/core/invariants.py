@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arcray.core.node import Node
-from arcray.core.workload import Phase
+from arcray.core.workload import Inference, Phase
 
 if TYPE_CHECKING:
     from arcray.core.state import ClusterState
@@ -38,6 +38,8 @@ def check_invariants(state: ClusterState) -> None:
         holds = workload.node_id is not None and workload.id in state.on_node.get(workload.node_id, {})
         assert holds == (not workload.phase.terminal and workload.phase is not Phase.PENDING), workload
         assert (workload.allocation is not None) == holds, workload
+        served = holds and isinstance(workload.spec.payload, Inference)
+        assert (workload.id in state.dispatched) == served, workload
     members = (workload_id for gang in state.gangs for workload_id in gang.members if gang.waits(workload_id))
     assert state.gangs.waiting == sum(1 for _ in members)
     for gang in state.gangs:

@@ -11,6 +11,7 @@ from arcray.core.ledger import AccountView, Entry, Posting
 from arcray.core.model import Model
 from arcray.core.node import NodeView
 from arcray.core.placement.explain import Explanation
+from arcray.core.queues import QueueReading
 from arcray.core.reservation import Reservation
 from arcray.core.workload import PayloadKind, Phase, WorkloadView
 
@@ -23,6 +24,7 @@ __all__ = [
     "GetAccount",
     "GetModel",
     "GetNode",
+    "GetQueues",
     "GetReservation",
     "GetStatement",
     "GetStats",
@@ -39,6 +41,7 @@ __all__ = [
     "ModelView",
     "NodePage",
     "Query",
+    "Queues",
     "ReservationPage",
     "Statement",
     "StatementLine",
@@ -149,6 +152,11 @@ class GetStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GetQueues:
+    """Answers ``Queues`` at once, also while nothing can be committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetAccount:
     """Answers ``AccountView``; NotFoundError.
 
@@ -215,6 +223,7 @@ Query: TypeAlias = (
     | ListKeys
     | GetReservation
     | ListReservations
+    | GetQueues
 )
 
 
@@ -331,6 +340,13 @@ class KeyPage:
     total: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queues:
+    """How long queues are; each name at most once."""
+
+    readings: tuple[QueueReading, ...]
+
+
 Answer: TypeAlias = (
     NodeView
     | NodePage
@@ -347,4 +363,5 @@ Answer: TypeAlias = (
     | KeyPage
     | Reservation
     | ReservationPage
+    | Queues
 )

@@ -8,7 +8,7 @@ Preemption, gangs and reservations change it by ``policy_facts``. What always ho
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -41,6 +41,7 @@ from arcray.core.policy_facts import (
     wait_no_longer,
     wait_with_gang,
 )
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.reservation import Reservation
 from arcray.core.timers import LeaseTimers
 from arcray.core.turns import SearchTurns
@@ -99,7 +100,7 @@ class ClusterState:
         searches: whose turn it is to look for such work.
         room, nodes_changed: grow whenever there may be more room than before by any means, or a node is another one.
         placement, routing: indexes derived from nodes and allocations.
-        dispatched: (deadline, workload, attempt) of requests on nodes, in order of deadline.
+        dispatched: requests on nodes and their deadlines, in order of deadline.
         needs_models: nodes that were there before this memory and have not said since what they answer for.
         attempts_from: attempts of requests whose sender waits are counted from here. No row has them, so a memory that
             was lost may have given them out; each memory counts from a higher number than any before it.
@@ -120,7 +121,9 @@ class ClusterState:
         self.pending = PendingQueue()
         self.waiting = SlotQueue()
         self.leases = LeaseTimers()
-        self.dispatched: deque[tuple[datetime, WorkloadId, int]] = deque()
+        # All have the same time on a node, so they come in order of deadline. Ordered, because taking the first out of
+        # a plain dictionary again and again walks over what was taken before.
+        self.dispatched: OrderedDict[WorkloadId, datetime] = OrderedDict()
         self.inference = InferenceCounts()
         self.placement = Engine()
         self.gangs = GangQueue()
@@ -225,7 +228,7 @@ class ClusterState:
                 keep_place(self, workload, workload.claim)
         for reservation in sorted(reservations, key=lambda r: (r.created_at, r.id)):
             self.reservations.grant(reservation)
-        self.dispatched = deque(sorted(self.dispatched))
+        self.dispatched = OrderedDict(sorted(self.dispatched.items(), key=lambda entry: (entry[1], entry[0])))
 
     def recall(self, workload: Workload) -> None:
         """Takes a finished workload back into memory, so that the rules see a submission that repeats it."""
@@ -246,6 +249,18 @@ class ClusterState:
     def live_on(self, node_id: NodeId) -> list[Workload]:
         """Returns the live workloads placed on a node, oldest placement first."""
         return [self.workloads[workload_id] for workload_id in self.on_node.get(node_id, ())]
+
+    def next_late(self) -> datetime | None:
+        """Returns when the next request has been on its node for too long."""
+        return next(iter(self.dispatched.values()), None)
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how many workloads and requests wait, and how many may."""
+        policy = self._policy
+        return (
+            QueueReading(queue=Queue.PENDING, length=len(self.pending), limit=policy.max_pending),
+            QueueReading(queue=Queue.WAITING, length=len(self.waiting), limit=policy.max_waiting),
+        )
 
     def check_invariants(self) -> None:
         """Asserts that the indexes agree with the dictionaries. For tests; visits everything."""
@@ -300,7 +315,7 @@ class ClusterState:
         self._hold(workload, event)
         if isinstance(workload.spec.payload, Inference):
             self.inference.dispatched += 1
-            self.dispatched.append((event.at + self._policy.inference_timeout, event.workload_id, event.attempt))
+            self.dispatched[event.workload_id] = event.at + self._policy.inference_timeout
 
     def _hold(self, workload: Workload, place: ev.WorkloadPlaced) -> None:
         workload.node_id = place.node_id
@@ -324,6 +339,7 @@ class ClusterState:
         payload = workload.spec.payload
         if isinstance(payload, Inference):
             self.routing.release(workload.node_id, payload.model_id)
+            del self.dispatched[workload.spec.id]
             if self.waiting.waits_for(payload.model_id):
                 self.slots_freed[payload.model_id] = None
         else:
@@ -480,8 +496,7 @@ class ClusterState:
             self.on_node[workload.node_id][workload.spec.id] = None
             if isinstance(workload.spec.payload, Inference):
                 self.routing.acquire(workload.node_id, workload.spec.payload.model_id)
-                deadline = workload.placed_at + self._policy.inference_timeout
-                self.dispatched.append((deadline, workload.spec.id, workload.attempt))
+                self.dispatched[workload.spec.id] = workload.placed_at + self._policy.inference_timeout
             else:
                 self.placement.allocate(workload.node_id, workload.allocation)
                 offer(self, workload)

@@ -1,4 +1,4 @@
-"""The application: every facade's routes and our own four, behind one limit and one shape of errors.
+"""The application: every facade's routes and our own few, behind one limit and one shape of errors.
 
 What lives here: composition and its order. What does not: sockets (listeners) and any protocol (facades). Middleware is
 plain ASGI and there is one of it: every layer is paid by every request.
@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from arcray.core.errors import ArcrayError, InvalidArgumentError
@@ -32,10 +32,12 @@ class Probes:
     Args:
         version: of arcray.
         ready: returns when requests can be served; raises an ``ArcrayError`` that says why not.
+        metrics: answers a scrape, behind a door of its own.
     """
 
     version: str
     ready: Callable[[], Awaitable[None]]
+    metrics: Endpoint
 
 
 def compose(
@@ -94,6 +96,15 @@ def _add_own(app: FastAPI, facades: Sequence[Facade], probes: Probes) -> None:
     @app.get("/version", tags=["arcray"], summary="What runs here?")
     async def version() -> dict[str, Any]:
         return {"version": probes.version, "facades": [facade.name for facade in facades]}
+
+    app.add_api_route(
+        "/metrics",
+        probes.metrics,
+        methods=["GET"],
+        tags=["arcray"],
+        summary="How long is every queue?",
+        response_class=PlainTextResponse,
+    )
 
 
 def _unready(error: ArcrayError, request: Request) -> Response:

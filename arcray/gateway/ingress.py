@@ -9,23 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import partial
 from typing import Any, Protocol
 
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from arcray import logs
 from arcray.config import Settings
 from arcray.core.errors import UnavailableError
+from arcray.core.keys import Scope
+from arcray.core.queues import Meter
 from arcray.gateway.asgi import Probes, compose
 from arcray.gateway.background import Background
-from arcray.gateway.listeners import HttpListener
+from arcray.gateway.listeners import HttpListener, connections
+from arcray.gateway.measures import CONTENT_TYPE, Measures
 from arcray.gateway.rpc import RpcListener
 from arcray.runtime.actors import tune_interpreter
+from arcray.runtime.gauges import QueueGauges
 from arcray.runtime.policy import answer_s
 from arcray.runtime.remote_blobs import blobs_for
 from arcray.runtime.remote_plane import RemotePlane
 from arcray.runtime.scheduler_actor import create_scheduler, installed_version
 from arcray.runtime.scheduler_handle import SchedulerHandle
+from arcray.wire.access import Door
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext, load_facades
 from arcray.wire.identity import Authenticator
@@ -63,12 +70,13 @@ class Ingress:
             answer_s=answer_s(settings),
         )
         hub = EventHub(plane, clock)
+        self._authenticator = Authenticator(settings.auth, plane, hub, clock)
         context = FacadeContext(
             plane=plane,
             settings=settings,
             clock=clock,
             ids=ids,
-            authenticator=Authenticator(settings.auth, plane, hub, clock),
+            authenticator=self._authenticator,
             events=hub,
         )
         facades = load_facades(settings.facades)
@@ -76,20 +84,22 @@ class Ingress:
         self._app = compose(
             facades,
             endpoints,
-            Probes(version=installed_version(), ready=self._ready),
+            Probes(
+                version=installed_version(),
+                ready=self._ready,
+                metrics=Door(self._authenticator)(Scope.READ, self._metrics),
+            ),
             max_body_bytes=settings.gateway.max_body_bytes,
         )
-        self._background = Background(
-            [
-                plane.run,
-                hub.run,
-                context.authenticator.run,
-                *(each.run for each in endpoints if each.run is not None),
-            ]
-        )
-        self._background.start()
         gateway = settings.gateway
-        self._listeners: list[_Listener] = [HttpListener(self._app, gateway, port) for port in gateway.http_ports]
+        http = [HttpListener(self._app, gateway, port) for port in gateway.http_ports]
+        meters: list[Meter] = [plane.queues, hub.queues, partial(connections, http, gateway)]
+        meters += [each.queues for each in endpoints if each.queues is not None]
+        self._measures = Measures(plane, meters)
+        parts = [plane.run, hub.run, self._authenticator.run, QueueGauges(meters, clock).run]
+        self._background = Background([*parts, *(each.run for each in endpoints if each.run is not None)])
+        self._background.start()
+        self._listeners: list[_Listener] = [*http]
         if gateway.grpc_port is not None:
             services = [each.grpc for each in endpoints if each.grpc is not None]
             self._listeners.append(RpcListener(services, gateway, gateway.grpc_port))
@@ -115,6 +125,9 @@ class Ingress:
         await asyncio.gather(*(listener.drain() for listener in self._listeners))
         await self._background.stop()
         _log.info("gateway drained")
+
+    async def _metrics(self) -> Response:
+        return PlainTextResponse(await self._measures.text(), media_type=CONTENT_TYPE)
 
     async def _ready(self) -> None:
         status: dict[str, Any] = await self._scheduler.status()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import uvicorn
@@ -17,8 +17,9 @@ from starlette.types import ASGIApp
 
 from arcray.config import GatewaySettings
 from arcray.core.errors import UnavailableError
+from arcray.core.queues import Queue, QueueReading
 
-__all__ = ["HttpListener", "bind"]
+__all__ = ["HttpListener", "bind", "connections"]
 
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75  # longer than the 60 s of common load balancers, which must be the ones to close
@@ -90,11 +91,22 @@ class HttpListener:
         if self._serving is None or self._serving.done():
             raise UnavailableError("an HTTP listener has ended")
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
     async def drain(self) -> None:
         """Takes no more connections, lets requests end within the drain time, then cuts what is left."""
         self._server.should_exit = True
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
+
+
+def connections(listeners: Sequence[HttpListener], settings: GatewaySettings) -> tuple[QueueReading, ...]:
+    """Returns how many connections the listener has that has the most of them."""
+    most = max((listener.connections for listener in listeners), default=0)
+    return (QueueReading(queue=Queue.CONNECTIONS, length=most, limit=settings.max_connections),)
 
 
 class _Server(uvicorn.Server):

@@ -35,6 +35,7 @@ from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import LeaseTerms, NodeRegistration
 from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.ports import Clock, ControlPlane, Ids
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import Phase, PortMapping
 from arcray.node.engine import Engine
 from arcray.node.gpu import GpuProbe
@@ -166,6 +167,14 @@ class NodeAgent:
         if not self._main.cancelled():
             self._main.result()
 
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how much this machine has to work off, and how much it takes."""
+        return (QueueReading(queue=Queue.WORK, length=self._busy, limit=self._settings.node.max_orders),)
+
+    @property
+    def _busy(self) -> int:
+        return len(self._attempts) + len(self._registry) + len(self._reporter)
+
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         """Takes orders; returns as soon as they are taken. An attempt that was seen before is not executed again.
 
@@ -178,7 +187,7 @@ class NodeAgent:
             raise UnavailableError(f"node {self._node_id} has not heard of epoch {epoch} yet")
         if epoch < self._epoch:
             raise StaleReportError(f"node {self._node_id} is at epoch {self._epoch}, not {epoch}", field="epoch")
-        if len(self._attempts) + len(self._registry) + len(self._reporter) >= self._settings.node.max_orders:
+        if self._busy >= self._settings.node.max_orders:
             raise UnavailableError(f"node {self._node_id} has {self._settings.node.max_orders} orders to work off")
         for order in orders:
             match order:

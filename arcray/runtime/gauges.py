@@ -1,4 +1,4 @@
-"""The scheduler's gauges: read from one query every few seconds, published through Ray's metrics.
+"""Gauges, published through Ray's metrics: the scheduler's, and the queues of gateways and machines.
 
 Measured where everything is known, so that no other process counts, and nothing is counted per request.
 """
@@ -15,13 +15,14 @@ from arcray import metrics
 from arcray.core.errors import ArcrayError
 from arcray.core.node import Health
 from arcray.core.ports import Clock, ControlPlane
-from arcray.core.queries import ClusterStats, GetStats
+from arcray.core.queries import ClusterStats, GetQueues, GetStats, Queues
+from arcray.core.queues import Meter, QueueReading
 from arcray.core.workload import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Gauges", "readings"]
+__all__ = ["Gauges", "QueueGauges", "readings"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ class Gauges:
         self._switchboard = switchboard
         self._clock = clock
         self._gauges = {
-            metric: Gauge(metric.name, description=metric.help, tag_keys=metric.labels) for metric in metrics.ALL
+            metric: Gauge(metric.name, description=metric.help, tag_keys=metric.labels)
+            for metric in metrics.ALL
+            if metric is not metrics.SCHEDULER_REACHED  # that is for others to say
         }
 
     async def run(self) -> None:
@@ -50,14 +53,41 @@ class Gauges:
             await self._clock.sleep(_EVERY_S)
             try:
                 stats: ClusterStats = await self._plane.query(GetStats())
+                queues: Queues = await self._plane.query(GetQueues())
             except ArcrayError as error:
                 _log.debug("no reading of the gauges", extra={"code": error.code})
                 continue
-            for metric, label, value in readings(stats, self._switchboard.clients):
+            for metric, label, value in readings(stats, self._switchboard.clients, queues):
                 self._gauges[metric].set(value, dict(zip(metric.labels, label, strict=True)))
 
 
-def readings(stats: ClusterStats, clients: int) -> Iterator[tuple[metrics.Metric, tuple[str, ...], float]]:
+class QueueGauges:
+    """Publishes the queues of a process that is not the scheduler, which sees only its own.
+
+    Args:
+        meters: of that process.
+    """
+
+    def __init__(self, meters: Sequence[Meter], clock: Clock) -> None:
+        self._meters = meters
+        self._clock = clock
+        self._gauges = {
+            metric: Gauge(metric.name, description=metric.help, tag_keys=metric.labels)
+            for metric in (metrics.QUEUE_WAITING, metrics.QUEUE_ALLOWED)
+        }
+
+    async def run(self) -> None:
+        """Measures until it is cancelled."""
+        while True:
+            await self._clock.sleep(_EVERY_S)
+            for meter in self._meters:
+                for metric, label, value in _queue_readings(meter()):
+                    self._gauges[metric].set(value, dict(zip(metric.labels, label, strict=True)))
+
+
+def readings(
+    stats: ClusterStats, clients: int, queues: Queues
+) -> Iterator[tuple[metrics.Metric, tuple[str, ...], float]]:
     """Yields every series with its value; those at zero too, or they would keep their last value for ever."""
     health = Counter(node.health for node in stats.nodes)
     for each in Health:
@@ -75,3 +105,12 @@ def readings(stats: ClusterStats, clients: int) -> Iterator[tuple[metrics.Metric
             yield metrics.INFERENCE_LATENCY, (quantile,), latency_ms
     yield metrics.CLIENTS, (), clients
     yield metrics.IMBALANCE, (), stats.imbalance
+    yield from _queue_readings(queues.readings)
+
+
+def _queue_readings(
+    readings: Iterable[QueueReading],
+) -> Iterator[tuple[metrics.Metric, tuple[str, ...], float]]:
+    for reading in readings:
+        yield metrics.QUEUE_WAITING, (reading.queue.value,), reading.length
+        yield metrics.QUEUE_ALLOWED, (reading.queue.value,), reading.limit

@@ -17,6 +17,7 @@ from arcray.drivers.frames import decode
 from arcray.node.agent import NodeAgent
 from arcray.node.identity import machine_node_id
 from arcray.runtime.actors import supervise, tune_interpreter
+from arcray.runtime.gauges import QueueGauges
 from arcray.runtime.policy import answer_s
 from arcray.runtime.reconcile import RayNode
 from arcray.runtime.remote_blobs import blobs_for
@@ -87,6 +88,7 @@ class NodeActor:
         node_id = await asyncio.to_thread(machine_node_id, self._settings.state_dir, ids, role=self._role)
         agent = NodeAgent(node_id=node_id, plane=plane, settings=self._settings, clock=self._clock, ids=ids)
         carrying = asyncio.create_task(plane.run())
+        measuring = asyncio.create_task(QueueGauges([agent.queues, plane.queues], self._clock).run())
         try:
             registration = await agent.registration(
                 driver="ray",
@@ -107,7 +109,8 @@ class NodeActor:
         finally:
             await agent.stop()
             carrying.cancel()
-            await asyncio.gather(carrying, return_exceptions=True)
+            measuring.cancel()
+            await asyncio.gather(carrying, measuring, return_exceptions=True)
 
     def _greet(self) -> None:
         if self._agent is not None:

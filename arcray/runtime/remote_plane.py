@@ -25,6 +25,7 @@ from arcray.core.events import Topic
 from arcray.core.orders import Order
 from arcray.core.ports import BlobStore, Clock, EventBatch
 from arcray.core.queries import Query
+from arcray.core.queues import Queue, QueueReading
 from arcray.drivers.frames import decode, encode
 from arcray.runtime.line import Receiver
 from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, with_spec
@@ -150,6 +151,14 @@ class RemotePlane:
         finally:
             self._ended = _NeverReachedError("this process is ending")
             self._fail(list(self._asked.values()), self._ended)
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns what waits for an answer, and for the reader of events that has the most of them."""
+        longest = max((len(stream.queue) for stream in self._streams.values()), default=0)
+        return (
+            QueueReading(queue=Queue.ASKS, length=len(self._asked), limit=self._limit),
+            QueueReading(queue=Queue.STREAM_EVENTS, length=longest, limit=_EVENT_LIMIT),
+        )
 
     # -- the port ------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from arcray.control.plane import Plane
 from arcray.core.blobkeys import workload_of_log
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import LogAppended
-from arcray.core.ports import NodeDriver
 from arcray.drivers.ray_actor import RayActorDriver
 from arcray.runtime.actors import keep, supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
@@ -110,7 +109,7 @@ class SchedulerActor:
     async def _live(self) -> None:
         began_s = self._clock.monotonic()
         switchboard = Switchboard()
-        plane = self._plane = await self._recovered(RayActorDriver(lines=switchboard))
+        plane = self._plane = await self._recovered(switchboard)
         server = LineServer(switchboard.accept)
         try:
             async with asyncio.TaskGroup() as group:
@@ -136,16 +135,17 @@ class SchedulerActor:
             server.close()
             await plane.stop()
 
-    async def _recovered(self, driver: NodeDriver) -> Plane:
+    async def _recovered(self, switchboard: Switchboard) -> Plane:
         """Returns the plane once it has recovered from its rows, trying for as long as the database is away."""
         while True:
             plane = Plane(
                 policy=policy_of(self._settings),
                 journal=Journal(self._settings.sql_url, self._settings.database),
-                drivers={"ray": driver},
+                drivers={"ray": RayActorDriver(lines=switchboard)},
                 blobs=self._blobs,
                 clock=self._clock,
                 settings=self._settings.scheduler,
+                meters=(switchboard.queues,),
             )
             try:
                 await plane.start()

@@ -25,6 +25,7 @@ from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.orders import Order
 from arcray.core.ports import ControlPlane, EventBatch
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.drivers.frames import decode, encode
 from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, Streams, without_spec
@@ -95,6 +96,11 @@ class Switchboard:
         """How many lines stand."""
         return len(self._clients)
 
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how many events wait for the client that has the most of them."""
+        longest = max((client.event_count for client in self._clients.values()), default=0)
+        return (QueueReading(queue=Queue.CLIENT_EVENTS, length=longest, limit=self.event_limit),)
+
     def accept(self, name: str, line: Outlet) -> _Client:
         """Takes a new line; an older one of the same client is closed."""
         assert self._plane is not None, "lines are taken once it runs"
@@ -145,7 +151,7 @@ class _Client:
         self._replies: list[tuple[int, Any]] = []
         self._ends: list[tuple[int, tuple[Any, ...]]] = []
         self._events: list[tuple[int, EventBatch | None]] = []
-        self._event_count = 0
+        self.event_count = 0
         self._orders: list[tuple[int, int, tuple[Order, ...]]] = []
         self._deliveries: dict[int, asyncio.Future[ArcrayError | None]] = {}
         self._numbers = count()
@@ -240,7 +246,7 @@ class _Client:
         self._ends.clear()
         self._orders.clear()
         self._events.clear()
-        self._event_count = 0
+        self.event_count = 0
         self.line.send(encode(said))
 
     # -- streams -------------------------------------------------------------------------------------------------
@@ -267,12 +273,12 @@ class _Client:
 
     def _tell(self, stream: int, batch: EventBatch | None) -> None:
         size = len(batch.events) if batch is not None else 0
-        if self._event_count + size > self._board.event_limit:
+        if self.event_count + size > self._board.event_limit:
             self._events = [(open_stream, _GAP) for open_stream in self._streams]
-            self._event_count = 0
+            self.event_count = 0
         else:
             self._events.append((stream, batch))
-            self._event_count += size
+            self.event_count += size
         if self._burst is None:
             self._burst = self._loop.call_later(_BURST_S, self._end_burst)
 

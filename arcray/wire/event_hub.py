@@ -21,6 +21,7 @@ from typing import Final, cast
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.ports import Clock, ControlPlane, EventBatch
+from arcray.core.queues import Queue, QueueReading
 
 __all__ = ["EventHub", "Subscription"]
 
@@ -46,6 +47,14 @@ class Subscription:
     def __aiter__(self) -> AsyncIterator[EventBatch]:
         return self._all()
 
+    def __len__(self) -> int:
+        return self._waiting
+
+    @property
+    def capacity(self) -> int:
+        """Events that may wait."""
+        return self._capacity
+
     async def next(self) -> EventBatch:
         """Returns the next batch, waiting for it. Cancelling loses nothing."""
         while not self._batches:
@@ -61,6 +70,9 @@ class Subscription:
             self._batches.clear()
             self._waiting = 0
             batch = _GAP
+        elif not batch.events and self._batches and not self._batches[-1].events:
+            # What has no events counts for nothing, so that a reader who is stuck could be told of gaps for ever.
+            batch = EventBatch(events=(), gap=self._batches.pop().gap or batch.gap)
         self._batches.append(batch)
         self._waiting += len(batch.events)
         self._arrived.set()
@@ -100,6 +112,13 @@ class EventHub:
         self._capacity = capacity
         self._streams: dict[frozenset[Topic], _Stream] = {}
         self._group: asyncio.TaskGroup | None = None
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how many events wait for the reader that has the most of them."""
+        readers = [reader for stream in self._streams.values() for reader in stream.readers]
+        longest = max(readers, key=len, default=None)
+        length, limit = (0, self._capacity) if longest is None else (len(longest), longest.capacity)
+        return (QueueReading(queue=Queue.READER_EVENTS, length=length, limit=limit),)
 
     async def run(self) -> None:
         """Serves until it is cancelled. Subscriptions made before it runs start with it."""

@@ -20,6 +20,7 @@ from arcray.config import Settings
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.node import LeaseTerms
 from arcray.core.ports import Clock, ControlPlane, Ids
+from arcray.core.queues import Meter
 from arcray.wire.event_hub import EventHub
 from arcray.wire.identity import Authenticator
 
@@ -59,11 +60,13 @@ class FacadeEndpoints:
         grpc: registers gRPC services, called before the server starts.
         run: background work for as long as the process serves; it is cancelled at the end and must then clean up.
             If it raises, the replica is unhealthy.
+        queues: reads the queues that it keeps.
     """
 
     router: APIRouter | None = None
     grpc: RegisterServices | None = None
     run: Callable[[], Coroutine[Any, Any, None]] | None = None
+    queues: Meter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

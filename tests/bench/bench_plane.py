@@ -13,17 +13,13 @@ Five alternating pairs each; the median counts. Python is set up as in the sched
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
 import pytest
 
-from arcray.control.rows import event_row, workload_row
-from arcray.core import events as ev
 from arcray.core.commands import (
     Attached,
     AttachNode,
@@ -36,11 +32,12 @@ from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import ModelSlots
 from arcray.core.orders import Order, RunInference
 from arcray.core.ports import ControlPlane
-from arcray.core.workload import Inference, Origin, Phase, Result, Workload, WorkloadSpec
+from arcray.core.workload import Inference, Origin, Phase, Result, WorkloadSpec
 from arcray.testing.builders import a_container, a_node
 from arcray.testing.plane import in_process_plane
 from arcray.wire.system import RandomIds, SystemClock
 from tests.bench.report import ROUNDS, check, in_turn, row
+from tests.bench.sqlite_alone import rows_by_sqlite_alone
 
 pytestmark = pytest.mark.bench
 
@@ -98,33 +95,6 @@ async def submissions_of_callers(directory: Path) -> float:
 
         began = perf_counter()
         await asyncio.gather(*(caller() for _ in range(BATCH)))
-        return BATCH * BATCHES / (perf_counter() - began)
-
-
-def rows_by_sqlite_alone(directory: Path) -> float:
-    """Returns submissions per second when ready-made rows and events are written by sqlite3, 64 a commit."""
-    with closing(sqlite3.connect(directory / "bare.db", isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.execute(
-            "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, kind TEXT, subject TEXT,"
-            " body TEXT)"
-        )
-        database.execute(
-            "CREATE TABLE workloads (id TEXT PRIMARY KEY, kind TEXT, phase TEXT, account TEXT, facade TEXT,"
-            " external_id TEXT, node_id TEXT, request_id TEXT, created_at INTEGER, finished_at INTEGER, body TEXT)"
-        )
-        batches = []
-        for _ in range(BATCHES):
-            specs = [a_submission().spec for _ in range(BATCH)]
-            events = [tuple(event_row(ev.WorkloadSubmitted(spec=spec, at=spec.created_at)).values()) for spec in specs]
-            batches.append((events, [tuple(workload_row(Workload(spec=spec)).values()) for spec in specs]))
-        began = perf_counter()
-        for events, workloads in batches:
-            database.execute("BEGIN IMMEDIATE")
-            database.executemany("INSERT INTO events (at, kind, subject, body) VALUES (?, ?, ?, ?)", events)
-            database.executemany("INSERT INTO workloads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", workloads)
-            database.execute("COMMIT")
         return BATCH * BATCHES / (perf_counter() - began)
 
 
@@ -267,7 +237,8 @@ async def test_durable_submissions_keep_up_with_sqlite(tmp_path: Path) -> None:
         return await submissions_of_callers(_new(tmp_path))
 
     async def bare() -> float:
-        return rows_by_sqlite_alone(_new(tmp_path))
+        batches = [[a_submission().spec for _ in range(BATCH)] for _ in range(BATCHES)]
+        return rows_by_sqlite_alone(_new(tmp_path), batches)
 
     rates, alone = await in_turn(together, bare)
     callers, beside = await in_turn(one_by_one, bare)

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
@@ -33,7 +34,7 @@ from arcray.gateway.express import raw_endpoints
 from arcray.testing.builders import a_key, a_workload, node_id
 from arcray.testing.clock import FakeClock
 from arcray.testing.plane import InProcessPlane, in_process_plane
-from arcray.wire.access import scope_of
+from arcray.wire.access import Door, scope_of
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext, FacadeEndpoints, load_facades
 from arcray.wire.identity import Authenticator
@@ -84,7 +85,12 @@ async def composed() -> AsyncIterator[Composed]:
         )
         facades = load_facades(context.settings.facades)
         endpoints = [facade.open(context) for facade in facades]
-        app = compose(facades, endpoints, Probes(version="0", ready=not_ready), max_body_bytes=10_000)
+        app = compose(
+            facades,
+            endpoints,
+            Probes(version="0", ready=not_ready, metrics=Door(context.authenticator)(Scope.READ, no_metrics)),
+            max_body_bytes=10_000,
+        )
         framework: Any = app
         while not isinstance(framework, FastAPI):
             framework = framework._app
@@ -97,6 +103,10 @@ async def composed() -> AsyncIterator[Composed]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def no_metrics() -> Response:
+    return PlainTextResponse("")
 
 
 async def not_ready() -> None:

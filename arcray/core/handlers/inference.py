@@ -91,12 +91,10 @@ def expire_inference(turn: Turn) -> None:
         assert isinstance(payload, Inference)
         why = state.routing.explain(payload.model_id, turn.now.timestamp()).sentence()
         finish(turn, workload, Phase.REJECTED, f"model {payload.model_id}: {why}")
-    while state.dispatched and state.dispatched[0][0] <= turn.now:
-        _, workload_id, attempt = state.dispatched.popleft()
-        late = state.workloads.get(workload_id)
-        if late is None or late.attempt != attempt or late.phase.terminal or late.node_id is None:
-            continue
-        turn.order(state.nodes[late.node_id], StopAttempt(workload_id=workload_id, attempt=attempt, grace_s=0.0))
+    while (due := state.next_late()) is not None and due <= turn.now:
+        late = state.workloads[next(iter(state.dispatched))]
+        assert late.node_id is not None, "it is on a node"
+        turn.order(state.nodes[late.node_id], StopAttempt(workload_id=late.spec.id, attempt=late.attempt, grace_s=0.0))
         finish(turn, late, Phase.FAILED, f"no answer within {turn.policy.inference_timeout.total_seconds():g} s")
 
 

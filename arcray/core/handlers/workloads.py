@@ -117,6 +117,9 @@ def _reply(turn: Turn, workload: Workload, *, created: bool) -> Submitted | None
         node_id=workload.node_id,
         message=workload.message,
         created=created,
+        attempt=workload.attempt,
+        allocation=workload.allocation,
+        placed_at=workload.placed_at,
     )
 
 

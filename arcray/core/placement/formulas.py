@@ -93,7 +93,7 @@ def _code_homes(node: RoutingNode) -> tuple[str, ...]:
     return (*(place[:length] for length in _PREFIXES), ANYWHERE)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)  # a kilobyte each; the index keeps as many for each model and seldom asks
 def _code_reaches(geohash: str, _geozone: str) -> Reach:
     if not geohash:
         return ((ANYWHERE, _UNKNOWN_PENALTY),)

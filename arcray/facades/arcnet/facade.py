@@ -24,7 +24,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     feed = TelemetryFeed(context)
     door = Door(context.authenticator)
     router.add_api_websocket_route("/telemetry", door.socket(Scope.READ, TelemetryEndpoint(context, feed).serve))
-    return FacadeEndpoints(router=router, run=feed.run)
+    return FacadeEndpoints(router=router, run=feed.run, queues=feed.queues)
 
 
 FACADE: Final = Facade(

@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from arcray.core.errors import ArcrayError, NotFoundError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Event
 from arcray.core.queries import GetWorkload
+from arcray.core.queues import Queue, QueueReading
 from arcray.facades.arcnet.projection import TOPICS, Frame, TelemetryProjection
 from arcray.facades.arcnet.session import Close, Reply, TelemetrySession
 from arcray.wire.access import deny, identity_of
@@ -56,6 +57,9 @@ class Listener:
         self._limit = len(self._frames) + self._capacity
         self._arrived.set()
 
+    def __len__(self) -> int:
+        return len(self._frames)
+
     def offer(self, frame: Frame) -> None:
         """Queues a frame if the console wants it."""
         if not self._session.passes(frame):
@@ -90,6 +94,15 @@ class TelemetryFeed:
     def listeners(self) -> int:
         """How many sockets read."""
         return len(self._listeners)
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how many sockets read, and how many frames wait for the one that has the most of them."""
+        settings = self._context.settings.arcnet
+        longest = max(map(len, self._listeners), default=0)
+        return (
+            QueueReading(queue=Queue.SOCKETS, length=len(self._listeners), limit=settings.max_sockets),
+            QueueReading(queue=Queue.SOCKET_FRAMES, length=longest, limit=settings.socket_queue),
+        )
 
     @asynccontextmanager
     async def listen(self, session: TelemetrySession) -> AsyncIterator[Listener]:

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Final, assert_never
 
 from arcray.core.blobkeys import program_key, result_prefix, stdin_key
+from arcray.core.commands import Submitted
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId, canonical_uuid
@@ -41,6 +42,7 @@ from arcray.facades.rest import messages as m
 __all__ = [
     "FACADE",
     "Submission",
+    "accepted",
     "container_of",
     "demand_body",
     "demand_of",
@@ -195,6 +197,29 @@ def server_of(body: m.ModelBody, model: Model, submission: Submission) -> Worklo
         restart=_restart(body.restart_policy, _SERVED),
         selector=tuple(sorted(body.selector.items())),
         node_id=_node_id(body.node_id),
+    )
+
+
+def accepted(spec: WorkloadSpec, reply: Submitted) -> WorkloadView:
+    """Returns a workload as it was when the cluster took it, from what was sent and what was replied.
+
+    Args:
+        reply: to this very submission, so that nothing has happened to the workload before.
+    """
+    assert reply.created, "the reply to a repetition tells of a workload with a past"
+    return WorkloadView(
+        spec=spec,
+        phase=reply.phase,
+        attempt=reply.attempt,
+        restarts=0,
+        node_id=reply.node_id,
+        allocation=reply.allocation,
+        message=reply.message,
+        result=None,
+        placed_at=reply.placed_at,
+        started_at=None,
+        finished_at=None,
+        ports=(),
     )
 
 

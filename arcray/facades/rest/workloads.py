@@ -24,7 +24,7 @@ from arcray.facades.rest import messages as m
 from arcray.wire.access import Door, identity_of
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
-from arcray.wire.routes import idempotency, json_answer, json_body, json_response, problems, schema_of
+from arcray.wire.routes import RawRoute, idempotency, json_answer, json_body, json_response, problems, schema_of
 
 __all__ = ["WorkloadRoutes"]
 
@@ -54,6 +54,7 @@ class WorkloadRoutes:
             _PATH,
             door(Scope.SUBMIT, self.create),
             methods=["POST"],
+            route_class_override=RawRoute,
             summary="Submit a program or a container",
             status_code=201,
             openapi_extra=json_body(schema_of(codec.SUBMISSION), _EXAMPLE),
@@ -145,7 +146,9 @@ class WorkloadRoutes:
                 assert_never(wanted)
         reply = await self._submit(spec, blobs)
         headers = {"Location": f"{_PATH}/{reply.workload_id}"}
-        return await self._view(identity, reply.workload_id, 201 if reply.created else 200, headers)
+        if not reply.created:
+            return await self._view(identity, reply.workload_id, 200, headers)
+        return json_response(codec.encode(translate.workload_view(translate.accepted(spec, reply))), 201, headers)
 
     async def index(
         self,

@@ -179,3 +179,38 @@ async def test_the_end_of_the_log_is_told() -> None:
     log.end(UnavailableError("stopped"))
     with pytest.raises(UnavailableError, match="stopped"):
         await anext(reader)
+
+
+async def test_events_are_let_go_of_once_every_reader_has_read_them() -> None:
+    log = EventLog(8)
+    fast, slow = await opened(log), await opened(log)
+    log.publish([event(1), event(2)])
+    assert numbers(await fast.next(0)) == [1, 2]
+    assert [slot for slot in log._ring if slot] == [event(1), event(2)]
+    assert log.lag == 2
+    assert numbers(await slow.next(0)) == [1, 2]
+    assert [slot for slot in log._ring if slot] == []
+    assert log.lag == 0
+
+
+async def test_a_reader_of_other_topics_keeps_no_event_alive() -> None:
+    log = EventLog(8)
+    reader, other = await opened(log), await opened(log, frozenset({Topic.MODELS}))
+    log.publish([event(1)])
+    assert numbers(await reader.next(0)) == [1]
+    assert [slot for slot in log._ring if slot] == []
+    log.publish([event(2, Topic.MODELS)])
+    assert numbers(await other.next(0)) == [2]
+
+
+async def test_a_reader_that_does_not_read_costs_no_more_than_the_ring() -> None:
+    log = EventLog(4)
+    reader, stuck = await opened(log), await opened(log)
+    for number in range(10):
+        log.publish([event(number)])
+        assert numbers(await reader.next(0)) == [number]
+    assert log.lag == 4
+    batch = await stuck.next(0)
+    assert batch is not None
+    assert batch.gap
+    assert numbers(batch) == [6, 7, 8, 9]

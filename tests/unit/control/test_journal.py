@@ -154,11 +154,16 @@ async def test_nothing_is_left_out_when_all_fits(journal: Journal) -> None:
 
 async def test_an_idempotency_key_belongs_to_an_account(journal: Journal) -> None:
     await write(journal, a_row(1, request_id="key"), a_row(2))
-    found = await journal.request(AccountId("local"), "key")
-    assert found is not None
-    assert found.id == a_workload(1).id
-    assert await journal.request(AccountId("other"), "key") is None
-    assert await journal.request(AccountId("local"), "") is None
+    found = await journal.earlier(set(), {AccountId("local"): {"key", "another"}})
+    assert [workload.id for workload in found] == [a_workload(1).id]
+    assert await journal.earlier(set(), {AccountId("other"): {"key"}, AccountId("local"): {""}}) == []
+
+
+async def test_earlier_workloads_are_found_by_id_and_key_however_many_are_asked_for(journal: Journal) -> None:
+    await write(journal, a_row(1, request_id="key"), a_row(2), a_row(3))
+    unknown = {a_workload(number).id for number in range(1_000, 3_000)}
+    found = await journal.earlier({a_workload(1).id, a_workload(2).id, *unknown}, {AccountId("local"): {"key"}})
+    assert sorted(workload.id for workload in found) == [a_workload(1).id, a_workload(2).id]
 
 
 async def test_a_page_is_newest_first_and_counts_all(journal: Journal) -> None:

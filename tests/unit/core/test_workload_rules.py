@@ -33,7 +33,16 @@ WHOLE_NODE = Demand(cpu_milli=8000)
 def test_a_submission_is_placed_at_once_where_nothing_waits(world: World) -> None:
     world.attach()
     outcome = world.submit(a_workload(1))
-    assert outcome.reply == Submitted(workload_id=W1, phase=Phase.PLACED, node_id=node_id(1), message="")
+    workload = world.cluster.state.workloads[W1]
+    assert outcome.reply == Submitted(
+        workload_id=W1,
+        phase=Phase.PLACED,
+        node_id=node_id(1),
+        message="",
+        attempt=1,
+        allocation=workload.allocation,
+        placed_at=workload.placed_at,
+    )
     (order,) = outcome.orders
     assert isinstance(order.order, StartWorkload)
     assert (order.node_id, order.epoch, order.order.attempt) == (node_id(1), 1, 1)

@@ -33,7 +33,7 @@ class Fixtures:
         self.app: ASGIApp = compose(
             [self._facade()],
             [FacadeEndpoints(router=self._router())],
-            Probes(version="1.2.3", ready=self._ready),
+            Probes(version="1.2.3", ready=self._ready, metrics=self._metrics),
             max_body_bytes=1024,
         )
 
@@ -46,6 +46,9 @@ class Fixtures:
             yield listener
         finally:
             await listener.drain()
+
+    async def _metrics(self, request: Request) -> Response:
+        return PlainTextResponse(f"asked_for {request.url.path}\n")
 
     async def _ready(self) -> None:
         if self.unready is not None:

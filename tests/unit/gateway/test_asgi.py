@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
@@ -42,7 +43,11 @@ def test_a_route_that_does_not_say_who_may_reach_it_is_not_served(*, nested: boo
     facade = Facade(name="probe", summary="", lease=lease, open=lambda _: FacadeEndpoints())
     served = FacadeEndpoints(router=outer if nested else router)
     with pytest.raises(InvalidArgumentError, match="probe serves /forgotten"):
-        compose([facade], [served], Probes(version="0", ready=unasked), max_body_bytes=1)
+        compose([facade], [served], Probes(version="0", ready=unasked, metrics=unscraped), max_body_bytes=1)
+
+
+async def unscraped(_request: Request) -> Response:
+    raise AssertionError("nothing is served")
 
 
 async def unasked() -> None:
@@ -55,6 +60,10 @@ async def test_a_replica_is_ready_when_the_scheduler_is(http: httpx.AsyncClient,
     answer = await http.get("/readyz")
     assert answer.status_code == 503
     assert "the disk is full" in answer.json()["error"]
+
+
+async def test_a_replica_answers_scrapes(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/metrics")).text == "asked_for /metrics\n"
 
 
 async def test_the_documentation_names_the_routes_of_the_facades(http: httpx.AsyncClient) -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from arcray import metrics
-from arcray.core.queries import ClusterStats, InferenceStats
+from arcray.core.queries import ClusterStats, InferenceStats, Queues
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import Phase
 from arcray.runtime.gauges import readings
 
@@ -14,10 +15,11 @@ STATS = ClusterStats(
     uptime_s=1.0,
     imbalance=0,
 )
+QUEUES = Queues(readings=(QueueReading(queue=Queue.PENDING, length=7, limit=9),))
 
 
 def test_every_series_of_a_closed_set_is_published_also_at_zero() -> None:
-    series = {(metric.name, label): value for metric, label, value in readings(STATS, clients=2)}
+    series = {(metric.name, label): value for metric, label, value in readings(STATS, clients=2, queues=QUEUES)}
     assert series["arcray_workloads_live_count", ("running",)] == 3
     assert series["arcray_workloads_live_count", ("pending",)] == 0
     assert ("arcray_workloads_live_count", ("succeeded",)) not in series
@@ -25,14 +27,16 @@ def test_every_series_of_a_closed_set_is_published_also_at_zero() -> None:
     assert series["arcray_inference_ended_count", ("rejected",)] == 2
     assert series["arcray_clients_connected_count", ()] == 2
     assert series["arcray_ledger_imbalance_credits", ()] == 0
+    assert series["arcray_queue_waiting_count", ("pending",)] == 7
+    assert series["arcray_queue_allowed_count", ("pending",)] == 9
 
 
 def test_a_latency_that_nobody_measured_is_not_published() -> None:
-    assert metrics.INFERENCE_LATENCY not in {metric for metric, _, _ in readings(STATS, clients=0)}
+    assert metrics.INFERENCE_LATENCY not in {metric for metric, _, _ in readings(STATS, clients=0, queues=QUEUES)}
 
 
 def test_labels_are_as_declared_and_names_begin_with_ours() -> None:
-    for metric, label, _ in readings(STATS, clients=0):
+    for metric, label, _ in readings(STATS, clients=0, queues=QUEUES):
         assert len(label) == len(metric.labels)
     assert all(metric.name.startswith("arcray_") for metric in metrics.ALL)
     assert len({metric.name for metric in metrics.ALL}) == len(metrics.ALL)

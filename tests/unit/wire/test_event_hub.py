@@ -189,3 +189,14 @@ async def test_cancelled_wait_loses_no_event() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     subscription.offer(batch("e"))
     assert names(await subscription.next()) == ["e"]
+
+
+async def test_gaps_that_nobody_reads_are_told_as_one() -> None:
+    subscription = Subscription(8)
+    for _ in range(3):
+        subscription.offer(EventBatch(events=(), gap=True))
+    subscription.offer(EventBatch(events=()))
+    subscription.offer(batch("a"))
+    assert (await subscription.next()).gap
+    assert names(await subscription.next()) == ["a"]
+    assert len(subscription) == 0

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from arcray.core.answers import workload_view
 from arcray.core.claim import Claim, Eviction
+from arcray.core.commands import Submitted
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.gang import Gang, Layout
 from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.model import ModelFormat
 from arcray.core.placement.explain import Explanation, FilterRefusal
+from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import MIB
 from arcray.core.queries import ModelView
 from arcray.core.resources import NO_DEMAND, Allocation, Demand, GpuShare
@@ -34,6 +37,7 @@ from arcray.core.workload import (
 from arcray.facades.rest import codec, translate
 from arcray.facades.rest import messages as m
 from arcray.testing.builders import T0, a_container, a_model, a_workload, an_inference, node_id
+from arcray.testing.world import World
 
 ID = WorkloadId("00000000-0000-0000-0000-000000000001")
 WHO = translate.Submission(workload_id=ID, account=AccountId("ana"), now=T0, key="k", digest="d")
@@ -294,3 +298,14 @@ def test_explanation_is_shown_whole() -> None:
         "notes": [],
         "sentence": found.sentence(),
     }
+
+
+@pytest.mark.parametrize("nodes", [0, 1], ids=["waits", "placed"])
+def test_what_a_new_submission_answers_is_what_a_query_would(nodes: int) -> None:
+    world = World(ClusterPolicy())
+    for _ in range(nodes):
+        world.attach()
+    spec = a_workload(1)
+    reply = world.submit(spec).reply
+    assert isinstance(reply, Submitted)
+    assert translate.accepted(spec, reply) == workload_view(world.workload(spec.id))

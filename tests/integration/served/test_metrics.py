@@ -1,0 +1,27 @@
+"""What an operator's Prometheus finds at a running arcray."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+
+import pytest
+
+from arcray.core.queues import Queue
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
+
+
+def test_every_queue_of_gateway_and_scheduler_shows_its_length_and_its_limit(served: str) -> None:
+    with urllib.request.urlopen(f"{served}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    lengths, limits = (
+        {
+            name: int(value)
+            for name, value in re.findall(rf'^arcray_queue_{what}_count{{queue="(\w+)"}} (\d+)$', text, re.MULTILINE)
+        }
+        for what in ("waiting", "allowed")
+    )
+    assert lengths.keys() == limits.keys() == set(Queue) - {Queue.WORK}  # which machines tell Ray's exporter of
+    assert all(lengths[name] <= limits[name] for name in lengths)
+    assert "arcray_scheduler_reached_state 1\n" in text

@@ -1,0 +1,110 @@
+"""Lookups: what may repeat something forgotten waits its turn, and is handled in order or answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from arcray.config import SchedulerSettings
+from arcray.core.commands import Submitted, SubmitWorkload
+from arcray.core.errors import ResourceExhaustedError, UnavailableError
+from arcray.core.ids import AccountId, WorkloadId
+from arcray.core.policy import ClusterPolicy
+from arcray.core.workload import Workload
+from arcray.testing.builders import T0, a_workload
+from arcray.testing.plane import InProcessPlane, in_process_plane
+
+LATER = T0 + timedelta(hours=1)
+
+
+def keyed(number: int, key: str) -> SubmitWorkload:
+    return SubmitWorkload(spec=a_workload(number, request_id=key, request_digest="d", created_at=LATER))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[InProcessPlane]:
+    """A plane that has let go of workload 1, which came under the key "old"."""
+    policy, settings = ClusterPolicy(keep_finished=0), SchedulerSettings(max_commands=4)
+    async with in_process_plane(policy=policy, settings=settings) as made:
+        spec = a_workload(1, request_id="old", request_digest="d")
+        await made.ask(SubmitWorkload(spec=spec))
+        await made.finished(spec.id)
+        assert made.plane._writer.cluster.state.forgotten_until is not None
+        yield made
+
+
+class CountingReads:
+    """The journal's lookups, held back until ``go``."""
+
+    def __init__(self, cluster: InProcessPlane) -> None:
+        self.asked: list[int] = []
+        self.go = asyncio.Event()
+        self.error: UnavailableError | None = None
+        self._earlier = cluster.plane._journal.earlier
+        cluster.plane._lookups._journal = self  # type: ignore[assignment]  # the only method that is used there
+
+    async def earlier(self, ids: set[WorkloadId], keys: dict[AccountId, set[str]]) -> list[Workload]:
+        self.asked.append(len(ids))
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        return await self._earlier(ids, keys)
+
+
+async def begun(cluster: InProcessPlane, commands: Sequence[SubmitWorkload]) -> list[asyncio.Future[Any]]:
+    replies = cluster.plane.begin(commands)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return replies
+
+
+async def test_a_key_of_a_forgotten_workload_leads_to_it(cluster: InProcessPlane) -> None:
+    old, new = await cluster.plane.submit([keyed(2, "old"), keyed(3, "new")])
+    assert isinstance(old, Submitted)
+    assert (old.workload_id, old.created) == (a_workload(1).id, False)
+    assert isinstance(new, Submitted)
+    assert (new.workload_id, new.created) == (a_workload(3).id, True)
+
+
+async def test_what_comes_during_a_lookup_goes_with_the_next_one(cluster: InProcessPlane) -> None:
+    reads = CountingReads(cluster)
+    replies = [each for number in (2, 3, 4) for each in await begun(cluster, [keyed(number, f"key-{number}")])]
+    assert reads.asked == [1]
+    reads.go.set()
+    assert [type(await reply) for reply in replies] == [Submitted] * 3
+    assert reads.asked == [1, 2]
+
+
+async def test_a_key_that_comes_twice_in_one_lookup_is_one_workload(cluster: InProcessPlane) -> None:
+    first, second = await cluster.plane.submit([keyed(2, "new"), keyed(3, "new")])
+    assert isinstance(first, Submitted)
+    assert isinstance(second, Submitted)
+    assert (second.workload_id, second.created) == (first.workload_id, False)
+
+
+async def test_more_than_may_wait_are_refused(cluster: InProcessPlane) -> None:
+    reads = CountingReads(cluster)
+    taken = await begun(cluster, [keyed(number, f"key-{number}") for number in range(2, 6)])
+    (refused,) = await begun(cluster, [keyed(6, "key-6")])
+    assert isinstance(await refused, ResourceExhaustedError)
+    reads.go.set()
+    assert [type(await reply) for reply in taken] == [Submitted] * 4
+
+
+async def test_rows_that_cannot_be_read_refuse_what_waits_for_them(cluster: InProcessPlane) -> None:
+    reads = CountingReads(cluster)
+    reads.error = UnavailableError("the disk is gone")
+    reads.go.set()
+    (reply,) = await cluster.plane.submit([keyed(2, "new")])
+    assert reply is reads.error
+
+
+async def test_a_plane_that_stops_answers_what_waits_for_a_lookup(cluster: InProcessPlane) -> None:
+    CountingReads(cluster)
+    (reply,) = await begun(cluster, [keyed(2, "new")])
+    await cluster.plane.stop()
+    assert isinstance(await reply, UnavailableError)
