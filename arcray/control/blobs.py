@@ -93,6 +93,13 @@ class FsspecBlobs:
         except NotFoundError:
             return
 
+    async def delete_below(self, prefix: str) -> None:
+        """Removes every blob whose key begins with this directory; removing none is no error."""
+        try:
+            await self._run(prefix.rstrip("/"), self._delete_below)
+        except NotFoundError:
+            return
+
     # -- in a thread ---------------------------------------------------------------------------------------------
 
     async def _run(self, key: str, work: Callable[..., _T], *args: Any) -> _T:
@@ -143,6 +150,10 @@ class FsspecBlobs:
 
     def _delete(self, path: str) -> None:
         self._fs.rm_file(path)
+
+    def _delete_below(self, path: str) -> None:
+        if self._fs.isdir(path):
+            self._fs.rm(path, recursive=True)
 
 
 def _checked(key: str) -> str:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from arcray.config import DatabaseSettings
 from arcray.control import database
 from arcray.control.migrations import migrate
+from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_page
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
 from arcray.control.statements import Statements
@@ -33,14 +34,11 @@ from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.queries import ListWorkloads
-from arcray.core.workload import PayloadKind, Workload
+from arcray.core.workload import Workload
 
 __all__ = ["FencedError", "Journal", "Live", "Records"]
 
 _T = TypeVar("_T")
-_NOT_INFERENCE: Final = sa.text("kind <> 'inference'")  # spelled as in the partial index, or it would not be used
-_INFERENCE: Final = sa.text("kind = 'inference'")
-_NEWEST_FIRST: Final = (WORKLOADS.c.created_at.desc(), WORKLOADS.c.id.desc())
 
 
 class FencedError(UnavailableError):
@@ -54,6 +52,7 @@ class Records:
     Args:
         events: in order.
         nodes, workloads, models: current rows; one per id.
+        tallies: by how much the numbers of workloads change with these rows; one per account, kind and phase.
         removed_models: ids of rows to delete.
     """
 
@@ -61,6 +60,7 @@ class Records:
     nodes: Sequence[Row] = ()
     workloads: Sequence[Row] = ()
     models: Sequence[Row] = ()
+    tallies: Sequence[Row] = ()
     removed_models: Sequence[ModelId] = ()
 
 
@@ -158,13 +158,29 @@ class Journal:
         )
         return await self._in(self._reads, self._one, keyed)
 
-    async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int]:
-        """Returns a page of what the query's filters show, newest first, and the number of all."""
+    async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int | None]:
+        """Returns a page of what the query's filters show, newest first, and the number of all on first pages."""
         return await self._in(self._reads, self._page, query, limit, offset)
 
     async def events(self, after: int = 0, limit: int = 1000) -> list[tuple[int, Event]]:
         """Returns events with their sequence numbers, in order, beginning after one of those."""
         return await self._in(self._reads, self._events, after, limit)
+
+    async def read(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """Runs ``work`` in a transaction of the reading thread.
+
+        Raises:
+            UnavailableError: the database cannot be read.
+        """
+        return await self._in(self._reads, self._read, work)
+
+    async def write(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """Runs ``work`` in a transaction of the writing thread, between two batches. It should be short.
+
+        Raises:
+            FencedError, UnavailableError: as ``append``.
+        """
+        return await self._in(self._writes, self._write, work)
 
     # -- in the threads ------------------------------------------------------------------------------------------
 
@@ -251,6 +267,7 @@ class Journal:
             self._sql.upsert_nodes.many(connection, records.nodes)
             self._sql.upsert_workloads.many(connection, records.workloads)
             self._sql.upsert_models.many(connection, records.models)
+            self._sql.add_tallies.many(connection, records.tallies)
             if records.removed_models:
                 connection.execute(sa.delete(MODELS).where(MODELS.c.id.in_(records.removed_models)))
 
@@ -269,9 +286,9 @@ class Journal:
             for row in connection.execute(unfinished):
                 live.workloads.append(decode_row(Workload, row.id, row.body))
             left_out: list[datetime] = []
-            for kind, keep in ((_NOT_INFERENCE, keep_finished), (_INFERENCE, keep_finished_inference)):
+            for kind, keep in ((NOT_INFERENCE, keep_finished), (INFERENCE, keep_finished_inference)):
                 finished = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(kind, WORKLOADS.c.finished_at.is_not(None))
-                rows = connection.execute(finished.order_by(*_NEWEST_FIRST).limit(keep + 1)).all()
+                rows = connection.execute(finished.order_by(*NEWEST_FIRST).limit(keep + 1)).all()
                 newest = [decode_row(Workload, row.id, row.body) for row in rows]
                 live.workloads.extend(newest[:keep])
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
@@ -285,38 +302,25 @@ class Journal:
         with self._engine.begin() as connection:
             yield connection
 
+    def _read(self, work: Callable[[sa.Connection], _T]) -> _T:
+        with self._reading() as connection:
+            return work(connection)
+
+    def _write(self, work: Callable[[sa.Connection], _T]) -> _T:
+        with self._writing() as connection:
+            return work(connection)
+
     def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
         with self._reading() as connection:
             row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
         return None if row is None else decode_row(Workload, row.id, row.body)
 
-    def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int]:
-        shown = _filters(query)
-        page = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(*shown).order_by(*_NEWEST_FIRST)
+    def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int | None]:
         with self._reading() as connection:
-            rows = connection.execute(page.limit(limit).offset(offset)).all()
-            total = connection.execute(sa.select(sa.func.count()).select_from(WORKLOADS).where(*shown)).scalar_one()
-        return [decode_row(Workload, row.id, row.body) for row in rows], total
+            return read_page(connection, query, limit, offset)
 
     def _events(self, after: int, limit: int) -> list[tuple[int, Event]]:
         newer = sa.select(EVENTS.c.seq, EVENTS.c.kind, EVENTS.c.body).where(EVENTS.c.seq > after)
         with self._reading() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
         return [(row.seq, decode_event(row.kind, row.body)) for row in rows]
-
-
-def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClause]:
-    shown: list[sa.ColumnElement[bool] | sa.TextClause] = []
-    if PayloadKind.INFERENCE not in query.kinds:
-        shown.append(_NOT_INFERENCE)
-    if len(query.kinds) == 1 and PayloadKind.INFERENCE in query.kinds:
-        shown.append(_INFERENCE)
-    elif query.kinds:
-        shown.append(WORKLOADS.c.kind.in_(sorted(query.kinds)))
-    if query.phases:
-        shown.append(WORKLOADS.c.phase.in_(sorted(query.phases)))
-    if query.account is not None:
-        shown.append(WORKLOADS.c.account == query.account)
-    if query.node_id is not None:
-        shown.append(WORKLOADS.c.node_id == query.node_id)
-    return shown

@@ -28,6 +28,7 @@ from arcray.core.workload import Workload, kind_of
 
 __all__ = [
     "Row",
+    "column",
     "decode_event",
     "decode_row",
     "durable_node",
@@ -55,7 +56,7 @@ def event_row(event: ev.Event) -> Row:
     return {
         "at": microseconds(event.at),
         "kind": type(event).__name__,
-        "subject": _column(subject(event)),
+        "subject": column(subject(event)),
         "body": _encode(event),
     }
 
@@ -66,14 +67,14 @@ def workload_row(workload: Workload) -> Row:
     origin = spec.origin
     finished_at = workload.finished_at
     return {
-        "id": _column(spec.id),
+        "id": column(spec.id),
         "kind": kind_of(spec.payload).value,
         "phase": workload.phase.value,
-        "account": _column(origin.account),
-        "facade": _column(origin.facade),
-        "external_id": _column(origin.external_id),
-        "node_id": None if workload.node_id is None else _column(workload.node_id),
-        "request_id": _column(spec.request_id),
+        "account": column(origin.account),
+        "facade": column(origin.facade),
+        "external_id": column(origin.external_id),
+        "node_id": None if workload.node_id is None else column(workload.node_id),
+        "request_id": column(spec.request_id),
         "created_at": microseconds(spec.created_at),
         "finished_at": None if finished_at is None else microseconds(finished_at),
         "body": _encode(workload),
@@ -84,9 +85,9 @@ def node_row(node: Node) -> Row:
     """Returns the current row of a node."""
     image = durable_node(node)
     return {
-        "id": _column(image.id),
-        "facade": _column(image.registration.facade),
-        "external_id": _column(image.registration.external_id),
+        "id": column(image.id),
+        "facade": column(image.registration.facade),
+        "external_id": column(image.registration.external_id),
         "health": image.health.value,
         "epoch": image.epoch,
         "joined_at": microseconds(image.joined_at),
@@ -97,7 +98,7 @@ def node_row(node: Node) -> Row:
 def model_row(model: Model) -> Row:
     """Returns the current row of a model."""
     return {
-        "id": _column(model.id),
+        "id": column(model.id),
         "format": model.format.value,
         "created_at": microseconds(model.created_at),
         "body": _encode(model),
@@ -205,7 +206,8 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return adapter
 
 
-def _column(text: str) -> str:
+def column(text: str) -> str:
+    """Returns text as a column that queries compare can hold it."""
     # PostgreSQL stores no NUL and no driver binds a lone surrogate; neither is printable, and the body has the truth.
     return text if text.isprintable() else _escaped(text).replace("\x00", "\\x00")
 

@@ -1,4 +1,4 @@
-"""The tables: current rows of nodes, workloads and models, and the events that led to them.
+"""The tables: current rows of nodes, workloads and models, the events that led to them, and a little bookkeeping.
 
 A row is the columns that queries filter or order by, and ``body``: the whole value as JSON. Columns are derived from
 the body and never read back into values. Times are integers in microseconds since 1970 (exact, ordered and the same in
@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 
-__all__ = ["EVENTS", "GENERATION", "META", "METADATA", "MODELS", "NODES", "WORKLOADS"]
+__all__ = ["DISCARDS", "EVENTS", "GENERATION", "META", "METADATA", "MODELS", "NODES", "TALLIES", "WORKLOADS"]
 
 METADATA: Final = MetaData()
 
@@ -74,6 +74,24 @@ EVENTS: Final = Table(
     Column("body", Text, nullable=False),
 )
 
+TALLIES: Final = Table(
+    "tallies",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("phase", Text, primary_key=True),
+    Column("workloads", BigInteger, nullable=False),
+)
+"""How many workloads there are of each account, kind and phase."""
+
+DISCARDS: Final = Table(
+    "discards",
+    METADATA,
+    Column("workload_id", Text, primary_key=True),
+    Column("discarded_at", BigInteger, nullable=False),
+)
+"""Workloads whose rows have been deleted and whose blobs have not yet."""
+
 _LIVE: Final = text("finished_at IS NULL")
 _KEYED: Final = text("request_id <> ''")
 _INFERENCE: Final = text("kind = 'inference'")
@@ -84,6 +102,10 @@ Index("ix_workloads_others", WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_wher
 Index(
     "ix_workloads_inference", WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_where=_INFERENCE,
     postgresql_where=_INFERENCE,
+)  # fmt: skip
+Index(
+    "ix_workloads_account", WORKLOADS.c.account, WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_where=_OTHERS,
+    postgresql_where=_OTHERS,
 )  # fmt: skip
 # Recovery reads the live ones only, however many have finished.
 Index("ix_workloads_live", WORKLOADS.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)

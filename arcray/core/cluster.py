@@ -114,6 +114,10 @@ class Cluster:
         """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now."""
         self.state.retire(workload_ids)
 
+    def discard(self, workload_ids: Iterable[WorkloadId]) -> None:
+        """Lets go of ended workloads whose rows the shell is about to delete."""
+        self.state.discard(workload_ids)
+
     def answer(self, query: Query, now: datetime) -> Answer:
         """Answers from memory.
 

@@ -131,6 +131,7 @@ class SchedulerActor:
                 blobs=self._blobs,
                 clock=self._clock,
                 settings=self._settings.scheduler,
+                retention=self._settings.retention,
             )
             try:
                 await plane.start()

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from arcray.config import SchedulerSettings
+from arcray.config import RetentionSettings, SchedulerSettings
 from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal
 from arcray.control.plane import Plane
@@ -98,6 +98,7 @@ async def in_process_plane(
     nodes: Sequence[SimulatedNode] | None = None,
     policy: ClusterPolicy | None = None,
     settings: SchedulerSettings | None = None,
+    retention: RetentionSettings | None = None,
     clock: Clock | None = None,
     state_dir: Path | None = None,
     database_url: str = "",
@@ -121,6 +122,7 @@ async def in_process_plane(
             blobs=FsspecBlobs(f"file://{state_dir / 'blobs'}", max_blob_bytes=_MAX_BLOB_BYTES),
             clock=clock,
             settings=settings or SchedulerSettings(),
+            retention=retention or RetentionSettings(),
         )
         await plane.start()
         stack.push_async_callback(plane.stop)
