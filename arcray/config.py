@@ -244,6 +244,8 @@ class RetentionSettings(_Section):
         max_workloads: records of ended workloads; beyond it the oldest go earlier. None is no limit.
         inference_s, max_inference: the same for inference requests.
         events_s, max_events: the same for the history of nodes, models and workloads.
+        orphans_s: age at which a blob that belongs to no workload is deleted, and time between two looks for them;
+            None does not look.
         interval_s: time between two looks.
         batch: rows looked at and deleted at once.
     """
@@ -254,6 +256,7 @@ class RetentionSettings(_Section):
     max_inference: int | None = Field(default=1_000_000, ge=1_000)
     events_s: float | None = Field(default=30 * 86_400.0, ge=3_600)
     max_events: int | None = Field(default=10_000_000, ge=1_000)
+    orphans_s: float | None = Field(default=86_400.0, ge=3_600)
     interval_s: float = Field(default=60.0, gt=0)
     batch: int = Field(default=200, ge=1, le=1_000)
 

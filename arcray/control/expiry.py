@@ -37,6 +37,7 @@ __all__ = [
     "expired_events",
     "expired_workloads",
     "forget_discards",
+    "stored_among",
 ]
 
 KEY_TERM: Final = timedelta(hours=24)
@@ -155,6 +156,12 @@ def delete_workloads(connection: sa.Connection, ids: Sequence[WorkloadId], now: 
         connection.execute(sa.delete(DISCARDS).where(DISCARDS.c.workload_id.in_([n["workload_id"] for n in notes])))
         connection.execute(sa.insert(DISCARDS), notes)
     return [WorkloadId(row.id) for row in deleted]
+
+
+def stored_among(connection: sa.Connection, ids: Sequence[WorkloadId]) -> set[WorkloadId]:
+    """Returns which of these workloads have rows."""
+    found = connection.execute(sa.select(WORKLOADS.c.id).where(WORKLOADS.c.id.in_(ids)))
+    return {WorkloadId(row.id) for row in found}
 
 
 def discarded(connection: sa.Connection, after: str, limit: int) -> list[WorkloadId]:

@@ -11,15 +11,16 @@ journal however much there is to delete.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Final, Protocol
 
 from arcray.config import RetentionSettings
 from arcray.control import expiry
+from arcray.control.blobs import Entry
 from arcray.control.journal import Journal
-from arcray.core.blobkeys import log_key, program_key, result_prefix, stdin_key
+from arcray.core.blobkeys import OWNED, log_key, owner_of, program_key, result_prefix, stdin_key
 from arcray.core.errors import ArcrayError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import BlobStore, Clock
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _REST: Final = 4.0  # times as long as it worked
 _SHORTEST_REST_S: Final = 0.01
+_RESULTS: Final = "results/"  # each of its entries is a directory
 
 
 class RetainedBlobs(BlobStore, Protocol):
@@ -39,6 +41,10 @@ class RetainedBlobs(BlobStore, Protocol):
 
     async def delete_below(self, prefix: str) -> None:
         """Removes every blob whose key begins with this directory; removing none is no error."""
+        ...
+
+    def entries(self, directory: str, count: int) -> AsyncIterator[list[Entry]]:
+        """Yields what stands in a directory, at most ``count`` at a time."""
         ...
 
 
@@ -69,6 +75,7 @@ class Retention:
         self._writing = writing
         self._forget = forget
         self._in_use = in_use
+        self._orphans_due_s = 0.0
 
     async def turn(self) -> None:
         """Waits for the next time and deletes all that is due by then."""
@@ -92,6 +99,9 @@ class Retention:
         await self._sweep_workloads(inference=False, keep_s=settings.workloads_s, most=settings.max_workloads)
         await self._sweep_workloads(inference=True, keep_s=settings.inference_s, most=settings.max_inference)
         await self._sweep_events()
+        if settings.orphans_s is not None and self._clock.monotonic() >= self._orphans_due_s:
+            await self._sweep_orphans(timedelta(seconds=settings.orphans_s))
+            self._orphans_due_s = self._clock.monotonic() + settings.orphans_s
 
     async def _sweep_workloads(self, *, inference: bool, keep_s: float | None, most: int | None) -> None:
         now = self._clock.now()
@@ -145,6 +155,40 @@ class Retention:
                 await self._blobs.delete_below(result_prefix(workload_id))
             if free:
                 await self._journal.write(partial(expiry.forget_discards, ids=free))
+
+    async def _sweep_orphans(self, term: timedelta) -> None:
+        """Deletes blobs of workloads that have no row: of submissions that came to nothing, or written too late.
+
+        A blob is written before its submission, so it is given its time.
+        """
+        deleted = 0
+        for directory in OWNED:
+            async for entries in self._blobs.entries(directory, self._settings.batch):
+                began_s = self._clock.monotonic()
+                young = self._clock.now() - term
+                old = {
+                    entry.name: owner
+                    for entry in entries
+                    if entry.modified_at is not None
+                    and entry.modified_at < young
+                    and (owner := owner_of(entry.name)) is not None
+                }
+                stored = await self._journal.read(partial(expiry.stored_among, ids=list(old.values())))
+                in_use = self._in_use()
+                for name, owner in old.items():
+                    key = f"{directory}/{name}"
+                    if owner not in stored and in_use.isdisjoint((key, f"{key}/")):
+                        await self._delete_entry(key)
+                        deleted += 1
+                await self._rest(began_s)
+        if deleted:
+            _log.info("orphaned blobs deleted", extra={"entries": deleted})
+
+    async def _delete_entry(self, key: str) -> None:
+        if key.startswith(_RESULTS):
+            await self._blobs.delete_below(f"{key}/")
+        else:
+            await self._blobs.delete(key)
 
     async def _rest(self, began_s: float) -> None:
         worked_s = self._clock.monotonic() - began_s

@@ -30,6 +30,12 @@ __all__ = ["InProcessPlane", "in_process_plane"]
 _MAX_BLOB_BYTES = 64 * 2**20
 
 
+_KEEP_ALL = RetentionSettings(  # the builders' times are long ago
+    workloads_s=None, max_workloads=None, inference_s=None, max_inference=None, events_s=None, max_events=None,
+    orphans_s=None,
+)  # fmt: skip
+
+
 class _DoneError(Exception):
     """Ends the tasks of the nodes."""
 
@@ -109,6 +115,7 @@ async def in_process_plane(
         nodes: those that attach at the start; None is one that can do everything and ends all work at once.
         state_dir: database and blobs, kept; None is a temporary directory, removed at the end.
         database_url: another database than SQLite in ``state_dir``.
+        retention: None keeps everything.
     """
     async with AsyncExitStack() as stack:
         if state_dir is None:
@@ -122,7 +129,7 @@ async def in_process_plane(
             blobs=FsspecBlobs(f"file://{state_dir / 'blobs'}", max_blob_bytes=_MAX_BLOB_BYTES),
             clock=clock,
             settings=settings or SchedulerSettings(),
-            retention=retention or RetentionSettings(),
+            retention=retention or _KEEP_ALL,
         )
         await plane.start()
         stack.push_async_callback(plane.stop)

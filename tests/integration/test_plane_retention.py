@@ -27,15 +27,18 @@ from arcray.testing.faults import FailPoints, check_memory_is_the_rows, stored_w
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import Script, SimulatedNode
 
-LATER = T0 + timedelta(days=100)
+LATER = T0 + timedelta(days=36_500)  # later than the times that the disk gives to files
 LIVING = frozenset(a_workload(number).id for number in (5000, 5001))  # these run until they are told to end
 
 
-class LaterClock:
-    """A hundred days on, and in no need of rest."""
+class RestlessClock:
+    """Stands still, and nobody who sleeps on it waits."""
+
+    def __init__(self, time: datetime) -> None:
+        self._time = time
 
     def now(self) -> datetime:
-        return LATER
+        return self._time
 
     def monotonic(self) -> float:
         return 0.0
@@ -60,11 +63,11 @@ def keys_of(spec: WorkloadSpec) -> list[str]:
 
 
 def retention_of(plane: Plane, blobs: RetainedBlobs | None = None, **settings: Any) -> Retention:
-    """Returns the retention of a plane a hundred days later, in small steps."""
+    """Returns the retention of a plane a hundred years later, in small steps."""
     return Retention(
         plane._journal,
         blobs or plane._retention._blobs,
-        LaterClock(),
+        RestlessClock(LATER),
         RetentionSettings(batch=2, **settings),
         writing=lambda: plane.refusal is None,
         forget=plane._forget,
@@ -96,7 +99,13 @@ async def present(cluster: InProcessPlane, spec: WorkloadSpec) -> int:
 
 @pytest.fixture
 def plane_of(tmp_path: Path, database_url: str) -> Callable[[], Any]:
-    return lambda: in_process_plane(nodes=[a_node()], clock=FakeClock(), state_dir=tmp_path, database_url=database_url)
+    return lambda: in_process_plane(
+        nodes=[a_node()],
+        clock=FakeClock(),
+        state_dir=tmp_path,
+        database_url=database_url,
+        retention=RetentionSettings(),
+    )
 
 
 async def test_what_has_ended_goes_with_its_blobs_and_what_lives_stays(
@@ -157,6 +166,22 @@ async def test_a_model_that_is_a_result_stays(plane_of: Callable[[], Any]) -> No
         assert await cluster.plane.blobs.size(source) == 1
 
 
+async def test_blobs_of_no_workload_are_found_and_deleted_in_time(plane_of: Callable[[], Any]) -> None:
+    async with plane_of() as cluster:
+        alive, never = a_program(5000), a_program(7)
+        await run(cluster, alive)
+        foreign = ["programs/readme", "elsewhere/x"]
+        for key in [*keys_of(never), *foreign]:
+            await cluster.plane.blobs.put(key, b"1")
+        young = retention_of(cluster.plane)
+        young._clock = RestlessClock(T0)  # long before they were written
+        await young.sweep()
+        assert await present(cluster, never) == 5
+        await retention_of(cluster.plane).sweep()
+        assert (await present(cluster, never), await present(cluster, alive)) == (0, 5)
+        assert [await cluster.plane.blobs.size(key) for key in foreign] == [1, 1]
+
+
 class AwayBlobs:
     """A blob store that goes away after some deletions."""
 
@@ -164,6 +189,7 @@ class AwayBlobs:
         self._real = real
         self.left = left
         self.put, self.append, self.get, self.size = real.put, real.append, real.get, real.size
+        self.entries = real.entries
 
     async def delete(self, key: str) -> None:
         self._take()
