@@ -118,7 +118,7 @@ async def _rows() -> Rows:
     with tempfile.TemporaryDirectory() as directory:
         journal = Journal(f"sqlite:///{directory}/arcray.db")
         await journal.open()
-        await journal.append(image(history.events, history.cluster.state))
+        await journal.append(image(history.events, history.cluster.state.before, history.cluster.state))
         rows: Rows = {}
         with journal._engine.connect() as connection:
             for table in METADATA.sorted_tables:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "demand_of", "pairs_of"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_PAGE: Final = 500
 
 
 def _work_options(command: _Command) -> _Command:
@@ -114,13 +117,31 @@ def container(context: Context, /, image: str, args: tuple[str, ...], entrypoint
 
 @click.command()
 @click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--all", "every", is_flag=True, help="All of it, however much; as JSON one object a line.")
 @options
 @pass_context
-def workloads(context: Context, /, limit: int) -> None:
+def workloads(context: Context, /, limit: int, *, every: bool) -> None:
     """List work, newest first."""
     with context.client() as client:
-        found = client.workloads(limit=limit)
-    _emit_all(context, found)
+        if not every:
+            _list(context, client.workloads(limit=limit))
+            return
+        work = client.each_workload(page=_PAGE)
+        while page := list(islice(work, _PAGE)):  # printed as it comes, so that none but one page is held
+            if context.output == "json":
+                for one in page:
+                    click.echo(json.dumps(dict(one.raw)))
+            else:
+                _list(context, page)
+
+
+def _list(context: Context, found: Sequence[WorkloadInfo]) -> None:
+    emit(
+        [_row(workload) for workload in found],
+        ["id", "kind", "name", "phase", "node", "exit", "ms", "message"],
+        output=context.output,
+        bodies=[workload.raw for workload in found],
+    )
 
 
 @click.command()

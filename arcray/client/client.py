@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -174,7 +175,22 @@ class Client:
 
     def workloads(self, *, limit: int = _PAGE) -> list[WorkloadInfo]:
         """Returns the newest pieces of work, at most ``limit`` of them."""
-        return self._pages("/api/v1/workloads", "workloads", WorkloadInfo.from_body, limit)
+        return list(islice(self.each_workload(page=min(limit, _PAGE)), limit)) if limit > 0 else []
+
+    def each_workload(self, *, page: int = _PAGE) -> Iterator[WorkloadInfo]:
+        """Yields every piece of work, newest first, however many there are: one page is held at a time.
+
+        What is submitted meanwhile is not among them.
+
+        Args:
+            page: how many are asked for at once, 1 to 1,000.
+        """
+        following: str | None = ""
+        while following is not None:
+            params: dict[str, Any] = {"limit": page} | ({"cursor": following} if following else {})
+            body = _json(self._transport.call("GET", "/api/v1/workloads", params=params))
+            yield from map(WorkloadInfo.from_body, body["workloads"])
+            following = body["nextCursor"]
 
     def explain(self, workload_id: str) -> Mapping[str, Any]:
         """Returns why a piece of work waits: what refused which nodes, and the smallest change that would fit."""
@@ -375,11 +391,12 @@ class Client:
     ) -> list[_View]:
         found: list[_View] = []
         while True:
-            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = _json(self._transport.call("GET", path, params={"limit": size, "offset": len(found)}))
+            wanted = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            if wanted <= 0:
+                return found
+            page = _json(self._transport.call("GET", path, params={"limit": wanted, "offset": len(found)}))
             found += [view(body) for body in page[member]]
-            wanted = page["total"] if limit is None else min(limit, page["total"])
-            if not page[member] or len(found) >= wanted:
+            if not page[member] or len(found) >= page["total"]:
                 return found
 
     def _submit(self, body: dict[str, Any], options: WorkOptions) -> WorkloadInfo:

@@ -10,6 +10,7 @@ from arcray.control.event_log import Tagged
 from arcray.control.journal import Records
 from arcray.control.ledger_rows import account_row, entry_row, key_row, posting_rows
 from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
+from arcray.control.tallies import changes, tally_rows
 from arcray.core import events as ev
 from arcray.core.before import Before
 from arcray.core.errors import ArcrayError
@@ -82,10 +83,15 @@ def answer(reply: Reply, value: object) -> None:
         reply.set_result(value)
 
 
-def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: C901, PLR0912  one arm per sort of event
+def image(  # noqa: C901, PLR0912  one arm per sort of event
+    events: Sequence[ev.Event], before: Before, state: ClusterState
+) -> Records:
     """Returns what a transaction writes: these events, and the rows of what they are about as memory has them now.
 
     Rows are taken once per entity however many events it had. Memory must not be ahead of the events.
+
+    Args:
+        before: how what the events changed stood before them.
     """
     nodes: dict[str, Node] = {}
     workloads: dict[str, Workload] = {}
@@ -132,6 +138,7 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:  # noqa: 
         events=[event_row(event) for event in events],
         nodes=[node_row(node) for node in nodes.values()],
         workloads=[workload_row(workload) for workload in workloads.values()],
+        tallies=tally_rows(changes((before.workloads[w.spec.id], w) for w in workloads.values())),
         models=[model_row(model) for model in models.values() if model is not None],
         reservations=[reservation_row(reservation) for reservation in reservations.values()],
         removed_models=[model_id for model_id, model in models.items() if model is None],

@@ -10,8 +10,10 @@ import asyncio
 import errno
 import os
 import re
-from collections.abc import Callable
-from itertools import count
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,14 +28,23 @@ from arcray.core.errors import (
     UnavailableError,
 )
 
-__all__ = ["FsspecBlobs"]
+__all__ = ["Entry", "FsspecBlobs"]
 
 _T = TypeVar("_T")
 
 _KEY: Final = re.compile(r"(?!.*//)[A-Za-z0-9._-][A-Za-z0-9._/-]{0,510}[A-Za-z0-9._-]|[A-Za-z0-9._-]")
 _PARTIAL: Final = ".partial"  # blobs being written; same file system, so that the last step is a rename
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MODIFIED: Final = ("LastModified", "last_modified", "mtime", "updated", "created")  # as stores call it
 _MISPLACED: Final = (IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of a directory; ``modified_at`` is None where the store does not say."""
+
+    name: str
+    modified_at: datetime | None
 
 
 class FsspecBlobs:
@@ -93,6 +104,26 @@ class FsspecBlobs:
         except NotFoundError:
             return
 
+    async def delete_below(self, prefix: str) -> None:
+        """Removes every blob whose key begins with this directory; removing none is no error."""
+        try:
+            await self._run(prefix.rstrip("/"), self._delete_below)
+        except NotFoundError:
+            return
+
+    async def entries(self, directory: str, count: int) -> AsyncIterator[list[Entry]]:
+        """Yields what stands in a directory, not below it, at most ``count`` at a time and in no order.
+
+        On a local disk it is read as it is asked for, so a directory of millions takes no memory.
+        """
+        path = f"{self._root}/{_checked(directory)}"
+        listing = await asyncio.to_thread(self._listing, path)
+        try:
+            while found := await self._run(directory, lambda _: list(islice(listing, count))):
+                yield found
+        finally:
+            listing.close()
+
     # -- in a thread ---------------------------------------------------------------------------------------------
 
     async def _run(self, key: str, work: Callable[..., _T], *args: Any) -> _T:
@@ -143,6 +174,22 @@ class FsspecBlobs:
 
     def _delete(self, path: str) -> None:
         self._fs.rm_file(path)
+
+    def _listing(self, path: str) -> Generator[Entry, None, None]:
+        if self._local:
+            if not Path(path).is_dir():
+                return
+            with os.scandir(path) as found:
+                for one in found:
+                    yield Entry(name=one.name, modified_at=datetime.fromtimestamp(one.stat().st_mtime, UTC))
+        elif self._fs.isdir(path):
+            for one in self._fs.ls(path, detail=True):
+                modified_at = next((one[key] for key in _MODIFIED if isinstance(one.get(key), datetime)), None)
+                yield Entry(name=one["name"].rstrip("/").rpartition("/")[2], modified_at=modified_at)
+
+    def _delete_below(self, path: str) -> None:
+        if self._fs.isdir(path):
+            self._fs.rm(path, recursive=True)
 
 
 def _checked(key: str) -> str:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from arcray.control.batch import Batch
 from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.loops import contain, contain_async
 from arcray.core.before import Before
 from arcray.core.errors import ArcrayError, UnavailableError
-from arcray.core.events import Event
 
 __all__ = ["Committer", "as_refusal"]
 
@@ -27,7 +26,7 @@ class Committer:
     """The batches that are not on disk yet.
 
     Args:
-        image: makes the records of events from memory as it is now.
+        image: makes the records of a batch from memory as it is now.
         release: lets out what waited for a batch that is on disk.
         failed: puts memory right after a failure, given how it stood on disk; returns when writing works again.
         limit: events in one batch.
@@ -37,7 +36,7 @@ class Committer:
         self,
         journal: Journal,
         *,
-        image: Callable[[Sequence[Event]], Records],
+        image: Callable[[Batch], Records],
         release: Callable[[Batch], None],
         failed: Callable[[ArcrayError, Before], Awaitable[None]],
         limit: int,
@@ -130,7 +129,7 @@ class Committer:
         if self._error is not None:
             return  # its rows would be taken from a memory that is not trusted
         batch = self._open
-        records = contain(self._image, batch.events)
+        records = contain(self._image, batch)
         if isinstance(records, ArcrayError):
             self.distrust(records)
             return

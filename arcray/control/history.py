@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from arcray.config import RetentionSettings
 from arcray.control.journal import Journal
-from arcray.core.answers import matches, workload_view
+from arcray.core.answers import check_page, follows, matches, workload_view
+from arcray.core.answers import workload_page as page_of
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
 from arcray.core.errors import NotFoundError
@@ -18,10 +20,9 @@ from arcray.core.ledger import Entry
 from arcray.core.queries import GetReservation, GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
-from arcray.core.workload import WorkloadView
+from arcray.core.workload import PayloadKind, WorkloadView
 
 __all__ = [
-    "awaited_by_someone",
     "ended_reservation",
     "finished_workload",
     "is_all_in_memory",
@@ -88,16 +89,16 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
             cluster().recall_entry(entry)
 
 
-async def finished_workload(journal: Journal, query: GetWorkload) -> WorkloadView:
+async def finished_workload(journal: Journal, query: GetWorkload, kept: RetentionSettings) -> WorkloadView:
     """Answers from the rows.
 
     Raises:
-        NotFoundError: no such workload, or not of that account.
+        NotFoundError: no such workload, or no more, or not of that account.
         UnavailableError: the rows cannot be read.
     """
     workload = await journal.workload(query.workload_id)
     if workload is None or query.account not in (None, workload.spec.origin.account):
-        raise NotFoundError(f"no workload {query.workload_id}", field="id")
+        raise NotFoundError(f"no workload {query.workload_id}{_deletion(kept)}", field="id")
     return workload_view(workload)
 
 
@@ -114,22 +115,33 @@ async def ended_reservation(journal: Journal, query: GetReservation) -> Reservat
     return reservation
 
 
-async def workload_page(journal: Journal, query: ListWorkloads, awaited: Sequence[WorkloadView]) -> WorkloadPage:
-    """Answers from the rows and from the live workloads that are not in them yet.
+def _deletion(kept: RetentionSettings) -> str:
+    """Returns what else may be the reason that there is none."""
+    terms = {"ended work": kept.workloads_s, "inference requests": kept.inference_s}
+    told = [f"{what} after {seconds / 86_400:g} days" for what, seconds in terms.items() if seconds is not None]
+    return f"; {' and '.join(told)} or more is deleted" if told else ""
 
-    Args:
-        awaited: those, as they were before the rows are read; one that ends meanwhile is shown from its row.
+
+async def workload_page(journal: Journal, state: ClusterState, query: ListWorkloads) -> WorkloadPage:
+    """Answers from the rows and from the live requests that are not in them yet.
+
+    Those are as they were before the rows are read; one that ends meanwhile is shown from its row.
+
+    Raises:
+        InvalidArgumentError: the page is too large or too far away.
+        UnavailableError: the rows cannot be read.
     """
+    check_page(query)
+    awaited = [view for view in _awaited_by_someone(state, query) if follows(query, view.spec)]
     # Wherever the awaited fall among them, the rows of this page lie within this window.
     first = max(0, query.offset - len(awaited))
-    rows, total = await journal.workloads(query, limit=query.offset + query.limit - first, offset=first)
+    rows, total = await journal.workloads(query, limit=query.offset + query.limit + 1 - first, offset=first)
     merged = list(map(workload_view, rows))
     in_rows = {view.spec.id for view in merged}
     missing = [view for view in awaited if view.spec.id not in in_rows]
     merged += missing
     merged.sort(key=lambda view: (view.spec.created_at, view.spec.id), reverse=True)
-    start = query.offset - first
-    return WorkloadPage(workloads=tuple(merged[start : start + query.limit]), total=total + len(missing))
+    return page_of(query, merged[query.offset - first :], None if total is None else total + len(missing))
 
 
 def is_all_in_memory(state: ClusterState, query: ListWorkloads) -> bool:
@@ -138,8 +150,10 @@ def is_all_in_memory(state: ClusterState, query: ListWorkloads) -> bool:
     return only_live or state.forgotten_until is None
 
 
-def awaited_by_someone(state: ClusterState, query: ListWorkloads) -> list[WorkloadView]:
+def _awaited_by_someone(state: ClusterState, query: ListWorkloads) -> list[WorkloadView]:
     """Returns the live workloads that a list shows and that no row has."""
+    if PayloadKind.INFERENCE not in query.kinds:
+        return []
     return [
         workload_view(workload)
         for workload in state.workloads.values()

@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from arcray.config import DatabaseSettings
 from arcray.control import database, revision
 from arcray.control.ledger_rows import load_keys, load_ledger, read_entry, read_statement
+from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_page
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, RESERVATIONS, WORKLOADS
 from arcray.control.statements import Statements
@@ -39,17 +40,14 @@ from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.queries import GetStatement, ListWorkloads, Statement
 from arcray.core.reservation import Reservation
-from arcray.core.workload import PayloadKind, Workload
+from arcray.core.workload import Workload
 
 __all__ = ["FencedError", "Journal", "Live", "Records"]
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=str)
 _IN_LIMIT: Final = 500  # values in one statement; SQLite takes 999 before 3.32
-_NOT_INFERENCE: Final = sa.text("kind <> 'inference'")  # spelled as in the partial index, or it would not be used
-_INFERENCE: Final = sa.text("kind = 'inference'")
 _MEMORIES: Final = 1_000  # that one scheduler can make before their numbers are those of the next one
-_NEWEST_FIRST: Final = (WORKLOADS.c.created_at.desc(), WORKLOADS.c.id.desc())
 
 
 class FencedError(UnavailableError):
@@ -66,6 +64,7 @@ class Records:
         removed_models, removed_keys: ids of rows to delete.
         postings: in order.
         entries: those with an idempotency key.
+        tallies: by how much the numbers of workloads change with these rows; one per account, kind and phase.
     """
 
     events: Sequence[Row] = ()
@@ -73,6 +72,7 @@ class Records:
     workloads: Sequence[Row] = ()
     models: Sequence[Row] = ()
     reservations: Sequence[Row] = ()
+    tallies: Sequence[Row] = ()
     removed_models: Sequence[ModelId] = ()
     accounts: Sequence[Row] = ()
     postings: Sequence[Row] = ()
@@ -183,8 +183,8 @@ class Journal:
         """Returns a reservation's row."""
         return await self._in(self._reads, self._one_reservation, reservation_id)
 
-    async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int]:
-        """Returns a page of what the query's filters show, newest first, and the number of all."""
+    async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int | None]:
+        """Returns a page of what the query's filters show, newest first, and the number of all on first pages."""
         return await self._in(self._reads, self._page, query, limit, offset)
 
     async def entry(self, asked_by: AccountId, request_id: str) -> Entry | None:
@@ -198,6 +198,22 @@ class Journal:
     async def events(self, after: int = 0, limit: int = 1000) -> list[tuple[int, Event]]:
         """Returns events with their sequence numbers, in order, beginning after one of those."""
         return await self._in(self._reads, self._events, after, limit)
+
+    async def read(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """Runs ``work`` in a transaction of the reading thread.
+
+        Raises:
+            UnavailableError: the database cannot be read.
+        """
+        return await self._in(self._reads, self._read, work)
+
+    async def write(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """Runs ``work`` in a transaction of the writing thread, between two batches. It should be short.
+
+        Raises:
+            FencedError, UnavailableError: as ``append``.
+        """
+        return await self._in(self._writes, self._write, work)
 
     # -- in the threads ------------------------------------------------------------------------------------------
 
@@ -288,6 +304,7 @@ class Journal:
             self._sql.upsert_workloads.many(connection, records.workloads)
             self._sql.upsert_models.many(connection, records.models)
             self._sql.upsert_reservations.many(connection, records.reservations)
+            self._sql.add_tallies.many(connection, records.tallies)
             if records.removed_models:
                 connection.execute(sa.delete(MODELS).where(MODELS.c.id.in_(records.removed_models)))
             self._sql.upsert_accounts.many(connection, records.accounts)
@@ -313,9 +330,9 @@ class Journal:
             for row in connection.execute(unfinished):
                 live.workloads.append(decode_row(Workload, row.id, row.body))
             left_out: list[datetime] = []
-            for kind, keep in ((_NOT_INFERENCE, keep_finished), (_INFERENCE, keep_finished_inference)):
+            for kind, keep in ((NOT_INFERENCE, keep_finished), (INFERENCE, keep_finished_inference)):
                 finished = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(kind, WORKLOADS.c.finished_at.is_not(None))
-                rows = connection.execute(finished.order_by(*_NEWEST_FIRST).limit(keep + 1)).all()
+                rows = connection.execute(finished.order_by(*NEWEST_FIRST).limit(keep + 1)).all()
                 newest = [decode_row(Workload, row.id, row.body) for row in rows]
                 live.workloads.extend(newest[:keep])
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
@@ -344,6 +361,10 @@ class Journal:
         with self._engine.begin() as connection:
             yield connection
 
+    def _write(self, work: Callable[[sa.Connection], _T]) -> _T:
+        with self._writing() as connection:
+            return work(connection)
+
     def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
         with self._reading() as connection:
             row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
@@ -368,13 +389,9 @@ class Journal:
                     found[row.id] = decode_row(Workload, row.id, row.body)
         return list(found.values())
 
-    def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int]:
-        shown = _filters(query)
-        page = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(*shown).order_by(*_NEWEST_FIRST)
+    def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int | None]:
         with self._reading() as connection:
-            rows = connection.execute(page.limit(limit).offset(offset)).all()
-            total = connection.execute(sa.select(sa.func.count()).select_from(WORKLOADS).where(*shown)).scalar_one()
-        return [decode_row(Workload, row.id, row.body) for row in rows], total
+            return read_page(connection, query, limit, offset)
 
     def _events(self, after: int, limit: int) -> list[tuple[int, Event]]:
         told_by_row = sa.and_(EVENTS.c.body == "", WORKLOADS.c.id == EVENTS.c.subject)
@@ -403,20 +420,3 @@ def _portions(values: AbstractSet[_S]) -> Iterator[list[_S]]:
     left = sorted(values)
     for start in range(0, len(left), _IN_LIMIT):
         yield left[start : start + _IN_LIMIT]
-
-
-def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClause]:
-    shown: list[sa.ColumnElement[bool] | sa.TextClause] = []
-    if PayloadKind.INFERENCE not in query.kinds:
-        shown.append(_NOT_INFERENCE)
-    if len(query.kinds) == 1 and PayloadKind.INFERENCE in query.kinds:
-        shown.append(_INFERENCE)
-    elif query.kinds:
-        shown.append(WORKLOADS.c.kind.in_(sorted(query.kinds)))
-    if query.phases:
-        shown.append(WORKLOADS.c.phase.in_(sorted(query.phases)))
-    if query.account is not None:
-        shown.append(WORKLOADS.c.account == query.account)
-    if query.node_id is not None:
-        shown.append(WORKLOADS.c.node_id == query.node_id)
-    return shown

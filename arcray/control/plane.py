@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from arcray.config import SchedulerSettings
+from arcray.config import RetentionSettings, SchedulerSettings
 from arcray.control import history
 from arcray.control.batch import Reply
 from arcray.control.dispatch import Dispatcher
@@ -19,13 +19,14 @@ from arcray.control.event_log import EventLog, EventReader
 from arcray.control.journal import Journal
 from arcray.control.lookups import Lookups
 from arcray.control.loops import contain, forever
+from arcray.control.retention import RetainedBlobs, Retention, blobs_in_use
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportEnd, Schedule, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
-from arcray.core.ids import NodeId
+from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
@@ -72,9 +73,10 @@ class Plane:
         policy: ClusterPolicy,
         journal: Journal,
         drivers: Mapping[str, NodeDriver],
-        blobs: BlobStore,
+        blobs: RetainedBlobs,
         clock: Clock,
         settings: SchedulerSettings,
+        retention: RetentionSettings,
         rules: type[Cluster] = Cluster,
         meters: Sequence[Meter] = (),
     ) -> None:
@@ -101,6 +103,16 @@ class Plane:
         self._lookups = Lookups(
             journal, cluster=lambda: self._writer.cluster, handle=self._writer.handle, limit=settings.max_commands
         )
+        self._retention = Retention(
+            journal,
+            blobs,
+            clock,
+            retention,
+            writing=lambda: self._writer.refusal is None,
+            forget=self._forget,
+            in_use=lambda: blobs_in_use(self._writer.cluster.state),
+        )
+        self._kept = retention
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -217,21 +229,20 @@ class Plane:
             if self._writer.ended is not None:
                 raise self._writer.ended
             cluster = self._writer.cluster
+            if isinstance(query, ListWorkloads) and not history.is_all_in_memory(cluster.state, query):
+                return await history.workload_page(self._journal, cluster.state, query)
             answered = contain(cluster.answer, query, self._clock.now())
-            awaited = history.awaited_by_someone(cluster.state, query) if isinstance(query, ListWorkloads) else ()
             tail = self._writer.commits.tail
             if tail is None or await tail.on_disk():
                 break  # else what was answered never came true, and memory has been rebuilt
         if isinstance(query, GetWorkload) and isinstance(answered, NotFoundError):
-            return await history.finished_workload(self._journal, query)
+            return await history.finished_workload(self._journal, query, self._kept)
         if isinstance(query, GetReservation) and isinstance(answered, NotFoundError):
             return await history.ended_reservation(self._journal, query)
         if isinstance(answered, ArcrayError):
             raise answered
         if isinstance(query, GetStatement):
             return await self._journal.statement(query)
-        if isinstance(query, ListWorkloads) and not history.is_all_in_memory(cluster.state, query):
-            return await history.workload_page(self._journal, query, awaited)
         return answered
 
     def _queues(self) -> tuple[QueueReading, ...]:
@@ -252,7 +263,15 @@ class Plane:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._dispatch.start(group)
-                for turn in (self._writer.commits.turn, self._lookups.turn, self._round, self._tick, self._audit):
+                turns = (
+                    self._writer.commits.turn,
+                    self._lookups.turn,
+                    self._round,
+                    self._tick,
+                    self._audit,
+                    self._retention.turn,
+                )
+                for turn in turns:
                     group.create_task(forever(turn, self._clock, turn.__qualname__))
                 self._writer.resume()
                 started.set()
@@ -283,6 +302,9 @@ class Plane:
         books.imbalance = books.audit()
         if books.imbalance:
             _log.error("the books do not balance", extra={"credits": books.imbalance})
+
+    def _forget(self, gone: Iterable[WorkloadId]) -> None:
+        self._writer.cluster.discard(gone)
 
     def _changed(self) -> None:
         if self._writer.cluster.needs_round:

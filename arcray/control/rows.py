@@ -263,7 +263,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def column(text: str) -> str:
-    """Returns text as every database takes it in a column."""
+    """Returns text as a column that queries compare can hold it."""
     # PostgreSQL stores no NUL and no driver binds a lone surrogate; neither is printable, and the body has the truth.
     return text if text.isprintable() else _escaped(text).replace("\x00", "\\x00")
 

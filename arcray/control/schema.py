@@ -1,4 +1,4 @@
-"""The tables: current rows of nodes, workloads, models, reservations, accounts and keys, and the events behind them.
+"""The tables: current rows of everything, the events that led to them, and a little bookkeeping.
 
 A row is the columns that queries filter or order by, and ``body``: the whole value as JSON. Columns are derived from
 the body and never read back into values. Times are integers in microseconds since 1970 (exact, ordered and the same in
@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 __all__ = [
     "ACCOUNTS",
+    "DISCARDS",
     "ENTRIES",
     "EVENTS",
     "GENERATION",
@@ -28,6 +29,7 @@ __all__ = [
     "NODES",
     "POSTINGS",
     "RESERVATIONS",
+    "TALLIES",
     "WORKLOADS",
 ]
 
@@ -145,6 +147,24 @@ KEYS: Final = Table(
     Column("body", Text, nullable=False),
 )
 
+TALLIES: Final = Table(
+    "tallies",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("phase", Text, primary_key=True),
+    Column("workloads", BigInteger, nullable=False),
+)
+"""How many workloads there are of each account, kind and phase."""
+
+DISCARDS: Final = Table(
+    "discards",
+    METADATA,
+    Column("workload_id", Text, primary_key=True),
+    Column("discarded_at", BigInteger, nullable=False),
+)
+"""Workloads whose rows have been deleted and whose blobs have not yet."""
+
 _LIVE: Final = text("finished_at IS NULL")
 _KEYED: Final = text("request_id <> ''")
 _INFERENCE: Final = text("kind = 'inference'")
@@ -155,6 +175,10 @@ Index("ix_workloads_others", WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_wher
 Index(
     "ix_workloads_inference", WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_where=_INFERENCE,
     postgresql_where=_INFERENCE,
+)  # fmt: skip
+Index(
+    "ix_workloads_account", WORKLOADS.c.account, WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_where=_OTHERS,
+    postgresql_where=_OTHERS,
 )  # fmt: skip
 # Recovery reads the live ones only, however many have finished.
 Index("ix_workloads_live", WORKLOADS.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)

@@ -20,6 +20,7 @@ from arcray.control.schema import (
     NODES,
     POSTINGS,
     RESERVATIONS,
+    TALLIES,
     WORKLOADS,
 )
 
@@ -58,6 +59,7 @@ class Statements:
         self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
         self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
         self.upsert_reservations = _Write(_upsert(RESERVATIONS, dialect), dialect)
+        self.add_tallies = _Write(_add(TALLIES, "workloads", dialect), dialect)
         # FOR UPDATE makes a takeover wait for this transaction (PostgreSQL); SQLite has one writer anyhow.
         newest = sa.select(META.c.value).where(GENERATION).with_for_update()
         self.generation = str(newest.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
@@ -70,8 +72,19 @@ def _append(table: sa.Table) -> sa.Insert:
 
 
 def _upsert(table: sa.Table, dialect: sa.Dialect) -> sa.Insert:
-    insert = (postgresql if dialect.name == "postgresql" else sqlite).insert(table)
-    values: dict[str, Any] = {column.name: sa.bindparam(column.name) for column in table.c}
+    insert = _insert(table, dialect)
     changed = {column.name: insert.excluded[column.name] for column in table.c if not column.primary_key}
-    statement: sa.Insert = insert.values(values).on_conflict_do_update(index_elements=[table.c.id], set_=changed)
-    return statement
+    return insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed)
+
+
+def _add(table: sa.Table, number: str, dialect: sa.Dialect) -> sa.Insert:
+    insert = _insert(table, dialect)
+    grown = {number: table.c[number] + insert.excluded[number]}
+    return insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=grown)
+
+
+def _insert(table: sa.Table, dialect: sa.Dialect) -> sqlite.Insert | postgresql.Insert:
+    values: dict[str, Any] = {column.name: sa.bindparam(column.name) for column in table.c}
+    if dialect.name == "postgresql":
+        return postgresql.insert(table).values(values)
+    return sqlite.insert(table).values(values)

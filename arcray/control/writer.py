@@ -80,7 +80,7 @@ class Writer:
         self.cluster = rules(policy, clock.now())
         self.commits = Committer(
             journal,
-            image=lambda events: image(events, self.cluster.state),
+            image=lambda batch: image(batch.events, batch.before, self.cluster.state),
             release=self._release,
             failed=self._failed,
             limit=batch_limit,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from heapq import nlargest
 from itertools import islice
 from typing import TypeVar, assert_never
 
@@ -18,9 +20,18 @@ from arcray.core.placement.explain import Explanation
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState, placement_request
 from arcray.core.why import reasons_to_wait
-from arcray.core.workload import Inference, ModelServer, PayloadKind, Phase, Workload, WorkloadView, kind_of
+from arcray.core.workload import (
+    Inference,
+    ModelServer,
+    PayloadKind,
+    Phase,
+    Workload,
+    WorkloadSpec,
+    WorkloadView,
+    kind_of,
+)
 
-__all__ = ["account_view", "answer", "matches", "node_view", "workload_view"]
+__all__ = ["account_view", "answer", "check_page", "follows", "matches", "node_view", "workload_page", "workload_view"]
 
 _T = TypeVar("_T")
 
@@ -145,11 +156,34 @@ def matches(query: q.ListWorkloads, workload: Workload) -> bool:
     )
 
 
-def _page(items: list[_T], limit: int, offset: int) -> list[_T]:
+def follows(query: q.ListWorkloads, spec: WorkloadSpec) -> bool:
+    """Returns whether a workload comes after where the list goes on."""
+    after = query.after
+    return after is None or (spec.created_at, spec.id) < (after.created_at, after.id)
+
+
+def check_page(query: q.ListWorkloads) -> None:
+    """Checks what a list of workloads asks for.
+
+    Raises:
+        InvalidArgumentError: the page is too large or too far away.
+    """
+    _check_limits(query.limit, query.offset)
+    if query.after is not None and query.offset:
+        raise InvalidArgumentError("comes with no cursor", field="offset")
+    if query.offset > q.OFFSET_LIMIT:
+        raise InvalidArgumentError(f"is at most {q.OFFSET_LIMIT}; go on with the cursor of a page", field="offset")
+
+
+def _check_limits(limit: int, offset: int) -> None:
     if not 0 <= limit <= q.PAGE_LIMIT:
         raise InvalidArgumentError(f"must be between 0 and {q.PAGE_LIMIT}", field="limit")
     if offset < 0:
         raise InvalidArgumentError("must not be negative", field="offset")
+
+
+def _page(items: list[_T], limit: int, offset: int) -> list[_T]:
+    _check_limits(limit, offset)
     return list(islice(items, offset, offset + limit))
 
 
@@ -175,10 +209,25 @@ def _workload(state: ClusterState, query: q.GetWorkload | q.ExplainWorkload) -> 
 
 
 def _list_workloads(state: ClusterState, query: q.ListWorkloads) -> q.WorkloadPage:
+    check_page(query)
     chosen = [workload for workload in state.workloads.values() if matches(query, workload)]
-    chosen.sort(key=lambda workload: (workload.spec.created_at, workload.spec.id), reverse=True)
-    page = _page(chosen, query.limit, query.offset)
-    return q.WorkloadPage(workloads=tuple(map(workload_view, page)), total=len(chosen))
+    total = len(chosen) if query.after is None else None
+    chosen = [workload for workload in chosen if follows(query, workload.spec)]
+    wanted = query.offset + query.limit + 1  # one more says whether there is another page
+    newest = nlargest(wanted, chosen, key=lambda workload: (workload.spec.created_at, workload.spec.id))
+    return workload_page(query, [workload_view(workload) for workload in newest[query.offset :]], total)
+
+
+def workload_page(query: q.ListWorkloads, views: Sequence[WorkloadView], total: int | None) -> q.WorkloadPage:
+    """Returns the page.
+
+    Args:
+        views: what follows the page before, newest first; beyond the limit if there is more.
+    """
+    page = tuple(views[: query.limit])
+    more = len(views) > len(page) > 0
+    after = q.WorkloadCursor(created_at=page[-1].spec.created_at, id=page[-1].spec.id) if more else None
+    return q.WorkloadPage(workloads=page, total=total, next=after)
 
 
 def _explain(state: ClusterState, query: q.ExplainWorkload, now: datetime) -> Explanation:

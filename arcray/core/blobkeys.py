@@ -5,9 +5,20 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from arcray.core.ids import WorkloadId
+from arcray.core.errors import InvalidArgumentError
+from arcray.core.ids import WorkloadId, canonical_uuid
 
-__all__ = ["log_key", "model_key", "program_key", "result_key", "result_prefix", "stdin_key"]
+__all__ = [
+    "OWNED",
+    "log_key",
+    "model_key",
+    "owner_of",
+    "program_key",
+    "result_key",
+    "result_prefix",
+    "stdin_key",
+    "workload_of_log",
+]
 
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9._/-]")
 
@@ -20,6 +31,23 @@ def log_key(workload_id: WorkloadId) -> str:
 def workload_of_log(key: str) -> WorkloadId | None:
     """Returns whose log the key leads to, None when it leads to something else."""
     return WorkloadId(key[len("logs/") : -len(".log")]) if key.startswith("logs/") and key.endswith(".log") else None
+
+
+OWNED = ("logs", "programs", "results", "stdin")
+"""Directories in which every entry belongs to one workload."""
+
+
+def owner_of(entry: str) -> WorkloadId | None:
+    """Returns whose an entry of one of the ``OWNED`` directories is; None where its name is none of ours.
+
+    Args:
+        entry: a name without its directory.
+    """
+    stem = entry.partition(".")[0]
+    try:
+        return WorkloadId(canonical_uuid(stem))
+    except InvalidArgumentError:
+        return None
 
 
 def result_prefix(workload_id: WorkloadId) -> str:

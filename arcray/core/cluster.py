@@ -190,6 +190,10 @@ class Cluster:
         """Lets go of ended reservations beyond the policy's limit; the shell names those that are in the rows now."""
         self.state.reservations.retire(reservation_ids, self.policy.keep_reservations)
 
+    def discard(self, workload_ids: Iterable[WorkloadId]) -> None:
+        """Lets go of ended workloads whose rows the shell is about to delete."""
+        self.state.discard(workload_ids)
+
     def answer(self, query: Query, now: datetime) -> Answer:
         """Answers from memory.
 

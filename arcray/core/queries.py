@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
 from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
@@ -45,10 +46,12 @@ __all__ = [
     "ReservationPage",
     "Statement",
     "StatementLine",
+    "WorkloadCursor",
     "WorkloadPage",
 ]
 
 PAGE_LIMIT = 1000  # the largest page of any list
+OFFSET_LIMIT = 10_000  # the largest offset into a list that may be long; a cursor goes on from there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +89,19 @@ class GetWorkload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadCursor:
+    """Where a list goes on: after the workload that was made then and has this id, newest first."""
+
+    created_at: datetime
+    id: WorkloadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListWorkloads:
     """Answers ``WorkloadPage``, newest first; finished ones come from the rows.
 
     Args:
+        after: continues another page, at the same cost however far it is from the first; ``offset`` is 0 then.
         kinds: payload kinds to show; empty shows all but inference.
         phases: phases to show; empty shows all.
     """
@@ -100,6 +112,7 @@ class ListWorkloads:
     node_id: NodeId | None = None
     limit: int = 100
     offset: int = 0
+    after: WorkloadCursor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,10 +250,16 @@ class NodePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadPage:
-    """One page; ``total`` counts all that match."""
+    """One page.
+
+    Args:
+        total: counts all that match; None on a page that continues another, whose reader knows.
+        next: continues after this page; None when it is the last.
+    """
 
     workloads: tuple[WorkloadView, ...]
-    total: int
+    total: int | None
+    next: WorkloadCursor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

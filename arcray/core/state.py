@@ -244,6 +244,16 @@ class ClusterState:
         self._forget(self._finished, self._policy.keep_finished)
         self._forget(self._finished_inference, self._policy.keep_finished_inference)
 
+    def discard(self, workload_ids: Iterable[WorkloadId]) -> None:
+        """Lets go of these workloads, of those that have ended, old or not."""
+        gone = {key for key in workload_ids if key in self.workloads and self.workloads[key].phase.terminal}
+        if not gone:
+            return
+        for workload_id in gone:
+            self._let_go(workload_id)
+        self._finished = deque(key for key in self._finished if key not in gone)
+        self._finished_inference = deque(key for key in self._finished_inference if key not in gone)
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def live_on(self, node_id: NodeId) -> list[Workload]:
@@ -391,11 +401,14 @@ class ClusterState:
 
     def _forget(self, finished: deque[WorkloadId], limit: int) -> None:
         while len(finished) > limit:
-            spec = self.workloads.pop(finished.popleft()).spec
-            if spec.request_id:
-                self.requests.pop((spec.origin.account, spec.request_id), None)
-            if self.forgotten_until is None or spec.created_at > self.forgotten_until:
-                self.forgotten_until = spec.created_at
+            self._let_go(finished.popleft())
+
+    def _let_go(self, workload_id: WorkloadId) -> None:
+        spec = self.workloads.pop(workload_id).spec
+        if spec.request_id:
+            self.requests.pop((spec.origin.account, spec.request_id), None)
+        if self.forgotten_until is None or spec.created_at > self.forgotten_until:
+            self.forgotten_until = spec.created_at
 
     def _count_inference(self, workload: Workload, event: ev.WorkloadFinished) -> None:
         counts = self.inference

@@ -146,6 +146,7 @@ class SchedulerActor:
                 clock=self._clock,
                 settings=self._settings.scheduler,
                 meters=(switchboard.queues,),
+                retention=self._settings.retention,
             )
             try:
                 await plane.start()

@@ -233,6 +233,9 @@ async def check_memory_is_the_rows(plane: Plane, database: Path | str) -> None:
     await writer.commits.idle()
     state = writer.cluster.state
     state.check_invariants()
+    counted = _rows(database, "SELECT account, kind, phase, count(*) FROM workloads GROUP BY account, kind, phase")
+    tallied = _rows(database, "SELECT account, kind, phase, workloads FROM tallies WHERE workloads <> 0")
+    assert sorted(map(tuple, tallied)) == sorted(map(tuple, counted))
     durable = {key: workload for key, workload in state.workloads.items() if not workload.spec.waiting}
     stored = stored_workloads(database)
     assert {key: stored.get(key) for key in durable} == durable

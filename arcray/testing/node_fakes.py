@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from arcray.control.blobs import Entry
 from arcray.core.commands import Attached, AttachNode, Command
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Topic
@@ -66,6 +67,16 @@ class MemoryBlobs:
 
     async def delete(self, key: str) -> None:
         self.data.pop(key, None)
+
+    async def delete_below(self, prefix: str) -> None:
+        for key in [key for key in self.data if key.startswith(f"{prefix.rstrip('/')}/")]:
+            del self.data[key]
+
+    async def entries(self, directory: str, count: int) -> AsyncIterator[list[Entry]]:
+        below = f"{directory.rstrip('/')}/"
+        names = sorted({key[len(below) :].partition("/")[0] for key in self.data if key.startswith(below)})
+        for start in range(0, len(names), count):
+            yield [Entry(name=name, modified_at=None) for name in names[start : start + count]]
 
 
 class FakePlane:

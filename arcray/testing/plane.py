@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from arcray.config import SchedulerSettings
+from arcray.config import RetentionSettings, SchedulerSettings
 from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal
 from arcray.control.plane import Plane
@@ -25,9 +25,15 @@ from arcray.drivers.local import LocalDriver
 from arcray.testing.simulated_node import SimulatedNode
 from arcray.wire.system import SystemClock
 
-__all__ = ["InProcessPlane", "in_process_plane"]
+__all__ = ["KEEP_ALL", "InProcessPlane", "in_process_plane"]
 
 _MAX_BLOB_BYTES = 64 * 2**20
+
+
+KEEP_ALL = RetentionSettings(  # the builders' times are long ago
+    workloads_s=None, max_workloads=None, inference_s=None, max_inference=None, events_s=None, max_events=None,
+    orphans_s=None,
+)  # fmt: skip
 
 
 class _DoneError(Exception):
@@ -98,6 +104,7 @@ async def in_process_plane(
     nodes: Sequence[SimulatedNode] | None = None,
     policy: ClusterPolicy | None = None,
     settings: SchedulerSettings | None = None,
+    retention: RetentionSettings | None = None,
     clock: Clock | None = None,
     state_dir: Path | None = None,
     database_url: str = "",
@@ -108,6 +115,7 @@ async def in_process_plane(
         nodes: those that attach at the start; None is one that can do everything and ends all work at once.
         state_dir: database and blobs, kept; None is a temporary directory, removed at the end.
         database_url: another database than SQLite in ``state_dir``.
+        retention: None keeps everything.
     """
     async with AsyncExitStack() as stack:
         if state_dir is None:
@@ -121,6 +129,7 @@ async def in_process_plane(
             blobs=FsspecBlobs(f"file://{state_dir / 'blobs'}", max_blob_bytes=_MAX_BLOB_BYTES),
             clock=clock,
             settings=settings or SchedulerSettings(),
+            retention=retention or KEEP_ALL,
         )
         await plane.start()
         stack.push_async_callback(plane.stop)

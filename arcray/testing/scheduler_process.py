@@ -172,6 +172,7 @@ async def _live(settings: Settings, countdown: _Countdown) -> None:
         blobs=FsspecBlobs(settings.blob_url, max_blob_bytes=settings.blobs.max_blob_bytes),
         clock=SystemClock(),
         settings=settings.scheduler,
+        retention=settings.retention,
     )
     points = FailPoints(plane, fail=_die)
 

@@ -109,6 +109,7 @@ async def _scheduler(directory: Path) -> None:
         blobs=_blobs(settings),
         clock=SystemClock(),
         settings=settings.scheduler,
+        retention=settings.retention,
     )
     await plane.start()
     board = Switchboard()

@@ -347,12 +347,13 @@ class WorkloadView(Message):
 
 
 class WorkloadsView(Message):
-    """One page of workloads."""
+    """One page of workloads; the total is null on a page that continues another."""
 
     workloads: list[WorkloadView]
-    total: int
+    total: int | None
     limit: int
     offset: int
+    next_cursor: str | None
 
 
 class ResultView(Message):

@@ -17,10 +17,11 @@ from arcray.core.errors import ArcrayError, NotFoundError
 from arcray.core.ids import NodeId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.placement.explain import Explanation
-from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.queries import OFFSET_LIMIT, PAGE_LIMIT, ExplainWorkload, GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.workload import Inference, PayloadKind, Phase, WorkloadSpec, WorkloadView
 from arcray.facades.rest import codec, logs, translate
 from arcray.facades.rest import messages as m
+from arcray.facades.rest.cursors import cursor_of, cursor_text
 from arcray.wire.access import Door, identity_of
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
@@ -158,9 +159,10 @@ class WorkloadRoutes:
         phase: Annotated[list[Phase] | None, Query()] = None,
         node_id: Annotated[str | None, Query(alias="nodeId")] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 100,
-        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+        offset: Annotated[int, Query(ge=0, le=OFFSET_LIMIT)] = 0,
+        cursor: Annotated[str, Query(max_length=128, description="`nextCursor` of the page before")] = "",
     ) -> Response:
-        """Lists workloads, newest first; `total` counts all that match."""
+        """Lists workloads, newest first; `total` counts all that match, `nextCursor` leads on, null at the end."""
         identity = identity_of(request)
         query = ListWorkloads(
             account=identity.sees,
@@ -169,12 +171,13 @@ class WorkloadRoutes:
             node_id=None if node_id is None else NodeId(canonical_uuid(node_id, "nodeId")),
             limit=limit,
             offset=offset,
+            after=cursor_of(cursor) if cursor else None,
         )
         page: WorkloadPage = await self._plane.query(query)
         views = [translate.workload_view(view) for view in page.workloads]
-        return json_response(
-            codec.encode(m.WorkloadsView(workloads=views, total=page.total, limit=limit, offset=offset))
-        )
+        following = None if page.next is None else cursor_text(page.next)
+        body = m.WorkloadsView(workloads=views, total=page.total, limit=limit, offset=offset, next_cursor=following)
+        return json_response(codec.encode(body))
 
     async def get(self, request: Request, workload_id: _Id) -> Response:
         """Returns a workload, ended ones too."""

@@ -24,6 +24,7 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import NodeDriver
 from arcray.core.queries import Query
 from arcray.testing.node_fakes import MemoryBlobs
+from arcray.testing.plane import KEEP_ALL
 from arcray.testing.simulation.build import Build
 from arcray.testing.simulation.clock import UnsteadyClock
 from arcray.testing.simulation.disk import Disk
@@ -191,6 +192,7 @@ class Central:
             blobs=self.blobs,
             clock=self._clock,
             settings=self._settings,
+            retention=KEEP_ALL,
             rules=self._build.rules,
         )
         process = wire.process = _Process(self._count, plane, journal)

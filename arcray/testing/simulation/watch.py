@@ -186,7 +186,10 @@ class Watch:
                 case q.WorkloadPage():
                     for view in answer.workloads:
                         self._shows(view, asked)
-                    must(answer.total >= self._listed(asked), "a list leaves out what is on disk")
+                    must(
+                        answer.total is not None and answer.total >= self._listed(asked),
+                        "a list leaves out what is on disk",
+                    )
                 case Explanation():
                     pass
                 case ArcrayError() if answer.code is Code.NOT_FOUND:

@@ -137,9 +137,27 @@ async def test_list_is_newest_first_filtered_and_paged(serve: Any) -> None:
         assert (await get(f"{PATH}?phase=succeeded&phase=failed")).json()["total"] == 0
         assert (await get(f"{PATH}?kind=program&kind=container")).json()["total"] == 4
         assert (await get(f"{PATH}?nodeId={NOBODY}")).json()["total"] == 0
-        for query in ("kind=x", "phase=x", "limit=0", "limit=1001", "offset=-1", "nodeId=x"):
+        wrong = ("kind=x", "phase=x", "limit=0", "limit=1001", "offset=-1", "offset=10001", "nodeId=x", "cursor=x")
+        for query in wrong:
             response = await get(f"{PATH}?{query}")
             assert (response.status_code, response.json()["field"].split(".")[0]) == (400, query.split("=")[0])
+
+
+async def test_list_goes_on_by_cursor(serve: Any) -> None:
+    async with serve(nodes=[endless()]) as served:
+        ids = [(await submitted(served, name=str(number), demand={}))["id"] for number in range(5)]
+        listed, totals = [], []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = (await served.client.get(f"{PATH}?limit=2&cursor={cursor}")).json()
+            listed += [entry["id"] for entry in page["workloads"]]
+            totals.append(page["total"])
+            cursor = page["nextCursor"]
+        assert listed == ids[::-1]
+        assert totals == [5, None, None]
+        first = (await served.client.get(f"{PATH}?limit=2")).json()["nextCursor"]
+        both = await served.client.get(f"{PATH}?cursor={first}&offset=1")
+        assert (both.status_code, both.json()["field"]) == (400, "offset")
 
 
 @pytest.mark.parametrize("suffix", ["", "/logs", "/results", "/results/a.txt", "/explain", "/stop"])

@@ -90,6 +90,15 @@ def test_json_is_the_servers_own(shell: MakeShell) -> None:
         assert json.loads(shell(routes)(*words).stdout) == [{**NODE, "geohash": "9q9hvu"}]
 
 
+def test_all_work_is_listed_page_by_page(shell: MakeShell) -> None:
+    page = {"workloads": [WORKLOAD, {**WORKLOAD, "id": "w2"}], "total": 2, "nextCursor": None}
+    pool = shell({"GET /api/v1/workloads": page})
+    lines = pool("workloads", "--all", "--output", "json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["w1", "w2"]
+    assert len(shell({"GET /api/v1/workloads": page})("workloads", "--all").stdout.splitlines()) == 3
+    assert len(shell({"GET /api/v1/workloads": page})("workloads", "--limit", "1").stdout.splitlines()) == 2
+
+
 def test_program_is_submitted_with_what_it_asks(shell: MakeShell, tmp_path: Path) -> None:
     source = tmp_path / "train.py"
     source.write_text("print(1)")

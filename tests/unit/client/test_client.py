@@ -143,14 +143,38 @@ def test_all_pages_are_read() -> None:
     assert len(pool.requests) == 3
 
 
-def test_listing_stops_at_its_limit() -> None:
-    def page(request: httpx.Request) -> httpx.Response:
-        limit = int(request.url.params["limit"])
-        return httpx.Response(200, json={"workloads": [WORKLOAD] * limit, "total": 1000})
+def some_of(total: int) -> Callable[[httpx.Request], httpx.Response]:
+    """Answers with pages of this many workloads; a cursor is the number of those before it."""
 
-    pool = Pool(page)
-    assert len(pool.client.workloads(limit=150)) == 150
-    assert [request.url.params["limit"] for request in pool.requests] == ["100", "50"]
+    def page(request: httpx.Request) -> httpx.Response:
+        first = int(request.url.params.get("cursor", "0"))
+        last = min(total, first + int(request.url.params["limit"]))
+        following = str(last) if last < total else None
+        listed = [{**WORKLOAD, "id": f"w{number}"} for number in range(first, last)]
+        return httpx.Response(200, json={"workloads": listed, "total": None, "nextCursor": following})
+
+    return page
+
+
+def test_listing_stops_at_its_limit() -> None:
+    pool = Pool(some_of(1000))
+    assert [work.id for work in pool.client.workloads(limit=150)] == [f"w{number}" for number in range(150)]
+    assert len(pool.requests) == 2
+    assert Pool(some_of(1000)).client.workloads(limit=0) == []
+
+
+@pytest.mark.parametrize(("total", "requests"), [(0, 1), (99, 1), (100, 1), (101, 2), (250, 3)])
+def test_each_workload_comes_once_by_cursor(total: int, requests: int) -> None:
+    pool = Pool(some_of(total))
+    assert [work.id for work in pool.client.each_workload()] == [f"w{number}" for number in range(total)]
+    assert len(pool.requests) == requests
+
+
+def test_pages_are_asked_for_as_they_are_read() -> None:
+    pool = Pool(some_of(1000))
+    work = pool.client.each_workload(page=10)
+    assert [next(work).id for _ in range(10)][-1] == "w9"
+    assert len(pool.requests) == 1
 
 
 def test_ids_are_quoted_in_paths() -> None:

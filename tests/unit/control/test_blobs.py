@@ -88,6 +88,15 @@ async def test_these_keys_are_fine(blobs: FsspecBlobs, key: str) -> None:
             await blobs.put(key, b"1")
 
 
+async def test_all_blobs_below_a_directory_go_and_no_others(blobs: FsspecBlobs) -> None:
+    for key in ("results/1/a", "results/1/deep/b", "results/12/a", "results/2"):
+        await blobs.put(key, b"1")
+    for _ in range(2):
+        await blobs.delete_below("results/1/")
+    sizes = [await blobs.size(key) for key in ("results/1/a", "results/1/deep/b", "results/12/a", "results/2")]
+    assert sizes == [None, None, 1, 1]
+
+
 async def test_a_negative_range_is_refused(blobs: FsspecBlobs) -> None:
     with pytest.raises(InvalidArgumentError):
         await blobs.get("x", -1)

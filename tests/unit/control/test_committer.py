@@ -51,8 +51,8 @@ class Harness:
             limit=limit,
         )
 
-    def _image(self, events: object) -> Any:
-        return self.image(events)  # as it is by then
+    def _image(self, batch: Batch) -> Any:
+        return self.image(batch.events)  # as it is by then
 
     def _release(self, batch: Batch) -> None:
         self.released.append(batch.events)

@@ -15,11 +15,12 @@ from arcray.config import DatabaseSettings
 from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
 from arcray.control.statements import Statements
+from arcray.control.tallies import changes, tally_rows
 from arcray.core import events as ev
 from arcray.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from arcray.core.ids import AccountId, ReservationId
 from arcray.core.node import Health, Node
-from arcray.core.queries import ListWorkloads
+from arcray.core.queries import ListWorkloads, WorkloadCursor
 from arcray.core.reservation import Reservation, ReservationState, Slice
 from arcray.core.resources import Allocation
 from arcray.core.workload import Inference, PayloadKind, Phase, Workload
@@ -56,7 +57,9 @@ def a_row(number: int, *, finished: bool = False, age_s: float = 0, **fields: An
 
 
 async def write(journal: Journal, *workloads: Workload) -> None:
-    await journal.append(Records(workloads=[workload_row(workload) for workload in workloads]))
+    before = [await journal.workload(workload.id) for workload in workloads]
+    rows = [workload_row(workload) for workload in workloads]
+    await journal.append(Records(workloads=rows, tallies=tally_rows(changes(zip(before, workloads, strict=True)))))
 
 
 def a_reservation(number: int, state: ReservationState = ReservationState.ACTIVE) -> Reservation:
@@ -192,6 +195,32 @@ async def test_a_list_shows_what_its_filters_say(journal: Journal, query: ListWo
     rows, total = await journal.workloads(query, limit=10, offset=0)
     assert sorted(row.id for row in rows) == [a_workload(number).id for number in numbers]
     assert total == len(numbers)
+
+
+async def test_totals_follow_what_workloads_become(journal: Journal) -> None:
+    await write(journal, a_row(1), a_row(2), a_row(3, payload=an_inference()))
+    await write(journal, a_row(1, finished=True))
+    pending = ListWorkloads(phases=frozenset({Phase.PENDING}))
+    assert [(await journal.workloads(query, limit=0, offset=0))[1] for query in (ListWorkloads(), pending)] == [2, 1]
+
+
+async def test_pages_go_on_after_each_other_whatever_comes_in_between(journal: Journal) -> None:
+    # Some were made in the same instant, and are told apart by their ids.
+    await write(journal, *(a_row(number, finished=True, age_s=number // 3) for number in range(1, 12)))
+    seen: list[Workload] = []
+    query = ListWorkloads()
+    while True:
+        rows, total = await journal.workloads(query, limit=3, offset=0)
+        assert total == (11 if query.after is None else None)
+        if not rows:
+            break
+        seen += rows
+        await write(journal, a_row(100 + len(seen), age_s=-len(seen)))  # newer than all, so on no later page
+        query = ListWorkloads(after=WorkloadCursor(created_at=rows[-1].spec.created_at, id=rows[-1].id))
+    assert [row.id for row in seen] == [
+        row.id for row in sorted(seen, key=lambda row: (row.spec.created_at, row.id), reverse=True)
+    ]
+    assert {row.id for row in seen} == {a_workload(number).id for number in range(1, 12)}
 
 
 @pytest.mark.parametrize("kind", [None, PayloadKind.CONTAINER, PayloadKind.INFERENCE])

@@ -22,7 +22,8 @@ from arcray.control.schema import METADATA
 from arcray.core.errors import UnavailableError
 from arcray.core.model import Model
 from arcray.core.node import Node
-from arcray.core.workload import Workload
+from arcray.core.queries import ListWorkloads
+from arcray.core.workload import PayloadKind, Workload
 from tests.revision_samples import FOLDER, Rows, recorded
 
 KINDS: dict[str, tuple[type[Any], Any]] = {
@@ -111,6 +112,9 @@ async def check_it_is_up_to_date(journal: Journal, engine: sa.Engine, before: Ro
             assert kept(json.loads(row["body"]), json.loads(value["body"])), row["id"]
             assert {n: value[n] for n in row if n != "body"} == {n: row[n] for n in row if n != "body"}
     assert [type(event).__name__ for _, event in events] == [row["kind"] for row in before["events"]]
+    for query in (ListWorkloads(), ListWorkloads(kinds=frozenset({PayloadKind.INFERENCE}))):
+        rows, total = await journal.workloads(query, limit=100, offset=0)
+        assert total == len(rows) > 0
     # And it goes on: what was loaded is written again, and replaces what it was loaded from.
     again = {table: list(rows.values()) for table, rows in loaded.items()}
     await journal.append(Records(nodes=again["nodes"], workloads=again["workloads"], models=again["models"]))

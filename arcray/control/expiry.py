@@ -1,0 +1,209 @@
+"""What has been kept for long enough, found and deleted in SQL.
+
+Candidates are looked for in the reading thread, in the order of an index and in bounded steps, so that a long search
+delays no commit; the writing thread deletes by key alone. What is alive is never a candidate: not a workload without
+an end, and no event of one. A workload with an idempotency key stays for as long as the key is promised.
+
+Deleting a workload's row and noting that its blobs are to go is one transaction. Blobs are deleted after it and the
+note after them, so a row never points at nothing and a crash leaves a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from arcray.control.pages import INFERENCE, NOT_INFERENCE
+from arcray.control.rows import microseconds
+from arcray.control.schema import DISCARDS, EVENTS, TALLIES, WORKLOADS
+from arcray.core import events as ev
+from arcray.core.ids import WorkloadId
+from arcray.core.workload import PayloadKind, Phase
+
+__all__ = [
+    "HISTORY",
+    "KEPT",
+    "KEY_TERM",
+    "Expired",
+    "Position",
+    "Rule",
+    "delete_events",
+    "delete_workloads",
+    "discarded",
+    "expired_events",
+    "expired_workloads",
+    "forget_discards",
+    "stored_among",
+]
+
+KEY_TERM: Final = timedelta(hours=24)
+"""An idempotency key is remembered for at least this long."""
+
+_REPEAT_TERM: Final = timedelta(hours=1)
+"""And a submission without one may be repeated, under its id, for as long as a client and Ray repeat calls."""
+
+HISTORY: Final[frozenset[type]] = frozenset({
+    ev.NodeAttached, ev.NodeDetached, ev.NodeHealthChanged, ev.NodeSchedulingChanged, ev.ModelRegistered,
+    ev.ModelRemoved, ev.WorkloadSubmitted, ev.WorkloadPlaced, ev.WorkloadPhaseChanged, ev.WorkloadStopRequested,
+    ev.WorkloadRequeued, ev.WorkloadFinished,
+})  # fmt: skip
+"""Events that are told for a while and then deleted: nothing but history follows from them."""
+
+KEPT: Final[frozenset[type]] = frozenset()
+"""Durable events that are never deleted, because they are records by themselves. A kind is in one of these sets."""
+
+_TERMINAL: Final = sorted(phase for phase in Phase if phase.terminal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a search goes on: after the workload that was made then and has this id."""
+
+    created_at: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How long what has ended is kept.
+
+    Args:
+        inference: whether this is about inference requests, or about everything else.
+        ended_before: what ended earlier is deleted; None keeps it whatever its age.
+        most: ended workloads that are kept, the newest by creation; None is no limit.
+        now: the time.
+    """
+
+    inference: bool
+    ended_before: datetime | None
+    most: int | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """What one step of a search found.
+
+    Args:
+        ids: to be deleted.
+        next: where the search goes on; None when it has found all.
+    """
+
+    ids: tuple[WorkloadId, ...]
+    next: Position | None
+
+
+def expired_workloads(connection: sa.Connection, rule: Rule, after: Position | None, limit: int) -> Expired:
+    """Returns the oldest workloads that a rule gives up, in steps of at most ``limit`` rows looked at."""
+    too_many = _too_many(connection, rule)
+    newest = rule.ended_before if rule.ended_before is not None and not too_many else rule.now - _REPEAT_TERM
+    if rule.ended_before is None and not too_many:
+        return Expired(ids=(), next=None)
+    place = (WORKLOADS.c.created_at, WORKLOADS.c.id)
+    oldest = (
+        sa.select(*place, WORKLOADS.c.finished_at, WORKLOADS.c.request_id)
+        .where(INFERENCE if rule.inference else NOT_INFERENCE, WORKLOADS.c.created_at < microseconds(newest))
+        .order_by(*place)
+        .limit(limit)
+    )
+    if after is not None:
+        oldest = oldest.where(sa.tuple_(*place) > sa.tuple_(sa.literal(after.created_at), sa.literal(after.id)))
+    keys_until = microseconds(rule.now - KEY_TERM)
+    repeats_until = microseconds(rule.now - _REPEAT_TERM)
+    aged = microseconds(rule.ended_before) if rule.ended_before is not None else None
+    ids: list[WorkloadId] = []
+    rows = connection.execute(oldest).all()
+    for row in rows:
+        if row.finished_at is None or row.created_at >= (keys_until if row.request_id else repeats_until):
+            continue
+        if (aged is not None and row.finished_at < aged) or len(ids) < too_many:
+            ids.append(WorkloadId(row.id))
+    full = len(rows) == limit
+    return Expired(ids=tuple(ids), next=Position(created_at=rows[-1].created_at, id=rows[-1].id) if full else None)
+
+
+def _too_many(connection: sa.Connection, rule: Rule) -> int:
+    """Returns how many more have ended than a rule keeps."""
+    if rule.most is None:
+        return 0
+    kind = INFERENCE if rule.inference else NOT_INFERENCE
+    ended = sa.select(sa.func.coalesce(sa.func.sum(TALLIES.c.workloads), 0)).where(kind, TALLIES.c.phase.in_(_TERMINAL))
+    return max(0, int(connection.execute(ended).scalar_one()) - rule.most)
+
+
+def delete_workloads(connection: sa.Connection, ids: Sequence[WorkloadId], now: datetime) -> list[WorkloadId]:
+    """Deletes rows of ended workloads, and notes that their blobs are to go; returns which there were."""
+    ended = sa.and_(WORKLOADS.c.id.in_(ids), WORKLOADS.c.finished_at.is_not(None))
+    groups = (WORKLOADS.c.account, WORKLOADS.c.kind, WORKLOADS.c.phase)
+    counted = connection.execute(sa.select(*groups, sa.func.count().label("number")).where(ended).group_by(*groups))
+    for group in counted.all():
+        tally = sa.update(TALLIES).where(
+            TALLIES.c.account == group.account, TALLIES.c.kind == group.kind, TALLIES.c.phase == group.phase
+        )
+        connection.execute(tally.values(workloads=TALLIES.c.workloads - group.number))
+    deleted = connection.execute(sa.delete(WORKLOADS).where(ended).returning(WORKLOADS.c.id, WORKLOADS.c.kind)).all()
+    # A request has no blobs of its own, and there are too many of them to look for what is not there.
+    notes = [
+        {"workload_id": row.id, "discarded_at": microseconds(now)}
+        for row in deleted
+        if row.kind != PayloadKind.INFERENCE.value
+    ]
+    if notes:
+        connection.execute(sa.delete(DISCARDS).where(DISCARDS.c.workload_id.in_([n["workload_id"] for n in notes])))
+        connection.execute(sa.insert(DISCARDS), notes)
+    return [WorkloadId(row.id) for row in deleted]
+
+
+def stored_among(connection: sa.Connection, ids: Sequence[WorkloadId]) -> set[WorkloadId]:
+    """Returns which of these workloads have rows."""
+    found = connection.execute(sa.select(WORKLOADS.c.id).where(WORKLOADS.c.id.in_(ids)))
+    return {WorkloadId(row.id) for row in found}
+
+
+def discarded(connection: sa.Connection, after: str, limit: int) -> list[WorkloadId]:
+    """Returns workloads whose blobs are to go, by id, beginning after one of those."""
+    noted = sa.select(DISCARDS.c.workload_id).where(DISCARDS.c.workload_id > after)
+    rows = connection.execute(noted.order_by(DISCARDS.c.workload_id).limit(limit)).all()
+    return [WorkloadId(row.workload_id) for row in rows]
+
+
+def forget_discards(connection: sa.Connection, ids: Sequence[WorkloadId]) -> None:
+    """Notes that the blobs of these workloads have gone."""
+    connection.execute(sa.delete(DISCARDS).where(DISCARDS.c.workload_id.in_(ids)))
+
+
+def expired_events(
+    connection: sa.Connection, before: datetime | None, most: int | None, after: int, limit: int
+) -> tuple[list[int], int | None]:
+    """Returns the numbers of the oldest events that may go, and after which to go on; None when that is all.
+
+    Args:
+        before: what happened earlier goes; None keeps it whatever its age.
+        most: events that are kept, the newest; None is no limit.
+    """
+    newest = connection.execute(sa.select(sa.func.max(EVENTS.c.seq))).scalar()
+    if newest is None:
+        return [], None
+    kept_from = 0 if most is None else newest - most + 1
+    aged = None if before is None else microseconds(before)
+    oldest = sa.select(EVENTS.c.seq, EVENTS.c.at, EVENTS.c.kind, EVENTS.c.subject).where(EVENTS.c.seq > after)
+    rows = connection.execute(oldest.order_by(EVENTS.c.seq).limit(limit)).all()
+    # The newest stays whatever its age: SQLite would give its number to the next one.
+    old = [row for row in rows if row.seq < newest and (row.seq < kept_from or (aged is not None and row.at < aged))]
+    subjects = sa.select(WORKLOADS.c.id).where(
+        sa.text("finished_at IS NULL"), WORKLOADS.c.id.in_({row.subject for row in old})
+    )
+    alive = {row.id for row in connection.execute(subjects)} if old else set()
+    kinds = {kind.__name__ for kind in HISTORY}
+    gone = [row.seq for row in old if row.kind in kinds and row.subject not in alive]
+    # Time hardly ever goes back, so what follows something young is young, or is found by the next sweep.
+    return gone, rows[-1].seq if len(old) == limit else None
+
+
+def delete_events(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    """Deletes events."""
+    connection.execute(sa.delete(EVENTS).where(EVENTS.c.seq.in_(numbers)))
