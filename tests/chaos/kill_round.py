@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from arcray.config import Settings
-from arcray.core.commands import Command, StopWorkload, Submitted, SubmitWorkload
+from arcray.core.commands import Command, DetachNode, StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import UnavailableError
 from arcray.core.events import NodeAttached, Topic, WorkloadFinished, WorkloadPlaced
 from arcray.core.ids import NodeId, WorkloadId, foreign_id
@@ -159,6 +159,7 @@ class KillRound:
         self.engine = ShortLivedContainers(dice)
         self.gateways: list[RemotePlane] = []
         self.machines: list[Machine] = []
+        self.agent: NodeAgent | None = None
 
     @property
     def streams(self) -> Sequence[Callable[[], Awaitable[None]]]:
@@ -178,6 +179,8 @@ class KillRound:
             await self._remember(*self.acknowledged)
             for machine in self.machines:
                 await machine.node.detach()
+            assert self.agent is not None
+            await self._gateway().submit([DetachNode(node_id=self.agent.node_id, epoch=self.agent.epoch)])
             for life in lives:
                 life.cancel()
 
@@ -285,6 +288,7 @@ class KillRound:
             probe=FakeGpus(),
             engine=self.engine,
         )
+        self.agent = agent
         carrying = asyncio.create_task(plane.run())
         try:
             await agent.start(await agent.registration(driver="ray", facade="ray", address=name))
