@@ -165,14 +165,11 @@ def a_cluster() -> Iterator[Settings]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-class Bare:
-    """An actor that does nothing."""
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
 def a_bare_actor() -> Any:
+    class Bare:  # local, so that it goes by value and its process does not import this module
+        def pid(self) -> int:
+            return os.getpid()
+
     remote: Any = ray.remote
     made = remote(num_cpus=0)(Bare).options(name="bare", namespace=NAMESPACE, lifetime="detached", max_restarts=-1)
     handle = made.remote()

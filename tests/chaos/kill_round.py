@@ -50,8 +50,8 @@ def drawn_kills(dice: random.Random) -> list[Kill]:
         match dice.choice(list(KillPoint)):
             case KillPoint.TIME:
                 kill = Kill(point=KillPoint.TIME, count=dice.randint(1, 1000))
-            case KillPoint.STEP:  # opening takes 40 steps the first time and 20 later, a commit 8 to 10
-                kill = Kill(point=KillPoint.STEP, count=dice.choice([dice.randint(1, 40), dice.randint(20, 400)]))
+            case KillPoint.STEP:  # a start takes 60 steps the first time and 28 later, a commit 10
+                kill = Kill(point=KillPoint.STEP, count=dice.choice([dice.randint(1, 60), dice.randint(28, 400)]))
             case KillPoint.APPLIED:
                 kill = Kill(point=KillPoint.APPLIED, count=dice.randint(1, 150))
             case KillPoint.SAYING:
