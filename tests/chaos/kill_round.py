@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from arcray.config import Settings
-from arcray.core.commands import Command, StopWorkload, Submitted, SubmitWorkload
+from arcray.core.commands import Command, DetachNode, StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import UnavailableError
 from arcray.core.events import NodeAttached, Topic, WorkloadFinished, WorkloadPlaced
 from arcray.core.ids import NodeId, WorkloadId, foreign_id
@@ -31,15 +31,15 @@ from arcray.node.container import LABEL_ATTEMPT, LABEL_WORKLOAD
 from arcray.runtime.remote_plane import Dialer, RemotePlane, TakeOrders
 from arcray.testing.builders import a_capacity, a_container, a_workload, an_inference
 from arcray.testing.faults import folded, journalled, stored_workloads
-from arcray.testing.node_fakes import FakeEngine, FakeGpus, MemoryBlobs
+from arcray.testing.node_fakes import FakeGpus, MemoryBlobs
 from arcray.testing.scheduler_process import Kill, KillPoint
 from arcray.testing.simulated_node import Script, SimulatedNode
-from arcray.wire.system import RandomIds, SystemClock
+from arcray.wire.system import RandomIds
+from tests.chaos.mortal_machine import CLOCK, Machine, ShortLivedContainers
 
 LEASE = LeaseTerms(unhealthy_after_s=6.0, lost_after_s=60.0)
 ALL_KINDS = frozenset(PayloadKind)
 LIVE = frozenset(phase for phase in Phase if not phase.terminal)
-CLOCK = SystemClock()
 ENOUGH = 60
 
 
@@ -50,71 +50,14 @@ def drawn_kills(dice: random.Random) -> list[Kill]:
         match dice.choice(list(KillPoint)):
             case KillPoint.TIME:
                 kill = Kill(point=KillPoint.TIME, count=dice.randint(1, 1000))
-            case KillPoint.STEP:  # opening takes 40 steps the first time and 20 later, a commit 8 to 10
-                kill = Kill(point=KillPoint.STEP, count=dice.choice([dice.randint(1, 40), dice.randint(20, 400)]))
+            case KillPoint.STEP:  # a start takes 60 steps the first time and 28 later, a commit 10
+                kill = Kill(point=KillPoint.STEP, count=dice.choice([dice.randint(1, 60), dice.randint(28, 400)]))
             case KillPoint.APPLIED:
                 kill = Kill(point=KillPoint.APPLIED, count=dice.randint(1, 150))
             case KillPoint.SAYING:
                 kill = Kill(point=KillPoint.SAYING, count=dice.randint(1, 150))
         kills.append(kill)
     return kills
-
-
-class ShortLivedContainers(FakeEngine):
-    """An engine whose containers end by themselves soon after they have started."""
-
-    def __init__(self, dice: random.Random) -> None:
-        super().__init__()
-        self._dice = dice
-
-    async def start(self, container_id: str) -> None:
-        await super().start(container_id)
-        exit_code = int(self._dice.random() < 0.2)
-        asyncio.get_running_loop().call_later(
-            self._dice.random() * 0.05, lambda: self.finish(container_id, exit_code=exit_code)
-        )
-
-
-class Machine:
-    """A simulated node and its process, which dies with all that it knows and is started again by itself."""
-
-    def __init__(self, name: str, make: Callable[[str], SimulatedNode], connect: Callable[..., RemotePlane]) -> None:
-        self.name = name
-        self._make = make
-        self._connect = connect
-        self._lives: list[SimulatedNode] = []
-        self.joined = asyncio.Event()
-        """Set once it has been part of the cluster."""
-
-    @property
-    def node(self) -> SimulatedNode:
-        return self._lives[-1]
-
-    @property
-    def executed(self) -> list[tuple[WorkloadId, int]]:
-        """What it began to work on in all of its lives."""
-        return [each for node in self._lives for each in node.executed]
-
-    async def live(self) -> None:
-        """Is one process, until it is cancelled: killed."""
-        node = self._make(self.name)
-        self._lives.append(node)
-        alive = True
-
-        async def take(epoch: int, orders: Sequence[Order]) -> None:
-            if not alive:
-                raise UnavailableError(f"{self.name} is dead")
-            await node.deliver(epoch, orders)
-
-        async with asyncio.TaskGroup() as group:
-            try:
-                plane = self._connect(self.name, orders=take, connected=node.greet)
-                group.create_task(plane.run())
-                await node.join(plane, CLOCK, group)
-                self.joined.set()
-                await asyncio.get_running_loop().create_future()
-            finally:
-                alive = False
 
 
 class Mortal(Protocol):
@@ -159,6 +102,7 @@ class KillRound:
         self.engine = ShortLivedContainers(dice)
         self.gateways: list[RemotePlane] = []
         self.machines: list[Machine] = []
+        self.agent: NodeAgent | None = None
 
     @property
     def streams(self) -> Sequence[Callable[[], Awaitable[None]]]:
@@ -178,6 +122,8 @@ class KillRound:
             await self._remember(*self.acknowledged)
             for machine in self.machines:
                 await machine.node.detach()
+            assert self.agent is not None
+            await self._gateway().submit([DetachNode(node_id=self.agent.node_id, epoch=self.agent.epoch)])
             for life in lives:
                 life.cancel()
 
@@ -285,6 +231,7 @@ class KillRound:
             probe=FakeGpus(),
             engine=self.engine,
         )
+        self.agent = agent
         carrying = asyncio.create_task(plane.run())
         try:
             await agent.start(await agent.registration(driver="ray", facade="ray", address=name))
