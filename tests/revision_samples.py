@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +23,8 @@ from arcray.control.migrations import revisions
 from arcray.control.schema import METADATA
 from arcray.core import commands as cmd
 from arcray.core.events import Event
+from arcray.core.ids import AccountId, EntryId, ReservationId
+from arcray.core.ledger import SpendingLimit
 from arcray.core.node import LeaseTerms
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import CPU_MILLI, GIB
@@ -38,7 +42,7 @@ from arcray.core.workload import (
     Result,
     VolumeMount,
 )
-from arcray.testing.builders import a_capacity, a_model, a_node, a_workload, an_inference, node_id
+from arcray.testing.builders import a_capacity, a_key, a_model, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
 __all__ = ["FOLDER", "Rows", "recorded"]
@@ -109,8 +113,27 @@ def _history() -> _History:
     world.submit(a_workload(8, an_inference(input=b"1"), waiting=True))
     world.report(world.workload(a_workload(8).id), Phase.SUCCEEDED, result=Result(output=b"2", duration_ms=3.5))
     world.submit(a_workload(9, an_inference(model_id="nowhere")))
+    _have_money_move(handle)
+    held = cmd.Reservable(demand=Demand(cpu_milli=CPU_MILLI), node_id=machine.id)
+    reserve = cmd.Reserve(
+        reservation_id=ReservationId("held"), account=AccountId("ana"), slices=(held, held), ttl_s=60.0
+    )
+    handle(reserve)
+    handle(replace(reserve, reservation_id=ReservationId("given back")))
+    handle(cmd.ReleaseReservation(reservation_id=ReservationId("given back")))
     world.later(5.0)
     return world
+
+
+def _have_money_move(handle: Callable[[cmd.Command], Outcome]) -> None:
+    ana, bo, operator = AccountId("ana"), AccountId("bo"), AccountId("operator")
+    handle(cmd.OpenAccount(account_id=ana, limit=SpendingLimit(credits=50, period_s=3600)))
+    handle(cmd.OpenAccount(account_id=bo, overdraft=10))
+    handle(cmd.IssueCredits(id=EntryId("issued"), account_id=ana, credits=100, asked_by=operator, request_id="paid"))
+    handle(cmd.TransferCredits(id=EntryId("given"), source=ana, target=bo, credits=30, memo="thanks"))
+    for number in (1, 2):
+        handle(cmd.IssueKey(key=a_key(number)))
+    handle(cmd.RevokeKey(key_id=a_key(2).id))
 
 
 async def _rows() -> Rows:

@@ -1,4 +1,4 @@
-"""Accounts, postings, entries by idempotency key, and API keys."""
+"""Accounts, postings, entries by idempotency key, API keys, and reservations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
+from arcray.control.migrations import no_way_back
+
 revision: Final = "0003"
-down_revision: Final = "0001"
+down_revision: Final = "0002"
 branch_labels: Final = None
 depends_on: Final = None
 
@@ -53,9 +55,21 @@ def upgrade() -> None:
     op.create_index("ix_postings_account", "postings", ["account", "seq"])
     op.create_index("ix_entries_request", "entries", ["asked_by", "request_id"])
     op.create_index("ix_entries_at", "entries", ["at"])
+    op.create_table(
+        "reservations",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("account", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
+        sa.Column("ended_at", sa.BigInteger, nullable=True),
+        sa.Column("body", sa.Text, nullable=False),
+    )
+    active = sa.text("ended_at IS NULL")
+    op.create_index("ix_reservations_active", "reservations", ["id"], sqlite_where=active, postgresql_where=active)
+    op.create_index("ix_reservations_created", "reservations", ["created_at", "id"])
 
 
 def downgrade() -> None:
-    """Drops them."""
-    for table in ("api_keys", "entries", "postings", "accounts"):
-        op.drop_table(table)
+    """Refuses."""
+    no_way_back(revision)
