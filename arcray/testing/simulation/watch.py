@@ -213,7 +213,7 @@ class Watch:
                 state.check_invariants()
             except AssertionError as error:
                 raise PromiseBrokenError(f"memory is unsound: {error}") from error
-            if writer.commits.tail is None:
+            if writer.commits.tail is None and writer.rebuilt:
                 self.model.compare_memory(state)
 
     def _compare_rows(self) -> None:
