@@ -14,7 +14,6 @@ from arcray.core.errors import (
     NotFoundError,
     ResourceExhaustedError,
     StaleReportError,
-    UnavailableError,
 )
 from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.attempts import end_evicted, finish, requeue, starts_again
@@ -77,12 +76,12 @@ def _check_answer(earlier: Workload) -> None:
     """Passes what can still be answered as the first submission was.
 
     Raises:
-        UnavailableError: its output went, or was to go, to a sender who waited, and is kept nowhere.
+        ConflictError: its output went, or was to go, to a sender who waited, and is kept nowhere.
     """
     spec, result = earlier.spec, earlier.result
     answered = spec.waiting and isinstance(spec.payload, Inference) and earlier.phase is Phase.SUCCEEDED
     if answered and (result is None or result.output is None):
-        raise UnavailableError(f"the answer to request {spec.id} was lost; ask it as a new request")
+        raise ConflictError(f"the answer to request {spec.id} was lost; ask it as a new request")
 
 
 def _check(turn: Turn, spec: WorkloadSpec) -> None:
