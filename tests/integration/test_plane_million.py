@@ -1,12 +1,11 @@
 """Paging over a long history costs each page the same, in memory and in time of the database.
 
-The quick round has 50,000 rows; with ``ARCRAY_CHAOS=1`` there are a million.
+The quick round has 50,000 rows, `make chaos` a million.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +25,9 @@ from arcray.core.queries import ListWorkloads, WorkloadPage
 from arcray.core.workload import Origin, Phase, Result, Workload
 from arcray.testing.builders import T0, a_workload
 from arcray.testing.plane import in_process_plane
+from tests.rounds import rounds
 
-ROWS = 1_000_000 if os.environ.get("ARCRAY_CHAOS") == "1" else 50_000
+ROWS = rounds(50_000, 1_000_000)
 PAGE = 1_000
 MEMORY_BYTES = 48 * 2**20  # that the process may grow by meanwhile: some ten pages, whatever the number of rows
 OURS = AccountId("local")
@@ -74,6 +74,7 @@ async def a_long_history(url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_a_long_history_is_paged_through_at_the_cost_of_a_page(
     tmp_path: Path, new_database: Callable[[], str]

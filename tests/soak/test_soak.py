@@ -1,7 +1,7 @@
 """Short workloads by the thousand: memory stays where it is, and every queue within its bound.
 
 5,000 of them in `make test`, with little kept on purpose, so that the first tenth fills it; 100,000 as production keeps
-them with ``ARCRAY_CHAOS=1``, as in `make bench`.
+them in `make chaos` and `make bench`.
 
 Resident memory is what the kernel counts, C libraries included. Traced memory is what Python holds: over few workloads
 it shows a leak of one entry each, which the kernel's pages are too coarse for.
@@ -10,7 +10,6 @@ it shows a leak of one entry each, which the kernel's pages are too coarse for.
 from __future__ import annotations
 
 import gc
-import os
 import tracemalloc
 from pathlib import Path
 from typing import Final
@@ -18,16 +17,16 @@ from typing import Final
 import pytest
 
 from arcray.core.policy import ClusterPolicy
+from tests.rounds import CHAOS, rounds
 from tests.soak.soak import resident_bytes, soaking
 
-LONG: Final = os.environ.get("ARCRAY_CHAOS") == "1"
-WORKLOADS: Final = 100_000 if LONG else 5_000
-POLICY: Final = ClusterPolicy() if LONG else ClusterPolicy(keep_finished=100, keep_finished_inference=100)
-PLACES: Final = 9_973 if LONG else 97  # routing remembers those too, so that few workloads must come from few
+WORKLOADS: Final = rounds(5_000, 100_000)
+POLICY: Final = ClusterPolicy() if CHAOS else ClusterPolicy(keep_finished=100, keep_finished_inference=100)
+PLACES: Final = rounds(97, 9_973)  # routing remembers those too, so that few workloads must come from few
 GROWTH: Final = 0.05
 LEAK_BYTES: Final = 64  # for each workload; one forgotten entry of a dictionary is more, latencies kept are less
 
-pytestmark = pytest.mark.timeout(1_200)
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1_200)]
 
 
 def traced_bytes() -> int:
@@ -49,7 +48,7 @@ async def test_memory_stays_where_it_is_and_every_queue_within_its_bound(tmp_pat
     assert after < before * (1 + GROWTH)
 
 
-@pytest.mark.skipif(LONG, reason="the other test sees it at this length")
+@pytest.mark.skipif(CHAOS, reason="the other test sees it at this length")
 async def test_nothing_is_kept_of_a_workload_that_was_let_go_of(tmp_path: Path) -> None:
     """Slow by intent, as above; tracing doubles it."""
     async with soaking(tmp_path, POLICY, places=PLACES) as soak:
