@@ -2,12 +2,12 @@
 
 A device is idle, held whole by one allocation, or shared by memory among several; never whole and shared at once. A
 device that holds more than it has (it vanished, shrank, or was recorded twice) is overcommitted, and a node with such a
-device takes nothing until that is released.
+device takes nothing until that is released. A *closed* device keeps its holders and takes no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from arcray.core.resources import Demand, Gpu, GpuShare
 
@@ -19,12 +19,14 @@ class _Device:
 
     Args:
         memory_bytes: of the device; None once it is gone and only its holders are remembered.
+        closed: it takes nothing new.
     """
 
-    __slots__ = ("index", "memory_bytes", "shared_bytes", "shares", "whole")
+    __slots__ = ("closed", "index", "memory_bytes", "shared_bytes", "shares", "whole")
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.closed = False
         self.memory_bytes: int | None = None
         self.whole = 0
         self.shares = 0
@@ -46,7 +48,7 @@ class Devices:
 
     Attributes:
         idle: devices that nobody uses; minus the number of overcommitted ones when there are any.
-        present: devices that the node has.
+        present: devices that the node has, closed ones aside.
         open_bytes: most memory left on a device that is already shared, 0 without one.
         shareable_bytes: memory left on each device that can be shared, largest first.
     """
@@ -60,15 +62,20 @@ class Devices:
         self.open_bytes = 0
         self.shareable_bytes: list[int] = []
 
-    def resize(self, gpus: Iterable[Gpu]) -> None:
-        """Takes over the node's inventory; what is held on a device stays held."""
+    def resize(self, gpus: Iterable[Gpu], closed: Container[int] = ()) -> None:
+        """Takes over the node's inventory; what is held on a device stays held.
+
+        Args:
+            closed: indices of devices that take nothing new.
+        """
         before = self._devices
         now: dict[int, _Device] = {}
         for gpu in gpus:
             device = before.get(gpu.index) or _Device(gpu.index)
             device.memory_bytes = gpu.memory_bytes
+            device.closed = gpu.index in closed
             now[gpu.index] = device
-        self.present = len(now)
+        self.present = sum(not device.closed for device in now.values())
         for device in before.values():
             if device.index not in now and device.held:
                 device.memory_bytes = None
@@ -115,7 +122,7 @@ class Devices:
         if share_bytes is None:
             if demand.gpus > self.idle:
                 return None
-            idle = [device for device in self._devices.values() if not device.held]
+            idle = [device for device in self._devices.values() if not device.held and not device.closed]
             return tuple(
                 GpuShare(index=device.index, memory_bytes=device.memory_bytes or 0, whole=True)
                 for device in idle[: demand.gpus]
@@ -123,7 +130,9 @@ class Devices:
         fitting = sorted(
             (device.shares == 0, left, device.index)
             for device in self._devices.values()
-            if not device.whole and (left := (device.memory_bytes or 0) - device.shared_bytes) >= share_bytes
+            if not device.whole
+            and not device.closed
+            and (left := (device.memory_bytes or 0) - device.shared_bytes) >= share_bytes
         )
         if len(fitting) < demand.gpus:
             return None
@@ -137,7 +146,7 @@ class Devices:
         for device in self._devices.values():
             if device.overcommitted:
                 overcommitted += 1
-            elif not device.whole:
+            elif not device.whole and not device.closed:
                 left = (device.memory_bytes or 0) - device.shared_bytes
                 shareable.append(left)
                 if device.shares == 0:
