@@ -25,6 +25,7 @@ __all__ = [
     "ModelSettings",
     "NodeSettings",
     "ProgramSettings",
+    "QuotaSettings",
     "SchedulerSettings",
     "Settings",
     "load",
@@ -208,6 +209,21 @@ class InferenceSettings(_Section):
     stale_after_s: float = Field(default=30.0, gt=0)
 
 
+class QuotaSettings(_Section):
+    """What an account may hold at a time that no operator gave a quota of its own; None is no limit.
+
+    Args:
+        cpu: cores.
+        pending: workloads waiting for a place.
+    """
+
+    workloads: int | None = Field(default=None, ge=0)
+    cpu: float | None = Field(default=None, ge=0)
+    memory_mb: int | None = Field(default=None, ge=0)
+    gpus: int | None = Field(default=None, ge=0)
+    pending: int | None = Field(default=None, ge=1)
+
+
 class SchedulerSettings(_Section):
     """The scheduler.
 
@@ -222,6 +238,11 @@ class SchedulerSettings(_Section):
         commit_batch: records in one transaction at the most.
         restart_backoff_s: first wait before a restart; doubles up to restart_backoff_max_s.
         round_batch: placements in one scheduling round.
+        restart_rest_s: an attempt that ran this long counts restarts, and their back-off, from nothing again.
+        max_duration_s: longest that a container or program may ask to run; None is no limit.
+        default_max_duration_s: what those get that ask for none; None is max_duration_s.
+        overtime_grace_s: how much longer than it may work runs before the scheduler does what its node forgot.
+        quota: of accounts that no operator gave one.
     """
 
     missed_beats: int = Field(default=3, ge=1)
@@ -235,6 +256,18 @@ class SchedulerSettings(_Section):
     restart_backoff_s: float = Field(default=1.0, gt=0)
     restart_backoff_max_s: float = Field(default=300.0, gt=0)
     round_batch: int = Field(default=1_000, ge=1)
+    restart_rest_s: float = Field(default=600.0, gt=0)
+    max_duration_s: float | None = Field(default=None, gt=0)
+    default_max_duration_s: float | None = Field(default=None, gt=0)
+    overtime_grace_s: float = Field(default=30.0, gt=0)
+    quota: QuotaSettings = QuotaSettings()
+
+    @model_validator(mode="after")
+    def _the_default_is_within_the_limit(self) -> SchedulerSettings:
+        longest, given = self.max_duration_s, self.default_max_duration_s
+        if longest is not None and given is not None and given > longest:
+            raise ValueError(f"default_max_duration_s {given:g} is above max_duration_s {longest:g}")
+        return self
 
 
 class ArcnetSettings(_Section):

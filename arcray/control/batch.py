@@ -8,13 +8,14 @@ from typing import TypeAlias
 
 from arcray.control.event_log import Tagged
 from arcray.control.journal import Records
-from arcray.control.rows import event_row, model_row, node_row, workload_row
+from arcray.control.rows import event_row, model_row, node_row, quota_row, workload_row
 from arcray.core import events as ev
 from arcray.core.errors import ArcrayError
-from arcray.core.ids import ModelId
+from arcray.core.ids import AccountId, ModelId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
+from arcray.core.quota import AccountQuota, Quota
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
@@ -74,12 +75,21 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
     nodes: dict[str, Node] = {}
     workloads: dict[str, Workload] = {}
     models: dict[ModelId, Model | None] = {}
+    quotas: dict[AccountId, Quota | None] = {}
     for event in events:
         match event:
             case ev.NodeAttached():
                 nodes[event.registration.id] = state.nodes[event.registration.id]
-            case ev.NodeHealthChanged() | ev.NodeDetached() | ev.NodeSchedulingChanged():
+            case (
+                ev.NodeHealthChanged()
+                | ev.NodeDetached()
+                | ev.NodeSchedulingChanged()
+                | ev.NodeDrainChanged()
+                | ev.NodeRelabelled()
+            ):
                 nodes[event.node_id] = state.nodes[event.node_id]
+            case ev.QuotaChanged():
+                quotas[event.account] = state.quotas.get(event.account)
             case ev.ModelRegistered():
                 models[event.model.id] = state.models.get(event.model.id)
             case ev.ModelRemoved():
@@ -94,4 +104,10 @@ def image(events: Sequence[ev.Event], state: ClusterState) -> Records:
         workloads=[workload_row(workload) for workload in workloads.values()],
         models=[model_row(model) for model in models.values() if model is not None],
         removed_models=[model_id for model_id, model in models.items() if model is None],
+        quotas=[
+            quota_row(AccountQuota(account=account, quota=quota))
+            for account, quota in quotas.items()
+            if quota is not None
+        ],
+        removed_quotas=[account for account, quota in quotas.items() if quota is None],
     )

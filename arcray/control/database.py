@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, QUOTAS, WORKLOADS
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
 __all__ = ["Statements", "engine", "in_memory", "migrate", "writer"]
@@ -56,6 +56,7 @@ class Statements:
         self.upsert_nodes = _Write(_upsert(NODES, dialect), dialect)
         self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
         self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
+        self.upsert_quotas = _Write(_upsert(QUOTAS, dialect), dialect)
         # FOR UPDATE makes a takeover wait for this transaction (PostgreSQL); SQLite has one writer anyhow.
         newest = sa.select(META.c.value).where(GENERATION).with_for_update()
         self.generation = str(newest.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
@@ -101,8 +102,11 @@ def writer(source: sa.Engine) -> sa.Connection:
     return source.connect().execution_options(arcray_writes=True)
 
 
-def migrate(connection: sa.Connection) -> None:
+def migrate(connection: sa.Connection, revision: str = "head") -> None:
     """Brings the tables to the newest revision, within the caller's transaction.
+
+    Args:
+        revision: an earlier one to stop at, for tests of upgrades.
 
     Raises:
         UnavailableError: the database was written by a newer version.
@@ -112,7 +116,7 @@ def migrate(connection: sa.Connection) -> None:
     config.attributes["connection"] = connection
     try:
         with _MIGRATING:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     except CommandError as error:
         raise UnavailableError(f"the database does not fit this version: {error}") from error
 

@@ -10,13 +10,26 @@ from collections.abc import Sequence
 
 from arcray.control.journal import Journal
 from arcray.core.answers import matches, workload_view
-from arcray.core.commands import Command, SubmitWorkload
+from arcray.core.commands import Command, DiscardWorkload, SubmitWorkload
 from arcray.core.errors import NotFoundError
+from arcray.core.ids import WorkloadId
 from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload, WorkloadSpec, WorkloadView
 
-__all__ = ["awaited_by_someone", "earlier_submission", "finished_workload", "may_repeat", "workload_page"]
+__all__ = ["awaited_by_someone", "earlier_submission", "finished_workload", "may_repeat", "needs_row", "workload_page"]
+
+
+def needs_row(command: Command, state: ClusterState) -> WorkloadId | None:
+    """Returns the ended workload that a command is about and that memory has let go of."""
+    if state.forgotten_until is None:
+        return None
+    wanted: WorkloadId | None = None
+    if type(command) is DiscardWorkload:
+        wanted = command.workload_id
+    elif type(command) is SubmitWorkload:
+        wanted = command.spec.replay_of
+    return None if wanted in state.workloads else wanted
 
 
 def may_repeat(command: Command, state: ClusterState) -> bool:

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -23,13 +23,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from arcray.control import database
 from arcray.control.rows import Row, decode_event, decode_row
-from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, QUOTAS, WORKLOADS
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event
 from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.queries import ListWorkloads
+from arcray.core.quota import AccountQuota
 from arcray.core.workload import PayloadKind, Workload
 
 __all__ = ["FencedError", "Journal", "Live", "Records"]
@@ -37,6 +38,7 @@ __all__ = ["FencedError", "Journal", "Live", "Records"]
 _T = TypeVar("_T")
 _NOT_INFERENCE: Final = sa.text("kind <> 'inference'")  # spelled as in the partial index, or it would not be used
 _INFERENCE: Final = sa.text("kind = 'inference'")
+_DEAD: Final = sa.text("dead = 1")
 _NEWEST_FIRST: Final = (WORKLOADS.c.created_at.desc(), WORKLOADS.c.id.desc())
 
 
@@ -52,6 +54,7 @@ class Records:
         events: in order.
         nodes, workloads, models: current rows; one per id.
         removed_models: ids of rows to delete.
+        quotas, removed_quotas: the same for quotas of accounts.
     """
 
     events: Sequence[Row] = ()
@@ -59,6 +62,8 @@ class Records:
     workloads: Sequence[Row] = ()
     models: Sequence[Row] = ()
     removed_models: Sequence[ModelId] = ()
+    quotas: Sequence[Row] = ()
+    removed_quotas: Sequence[AccountId] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ class Live:
     nodes: list[Node] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
+    quotas: list[AccountQuota] = field(default_factory=list)
     left_out_until: datetime | None = None
 
 
@@ -201,6 +207,9 @@ class Journal:
             self._sql.upsert_models.many(connection, records.models)
             if records.removed_models:
                 connection.execute(sa.delete(MODELS).where(MODELS.c.id.in_(records.removed_models)))
+            self._sql.upsert_quotas.many(connection, records.quotas)
+            if records.removed_quotas:
+                connection.execute(sa.delete(QUOTAS).where(QUOTAS.c.id.in_(records.removed_quotas)))
 
     def _probe(self) -> None:
         with self._writing() as connection:
@@ -219,6 +228,8 @@ class Journal:
                 live.nodes.append(decode_row(Node, row.id, row.body))
             for row in connection.execute(sa.select(MODELS.c.id, MODELS.c.body).order_by(MODELS.c.id)):
                 live.models.append(decode_row(Model, row.id, row.body))
+            for row in connection.execute(sa.select(QUOTAS.c.id, QUOTAS.c.body).order_by(QUOTAS.c.id)):
+                live.quotas.append(decode_row(AccountQuota, row.id, row.body))
             unfinished = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(sa.text("finished_at IS NULL"))
             for row in connection.execute(unfinished):
                 live.workloads.append(decode_row(Workload, row.id, row.body))
@@ -229,9 +240,7 @@ class Journal:
                 newest = [decode_row(Workload, row.id, row.body) for row in rows]
                 live.workloads.extend(newest[:keep])
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
-        return Live(
-            nodes=live.nodes, workloads=live.workloads, models=live.models, left_out_until=max(left_out, default=None)
-        )
+        return replace(live, left_out_until=max(left_out, default=None))
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
         with self._engine.begin() as connection:
@@ -263,6 +272,8 @@ def _filters(query: ListWorkloads) -> list[sa.ColumnElement[bool] | sa.TextClaus
         shown.append(WORKLOADS.c.kind.in_(sorted(query.kinds)))
     if query.phases:
         shown.append(WORKLOADS.c.phase.in_(sorted(query.phases)))
+    if query.dead:
+        shown.append(_DEAD)
     if query.account is not None:
         shown.append(WORKLOADS.c.account == query.account)
     if query.node_id is not None:

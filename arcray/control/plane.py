@@ -18,6 +18,7 @@ from arcray.control.dispatch import Dispatcher
 from arcray.control.event_log import EventLog, EventReader
 from arcray.control.journal import Journal
 from arcray.control.loops import contain, contain_async, forever
+from arcray.control.simulations import Simulations
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
 from arcray.core.commands import Command, ReportEnd, Schedule, SubmitWorkload, Tick
@@ -27,7 +28,7 @@ from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
-from arcray.core.queries import Answer, GetWorkload, ListWorkloads, Query
+from arcray.core.queries import Answer, GetWorkload, ListWorkloads, Query, Simulate
 
 __all__ = ["Plane"]
 
@@ -78,6 +79,7 @@ class Plane:
             batch_limit=settings.commit_batch,
             changed=self._changed,
         )
+        self._simulations = Simulations()
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -141,7 +143,9 @@ class Plane:
         loop = asyncio.get_running_loop()
         replies: list[Reply] = [loop.create_future() for _ in commands]
         state = self._writer.cluster.state
-        repeats = state.forgotten_until is not None and any(history.may_repeat(command, state) for command in commands)
+        repeats = state.forgotten_until is not None and any(
+            history.may_repeat(command, state) or history.needs_row(command, state) for command in commands
+        )
         if repeats and self._writer.refusal is None:
             assert self._group is not None, "started"
             self._group.create_task(self._begin_after_lookup(commands, replies))
@@ -186,6 +190,8 @@ class Plane:
             if self._writer.ended is not None:
                 raise self._writer.ended
             cluster = self._writer.cluster
+            if isinstance(query, Simulate):
+                return await self._simulations.run(cluster, query, self._clock.now())
             answered = contain(cluster.answer, query, self._clock.now())
             awaited = history.awaited_by_someone(cluster.state, query) if isinstance(query, ListWorkloads) else ()
             tail = self._writer.commits.tail
@@ -200,8 +206,16 @@ class Plane:
         return answered
 
     async def _begin_after_lookup(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
-        """Handles commands some of which may repeat what memory has let go of: those are recalled from the rows."""
+        """Handles commands some of which are about what memory has let go of: that is recalled from the rows."""
         for command, reply in zip(commands, replies, strict=True):
+            wanted = history.needs_row(command, self._writer.cluster.state)
+            if wanted is not None:
+                found = await contain_async(self._journal.workload(wanted), "lookup")
+                if isinstance(found, ArcrayError):
+                    answer(reply, found)
+                    continue
+                if found is not None and found.phase.terminal:
+                    self._writer.cluster.recall(found)
             if history.may_repeat(command, self._writer.cluster.state):
                 assert isinstance(command, SubmitWorkload)
                 lookup = history.earlier_submission(self._journal, command.spec)

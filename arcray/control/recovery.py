@@ -23,7 +23,9 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime) -> Cluste
     live = await journal.load(
         keep_finished=policy.keep_finished, keep_finished_inference=policy.keep_finished_inference
     )
-    cluster = Cluster.restore(policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now)
+    cluster = Cluster.restore(
+        policy, nodes=live.nodes, workloads=live.workloads, models=live.models, now=now, quotas=live.quotas
+    )
     cluster.state.forgotten_until = live.left_out_until
     return cluster
 

@@ -24,6 +24,7 @@ from arcray.core import events as ev
 from arcray.core.errors import InternalError
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
+from arcray.core.quota import AccountQuota
 from arcray.core.workload import Workload, kind_of
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "microseconds",
     "model_row",
     "node_row",
+    "quota_row",
     "subject",
     "workload_row",
 ]
@@ -77,6 +79,7 @@ def workload_row(workload: Workload) -> Row:
         "created_at": microseconds(spec.created_at),
         "finished_at": None if finished_at is None else microseconds(finished_at),
         "body": _encode(workload),
+        "dead": int(workload.dead),
     }
 
 
@@ -104,11 +107,16 @@ def model_row(model: Model) -> Row:
     }
 
 
+def quota_row(quota: AccountQuota) -> Row:
+    """Returns the current row of an account's own quota."""
+    return {"id": _column(quota.account), "body": _encode(quota)}
+
+
 def decode_row(kind: type[_T], identity: str, body: str) -> _T:
     """Returns the value of a row.
 
     Args:
-        kind: ``Node``, ``Workload`` or ``Model``.
+        kind: ``Node``, ``Workload``, ``Model`` or ``AccountQuota``.
         identity: the row's id, for the error.
 
     Raises:
@@ -148,7 +156,9 @@ def subject(event: ev.Event) -> str:
             | ev.WorkloadPlaced()
             | ev.WorkloadPhaseChanged()
             | ev.WorkloadStopRequested()
+            | ev.WorkloadEvicted()
             | ev.WorkloadRequeued()
+            | ev.WorkloadSettled()
             | ev.WorkloadFinished()
             | ev.LogAppended()
         ):
@@ -157,6 +167,8 @@ def subject(event: ev.Event) -> str:
             ev.NodeHealthChanged()
             | ev.NodeDetached()
             | ev.NodeSchedulingChanged()
+            | ev.NodeDrainChanged()
+            | ev.NodeRelabelled()
             | ev.TelemetryUpdated()
             | ev.BatteryRanLow()
             | ev.ModelsChanged()
@@ -164,6 +176,8 @@ def subject(event: ev.Event) -> str:
             return event.node_id
         case ev.NodeAttached():
             return event.registration.id
+        case ev.QuotaChanged():
+            return event.account
         case ev.ModelRegistered():
             return event.model.id
         case ev.ModelRemoved():

@@ -1,4 +1,4 @@
-"""The tables: current rows of nodes, workloads and models, and the events that led to them.
+"""The tables: current rows of nodes, workloads, models and quotas, and the events that led to them.
 
 A row is the columns that queries filter or order by, and ``body``: the whole value as JSON. Columns are derived from
 the body and never read back into values. Times are integers in microseconds since 1970 (exact, ordered and the same in
@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 
-__all__ = ["EVENTS", "GENERATION", "META", "METADATA", "MODELS", "NODES", "WORKLOADS"]
+__all__ = ["EVENTS", "GENERATION", "META", "METADATA", "MODELS", "NODES", "QUOTAS", "WORKLOADS"]
 
 METADATA: Final = MetaData()
 
@@ -53,6 +53,7 @@ WORKLOADS: Final = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger, nullable=True),
     Column("body", Text, nullable=False),
+    Column("dead", Integer, nullable=False, server_default="0"),
 )
 
 MODELS: Final = Table(
@@ -63,6 +64,14 @@ MODELS: Final = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
 )
+
+QUOTAS: Final = Table(
+    "quotas",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""By account."""
 
 EVENTS: Final = Table(
     "events",
@@ -77,6 +86,7 @@ EVENTS: Final = Table(
 _LIVE: Final = text("finished_at IS NULL")
 _KEYED: Final = text("request_id <> ''")
 _INFERENCE: Final = text("kind = 'inference'")
+_DEAD: Final = text("dead = 1")
 _OTHERS: Final = text("kind <> 'inference'")
 
 # Lists, newest first. Requests outnumber everything else by far, so each has an index without the other.
@@ -89,3 +99,5 @@ Index(
 Index("ix_workloads_live", WORKLOADS.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)
 # Idempotency keys older than what memory remembers.
 Index("ix_workloads_request", WORKLOADS.c.account, WORKLOADS.c.request_id, sqlite_where=_KEYED, postgresql_where=_KEYED)
+# Dead letters are few among many that ended well.
+Index("ix_workloads_dead", WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_where=_DEAD, postgresql_where=_DEAD)

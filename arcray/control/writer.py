@@ -30,7 +30,7 @@ from arcray.core.answers import workload_view
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportModels, ReportTelemetry
 from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
-from arcray.core.events import Event, NodeDetached, NodeHealthChanged, WorkloadFinished
+from arcray.core.events import Event, NodeDetached, NodeHealthChanged, WorkloadFinished, WorkloadSettled
 from arcray.core.ids import WorkloadId
 from arcray.core.orders import NodeOrder, RunInference
 from arcray.core.policy import ClusterPolicy
@@ -234,16 +234,19 @@ class Writer:
         for order in batch.orders:
             self._dispatch.put(order)
         finished: list[WorkloadId] = []
+        settled: list[WorkloadId] = []
         for event in batch.events:
             match event:
                 case WorkloadFinished():
                     finished.append(event.workload_id)
+                case WorkloadSettled():
+                    settled.append(event.workload_id)
                 case NodeHealthChanged() | NodeDetached():
                     self._dispatch.forget_detached(event.node_id)
                 case _:
                     pass
-        if finished:
-            self.cluster.retire(finished)
+        if finished or settled:
+            self.cluster.retire(finished, settled)
 
     # -- failure -------------------------------------------------------------------------------------------------
 

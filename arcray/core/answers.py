@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import TypeVar, assert_never
 
 from arcray.core import queries as q
 from arcray.core.errors import InvalidArgumentError, NotFoundError
-from arcray.core.ids import ModelId
+from arcray.core.ids import AccountId, ModelId
 from arcray.core.model import Model
 from arcray.core.node import Health, Node, NodeView
-from arcray.core.placement.explain import Explanation
-from arcray.core.state import ClusterState, placement_request
+from arcray.core.outlook import explain
+from arcray.core.quota import Usage
+from arcray.core.state import ClusterState
 from arcray.core.workload import Inference, ModelServer, PayloadKind, Phase, Workload, WorkloadView, kind_of
 
 __all__ = ["answer", "matches", "node_view", "workload_view"]
@@ -21,7 +23,7 @@ __all__ = ["answer", "matches", "node_view", "workload_view"]
 _T = TypeVar("_T")
 
 
-def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # noqa: PLR0911  one arm per query
+def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # noqa: C901, PLR0911  one arm per query
     """Answers one query.
 
     Raises:
@@ -38,7 +40,7 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
         case q.ListWorkloads():
             return _list_workloads(state, query)
         case q.ExplainWorkload():
-            return _explain(state, query, now)
+            return explain(state, _workload(state, query), now, query.account)
         case q.GetModel():
             return _model_view(state, _model(state, query.model_id))
         case q.ListModels():
@@ -47,6 +49,12 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             return q.ModelPage(models=tuple(_model_view(state, model) for model in page), total=len(chosen))
         case q.GetStats():
             return _stats(state, now)
+        case q.GetQuota():
+            return _quota_view(state, query.account)
+        case q.ListQuotas():
+            return _list_quotas(state, query)
+        case q.Simulate():
+            raise AssertionError("simulations run on a copy, which the shell takes")
         case _:
             assert_never(query)
 
@@ -67,6 +75,9 @@ def node_view(state: ClusterState, node: Node) -> NodeView:
         workloads=len(state.on_node[node.id]),
         cpu_milli_free=free.cpu_milli,
         memory_bytes_free=free.memory_bytes,
+        cordoned_gpus=node.cordoned_gpus,
+        drain=node.drain,
+        labels=node.labels,
     )
 
 
@@ -85,6 +96,10 @@ def workload_view(workload: Workload) -> WorkloadView:
         started_at=workload.started_at,
         finished_at=workload.finished_at,
         ports=workload.ports,
+        not_before=workload.not_before,
+        attempts=workload.attempts(),
+        replayed_by=workload.replayed_by,
+        dead=workload.dead,
     )
 
 
@@ -94,6 +109,7 @@ def matches(query: q.ListWorkloads, workload: Workload) -> bool:
     return (
         (kind in query.kinds if query.kinds else kind is not PayloadKind.INFERENCE)
         and (not query.phases or workload.phase in query.phases)
+        and (not query.dead or workload.dead)
         and query.account in (None, workload.spec.origin.account)
         and query.node_id in (None, workload.node_id)
     )
@@ -135,12 +151,20 @@ def _list_workloads(state: ClusterState, query: q.ListWorkloads) -> q.WorkloadPa
     return q.WorkloadPage(workloads=tuple(map(workload_view, page)), total=len(chosen))
 
 
-def _explain(state: ClusterState, query: q.ExplainWorkload, now: datetime) -> Explanation:
-    workload = _workload(state, query)
-    payload = workload.spec.payload
-    if isinstance(payload, Inference):
-        return state.routing.explain(payload.model_id, now.timestamp())
-    return state.placement.explain(placement_request(workload.spec))
+def _quota_view(state: ClusterState, account: AccountId) -> q.QuotaView:
+    return q.QuotaView(
+        account=account,
+        quota=state.quota_of(account),
+        own=account in state.quotas,
+        usage=replace(state.usage.get(account, Usage())),
+        pending=state.pending.of_account(account),
+    )
+
+
+def _list_quotas(state: ClusterState, query: q.ListQuotas) -> q.QuotaPage:
+    chosen = sorted({*state.quotas, *state.usage})
+    page = _page(chosen, query.limit, query.offset)
+    return q.QuotaPage(quotas=tuple(_quota_view(state, account) for account in page), total=len(chosen))
 
 
 def _model(state: ClusterState, model_id: ModelId) -> Model:

@@ -7,7 +7,7 @@ from typing import Final
 
 from arcray.core.ids import WorkloadId
 
-__all__ = ["log_key", "model_key", "program_key", "result_key", "result_prefix", "stdin_key"]
+__all__ = ["log_key", "model_key", "program_key", "result_key", "result_path", "stdin_key"]
 
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9._/-]")
 
@@ -22,18 +22,22 @@ def workload_of_log(key: str) -> WorkloadId | None:
     return WorkloadId(key[len("logs/") : -len(".log")]) if key.startswith("logs/") and key.endswith(".log") else None
 
 
-def result_prefix(workload_id: WorkloadId) -> str:
-    """Returns what the keys of all its result files begin with."""
-    return f"results/{workload_id}/"
-
-
-def result_key(workload_id: WorkloadId, path: str) -> str:
+def result_key(workload_id: WorkloadId, path: str, attempt: int = 1) -> str:
     """Returns the key of a result file; characters that keys do not have become ``_``.
+
+    Attempts share no key: a machine that was given up for lost, and works on, must not write over the results of the
+    attempt that took its place.
 
     Args:
         path: relative to the result directory, with ``/`` between its parts.
     """
-    return result_prefix(workload_id) + _FOREIGN.sub("_", path)
+    place = workload_id if attempt == 1 else f"{workload_id}.{attempt}"
+    return f"results/{place}/{_FOREIGN.sub('_', path)}"
+
+
+def result_path(key: str) -> str:
+    """Returns the path of a result file by its key."""
+    return key.split("/", 2)[2]
 
 
 def program_key(workload_id: WorkloadId, *, archive: bool) -> str:

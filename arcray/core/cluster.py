@@ -12,13 +12,26 @@ from typing import Any, Final
 from arcray.core import commands as cmd
 from arcray.core.answers import answer
 from arcray.core.errors import ArcrayError
-from arcray.core.handlers import inference, models, nodes, recovery, scheduling, workloads
+from arcray.core.handlers import (
+    cordons,
+    dead_letters,
+    drains,
+    evictions,
+    inference,
+    models,
+    nodes,
+    quotas,
+    recovery,
+    scheduling,
+    workloads,
+)
 from arcray.core.ids import WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import Answer, Query
+from arcray.core.quota import AccountQuota
 from arcray.core.state import ClusterState
 from arcray.core.turn import Outcome, Turn
 from arcray.core.workload import Workload
@@ -30,6 +43,8 @@ def _on_tick(turn: Turn, command: cmd.Tick) -> None:
     _ = command
     nodes.expire_leases(turn)
     inference.expire_inference(turn)
+    evictions.stop_overtime(turn)
+    drains.expire_drains(turn)
     if turn.state.pending.release_due(turn.now):
         turn.state.needs_round = True
 
@@ -43,7 +58,11 @@ _HANDLERS: Final[dict[type, Callable[[Turn, Any], cmd.Reply]]] = {
     cmd.ReportModels: nodes.on_report_models,
     cmd.AttachNode: nodes.on_attach_node,
     cmd.DetachNode: nodes.on_detach_node,
-    cmd.SetNodeScheduling: nodes.on_set_node_scheduling,
+    cmd.SetNodeScheduling: cordons.on_set_node_scheduling,
+    cmd.DrainNode: drains.on_drain_node,
+    cmd.LabelNode: cordons.on_label_node,
+    cmd.SetQuota: quotas.on_set_quota,
+    cmd.DiscardWorkload: dead_letters.on_discard_workload,
     cmd.RegisterModel: models.on_register_model,
     cmd.RemoveModel: models.on_remove_model,
     cmd.Schedule: scheduling.on_schedule,
@@ -73,10 +92,11 @@ class Cluster:
         workloads: Sequence[Workload],
         models: Sequence[Model],
         now: datetime,
+        quotas: Sequence[AccountQuota] = (),
     ) -> Cluster:
         """Returns a cluster that goes on from rows: live workloads, the newest finished ones, every node and model."""
         cluster = cls(policy, now)
-        cluster.state.restore(list(nodes), list(workloads), list(models), now)
+        cluster.state.restore(list(nodes), list(workloads), list(models), now, quotas)
         return cluster
 
     def handle(self, command: cmd.Command, now: datetime) -> Outcome:
@@ -97,6 +117,8 @@ class Cluster:
             raise
         if self.state.slots_freed:
             inference.dispatch_waiting(turn)
+        if self.state.drains_to_check:
+            drains.advance_drains(turn)
         return Outcome(reply=reply, events=tuple(turn.events), orders=tuple(turn.orders), awaits=turn.awaits)
 
     def undelivered(self) -> tuple[NodeOrder, ...]:
@@ -110,9 +132,13 @@ class Cluster:
         """Takes a finished workload back into memory from its row, so that the rules see what repeats it."""
         self.state.recall(workload)
 
-    def retire(self, workload_ids: Iterable[WorkloadId]) -> None:
-        """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now."""
-        self.state.retire(workload_ids)
+    def retire(self, workload_ids: Iterable[WorkloadId], settled: Iterable[WorkloadId] = ()) -> None:
+        """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now.
+
+        Args:
+            settled: dead letters whose rows say now that they are dealt with.
+        """
+        self.state.retire(workload_ids, settled)
 
     def answer(self, query: Query, now: datetime) -> Answer:
         """Answers from memory.
@@ -126,7 +152,16 @@ class Cluster:
         """Returns when ``Tick`` has something to do; None when only a command can change that."""
         state = self.state
         dispatched = state.dispatched[0][0] if state.dispatched else None
-        times = (state.leases.next_due(), state.waiting.next_due(), state.pending.next_due(), dispatched)
+        overtime = state.overtime[0][0] if state.overtime else None
+        drained = drains.drains_due(state) if state.draining else None
+        times = (
+            state.leases.next_due(),
+            state.waiting.next_due(),
+            state.pending.next_due(),
+            dispatched,
+            overtime,
+            drained,
+        )
         return min((time for time in times if time is not None), default=None)
 
     @property

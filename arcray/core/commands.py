@@ -7,12 +7,14 @@ refused when either is old.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
+from arcray.core.quota import Quota
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec, WorkloadView
 
 __all__ = [
@@ -20,7 +22,10 @@ __all__ = [
     "Attached",
     "Command",
     "DetachNode",
+    "DiscardWorkload",
+    "DrainNode",
     "Heard",
+    "LabelNode",
     "RegisterModel",
     "RemoveModel",
     "Reply",
@@ -31,6 +36,7 @@ __all__ = [
     "Running",
     "Schedule",
     "SetNodeScheduling",
+    "SetQuota",
     "StopWorkload",
     "SubmitWorkload",
     "Submitted",
@@ -42,7 +48,8 @@ __all__ = [
 class SubmitWorkload:
     """Accept a workload. Replies ``Submitted``, or the final ``WorkloadView`` when ``spec.waiting``.
 
-    ``ModelServer`` payloads name a registered model.
+    ``ModelServer`` payloads name a registered model. ``spec.replay_of`` names a dead letter of the same account, which
+    is dealt with by this.
     """
 
     spec: WorkloadSpec
@@ -107,10 +114,62 @@ class DetachNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetNodeScheduling:
-    """Cordon (no new work) or uncordon a node."""
+    """Cordon (no new work) or uncordon a node, or some of its GPUs. Uncordoning calls a drain of the same off.
+
+    Args:
+        gpus: indices of the GPUs that are meant; empty means the node itself.
+    """
 
     node_id: NodeId
     cordoned: bool
+    gpus: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainNode:
+    """Cordon a node, or some of its GPUs, and move the old work away. Again with other options replaces them.
+
+    Work that may restart is stopped and placed elsewhere, which counts as no restart; a copy of a model is loaded
+    elsewhere before it ends; other work is waited for.
+
+    Args:
+        gpus: indices of the GPUs that are meant; empty means the node.
+        deadline_s: seconds from now after which what is left is stopped; None waits however long it takes.
+        grace_s: time between the polite and the certain signal.
+    """
+
+    node_id: NodeId
+    gpus: frozenset[int] = frozenset()
+    deadline_s: float | None = None
+    grace_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelNode:
+    """Set labels over those that a machine gives itself; None removes one. Others stay as they are."""
+
+    node_id: NodeId
+    labels: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetQuota:
+    """Give an account a quota in place of the default; None gives it the default again."""
+
+    account: AccountId
+    quota: Quota | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardWorkload:
+    """Put a dead letter away: its record stays, its list does not show it. Idempotent.
+
+    Args:
+        account: who asks; None for the operator.
+    """
+
+    workload_id: WorkloadId
+    account: AccountId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +245,10 @@ Command: TypeAlias = (
     | AttachNode
     | DetachNode
     | SetNodeScheduling
+    | DrainNode
+    | LabelNode
+    | SetQuota
+    | DiscardWorkload
     | ReportTelemetry
     | ReportPhase
     | ReportEnd

@@ -7,16 +7,18 @@ once, at its end, by an event that carries the whole of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
-from arcray.core.ids import ModelId, NodeId, WorkloadId
+from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import Model, ModelSlots
-from arcray.core.node import Health, NodeRegistration, Telemetry
+from arcray.core.node import Drain, Health, NodeRegistration, Telemetry
+from arcray.core.quota import Quota
 from arcray.core.resources import Allocation
-from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
+from arcray.core.workload import Eviction, Phase, PortMapping, Result, WorkloadSpec
 
 __all__ = [
     "BatteryRanLow",
@@ -27,14 +29,19 @@ __all__ = [
     "ModelsChanged",
     "NodeAttached",
     "NodeDetached",
+    "NodeDrainChanged",
     "NodeHealthChanged",
+    "NodeRelabelled",
     "NodeSchedulingChanged",
+    "QuotaChanged",
     "TelemetryUpdated",
     "Topic",
+    "WorkloadEvicted",
     "WorkloadFinished",
     "WorkloadPhaseChanged",
     "WorkloadPlaced",
     "WorkloadRequeued",
+    "WorkloadSettled",
     "WorkloadStopRequested",
     "WorkloadSubmitted",
 ]
@@ -87,11 +94,42 @@ class NodeDetached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSchedulingChanged:
-    """An operator cordoned or uncordoned a node."""
+    """An operator cordoned or uncordoned a node, or some of its GPUs; this is what holds now."""
 
     durable: ClassVar[bool] = True
     node_id: NodeId
     cordoned: bool
+    at: datetime
+    cordoned_gpus: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDrainChanged:
+    """A drain began, got other options, came to its end (``drain.done_at``) or was called off (None)."""
+
+    durable: ClassVar[bool] = True
+    node_id: NodeId
+    drain: Drain | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRelabelled:
+    """An operator changed labels: these are all that now lie over the node's own, None for those removed."""
+
+    durable: ClassVar[bool] = True
+    node_id: NodeId
+    labels: Mapping[str, str | None]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaChanged:
+    """An operator gave an account a quota of its own; None gives it the default again."""
+
+    durable: ClassVar[bool] = True
+    account: AccountId
+    quota: Quota | None
     at: datetime
 
 
@@ -196,11 +234,35 @@ class WorkloadStopRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadEvicted:
+    """The cluster asked for the end of an attempt; what follows depends on why, and on the restart policy."""
+
+    workload_id: WorkloadId
+    attempt: int
+    cause: Eviction
+    message: str
+    durable: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSettled:
+    """A dead letter was dealt with: tried again by another workload, or discarded (None)."""
+
+    durable: ClassVar[bool] = True
+    workload_id: WorkloadId
+    replayed_by: WorkloadId | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadRequeued:
     """An attempt was given up and another will follow; its allocation is free.
 
     Args:
         restart: whether it counts against the restart policy.
+        rested: the attempt ran long enough for restarts to be counted from nothing again.
+        exit_code: of the attempt, where its node told one.
     """
 
     workload_id: WorkloadId
@@ -210,6 +272,8 @@ class WorkloadRequeued:
     not_before: datetime
     durable: bool
     at: datetime
+    rested: bool = False
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +314,9 @@ Event: TypeAlias = (
     | NodeHealthChanged
     | NodeDetached
     | NodeSchedulingChanged
+    | NodeDrainChanged
+    | NodeRelabelled
+    | QuotaChanged
     | TelemetryUpdated
     | BatteryRanLow
     | ModelsChanged
@@ -259,7 +326,9 @@ Event: TypeAlias = (
     | WorkloadPlaced
     | WorkloadPhaseChanged
     | WorkloadStopRequested
+    | WorkloadEvicted
     | WorkloadRequeued
+    | WorkloadSettled
     | WorkloadFinished
     | LogAppended
 )

@@ -1,7 +1,8 @@
 """The transition tables. A phase changes through ``advance`` or not at all.
 
 Invariant: the four terminal phases have no exits. A new attempt of a restarted workload goes back to ``pending`` from
-any live phase, by ``requeue`` and never by ``advance``.
+any live phase, by ``requeue`` and never by ``advance``; from ``stopping`` only where the cluster, not the owner, asked
+for the end of the attempt.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def requeue(phase: Phase) -> Phase:
     """Returns ``pending`` for a live phase whose attempt was given up.
 
     Raises:
-        IllegalTransitionError: the phase is terminal, or the workload was asked to stop.
+        IllegalTransitionError: the phase is terminal, or no attempt is under way.
     """
-    if phase.terminal or phase in (Phase.STOPPING, Phase.PENDING):
+    if phase.terminal or phase is Phase.PENDING:
         raise IllegalTransitionError(f"{phase} is not requeued", field="phase")
     return Phase.PENDING

@@ -16,7 +16,7 @@ from typing import Any, Final
 import ray
 
 from arcray import logs
-from arcray.config import Settings
+from arcray.config import QuotaSettings, Settings
 from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal
 from arcray.control.plane import Plane
@@ -25,6 +25,8 @@ from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import LogAppended
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import NodeDriver
+from arcray.core.quantity import MIB, milli_cpu
+from arcray.core.quota import NO_QUOTA, Quota
 from arcray.drivers.ray_actor import RayActorDriver
 from arcray.runtime.actors import keep, supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
@@ -178,4 +180,25 @@ def _policy(settings: Settings) -> ClusterPolicy:
         restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
         restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
         round_batch=scheduler.round_batch,
+        restart_rest=timedelta(seconds=scheduler.restart_rest_s),
+        max_duration=_optional_s(scheduler.max_duration_s),
+        default_max_duration=_optional_s(scheduler.default_max_duration_s),
+        overtime_grace=timedelta(seconds=scheduler.overtime_grace_s),
+        default_quota=_quota(scheduler.quota),
+    )
+
+
+def _optional_s(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _quota(quota: QuotaSettings) -> Quota:
+    if quota == QuotaSettings():
+        return NO_QUOTA
+    return Quota(
+        workloads=quota.workloads,
+        cpu_milli=None if quota.cpu is None else milli_cpu(quota.cpu),
+        memory_bytes=None if quota.memory_mb is None else quota.memory_mb * MIB,
+        gpus=quota.gpus,
+        pending=quota.pending,
     )

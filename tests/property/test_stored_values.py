@@ -20,16 +20,19 @@ from arcray.control.rows import (
     event_row,
     model_row,
     node_row,
+    quota_row,
     workload_row,
 )
 from arcray.core.events import Event, WorkloadFinished
 from arcray.core.model import Model
 from arcray.core.node import Node
+from arcray.core.quota import AccountQuota, Quota
 from arcray.core.resources import Demand
 from arcray.core.workload import Inference, Workload
 from arcray.testing.builders import a_workload, an_inference
 
 TEXTS = st.text(max_size=12)
+LIMITS = st.none() | st.integers(0, 2**53 - 1)
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXTS,
     bytes: TEXTS.map(str.encode),
@@ -44,6 +47,14 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
         memory_bytes=st.integers(0, 2**53 - 1),
         gpus=st.integers(1, 64),
         gpu_memory_bytes=st.none() | st.integers(1, 2**40),
+    ),
+    Quota: st.builds(
+        Quota,
+        workloads=LIMITS,
+        cpu_milli=LIMITS,
+        memory_bytes=LIMITS,
+        gpus=LIMITS,
+        pending=st.none() | st.integers(1, 2**53 - 1),
     ),
 }
 
@@ -109,6 +120,12 @@ def test_every_node_comes_back_as_what_is_durable_of_it(node: Node) -> None:
 @given(values_of(Model))
 def test_every_model_comes_back_as_it_was(model: Model) -> None:
     assert decode_row(Model, "m", str(model_row(model)["body"])) == model
+
+
+@settings(max_examples=50, deadline=None)
+@given(values_of(AccountQuota))
+def test_every_quota_comes_back_as_it_was(quota: AccountQuota) -> None:
+    assert decode_row(AccountQuota, "q", str(quota_row(quota)["body"])) == quota
 
 
 @settings(max_examples=50, deadline=None)

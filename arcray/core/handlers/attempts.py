@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from arcray.core import events as ev
-from arcray.core.turn import Turn
-from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
+from datetime import timedelta
 
-__all__ = ["finish", "give_up", "restarts"]
+from arcray.core import events as ev
+from arcray.core.ids import WorkloadId, foreign_id
+from arcray.core.state import ClusterState
+from arcray.core.turn import Turn
+from arcray.core.workload import Eviction, Inference, ModelServer, Phase, RestartRule, Result, Workload
+
+__all__ = ["conclude_eviction", "finish", "give_up", "live_replacement", "replacement_id", "requeue", "restarts"]
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -27,12 +31,43 @@ def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: R
     )
 
 
-def restarts(workload: Workload, phase: Phase) -> bool:
+def restarts(turn: Turn, workload: Workload, phase: Phase) -> bool:
     """Returns whether the policy wants another attempt after one that ended in ``phase``."""
     policy = workload.spec.restart
-    if workload.stop_requested or (policy.max_restarts is not None and workload.restarts >= policy.max_restarts):
+    streak = 0 if _rested(turn, workload) else workload.streak
+    if workload.stop_requested or (policy.max_restarts is not None and streak >= policy.max_restarts):
         return False
     return policy.rule is RestartRule.ALWAYS or (policy.rule is RestartRule.ON_FAILURE and phase is Phase.FAILED)
+
+
+def conclude_eviction(
+    turn: Turn, workload: Workload, phase: Phase = Phase.STOPPED, result: Result | None = None
+) -> None:
+    """Decides what follows the end of an attempt that the cluster asked for.
+
+    Work whose node is drained is placed elsewhere where its restart policy lets it start again, which counts as no
+    restart; work that ran too long has failed.
+
+    Args:
+        phase: as its node reported it; work that succeeded while it was being stopped has succeeded.
+        result: as its node reported it; None when it was not asked.
+    """
+    reason = workload.message
+    exit_code = result.exit_code if result else None
+    rule = workload.spec.restart.rule
+    if phase is Phase.SUCCEEDED and rule is not RestartRule.ALWAYS:
+        finish(turn, workload, phase, "", result)
+    elif workload.evicted is Eviction.OVERTIME:
+        if restarts(turn, workload, Phase.FAILED):
+            requeue(turn, workload, reason, restart=True, delay=True, exit_code=exit_code)
+        else:
+            finish(turn, workload, Phase.FAILED, reason, result)
+    elif (replacement := live_replacement(turn.state, workload)) is not None:
+        finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
+    elif rule is not RestartRule.NEVER:
+        requeue(turn, workload, reason, restart=False, delay=False, exit_code=exit_code)
+    else:
+        finish(turn, workload, Phase.FAILED, f"{reason} before it ended", result)
 
 
 def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool = False) -> None:
@@ -43,20 +78,25 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
     """
     if workload.stop_requested:
         finish(turn, workload, Phase.STOPPED, reason)
+    elif workload.evicted is not None:
+        conclude_eviction(turn, workload)
     elif isinstance(workload.spec.payload, Inference):
         if workload.attempt < turn.policy.inference_attempts:
             requeue(turn, workload, reason, restart=False, delay=False)
         else:
             finish(turn, workload, Phase.FAILED, f"{reason}, {workload.attempt} times")
-    elif free_restart or restarts(workload, Phase.FAILED):
+    elif free_restart or restarts(turn, workload, Phase.FAILED):
         requeue(turn, workload, reason, restart=not free_restart, delay=not free_restart)
     else:
         finish(turn, workload, Phase.FAILED, reason)
 
 
-def requeue(turn: Turn, workload: Workload, reason: str, *, restart: bool, delay: bool) -> None:
+def requeue(
+    turn: Turn, workload: Workload, reason: str, *, restart: bool, delay: bool, exit_code: int | None = None
+) -> None:
     """Emits that another attempt follows, after a back-off when ``delay``."""
-    wait = turn.policy.backoff(workload.restarts) if delay else turn.policy.backoff(0) * 0
+    rested = _rested(turn, workload)
+    wait = turn.policy.backoff(0 if rested else workload.streak) if delay else timedelta(0)
     turn.emit(
         ev.WorkloadRequeued(
             workload_id=workload.spec.id,
@@ -66,5 +106,25 @@ def requeue(turn: Turn, workload: Workload, reason: str, *, restart: bool, delay
             not_before=turn.now + wait,
             durable=not workload.spec.waiting,
             at=turn.now,
+            rested=rested,
+            exit_code=exit_code,
         )
     )
+
+
+def _rested(turn: Turn, workload: Workload) -> bool:
+    """Whether the attempt ran long enough for its restarts to be forgotten."""
+    return workload.started_at is not None and turn.now - workload.started_at >= turn.policy.restart_rest
+
+
+def replacement_id(workload: Workload) -> WorkloadId:
+    """Returns the id of the copy that replaces this attempt of a model's copy; the same whenever it is asked."""
+    return WorkloadId(foreign_id("replacement", f"{workload.spec.id}/{workload.attempt}"))
+
+
+def live_replacement(state: ClusterState, workload: Workload) -> Workload | None:
+    """Returns the copy that was begun to take this one's place, while it lives."""
+    if not isinstance(workload.spec.payload, ModelServer):
+        return None
+    found = state.workloads.get(replacement_id(workload))
+    return None if found is None or found.phase.terminal else found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from arcray.core import events as ev
+from arcray.core.asked import placement_request
 from arcray.core.commands import Schedule
 from arcray.core.errors import UnsupportedError
+from arcray.core.handlers.quotas import excesses
 from arcray.core.lowering import lower
 from arcray.core.node import Node
 from arcray.core.orders import StartWorkload
 from arcray.core.placement.explain import Explanation
-from arcray.core.state import placement_request
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Workload
 
@@ -30,9 +31,12 @@ def on_schedule(turn: Turn, command: Schedule) -> None:
 
 
 def try_place(turn: Turn, workload: Workload) -> bool:
-    """Begins an attempt of a pending workload; returns False when nothing can take it now."""
+    """Begins an attempt of a pending workload; returns False when nothing can take it, or its account may not, now."""
     state = turn.state
     spec = workload.spec
+    if excesses(state, workload):
+        state.pending.block(spec.id)
+        return False
     placement = state.placement.place(placement_request(spec))
     if isinstance(placement, Explanation):
         return False

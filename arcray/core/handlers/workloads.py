@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from arcray.core import events as ev
 from arcray.core.commands import ReportEnd, ReportPhase, StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import (
@@ -13,13 +15,16 @@ from arcray.core.errors import (
     ResourceExhaustedError,
     StaleReportError,
 )
-from arcray.core.handlers.attempts import finish, requeue, restarts
+from arcray.core.handlers.attempts import conclude_eviction, finish, requeue, restarts
+from arcray.core.handlers.dead_letters import check_replay
 from arcray.core.handlers.inference import dispatch
 from arcray.core.handlers.nodes import current_node
+from arcray.core.handlers.quotas import check_quota
 from arcray.core.handlers.scheduling import try_place
 from arcray.core.ids import WorkloadId
 from arcray.core.lifecycle import NODE_PHASES, advance
 from arcray.core.orders import StopAttempt
+from arcray.core.policy import ClusterPolicy
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, ModelServer, Phase, Workload, WorkloadSpec
 
@@ -33,7 +38,10 @@ def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
     if earlier is not None:
         return _reply(turn, earlier, created=False)
     _check(turn, spec)
+    spec = _limited(turn.policy, spec)
     turn.emit(ev.WorkloadSubmitted(spec=spec, at=turn.now))
+    if spec.replay_of is not None:
+        turn.emit(ev.WorkloadSettled(workload_id=spec.replay_of, replayed_by=spec.id, at=turn.now))
     workload = turn.state.workloads[spec.id]
     if isinstance(spec.payload, Inference):
         dispatch(turn, workload)
@@ -66,14 +74,35 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
     if isinstance(spec.payload, Inference):
         if len(state.waiting) >= turn.policy.max_waiting:
             raise ResourceExhaustedError(f"{turn.policy.max_waiting} requests are waiting already")
-    elif len(state.pending) >= turn.policy.max_pending:
-        raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
+    else:
+        if len(state.pending) >= turn.policy.max_pending:
+            raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
+        check_quota(state, spec)
     if isinstance(spec.payload, ModelServer) and state.models.get(spec.payload.model.id) != spec.payload.model:
         raise NotFoundError(f"no model {spec.payload.model.id} of that form is registered", field="model")
     if spec.node_id is not None and spec.node_id not in state.nodes:
         raise NotFoundError(f"no node {spec.node_id}", field="nodeId")
     if spec.max_duration_s is not None and spec.max_duration_s <= 0:
         raise InvalidArgumentError("must be above 0", field="maxDurationS")
+    if spec.replay_of is not None:
+        check_replay(turn, spec)
+
+
+def _limited(policy: ClusterPolicy, spec: WorkloadSpec) -> WorkloadSpec:
+    """Returns what was asked with the longest time that work may run filled in.
+
+    Raises:
+        InvalidArgumentError: it asks to run longer than any may.
+    """
+    if isinstance(spec.payload, Inference | ModelServer):
+        return spec  # one is bounded by its timeout, the other is a service and has no end
+    longest, asked_s = policy.max_duration, spec.max_duration_s
+    if asked_s is None:
+        given = policy.default_max_duration or longest
+        return spec if given is None else replace(spec, max_duration_s=given.total_seconds())
+    if longest is not None and asked_s > longest.total_seconds():
+        raise InvalidArgumentError(f"may be {longest.total_seconds():g} at the most", field="maxDurationS")
+    return spec
 
 
 def _reply(turn: Turn, workload: Workload, *, created: bool) -> Submitted | None:
@@ -99,7 +128,7 @@ def on_stop_workload(turn: Turn, command: StopWorkload) -> None:
 
 def stop(turn: Turn, workload: Workload, grace_s: float) -> None:
     """Ends a workload; one that has ended or is ending stays as it is."""
-    if workload.phase.terminal or workload.phase is Phase.STOPPING:
+    if workload.phase.terminal or workload.stop_requested:
         return
     order = StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=grace_s)
     node = turn.state.nodes[workload.node_id] if workload.node_id is not None else None
@@ -169,12 +198,13 @@ def _started(turn: Turn, workload: Workload) -> None:
 def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     if workload.stop_requested:
         finish(turn, workload, Phase.STOPPED, report.message or "stopped on request", report.result)
+    elif workload.evicted is not None:
+        conclude_eviction(turn, workload, report.phase, report.result)
     elif report.refused:
         requeue(turn, workload, report.message or "its node refused it", restart=False, delay=True)
-    elif restarts(workload, report.phase):
-        requeue(
-            turn, workload, report.message or f"attempt {workload.attempt} {report.phase}", restart=True, delay=True
-        )
+    elif restarts(turn, workload, report.phase):
+        reason = report.message or f"attempt {workload.attempt} {report.phase}"
+        requeue(turn, workload, reason, restart=True, delay=True, exit_code=report.result.exit_code)
     else:
         finish(turn, workload, report.phase, report.message, report.result)
 

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from arcray.core.errors import InvalidArgumentError
 from arcray.facades.rest.messages import ContainerBody, ModelBody, ProgramBody, StopBody
 
-__all__ = ["SUBMISSION", "Submission", "decode_model", "decode_stop", "decode_submission", "encode"]
+__all__ = ["SUBMISSION", "Submission", "decode", "decode_model", "decode_stop", "decode_submission", "encode"]
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -49,6 +49,18 @@ def decode_stop(body: bytes) -> StopBody:
         InvalidArgumentError: names the field.
     """
     return _decoded(StopBody, body) if body.strip() else StopBody()
+
+
+def decode(model: type[_M], body: bytes, *, optional: bool = False) -> _M:
+    """Reads any other body.
+
+    Args:
+        optional: an empty one takes the defaults.
+
+    Raises:
+        InvalidArgumentError: names the field.
+    """
+    return model() if optional and not body.strip() else _decoded(model, body)
 
 
 def encode(message: BaseModel) -> bytes:

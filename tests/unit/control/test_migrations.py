@@ -55,3 +55,20 @@ def test_a_migration_that_fails_leaves_nothing(engine: sa.Engine) -> None:
         with pytest.raises(sa.exc.OperationalError), connection.begin():
             database.migrate(connection)
         assert sa.inspect(connection).get_table_names() == ["events"]
+
+
+def test_what_failed_before_there_were_dead_letters_is_one_afterwards(engine: sa.Engine) -> None:
+    row = "INSERT INTO workloads VALUES ('{0}', '{1}', '{2}', 'a', 'rest', '', NULL, '', 1, 2, '{{}}')"
+    with database.writer(engine) as connection:
+        with connection.begin():
+            database.migrate(connection, "0001")
+            for identity, kind, phase in (
+                ("failed", "program", "failed"),
+                ("fine", "program", "succeeded"),
+                ("asked", "inference", "rejected"),
+            ):
+                connection.exec_driver_sql(row.format(identity, kind, phase))
+        with connection.begin():
+            database.migrate(connection)
+        dead = connection.exec_driver_sql("SELECT id FROM workloads WHERE dead = 1").scalars().all()
+    assert dead == ["failed"]

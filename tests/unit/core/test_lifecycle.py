@@ -45,12 +45,12 @@ def test_running_does_not_go_back_to_starting() -> None:
         advance(Phase.RUNNING, Phase.STARTING)
 
 
-@pytest.mark.parametrize("phase", [Phase.PLACED, Phase.PULLING, Phase.STARTING, Phase.RUNNING])
+@pytest.mark.parametrize("phase", [Phase.PLACED, Phase.PULLING, Phase.STARTING, Phase.RUNNING, Phase.STOPPING])
 def test_a_given_up_attempt_waits_again(phase: Phase) -> None:
     assert requeue(phase) is Phase.PENDING
 
 
-@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.STOPPING, *TERMINAL])
+@pytest.mark.parametrize("phase", [Phase.PENDING, *TERMINAL])
 def test_what_ends_or_waits_is_not_requeued(phase: Phase) -> None:
     with pytest.raises(IllegalTransitionError):
         requeue(phase)
