@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from arcray.cli import cluster, models, work
+from arcray.cli import cluster, models, nodes, operations, work
 from arcray.cli.context import complain, options
 from arcray.core.errors import ArcrayError
 
@@ -42,7 +42,7 @@ def arcray() -> None:
     """
 
 
-for _command in (*cluster.COMMANDS, *work.COMMANDS, models.models):
+for _command in (*cluster.COMMANDS, nodes.nodes, *work.COMMANDS, models.models, *operations.COMMANDS):
     arcray.add_command(_command)
 
 

@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 import httpx
 
-from arcray.client.transport import RetryPolicy, Transport, new_key
+from arcray.client.operations import Operations
+from arcray.client.transport import RetryPolicy, Transport, body_of, new_key
 from arcray.client.types import Answer, ModelInfo, NodeInfo, ResultFile, WorkloadInfo, WorkOptions, demand_body
-from arcray.core.errors import ConflictError, DeadlineExceededError, InternalError, InvalidArgumentError
+from arcray.core.errors import ConflictError, DeadlineExceededError, InvalidArgumentError
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import Priority, VolumeMount
 
@@ -40,6 +41,9 @@ class Client:
         timeout_s: longest wait for one answer.
         transport: replaces the network, for tests.
         sleep: waits, for tests.
+
+    Attributes:
+        operations: nodes, quotas, dead letters, simulations: what operators do.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Client:
         self._transport = Transport(
             self.url, api_key=api_key, timeout_s=timeout_s, retry=retry, transport=transport, sleep=sleep
         )
+        self.operations = Operations(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -162,13 +167,13 @@ class Client:
         return self._pages("/api/v1/workloads", "workloads", WorkloadInfo.from_body, limit)
 
     def explain(self, workload_id: str) -> Mapping[str, Any]:
-        """Returns why a piece of work waits: what refused which nodes, and the smallest change that would fit."""
+        """Returns what a piece of work waits for: what refused which nodes, who is ahead, what would fit, and when."""
         return self._get(f"{_workload(workload_id)}/explain")
 
     def stop(self, workload_id: str) -> WorkloadInfo:
         """Ends a piece of work; one that has ended stays as it is."""
         response = self._transport.call("POST", f"{_workload(workload_id)}/stop", repeatable=True)
-        return WorkloadInfo.from_body(_json(response))
+        return WorkloadInfo.from_body(body_of(response))
 
     def wait(self, workload_id: str, timeout_s: float | None = None) -> WorkloadInfo:
         """Returns a piece of work once it has ended, well or not.
@@ -249,7 +254,7 @@ class Client:
             body["demand"] = demand_body(demand)
         # The same registration again changes nothing, so it may be repeated.
         response = self._transport.call("POST", "/api/v1/models", json=body, repeatable=True)
-        return ModelInfo.from_body(_json(response))
+        return ModelInfo.from_body(body_of(response))
 
     def wait_model(self, name: str, timeout_s: float | None = 120.0) -> ModelInfo:
         """Returns a model once a node answers for it.
@@ -299,12 +304,12 @@ class Client:
         # Sent again after a lost connection, the key makes it join the request that is on its way, not run twice.
         headers = {"Idempotency-Key": new_key()}
         response = self._transport.call("POST", "/api/v1/inference", json=body, headers=headers, repeatable=True)
-        return Answer.from_body(_json(response))
+        return Answer.from_body(body_of(response))
 
     # Below: how the above is said.
 
     def _get(self, path: str) -> Mapping[str, Any]:
-        return _json(self._transport.call("GET", path))
+        return body_of(self._transport.call("GET", path))
 
     def _pages(
         self, path: str, member: str, view: Callable[[Mapping[str, Any]], _View], limit: int | None = None
@@ -312,7 +317,7 @@ class Client:
         found: list[_View] = []
         while True:
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = _json(self._transport.call("GET", path, params={"limit": size, "offset": len(found)}))
+            page = body_of(self._transport.call("GET", path, params={"limit": size, "offset": len(found)}))
             found += [view(body) for body in page[member]]
             wanted = page["total"] if limit is None else min(limit, page["total"])
             if not page[member] or len(found) >= wanted:
@@ -323,7 +328,7 @@ class Client:
         # The key makes the second arrival of the same submission return the workload of the first.
         headers = {"Idempotency-Key": new_key()}
         response = self._transport.call("POST", "/api/v1/workloads", json=body, headers=headers, repeatable=True)
-        return WorkloadInfo.from_body(_json(response))
+        return WorkloadInfo.from_body(body_of(response))
 
     def _until(
         self, read: Callable[[], _View], done: Callable[[_View], bool], timeout_s: float | None, what: str
@@ -339,16 +344,6 @@ class Client:
             self._sleep(pause_s)
             waited_s += pause_s
             pause_s = min(1.0, pause_s * 1.5)
-
-
-def _json(response: httpx.Response) -> Mapping[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise InternalError(f"{response.url} answers, but not as arcray does")
-    return body
 
 
 def _segment(text: str) -> str:
