@@ -49,11 +49,15 @@ _REPEAT_TERM: Final = timedelta(hours=1)
 HISTORY: Final[frozenset[type]] = frozenset({
     ev.NodeAttached, ev.NodeDetached, ev.NodeHealthChanged, ev.NodeSchedulingChanged, ev.ModelRegistered,
     ev.ModelRemoved, ev.WorkloadSubmitted, ev.WorkloadPlaced, ev.WorkloadPhaseChanged, ev.WorkloadStopRequested,
-    ev.WorkloadRequeued, ev.WorkloadFinished,
+    ev.WorkloadRequeued, ev.WorkloadFinished, ev.WorkloadCharged, ev.WorkloadPreempted, ev.WorkloadEvicted,
+    ev.PlaceClaimed, ev.ClaimEnded, ev.ReservationGranted, ev.ReservationTaken, ev.ReservationEnded,
+    ev.WorkloadSettled, ev.NodeDrainChanged, ev.NodeRelabelled, ev.QuotaChanged,
 })  # fmt: skip
 """Events that are told for a while and then deleted: nothing but history follows from them."""
 
-KEPT: Final[frozenset[type]] = frozenset()
+KEPT: Final[frozenset[type]] = frozenset({
+    ev.AccountOpened, ev.SpendingLimitSet, ev.CreditsMoved, ev.KeyIssued, ev.KeyRevoked,
+})  # fmt: skip
 """Durable events that are never deleted, because they are records by themselves. A kind is in one of these sets."""
 
 _TERMINAL: Final = sorted(phase for phase in Phase if phase.terminal)
