@@ -399,6 +399,7 @@ class Journal:
             sa.select(EVENTS.c.seq, EVENTS.c.kind, EVENTS.c.body, WORKLOADS.c.body.label("workload_body"))
             .select_from(EVENTS.outerjoin(WORKLOADS, told_by_row))
             .where(EVENTS.c.seq > after)
+            .where(sa.or_(EVENTS.c.body != "", WORKLOADS.c.body.is_not(None)))  # else its row was kept long enough
         )
         with self._reading() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()

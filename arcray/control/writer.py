@@ -68,6 +68,8 @@ class Writer:
     Attributes:
         cluster: memory.
         readable: set while memory is what is on disk plus what is about to be committed.
+        rebuilt: whether the rows have been read since the last failure. Until then memory may lack a commit that came
+            through and that nobody was told of.
         ended: why nothing is taken or answered any more; None while it is.
     """
 
@@ -96,7 +98,7 @@ class Writer:
         self.readable = asyncio.Event()
         self.ended: ArcrayError | None = None
         self._broken: ArcrayError | None = UnavailableError("the scheduler is starting")
-        self._rebuilt = True  # since the last failure
+        self.rebuilt = True  # since the last failure
         self._policy = policy
         self._journal = journal
         self._events = log
@@ -294,7 +296,7 @@ class Writer:
         _log.error("commit failed", extra={"reason": error.message})
         self._broken = as_refusal(error)
         self._take_back(error, before)
-        self._rebuilt = False
+        self.rebuilt = False
         self.waiters.fail(self._broken)
         failures = 0
         while not isinstance(error, FencedError):
@@ -320,12 +322,12 @@ class Writer:
 
     async def _mend(self) -> ArcrayError | None:
         """Rebuilds memory from the rows unless it has been, and probes; returns what is still wrong."""
-        if not (self._rebuilt and self.readable.is_set()):
+        if not (self.rebuilt and self.readable.is_set()):
             rebuilt = await contain_async(self._load(), "recovery")
             if isinstance(rebuilt, ArcrayError):
                 return rebuilt
             self._adopt(rebuilt)
-            self._rebuilt = True
+            self.rebuilt = True
         return await contain_async(self._journal.probe(), "probe")
 
     async def _load(self) -> Cluster:

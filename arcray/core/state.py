@@ -71,7 +71,8 @@ class ClusterState:
         room, nodes_changed: grow whenever there may be more room than before by any means, or a node is another one.
         placement, routing: indexes derived from nodes and allocations.
         dispatched: requests on nodes and their deadlines, in order of deadline.
-        needs_models: nodes that were there before this memory and have not said since what they answer for.
+        needs_models: nodes to be asked what they answer for: those that were there before this memory and have not said
+            since, and those that have refused a request since they said.
         attempts_from: attempts of requests whose sender waits are counted from here. No row has them, so a memory that
             was lost may have given them out; each memory counts from a higher number than any before it.
         restored_at: when this memory was made from rows; None when it began empty.

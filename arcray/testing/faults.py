@@ -128,7 +128,7 @@ class AwaitPoints:
         self._fail_at: Callable[[int], bool] | None = None
         self._late: set[asyncio.Future[Any]] = set()
         journal = plane._journal  # noqa: SLF001 - faults come from below every interface
-        for name in ("append", "load", "probe", "workload", "request"):
+        for name in ("append", "load", "probe", "workload", "earlier"):
             setattr(journal, name, self._failing(getattr(journal, name)))
 
     @contextmanager

@@ -91,6 +91,7 @@ def settings_in(directory: Path) -> Settings:
         state_dir=directory / "state",
         gateway={"http_ports": [http], "grpc_port": grpc, "serve_port": serve, "drain_s": 1.0},
         node={"models": {"python_path": [directory], "max_concurrency": 256}, "containers": {"enabled": "never"}},
+        scheduler={"max_pending": 10_000_000},  # submissions wait here, more than the default lets wait
         log_level="WARNING",
     )
 

@@ -93,7 +93,9 @@ def _processor_s(pid: int) -> float:
 
 
 def _settings(directory: Path) -> Settings:
-    return Settings.model_validate({"state_dir": directory, "facades": ["arcnet", "rest"]})
+    # Nothing runs what is submitted, and the default of 100,000 that may wait is reached within a run.
+    scheduler = {"max_pending": 10_000_000}
+    return Settings.model_validate({"state_dir": directory, "facades": ["arcnet", "rest"], "scheduler": scheduler})
 
 
 def _blobs(settings: Settings) -> FsspecBlobs:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from arcray.config import Settings
 from arcray.core.commands import Command, DetachNode, StopWorkload, Submitted, SubmitWorkload
-from arcray.core.errors import UnavailableError
+from arcray.core.errors import ConflictError
 from arcray.core.events import NodeAttached, Topic, WorkloadFinished, WorkloadPlaced
 from arcray.core.ids import NodeId, WorkloadId, foreign_id
 from arcray.core.node import LeaseTerms
@@ -298,7 +298,7 @@ class KillRound:
         replies = await self._gateway().submit([SubmitWorkload(spec=spec) for spec in specs])
         for spec, reply in zip(specs, replies, strict=True):
             self.acknowledged.append(spec.id)
-            if isinstance(reply, UnavailableError) and "was lost" in reply.message:
+            if isinstance(reply, ConflictError) and "was lost" in reply.message:
                 self.lost.append(spec.id)  # the scheduler died between the commit of its end and the answer
                 continue
             assert isinstance(reply, WorkloadView), reply

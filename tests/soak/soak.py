@@ -1,6 +1,6 @@
 """A stream of short workloads through plane, dispatcher and nodes on a real SQLite file, in one process.
 
-Half of the work is containers, half inference requests whose senders wait, from ten thousand places, each under an
+Half of the work is containers, half inference requests whose senders wait, from many places, each under an
 idempotency key of its own, and a reader follows all events, as a gateway does: what grows anywhere shows.
 """
 
@@ -98,7 +98,8 @@ class ShortNode:
 class Soak:
     """The stream of work, and who follows it."""
 
-    def __init__(self, cluster: InProcessPlane) -> None:
+    def __init__(self, cluster: InProcessPlane, places: int) -> None:
+        self._places = places
         self._plane = cluster.plane
         self._ends: dict[WorkloadId, asyncio.Future[None]] = {}
         self.done = 0
@@ -137,7 +138,7 @@ class Soak:
             assert reading.length <= reading.limit, reading
 
     async def _request(self) -> None:
-        payload = Inference(model_id=ECHO, input=b'{"pixels": [0, 1, 2]}', geohash=f"9q{self.done % 9_973:04}")
+        payload = Inference(model_id=ECHO, input=b'{"pixels": [0, 1, 2]}', geohash=f"9q{self.done % self._places:04}")
         await self._ask(_spec(payload, waiting=True))
 
     async def _container(self) -> None:
@@ -163,14 +164,18 @@ def _spec(payload: Any, *, waiting: bool) -> WorkloadSpec:
 
 
 @asynccontextmanager
-async def soaking(directory: Path, policy: ClusterPolicy) -> AsyncIterator[Soak]:
-    """Runs plane and nodes for the time of the block."""
+async def soaking(directory: Path, policy: ClusterPolicy, *, places: int = 9_973) -> AsyncIterator[Soak]:
+    """Runs plane and nodes for the time of the block.
+
+    Args:
+        places: origins of requests; routing remembers 4,096 of them.
+    """
     async with in_process_plane(nodes=[], state_dir=directory, policy=policy) as cluster:
         for number in range(NODES):
             node = ShortNode(number, cluster.plane)
             cluster.driver.add(node_id(number), node)
             await node.attach()
-        soak = Soak(cluster)
+        soak = Soak(cluster, places)
         following = asyncio.create_task(soak.follow())
         yield soak
         following.cancel()

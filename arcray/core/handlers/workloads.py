@@ -14,7 +14,6 @@ from arcray.core.errors import (
     NotFoundError,
     ResourceExhaustedError,
     StaleReportError,
-    UnavailableError,
 )
 from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.attempts import conclude_eviction, finish, requeue, restarts
@@ -83,12 +82,12 @@ def _check_answer(earlier: Workload) -> None:
     """Passes what can still be answered as the first submission was.
 
     Raises:
-        UnavailableError: its output went, or was to go, to a sender who waited, and is kept nowhere.
+        ConflictError: its output went, or was to go, to a sender who waited, and is kept nowhere.
     """
     spec, result = earlier.spec, earlier.result
     answered = spec.waiting and isinstance(spec.payload, Inference) and earlier.phase is Phase.SUCCEEDED
     if answered and (result is None or result.output is None):
-        raise UnavailableError(f"the answer to request {spec.id} was lost; ask it as a new request")
+        raise ConflictError(f"the answer to request {spec.id} was lost; ask it as a new request")
 
 
 def _check(turn: Turn, spec: WorkloadSpec) -> None:
@@ -257,6 +256,8 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     elif report.refused:
         # A request does not wait for a time but for a slot, wherever one is free.
         delay = not isinstance(workload.spec.payload, Inference)
+        if not delay:
+            turn.state.needs_models.add(report.node_id)  # what it last said of them may have come late
         requeue(turn, workload, report.message or "its node refused it", restart=False, delay=delay)
     elif restarts(turn, workload, report.phase):
         reason = report.message or f"attempt {workload.attempt} {report.phase}"

@@ -69,7 +69,7 @@ class ModelRegistry:
         self._began = began
         self._ended = ended
         self._copies: dict[ModelId, list[Copy]] = {}
-        self._where: dict[WorkloadId, tuple[Copy, int, int]] = {}
+        self._where: dict[tuple[WorkloadId, int], tuple[Copy, int]] = {}  # by workload and attempt
         self._seq = 0
         self._busy = asyncio.Event()
 
@@ -82,7 +82,7 @@ class ModelRegistry:
     @property
     def requests(self) -> tuple[Running, ...]:
         """Returns the requests in flight."""
-        return tuple(Running(workload_id=key, attempt=attempt) for key, (_, _, attempt) in self._where.items())
+        return tuple(Running(workload_id=workload_id, attempt=attempt) for workload_id, attempt in self._where)
 
     def __len__(self) -> int:
         return len(self._where)
@@ -103,7 +103,7 @@ class ModelRegistry:
             del self._copies[copy.slots.model_id]
         self._changed()  # first, so that the cluster does not send the retries of what fails now to the same place
         for workload_id, attempt, _, _ in copy.in_flight.values():
-            del self._where[workload_id]
+            del self._where[workload_id, attempt]
             self._ended(workload_id, attempt, End(phase=Phase.FAILED, message=reason))
         copy.in_flight.clear()
 
@@ -122,15 +122,15 @@ class ModelRegistry:
         self._seq = seq = self._seq + 1
         now = self._clock.monotonic()
         copy.in_flight[seq] = (order.workload_id, order.attempt, now, now + order.timeout_s)
-        self._where[order.workload_id] = (copy, seq, order.attempt)
+        self._where[order.workload_id, order.attempt] = (copy, seq)
         copy.link.send_request(seq, order.input, order.context_window_tokens)
         if not self._busy.is_set():
             self._busy.set()
 
     def stop(self, workload_id: WorkloadId, attempt: int) -> bool:
         """Gives a request up on demand; returns whether it was in flight."""
-        found = self._where.get(workload_id)
-        if found is None or found[2] != attempt:
+        found = self._where.get((workload_id, attempt))
+        if found is None:
             return False
         self._give_up(found[0], found[1], End(phase=Phase.STOPPED, message="stopped on request"))
         return True
@@ -167,7 +167,7 @@ class ModelRegistry:
 
     def _give_up(self, copy: Copy, seq: int, end: End) -> None:
         workload_id, attempt, _, _ = copy.in_flight.pop(seq)
-        del self._where[workload_id]
+        del self._where[workload_id, attempt]
         copy.given_up[seq] = self._clock.monotonic()
         copy.link.send_cancel(seq)
         self._ended(workload_id, attempt, end)
@@ -180,7 +180,7 @@ class ModelRegistry:
                 copy.given_up.pop(seq, None)
                 continue
             workload_id, attempt, _, _ = row
-            del self._where[workload_id]
+            del self._where[workload_id, attempt]
             if ok:
                 assert isinstance(body, bytes)
                 result = Result(output=body, duration_ms=duration_ms, pid=pid)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from arcray.config import DatabaseSettings
 from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
+from arcray.control.schema import WORKLOADS
 from arcray.control.statements import Statements
 from arcray.control.tallies import changes, tally_rows
 from arcray.core import events as ev
@@ -133,6 +134,8 @@ async def test_the_end_of_a_request_whose_sender_waited_is_written_once_and_read
     await journal.append(Records(events=[event_row(ended)], workloads=[workload_row(request)]))
     assert [event for _, event in await journal.events()] == [ended]
     assert await journal.workload(request.id) == request
+    await journal.write(lambda connection: connection.execute(sa.delete(WORKLOADS)))
+    assert await journal.events() == []
 
 
 async def test_loading_takes_all_that_lives_and_the_newest_of_what_has_finished(journal: Journal) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from arcray.core.cluster import Cluster
 from arcray.core.commands import DetachNode, Heard, RegisterModel, ReportEnd, ReportTelemetry, Submitted, SubmitWorkload
-from arcray.core.errors import UnavailableError
+from arcray.core.errors import ConflictError
 from arcray.core.node import DriverCapabilities
 from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Demand
@@ -125,7 +125,7 @@ def test_an_answer_that_was_lost_is_not_given_without_its_output(world: World) -
     assert world.submit(a_request(waiting=True)).awaits == workload.id  # memory has it still
     workload.result = Result(output=None)  # as the row has it
     after = recovered(world)
-    with pytest.raises(UnavailableError, match="was lost"):
+    with pytest.raises(ConflictError, match="was lost"):
         after.submit(a_request(waiting=True))
 
 

@@ -53,11 +53,11 @@ class Desk:
         _ = attempt
         self.ends.append((workload_id, end.phase))
 
-    def ask(self, name: str, timeout_s: float = 30.0) -> None:
+    def ask(self, name: str, timeout_s: float = 30.0, attempt: int = 1) -> None:
         self.registry.run(
             RunInference(
                 workload_id=WorkloadId(name),
-                attempt=1,
+                attempt=attempt,
                 model_id=ECHO,
                 input=None,
                 context_window_tokens=1,
@@ -104,3 +104,14 @@ async def test_a_request_whose_time_is_up_is_given_up() -> None:
     desk.ask("late", timeout_s=1.0)
     await desk.later(1.1)
     assert (desk.ends, desk.link.cancelled) == ([("late", Phase.FAILED)], desk.link.sent)
+
+
+async def test_two_attempts_of_one_request_end_each_for_itself() -> None:
+    """A scheduler that was killed has the request come again while its first attempt still runs here."""
+    desk = Desk()
+    desk.ask("again", attempt=1)
+    desk.ask("again", attempt=1001)
+    assert [(work.workload_id, work.attempt) for work in desk.registry.requests] == [("again", 1), ("again", 1001)]
+    desk.link.on_answers([(desk.link.sent[0], True, b"1", 0.1)])
+    assert desk.registry.stop(WorkloadId("again"), 1001)
+    assert (desk.ends, len(desk.registry)) == ([("again", Phase.SUCCEEDED), ("again", Phase.STOPPED)], 0)
