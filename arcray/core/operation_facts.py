@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 from arcray.core import events as ev
 from arcray.core.quota import Usage
 from arcray.core.resources import Allocation, Demand
-from arcray.core.workload import Workload
+from arcray.core.workload import Inference, Workload
 
 if TYPE_CHECKING:
     from arcray.core.ids import AccountId
@@ -91,8 +91,8 @@ def give_back(state: ClusterState, account: AccountId, held: Demand | Allocation
 
 
 def watch_overtime(state: ClusterState, workload: Workload, started_at: datetime) -> None:
-    """Has running work looked at once it has run for too long."""
-    if workload.spec.max_duration_s is not None:
+    """Has running work looked at once it has run for too long; requests are bounded by their own timeout."""
+    if workload.spec.max_duration_s is not None and not isinstance(workload.spec.payload, Inference):
         look_for_overtime(state, workload, started_at + timedelta(seconds=workload.spec.max_duration_s))
 
 

@@ -10,7 +10,7 @@ from heapq import heappop
 
 from arcray.core import events as ev
 from arcray.core.claim import Cause
-from arcray.core.handlers.attempts import conclude_eviction
+from arcray.core.handlers.attempts import give_up
 from arcray.core.orders import StopAttempt
 from arcray.core.turn import Turn
 from arcray.core.workload import Phase, RestartRule, Workload
@@ -58,11 +58,8 @@ def stop_overtime(turn: Turn) -> None:
         if workload.phase is Phase.RUNNING:
             evict(turn, workload, Cause.OVERTIME, f"ran longer than {limit_s:g} s", grace_s=0.0)
         elif (
-            workload.eviction is not None
-            and workload.eviction.cause is Cause.OVERTIME
-            and workload.node_id is not None
-            and not workload.stop_requested
+            workload.eviction is not None and workload.eviction.cause is Cause.OVERTIME and workload.node_id is not None
         ):
             order = StopAttempt(workload_id=workload_id, attempt=attempt, grace_s=0.0)
             turn.order(state.nodes[workload.node_id], order)
-            conclude_eviction(turn, workload)
+            give_up(turn, workload, "its node did not end it")

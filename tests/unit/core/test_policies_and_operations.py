@@ -14,6 +14,7 @@ from arcray.core.explanation import WaitsFor, WorkloadExplanation
 from arcray.core.gang import Gang
 from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId, ReservationId, WorkloadId
+from arcray.core.node import LeaseTerms
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import ExplainWorkload, GetQuota, QuotaView
 from arcray.core.quota import Quota, Usage
@@ -216,3 +217,15 @@ def test_a_simulation_has_the_gangs_claims_and_reservations_of_the_pool(world: W
     assert set(found.started) == {key(2), key(3)}
     assert phases(world, 2, 3) == [Phase.PENDING, Phase.PENDING]
     world.cluster.state.check_invariants()
+
+
+def test_what_its_owner_stopped_while_it_was_evicted_has_stopped_and_not_failed(world: World) -> None:
+    world.attach(a_node(1, lease=LeaseTerms(unhealthy_after_s=3_600.0, lost_after_s=3_600.0)))
+    world.submit(of(ANA, 1, max_duration_s=10.0, restart=AGAIN))
+    world.report(world.workload(key(1)), Phase.RUNNING)
+    grace_s = world.cluster.policy.overtime_grace.total_seconds()
+    world.later(10.0 + grace_s)
+    assert phases(world, 1) == [Phase.STOPPING]
+    world.stop(key(1))
+    world.later(grace_s)
+    assert phases(world, 1) == [Phase.STOPPED]
