@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.keys import Scope
 
@@ -29,6 +30,7 @@ __all__ = [
     "NodeSettings",
     "PriceSettings",
     "ProgramSettings",
+    "QuotaSettings",
     "RetentionSettings",
     "SchedulerSettings",
     "Settings",
@@ -307,6 +309,11 @@ class SchedulerSettings(_Section):
         max_reservations: active at a time; more are refused.
         max_reservation_s: longest time that one is held.
         keep_reservations: ended ones kept in memory; older ones are in SQL only.
+        restart_rest_s: an attempt that ran this long counts restarts, and their back-off, from nothing again.
+        max_duration_s: longest that a container or program may ask to run; None is no limit.
+        default_max_duration_s: what those get that ask for none; None is max_duration_s.
+        overtime_grace_s: how much longer than it may work runs before the scheduler does what its node forgot.
+        quota: of accounts that no operator gave one.
     """
 
     missed_beats: int = Field(default=3, ge=1)
@@ -329,39 +336,18 @@ class SchedulerSettings(_Section):
     max_reservations: int = Field(default=10_000, ge=0)
     max_reservation_s: float = Field(default=86_400.0, gt=0)
     keep_reservations: int = Field(default=1_000, ge=0)
+    restart_rest_s: float = Field(default=600.0, gt=0)
+    max_duration_s: float | None = Field(default=None, gt=0)
+    default_max_duration_s: float | None = Field(default=None, gt=0)
+    overtime_grace_s: float = Field(default=30.0, gt=0)
+    quota: QuotaSettings = QuotaSettings()
 
-
-class PriceSettings(_Section):
-    """What work costs, in credits; all 0: nothing costs anything, and nothing is posted.
-
-    Args:
-        cpu_core_minute, gpu_minute, gib_minute: for what a workload asked of its node, for each minute that it runs; a
-            share of a GPU costs its part of the device's memory, and the sum is rounded up to a whole credit.
-        workload: once, for a workload that ran.
-        inference: for an inference request that was answered.
-    """
-
-    cpu_core_minute: int = Field(default=0, ge=0, le=10**9)
-    gpu_minute: int = Field(default=0, ge=0, le=10**9)
-    gib_minute: int = Field(default=0, ge=0, le=10**9)
-    workload: int = Field(default=0, ge=0, le=10**9)
-    inference: int = Field(default=0, ge=0, le=10**9)
-
-
-class LedgerSettings(_Section):
-    """Accounts and credits.
-
-    Args:
-        prices: what work costs.
-        period_s: for how long ahead credits are set aside, and how often what was used is settled.
-        operator_account: who is paid for what runs on the pool's own nodes.
-        owner_share_percent: what the owner of a node gets of what work on it pays; the operator gets the rest.
-    """
-
-    prices: PriceSettings = PriceSettings()
-    period_s: float = Field(default=60.0, ge=1, le=86_400)
-    operator_account: str = Field(default="operator", min_length=1, max_length=128, pattern=r"^[^@/\s][^/\s]*$")
-    owner_share_percent: int = Field(default=100, ge=0, le=100)
+    @model_validator(mode="after")
+    def _the_default_is_within_the_limit(self) -> SchedulerSettings:
+        longest, given = self.max_duration_s, self.default_max_duration_s
+        if longest is not None and given is not None and given > longest:
+            raise ValueError(f"default_max_duration_s {given:g} is above max_duration_s {longest:g}")
+        return self
 
 
 class ArcnetSettings(_Section):

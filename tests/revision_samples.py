@@ -24,10 +24,12 @@ from arcray.control.schema import METADATA
 from arcray.core import commands as cmd
 from arcray.core.events import Event
 from arcray.core.ids import AccountId, EntryId, ReservationId
+from arcray.core.labels import LabelOperator, LabelTerm
 from arcray.core.ledger import SpendingLimit
 from arcray.core.node import LeaseTerms
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import CPU_MILLI, GIB
+from arcray.core.quota import Quota
 from arcray.core.resources import Demand
 from arcray.core.turn import Outcome
 from arcray.core.workload import (
@@ -121,8 +123,35 @@ def _history() -> _History:
     handle(reserve)
     handle(replace(reserve, reservation_id=ReservationId("given back")))
     handle(cmd.ReleaseReservation(reservation_id=ReservationId("given back")))
+    _have_operators_work(world)
     world.later(5.0)
     return world
+
+
+def _have_operators_work(world: _History) -> None:
+    machine = a_node(4, labels={"rack": "8", "spare": "yes"}, capacity=a_capacity(cores=8, memory_gib=32, gpus=2))
+    world.attach(machine)
+    handle = world.handle
+    handle(cmd.LabelNode(node_id=machine.id, labels={"rack": "9", "spare": None}))
+    handle(cmd.SetNodeScheduling(node_id=machine.id, cordoned=True, gpus=frozenset({1})))
+    again = RestartPolicy(rule=RestartRule.ALWAYS)
+    for number, restart in ((10, again), (11, RestartPolicy())):
+        world.submit(a_workload(number, restart=restart, selector=(("rack", "9"),), demand=Demand(cpu_milli=CPU_MILLI)))
+        world.run_round()
+        world.report(world.workload(a_workload(number).id), Phase.RUNNING)
+    handle(cmd.DrainNode(node_id=machine.id, deadline_s=3600.0))
+    term = LabelTerm(key="rack", operator=LabelOperator.IN, values=("8", "9"))
+    world.submit(a_workload(12, selector_terms=(term,), name="waits for a rack"))
+    ana, bo = AccountId("ana"), AccountId("bo")
+    handle(cmd.SetQuota(account=ana, quota=Quota(gpus=2, pending=100)))
+    handle(cmd.SetQuota(account=bo, quota=Quota(cpu_milli=500)))
+    handle(cmd.SetQuota(account=bo, quota=None))
+    for number in (13, 14, 15):
+        world.submit(a_workload(number))
+        world.run_round()
+        world.report(world.workload(a_workload(number).id), Phase.FAILED, message="exit code 1")
+    world.submit(a_workload(16, replay_of=a_workload(13).id))
+    handle(cmd.DiscardWorkload(workload_id=a_workload(14).id))
 
 
 def _have_money_move(handle: Callable[[cmd.Command], Outcome]) -> None:

@@ -1,4 +1,4 @@
-"""Commands about arcray itself: up, down, status, nodes."""
+"""Commands about arcray itself: up, down, status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from arcray.cli import daemon
 from arcray.cli.context import Context, options, pass_context, state_option
-from arcray.cli.output import emit, emit_one
+from arcray.cli.output import emit_one
 from arcray.core.errors import ArcrayError, UnavailableError
 
 if TYPE_CHECKING:
@@ -94,33 +94,7 @@ def status(context: Context, /) -> None:
     emit_one(row, output=context.output, body={"ready": True, **process, "url": client.url, **stats})
 
 
-@click.command()
-@options
-@pass_context
-def nodes(context: Context, /) -> None:
-    """List the machines of the pool."""
-    with context.client() as client:
-        found = client.nodes()
-    emit(
-        [
-            {
-                "id": node.id,
-                "name": node.name,
-                "status": node.status,
-                "driver": node.driver,
-                "gpus": node.gpu_count,
-                "load": f"{node.gpu_utilization:.0%}",
-                "models": node.models_loaded,
-            }
-            for node in found
-        ],
-        ["id", "name", "status", "driver", "gpus", "load", "models"],
-        output=context.output,
-        bodies=[node.raw for node in found],
-    )
-
-
-COMMANDS: Final = (up, down, status, nodes)
+COMMANDS: Final = (up, down, status)
 
 
 def serve(directory: Path, start: Callable[[], Served]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from arcray.cli import accounts, cluster, models, reservations, work
+from arcray.cli import accounts, cluster, models, nodes, operations, reservations, work
 from arcray.cli.context import complain, options
 from arcray.core.errors import ArcrayError
 
@@ -44,11 +44,13 @@ def arcray() -> None:
 
 for _command in (
     *cluster.COMMANDS,
+    nodes.nodes,
     *work.COMMANDS,
     *reservations.COMMANDS,
     models.models,
     accounts.accounts,
     accounts.keys,
+    *operations.COMMANDS,
 ):
     arcray.add_command(_command)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
@@ -17,7 +18,7 @@ from arcray.core.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from arcray.client import Client, WorkloadInfo, WorkOptions
     from arcray.core.gang import Gang
-    from arcray.core.workload import VolumeMount
+    from arcray.core.workload import RestartPolicy, VolumeMount
 
 __all__ = ["COMMANDS", "demand_of", "pairs_of"]
 
@@ -53,6 +54,12 @@ def _work_options(command: _Command) -> _Command:
             type=click.Choice(["critical", "normal", "background"]),
             default="normal",
             help="Who goes first.",
+        ),
+        click.option(
+            "--max-restarts", type=click.IntRange(0), help="Restarts in a row; without it 3.", show_default=False
+        ),
+        click.option(
+            "--selector", default="", metavar="TERMS", help="Labels of its node: zone=eu,disk!=slow,gpu,rack in (a,b)."
         ),
         click.option("--node", "node_id", default="", help="The only node that may run it."),
         click.option("--gpu-memory-mb", type=int, help="Memory on each GPU; without it GPUs are its own."),
@@ -193,13 +200,15 @@ def stop(context: Context, /, workload_id: str) -> None:
 @options
 @pass_context
 def explain(context: Context, /, workload_id: str) -> None:
-    """Tell why a workload waits."""
+    """Tell what a workload waits for: what refused which nodes, who is ahead, what would fit, and when it may start."""
     with context.client() as client:
         said = client.explain(workload_id)
     if context.output == "json":
         emit_one(said, output="json")
         return
     click.echo(said["sentence"])
+    if said.get("firstAhead"):
+        click.echo(f"ahead: {', '.join(said['firstAhead'])}")
 
 
 COMMANDS: Final = (submit, workloads, logs, results, stop, explain)
@@ -249,13 +258,14 @@ def _row(workload: WorkloadInfo) -> dict[str, Any]:
 
 def _options(work: dict[str, Any]) -> WorkOptions:
     from arcray.client import WorkOptions
-    from arcray.core.workload import Priority, RestartPolicy, RestartRule
+    from arcray.core.workload import Priority
 
     return WorkOptions(
         name=work["name"],
         demand=demand_of(work["cpu"], work["memory_mb"], work["gpus"], work["gpu_memory_mb"]),
-        restart=RestartPolicy(rule=RestartRule(work["restart"])) if work["restart"] != "never" else None,
+        restart=_restart(work["restart"], work["max_restarts"]),
         node_id=work["node_id"],
+        selector=work["selector"],
         max_duration_s=work["max_duration_s"],
         priority=Priority[work["priority"].upper()],
         preemptible=work["preemptible"],
@@ -285,6 +295,15 @@ def _environments(work: dict[str, Any]) -> list[dict[str, str]]:
     if gang is None:
         raise InvalidArgumentError("there are no members without a gang", field="all")
     return [env | {"ARCRAY_GANG_RANK": str(rank), "ARCRAY_GANG_SIZE": str(gang.size)} for rank in range(gang.size)]
+
+
+def _restart(rule: str, max_restarts: int | None) -> RestartPolicy | None:
+    from arcray.core.workload import RestartPolicy, RestartRule
+
+    if rule == "never":
+        return None
+    policy = RestartPolicy(rule=RestartRule(rule))
+    return policy if max_restarts is None else replace(policy, max_restarts=max_restarts)
 
 
 def demand_of(cpu: float, memory_mb: int, gpus: int, gpu_memory_mb: int | None) -> Any:

@@ -17,7 +17,8 @@ from urllib.parse import quote
 import httpx
 
 from arcray.client.ledger import Accounts, Keys
-from arcray.client.transport import RetryPolicy, Transport, new_key
+from arcray.client.operations import Operations
+from arcray.client.transport import RetryPolicy, Transport, body_of, new_key
 from arcray.client.types import (
     Answer,
     ModelInfo,
@@ -28,7 +29,7 @@ from arcray.client.types import (
     WorkOptions,
     demand_body,
 )
-from arcray.core.errors import ConflictError, DeadlineExceededError, InternalError, InvalidArgumentError
+from arcray.core.errors import ConflictError, DeadlineExceededError, InvalidArgumentError
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import Priority, VolumeMount
 
@@ -54,6 +55,7 @@ class Client:
 
     Attributes:
         accounts, keys: what there is to do with accounts and their credits, and with API keys.
+        operations: nodes, quotas, dead letters, simulations: what operators do.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Client:
         )
         self.accounts = Accounts(self._transport)
         self.keys = Keys(self._transport)
+        self.operations = Operations(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -188,18 +191,18 @@ class Client:
         following: str | None = ""
         while following is not None:
             params: dict[str, Any] = {"limit": page} | ({"cursor": following} if following else {})
-            body = _json(self._transport.call("GET", "/api/v1/workloads", params=params))
+            body = body_of(self._transport.call("GET", "/api/v1/workloads", params=params))
             yield from map(WorkloadInfo.from_body, body["workloads"])
             following = body["nextCursor"]
 
     def explain(self, workload_id: str) -> Mapping[str, Any]:
-        """Returns why a piece of work waits: what refused which nodes, and the smallest change that would fit."""
+        """Returns what a piece of work waits for: what refused which nodes, who is ahead, what would fit, and when."""
         return self._get(f"{_workload(workload_id)}/explain")
 
     def stop(self, workload_id: str) -> WorkloadInfo:
         """Ends a piece of work; one that has ended stays as it is."""
         response = self._transport.call("POST", f"{_workload(workload_id)}/stop", repeatable=True)
-        return WorkloadInfo.from_body(_json(response))
+        return WorkloadInfo.from_body(body_of(response))
 
     def wait(self, workload_id: str, timeout_s: float | None = None) -> WorkloadInfo:
         """Returns a piece of work once it has ended, well or not.
@@ -263,7 +266,7 @@ class Client:
         # The key makes the second arrival of the same request return the reservation of the first.
         headers = {"Idempotency-Key": new_key()}
         response = self._transport.call("POST", "/api/v1/reservations", json=body, headers=headers, repeatable=True)
-        return ReservationInfo.from_body(_json(response))
+        return ReservationInfo.from_body(body_of(response))
 
     def reservation(self, reservation_id: str) -> ReservationInfo:
         """Returns one reservation, ended ones too."""
@@ -276,7 +279,7 @@ class Client:
     def release(self, reservation_id: str) -> ReservationInfo:
         """Gives back what is left of a reservation; one that has ended stays as it is."""
         response = self._transport.call("DELETE", f"/api/v1/reservations/{_segment(reservation_id)}")
-        return ReservationInfo.from_body(_json(response))
+        return ReservationInfo.from_body(body_of(response))
 
     # Models.
 
@@ -329,7 +332,7 @@ class Client:
             body["demand"] = demand_body(demand)
         # The same registration again changes nothing, so it may be repeated.
         response = self._transport.call("POST", "/api/v1/models", json=body, repeatable=True)
-        return ModelInfo.from_body(_json(response))
+        return ModelInfo.from_body(body_of(response))
 
     def wait_model(self, name: str, timeout_s: float | None = 120.0) -> ModelInfo:
         """Returns a model once a node answers for it.
@@ -379,12 +382,12 @@ class Client:
         # Sent again after a lost connection, the key makes it join the request that is on its way, not run twice.
         headers = {"Idempotency-Key": new_key()}
         response = self._transport.call("POST", "/api/v1/inference", json=body, headers=headers, repeatable=True)
-        return Answer.from_body(_json(response))
+        return Answer.from_body(body_of(response))
 
     # Below: how the above is said.
 
     def _get(self, path: str) -> Mapping[str, Any]:
-        return _json(self._transport.call("GET", path))
+        return body_of(self._transport.call("GET", path))
 
     def _pages(
         self, path: str, member: str, view: Callable[[Mapping[str, Any]], _View], limit: int | None = None
@@ -394,7 +397,7 @@ class Client:
             wanted = _PAGE if limit is None else min(_PAGE, limit - len(found))
             if wanted <= 0:
                 return found
-            page = _json(self._transport.call("GET", path, params={"limit": wanted, "offset": len(found)}))
+            page = body_of(self._transport.call("GET", path, params={"limit": wanted, "offset": len(found)}))
             found += [view(body) for body in page[member]]
             if not page[member] or len(found) >= page["total"]:
                 return found
@@ -404,7 +407,7 @@ class Client:
         # The key makes the second arrival of the same submission return the workload of the first.
         headers = {"Idempotency-Key": new_key()}
         response = self._transport.call("POST", "/api/v1/workloads", json=body, headers=headers, repeatable=True)
-        return WorkloadInfo.from_body(_json(response))
+        return WorkloadInfo.from_body(body_of(response))
 
     def _until(
         self, read: Callable[[], _View], done: Callable[[_View], bool], timeout_s: float | None, what: str
@@ -420,16 +423,6 @@ class Client:
             self._sleep(pause_s)
             waited_s += pause_s
             pause_s = min(1.0, pause_s * 1.5)
-
-
-def _json(response: httpx.Response) -> Mapping[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise InternalError(f"{response.url} answers, but not as arcray does")
-    return body
 
 
 def _segment(text: str) -> str:

@@ -21,7 +21,7 @@ import httpx
 from arcray.core import errors
 from arcray.core.errors import ArcrayError, Code
 
-__all__ = ["RetryPolicy", "Transport", "error_of", "new_key"]
+__all__ = ["RetryPolicy", "Transport", "body_of", "error_of", "new_key"]
 
 _KEY: Final = "Idempotency-Key"
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -106,6 +106,21 @@ def error_of(response: httpx.Response) -> ArcrayError:
     message = next((text for text in said if isinstance(text, str) and text), None)
     known = {"type", "title", "status", "detail", "error", "code", "field", "instance"}
     return kind(message, field=body.get("field"), details={key: body[key] for key in body.keys() - known})
+
+
+def body_of(response: httpx.Response) -> Mapping[str, Any]:
+    """Returns the object that a success carries.
+
+    Raises:
+        InternalError: it carries none, so it is not arcray that answered.
+    """
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise errors.InternalError(f"{response.url} answers, but not as arcray does")
+    return body
 
 
 class Transport:

@@ -48,7 +48,7 @@ class WorkOptions:
     Args:
         demand: what it asks of its node.
         node_id: the only node allowed; "" lets placement choose.
-        selector: labels that the node must carry.
+        selector: labels that the node must carry; as text also ``zone in (eu,us),disk!=slow,gpu,!spot``.
         restart: when ended work starts again; None leaves it to the server, which does not.
         max_duration_s: running longer is stopped and failed; None is no limit.
         preemptible: it may be ended, and started again later, for work of a higher priority.
@@ -61,7 +61,7 @@ class WorkOptions:
     priority: Priority = Priority.NORMAL
     restart: RestartPolicy | None = None
     node_id: str = ""
-    selector: Mapping[str, str] = field(default_factory=dict)
+    selector: Mapping[str, str] | str = field(default_factory=dict)
     max_duration_s: float | None = None
     preemptible: bool = False
     gang: Gang | None = None
@@ -81,7 +81,7 @@ class WorkOptions:
         if self.node_id:
             body["nodeId"] = self.node_id
         if self.selector:
-            body["selector"] = dict(self.selector)
+            body["selector"] = self.selector if isinstance(self.selector, str) else dict(self.selector)
         if self.max_duration_s is not None:
             body["maxDurationS"] = self.max_duration_s
         body |= self._standing()

@@ -9,7 +9,7 @@ from typing import Protocol
 from arcray.control.event_log import Tagged
 from arcray.control.journal import Records
 from arcray.control.ledger_rows import account_row, entry_row, key_row, posting_rows
-from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
+from arcray.control.rows import event_row, model_row, node_row, quota_row, reservation_row, workload_row
 from arcray.control.tallies import changes, tally_rows
 from arcray.core import events as ev
 from arcray.core.before import Before
@@ -19,6 +19,7 @@ from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
+from arcray.core.quota import AccountQuota, Quota
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
@@ -100,12 +101,21 @@ def image(  # noqa: C901, PLR0912  one arm per sort of event
     entries: list[Entry] = []
     keys: dict[KeyId, None] = {}
     reservations: dict[ReservationId, Reservation] = {}
+    quotas: dict[AccountId, Quota | None] = {}
     for event in events:
         match event:
             case ev.NodeAttached():
                 nodes[event.registration.id] = state.nodes[event.registration.id]
-            case ev.NodeHealthChanged() | ev.NodeDetached() | ev.NodeSchedulingChanged():
+            case (
+                ev.NodeHealthChanged()
+                | ev.NodeDetached()
+                | ev.NodeSchedulingChanged()
+                | ev.NodeDrainChanged()
+                | ev.NodeRelabelled()
+            ):
                 nodes[event.node_id] = state.nodes[event.node_id]
+            case ev.QuotaChanged():
+                quotas[event.account] = state.quotas.get(event.account)
             case ev.ModelRegistered():
                 models[event.model.id] = state.models.get(event.model.id)
             case ev.ModelRemoved():
@@ -147,4 +157,10 @@ def image(  # noqa: C901, PLR0912  one arm per sort of event
         entries=[entry_row(entry) for entry in entries if entry.request_id],
         keys=[key_row(valid[key_id]) for key_id in keys if key_id in valid],
         removed_keys=[key_id for key_id in keys if key_id not in valid],
+        quotas=[
+            quota_row(AccountQuota(account=account, quota=quota))
+            for account, quota in quotas.items()
+            if quota is not None
+        ],
+        removed_quotas=[account for account, quota in quotas.items() if quota is None],
     )

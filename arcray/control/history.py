@@ -13,7 +13,7 @@ from arcray.control.journal import Journal
 from arcray.core.answers import check_page, follows, matches, workload_view
 from arcray.core.answers import workload_page as page_of
 from arcray.core.cluster import Cluster
-from arcray.core.commands import Command, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
+from arcray.core.commands import Command, DiscardWorkload, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
 from arcray.core.errors import NotFoundError
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.ledger import Entry
@@ -33,18 +33,22 @@ __all__ = [
 
 
 def may_be_of_old(command: Command, state: ClusterState) -> bool:
-    """Returns whether a command may be about a workload that memory has let go of: its submission again, or its stop.
+    """Returns whether a command may be about a workload that memory has let go of.
+
+    It may submit it again, try it again, stop it or put it away.
 
     The sender makes id and creation time once, so a submission created after everything that was let go of has an id
     that was not seen before. An idempotency key comes with a new id each time, so it is always looked up.
     """
-    if type(command) is StopWorkload:
+    if isinstance(command, StopWorkload | DiscardWorkload):
         return state.forgotten_until is not None and command.workload_id not in state.workloads
     if type(command) is not SubmitWorkload:
         return _may_repeat_an_entry(command, state)
     if state.forgotten_until is None or command.spec.id in state.workloads:
         return False
     spec = command.spec
+    if spec.replay_of is not None and spec.replay_of not in state.workloads:
+        return True
     if spec.request_id:
         return (spec.origin.account, spec.request_id) not in state.requests
     return spec.created_at <= state.forgotten_until
@@ -72,9 +76,10 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
         match command:
             case SubmitWorkload(spec=spec):
                 ids.add(spec.id)
+                ids |= set() if spec.replay_of is None else {spec.replay_of}
                 if spec.request_id:
                     keys.setdefault(spec.origin.account, set()).add(spec.request_id)
-            case StopWorkload():
+            case StopWorkload() | DiscardWorkload():
                 ids.add(command.workload_id)
             case IssueCredits() | TransferCredits():
                 entries.append(await journal.entry(command.asked_by, command.request_id))

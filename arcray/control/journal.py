@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -27,7 +27,7 @@ from arcray.control import database, revision
 from arcray.control.ledger_rows import load_keys, load_ledger, read_entry, read_statement
 from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_page
 from arcray.control.rows import Row, decode_event, decode_row
-from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, RESERVATIONS, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, QUOTAS, RESERVATIONS, WORKLOADS
 from arcray.control.statements import Statements
 from arcray.core.books import REQUESTS_KEPT
 from arcray.core.cluster import Ledger
@@ -39,6 +39,7 @@ from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.queries import GetStatement, ListWorkloads, Statement
+from arcray.core.quota import AccountQuota
 from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload
 
@@ -60,8 +61,8 @@ class Records:
 
     Args:
         events: in order.
-        nodes, workloads, models, reservations, accounts, keys: current rows; one per id.
-        removed_models, removed_keys: ids of rows to delete.
+        nodes, workloads, models, reservations, accounts, keys, quotas: current rows; one per id.
+        removed_models, removed_keys, removed_quotas: ids of rows to delete.
         postings: in order.
         entries: those with an idempotency key.
         tallies: by how much the numbers of workloads change with these rows; one per account, kind and phase.
@@ -79,6 +80,8 @@ class Records:
     entries: Sequence[Row] = ()
     keys: Sequence[Row] = ()
     removed_keys: Sequence[KeyId] = ()
+    quotas: Sequence[Row] = ()
+    removed_quotas: Sequence[AccountId] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ class Live:
     models: list[Model] = field(default_factory=list)
     memory: int = 0
     reservations: list[Reservation] = field(default_factory=list)
+    quotas: list[AccountQuota] = field(default_factory=list)
     left_out_until: datetime | None = None
     ledger: Ledger = field(default_factory=Ledger)
     keys: list[ApiKey] = field(default_factory=list)
@@ -313,6 +317,9 @@ class Journal:
             self._sql.upsert_keys.many(connection, records.keys)
             if records.removed_keys:
                 connection.execute(sa.delete(KEYS).where(KEYS.c.id.in_(records.removed_keys)))
+            self._sql.upsert_quotas.many(connection, records.quotas)
+            if records.removed_quotas:
+                connection.execute(sa.delete(QUOTAS).where(QUOTAS.c.id.in_(records.removed_quotas)))
 
     def _probe(self) -> None:
         with self._writing() as connection:
@@ -326,6 +333,8 @@ class Journal:
                 live.nodes.append(decode_row(Node, row.id, row.body))
             for row in connection.execute(sa.select(MODELS.c.id, MODELS.c.body).order_by(MODELS.c.id)):
                 live.models.append(decode_row(Model, row.id, row.body))
+            for row in connection.execute(sa.select(QUOTAS.c.id, QUOTAS.c.body).order_by(QUOTAS.c.id)):
+                live.quotas.append(decode_row(AccountQuota, row.id, row.body))
             unfinished = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(sa.text("finished_at IS NULL"))
             for row in connection.execute(unfinished):
                 live.workloads.append(decode_row(Workload, row.id, row.body))
@@ -340,16 +349,7 @@ class Journal:
             keys = load_keys(connection)
         memory = (self._generation - 1) * _MEMORIES + self._memories
         self._memories += 1
-        return Live(
-            nodes=live.nodes,
-            workloads=live.workloads,
-            models=live.models,
-            reservations=live.reservations,
-            memory=memory,
-            left_out_until=max(left_out, default=None),
-            ledger=ledger,
-            keys=keys,
-        )
+        return replace(live, memory=memory, left_out_until=max(left_out, default=None), ledger=ledger, keys=keys)
 
     def _read(self, read: Callable[..., _T], *args: Any) -> _T:
         with self._reading() as connection:

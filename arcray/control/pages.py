@@ -21,6 +21,7 @@ __all__ = ["INFERENCE", "NEWEST_FIRST", "NOT_INFERENCE", "read_page"]
 # Spelled as in the partial indexes, or they would not be used.
 NOT_INFERENCE: Final = sa.text("kind <> 'inference'")
 INFERENCE: Final = sa.text("kind = 'inference'")
+_DEAD: Final = sa.text("dead = 1")
 NEWEST_FIRST: Final = (WORKLOADS.c.created_at.desc(), WORKLOADS.c.id.desc())
 
 
@@ -42,10 +43,11 @@ def read_page(
 
 
 def _total(connection: sa.Connection, query: ListWorkloads) -> int:
-    if query.node_id is None:
+    if query.node_id is None and not query.dead:
         tallied = sa.select(sa.func.coalesce(sa.func.sum(TALLIES.c.workloads), 0)).where(*_filters(query, TALLIES))
         return int(connection.execute(tallied).scalar_one())
-    # There is no tally of each node: an operator looks at one of them now and then, and their number has no bound.
+    # There is no tally of each node: an operator looks at one of them now and then, and their number has no bound. Dead
+    # letters are few, and have an index.
     counted = sa.select(sa.func.count()).select_from(WORKLOADS).where(*_filters(query, WORKLOADS))
     return int(connection.execute(counted).scalar_one())
 
@@ -60,6 +62,8 @@ def _filters(query: ListWorkloads, table: sa.Table) -> list[Any]:
         shown.append(table.c.kind.in_(sorted(query.kinds)))
     if query.phases:
         shown.append(table.c.phase.in_(sorted(query.phases)))
+    if query.dead:
+        shown.append(_DEAD)
     if query.account is not None:
         shown.append(table.c.account == column(query.account))
     if query.node_id is not None:

@@ -20,6 +20,7 @@ from arcray.control.journal import Journal
 from arcray.control.lookups import Lookups
 from arcray.control.loops import contain, forever
 from arcray.control.retention import RetainedBlobs, Retention, blobs_in_use
+from arcray.control.simulations import Simulations
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
 from arcray.core.cluster import Cluster
@@ -41,6 +42,7 @@ from arcray.core.queries import (
     Queues,
 )
 from arcray.core.queues import Meter, Queue, QueueReading
+from arcray.core.what_if import Simulate
 
 __all__ = ["Plane"]
 
@@ -113,6 +115,7 @@ class Plane:
             in_use=lambda: blobs_in_use(self._writer.cluster.state),
         )
         self._kept = retention
+        self._simulations = Simulations()
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -229,6 +232,8 @@ class Plane:
             if self._writer.ended is not None:
                 raise self._writer.ended
             cluster = self._writer.cluster
+            if isinstance(query, Simulate):
+                return await self._simulations.run(cluster, query, self._clock.now())
             if isinstance(query, ListWorkloads) and not history.is_all_in_memory(cluster.state, query):
                 return await history.workload_page(self._journal, cluster.state, query)
             answered = contain(cluster.answer, query, self._clock.now())

@@ -14,6 +14,7 @@ from arcray.core.commands import Command, ReportModels, ReportTelemetry
 from arcray.core.ledger import durable_account
 from arcray.core.node import Health
 from arcray.core.policy import ClusterPolicy
+from arcray.core.quota import AccountQuota
 
 __all__ = ["as_on_disk", "load", "readings"]
 
@@ -42,6 +43,7 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime, rules: ty
         now=now,
         ledger=live.ledger,
         keys=live.keys,
+        quotas=live.quotas,
     )
     cluster.state.forgotten_until = live.left_out_until
     cluster.state.attempts_from = live.memory * policy.inference_attempts
@@ -79,6 +81,10 @@ def as_on_disk(memory: Cluster, before: Before, policy: ClusterPolicy, now: date
             forgetful=state.books.forgetful,
         ),
         keys=list(_taken_back(state.keys.keys, before.keys).values()),
+        quotas=[
+            AccountQuota(account=account, quota=quota)
+            for account, quota in _taken_back(state.quotas, before.quotas).items()
+        ],
     )
     cluster.state.forgotten_until = state.forgotten_until
     cluster.state.attempts_from = state.attempts_from  # it gives none out: nothing is accepted while it serves

@@ -28,6 +28,7 @@ from arcray.core import events as ev
 from arcray.core.errors import InternalError
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
+from arcray.core.quota import AccountQuota
 from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload, kind_of
 
@@ -42,6 +43,7 @@ __all__ = [
     "microseconds",
     "model_row",
     "node_row",
+    "quota_row",
     "reservation_row",
     "subject",
     "workload_row",
@@ -85,6 +87,7 @@ def workload_row(workload: Workload) -> Row:
         "created_at": microseconds(spec.created_at),
         "finished_at": None if finished_at is None else microseconds(finished_at),
         "body": encode(workload),
+        "dead": int(workload.dead),
     }
 
 
@@ -124,6 +127,11 @@ def reservation_row(reservation: Reservation) -> Row:
         "ended_at": None if ended_at is None else microseconds(ended_at),
         "body": encode(reservation),
     }
+
+
+def quota_row(quota: AccountQuota) -> Row:
+    """Returns the current row of an account's own quota."""
+    return {"id": column(quota.account), "body": encode(quota)}
 
 
 def decode_row(kind: type[_T], identity: str, body: str) -> _T:
@@ -167,7 +175,7 @@ def durable_node(node: Node) -> Node:
     return replace(node, health=health, telemetry=None, models=())
 
 
-def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911  one arm per sort of event
+def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911, PLR0912  one arm per sort of event
     """Returns the id of what an event is about."""
     match event:
         case (
@@ -176,6 +184,7 @@ def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911  one arm per sort of
             | ev.WorkloadPhaseChanged()
             | ev.WorkloadStopRequested()
             | ev.WorkloadRequeued()
+            | ev.WorkloadSettled()
             | ev.WorkloadFinished()
             | ev.WorkloadCharged()
             | ev.LogAppended()
@@ -191,6 +200,8 @@ def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911  one arm per sort of
             ev.NodeHealthChanged()
             | ev.NodeDetached()
             | ev.NodeSchedulingChanged()
+            | ev.NodeDrainChanged()
+            | ev.NodeRelabelled()
             | ev.TelemetryUpdated()
             | ev.BatteryRanLow()
             | ev.ModelsChanged()
@@ -198,6 +209,8 @@ def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911  one arm per sort of
             return event.node_id
         case ev.NodeAttached():
             return event.registration.id
+        case ev.QuotaChanged():
+            return event.account
         case ev.ModelRegistered():
             return event.model.id
         case ev.ModelRemoved():

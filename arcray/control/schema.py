@@ -28,6 +28,7 @@ __all__ = [
     "MODELS",
     "NODES",
     "POSTINGS",
+    "QUOTAS",
     "RESERVATIONS",
     "TALLIES",
     "WORKLOADS",
@@ -71,6 +72,7 @@ WORKLOADS: Final = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger, nullable=True),
     Column("body", Text, nullable=False),
+    Column("dead", Integer, nullable=False, server_default="0"),
 )
 
 MODELS: Final = Table(
@@ -93,6 +95,14 @@ RESERVATIONS: Final = Table(
     Column("ended_at", BigInteger, nullable=True),
     Column("body", Text, nullable=False),
 )
+
+QUOTAS: Final = Table(
+    "quotas",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""By account."""
 
 EVENTS: Final = Table(
     "events",
@@ -168,6 +178,7 @@ DISCARDS: Final = Table(
 _LIVE: Final = text("finished_at IS NULL")
 _KEYED: Final = text("request_id <> ''")
 _INFERENCE: Final = text("kind = 'inference'")
+_DEAD: Final = text("dead = 1")
 _OTHERS: Final = text("kind <> 'inference'")
 
 # Lists, newest first. Requests outnumber everything else by far, so each has an index without the other.
@@ -192,3 +203,5 @@ Index("ix_postings_account", POSTINGS.c.account, POSTINGS.c.seq)
 # Idempotency keys older than what memory remembers, and the newest of them at recovery.
 Index("ix_entries_request", ENTRIES.c.asked_by, ENTRIES.c.request_id)
 Index("ix_entries_at", ENTRIES.c.at)
+# Dead letters are few among many that ended well.
+Index("ix_workloads_dead", WORKLOADS.c.created_at, WORKLOADS.c.id, sqlite_where=_DEAD, postgresql_where=_DEAD)

@@ -19,6 +19,7 @@ from arcray.control.schema import (
     MODELS,
     NODES,
     POSTINGS,
+    QUOTAS,
     RESERVATIONS,
     TALLIES,
     WORKLOADS,
@@ -58,6 +59,7 @@ class Statements:
         self.upsert_nodes = _Write(_upsert(NODES, dialect), dialect)
         self.upsert_workloads = _Write(_upsert(WORKLOADS, dialect), dialect)
         self.upsert_models = _Write(_upsert(MODELS, dialect), dialect)
+        self.upsert_quotas = _Write(_upsert(QUOTAS, dialect), dialect)
         self.upsert_reservations = _Write(_upsert(RESERVATIONS, dialect), dialect)
         self.add_tallies = _Write(_add(TALLIES, "workloads", dialect), dialect)
         # FOR UPDATE makes a takeover wait for this transaction (PostgreSQL); SQLite has one writer anyhow.

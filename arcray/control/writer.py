@@ -32,7 +32,14 @@ from arcray.core.before import Before
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportModels, ReportTelemetry
 from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
-from arcray.core.events import Event, NodeDetached, NodeHealthChanged, ReservationEnded, WorkloadFinished
+from arcray.core.events import (
+    Event,
+    NodeDetached,
+    NodeHealthChanged,
+    ReservationEnded,
+    WorkloadFinished,
+    WorkloadSettled,
+)
 from arcray.core.ids import ReservationId, WorkloadId
 from arcray.core.orders import NodeOrder, RunInference
 from arcray.core.policy import ClusterPolicy
@@ -259,18 +266,21 @@ class Writer:
             self._dispatch.put(order)
         finished: list[WorkloadId] = []
         ended: list[ReservationId] = []
+        settled: list[WorkloadId] = []
         for event in batch.events:
             match event:
                 case WorkloadFinished():
                     finished.append(event.workload_id)
                 case ReservationEnded():
                     ended.append(event.reservation_id)
+                case WorkloadSettled():
+                    settled.append(event.workload_id)
                 case NodeHealthChanged() | NodeDetached():
                     self._dispatch.forget_detached(event.node_id)
                 case _:
                     pass
-        if finished:
-            self.cluster.retire(finished)
+        if finished or settled:
+            self.cluster.retire(finished, settled)
         if ended:
             self.cluster.retire_reservations(ended)
 

@@ -12,14 +12,15 @@ from typing import TypeVar, assert_never
 
 from arcray.core import queries as q
 from arcray.core.errors import InvalidArgumentError, NotFoundError
-from arcray.core.ids import ModelId
+from arcray.core.ids import AccountId, ModelId
 from arcray.core.ledger import Account, AccountView
 from arcray.core.model import Model
 from arcray.core.node import Health, Node, NodeView
-from arcray.core.placement.explain import Explanation
+from arcray.core.outlook import explain
+from arcray.core.quota import Usage
 from arcray.core.reservation import Reservation
-from arcray.core.state import ClusterState, placement_request
-from arcray.core.why import reasons_to_wait
+from arcray.core.state import ClusterState
+from arcray.core.what_if import Simulate
 from arcray.core.workload import (
     Inference,
     ModelServer,
@@ -53,7 +54,7 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
         case q.ListWorkloads():
             return _list_workloads(state, query)
         case q.ExplainWorkload():
-            return _explain(state, query, now)
+            return explain(state, _workload(state, query), now, query.account)
         case q.GetModel():
             return _model_view(state, _model(state, query.model_id))
         case q.ListModels():
@@ -87,6 +88,12 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             return q.KeyPage(keys=views, total=len(mine))
         case q.GetQueues():
             return q.Queues(readings=state.queues())
+        case q.GetQuota():
+            return _quota_view(state, query.account)
+        case q.ListQuotas():
+            return _list_quotas(state, query)
+        case Simulate():
+            raise AssertionError("simulations run on a copy, which the shell takes")
         case _:
             assert_never(query)
 
@@ -107,6 +114,9 @@ def node_view(state: ClusterState, node: Node) -> NodeView:
         workloads=len(state.on_node[node.id]),
         cpu_milli_free=free.cpu_milli,
         memory_bytes_free=free.memory_bytes,
+        cordoned_gpus=node.cordoned_gpus,
+        drain=node.drain,
+        labels=node.labels,
     )
 
 
@@ -129,6 +139,10 @@ def workload_view(workload: Workload) -> WorkloadView:
         claim=workload.claim,
         eviction=workload.eviction,
         preemptions=workload.preemptions,
+        not_before=workload.not_before,
+        attempts=workload.attempts(),
+        replayed_by=workload.replayed_by,
+        dead=workload.dead,
     )
 
 
@@ -151,6 +165,7 @@ def matches(query: q.ListWorkloads, workload: Workload) -> bool:
     return (
         (kind in query.kinds if query.kinds else kind is not PayloadKind.INFERENCE)
         and (not query.phases or workload.phase in query.phases)
+        and (not query.dead or workload.dead)
         and query.account in (None, workload.spec.origin.account)
         and query.node_id in (None, workload.node_id)
     )
@@ -230,20 +245,27 @@ def workload_page(query: q.ListWorkloads, views: Sequence[WorkloadView], total: 
     return q.WorkloadPage(workloads=page, total=total, next=after)
 
 
-def _explain(state: ClusterState, query: q.ExplainWorkload, now: datetime) -> Explanation:
-    workload = _workload(state, query)
-    payload = workload.spec.payload
-    if isinstance(payload, Inference):
-        return state.routing.explain(payload.model_id, now.timestamp())
-    explanation = state.placement.explain(placement_request(workload.spec))
-    return replace(explanation, notes=tuple(reasons_to_wait(state, workload, now)))
-
-
 def _account(state: ClusterState, query: q.GetAccount | q.GetStatement) -> Account:
     account = state.books.accounts.get(query.account_id)
     if account is None or query.account not in (None, account.id):
         raise NotFoundError(f"no account {query.account_id}", field="id")
     return account
+
+
+def _quota_view(state: ClusterState, account: AccountId) -> q.QuotaView:
+    return q.QuotaView(
+        account=account,
+        quota=state.quota_of(account),
+        own=account in state.quotas,
+        usage=replace(state.usage.get(account, Usage())),
+        pending=state.waiting_of(account),
+    )
+
+
+def _list_quotas(state: ClusterState, query: q.ListQuotas) -> q.QuotaPage:
+    chosen = sorted({*state.quotas, *state.usage})
+    page = _page(chosen, query.limit, query.offset)
+    return q.QuotaPage(quotas=tuple(_quota_view(state, account) for account in page), total=len(chosen))
 
 
 def _model(state: ClusterState, model_id: ModelId) -> Model:

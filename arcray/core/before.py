@@ -14,6 +14,7 @@ from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, Entry
 from arcray.core.model import Model
 from arcray.core.node import Node
+from arcray.core.quota import Quota
 from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload
 
@@ -27,16 +28,17 @@ class Before:
     """Copies of what durable events changed, each taken before the first of them.
 
     Attributes:
-        nodes, workloads, models, reservations, accounts, keys: by id; None where there was none, or none that is
-            stored.
+        nodes, workloads, models, reservations, accounts, keys, quotas: by id; None where there was none, or none that
+            is stored.
         requests: idempotency keys of entries that were not posted yet.
     """
 
-    __slots__ = ("accounts", "keys", "models", "nodes", "requests", "reservations", "workloads")
+    __slots__ = ("accounts", "keys", "models", "nodes", "quotas", "requests", "reservations", "workloads")
 
     def __init__(self) -> None:
         self.accounts: dict[AccountId, Account | None] = {}
         self.keys: dict[KeyId, ApiKey | None] = {}
+        self.quotas: dict[AccountId, Quota | None] = {}
         self.reservations: dict[ReservationId, Reservation | None] = {}
         self.requests: set[tuple[AccountId, str]] = set()
         self.nodes: dict[NodeId, Node | None] = {}
@@ -48,8 +50,16 @@ class Before:
         match event:
             case ev.NodeAttached():
                 self._note_node(event.registration.id, state)
-            case ev.NodeHealthChanged() | ev.NodeDetached() | ev.NodeSchedulingChanged():
+            case (
+                ev.NodeHealthChanged()
+                | ev.NodeDetached()
+                | ev.NodeSchedulingChanged()
+                | ev.NodeDrainChanged()
+                | ev.NodeRelabelled()
+            ):
                 self._note_node(event.node_id, state)
+            case ev.QuotaChanged():
+                self.quotas.setdefault(event.account, state.quotas.get(event.account))
             case ev.ModelRegistered():
                 self.models.setdefault(event.model.id, state.models.get(event.model.id))
             case ev.ModelRemoved():
@@ -82,6 +92,7 @@ class Before:
         self.reservations = later.reservations | self.reservations
         self.accounts = later.accounts | self.accounts
         self.keys = later.keys | self.keys
+        self.quotas = later.quotas | self.quotas
         self.requests |= later.requests
 
     def _note_workload(self, workload_id: WorkloadId, state: ClusterState) -> None:

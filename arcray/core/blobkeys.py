@@ -15,6 +15,7 @@ __all__ = [
     "owner_of",
     "program_key",
     "result_key",
+    "result_path",
     "result_prefix",
     "stdin_key",
     "workload_of_log",
@@ -55,13 +56,25 @@ def result_prefix(workload_id: WorkloadId) -> str:
     return f"results/{workload_id}/"
 
 
-def result_key(workload_id: WorkloadId, path: str) -> str:
+def result_key(workload_id: WorkloadId, path: str, attempt: int = 1) -> str:
     """Returns the key of a result file; characters that keys do not have become ``_``.
+
+    Attempts share no key: a machine that was given up for lost, and works on, must not write over the results of the
+    attempt that took its place.
 
     Args:
         path: relative to the result directory, with ``/`` between its parts.
     """
-    return result_prefix(workload_id) + _FOREIGN.sub("_", path)
+    named = _FOREIGN.sub("_", path)
+    if named.startswith("-"):  # that is what the directories of later attempts begin with
+        named = f"_{named[1:]}"
+    return f"{result_prefix(workload_id)}{named if attempt == 1 else f'-{attempt}/{named}'}"
+
+
+def result_path(key: str) -> str:
+    """Returns the path of a result file by its key."""
+    path = key.split("/", 2)[2]
+    return path.split("/", 1)[1] if path.startswith("-") else path
 
 
 def program_key(workload_id: WorkloadId, *, archive: bool) -> str:

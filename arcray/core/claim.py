@@ -1,7 +1,7 @@
 """Claims and evictions: the two ends of making room for one workload by ending another.
 
 A *claim* is what a preemptor holds while its victims end: a place on one node that nobody else is given. An *eviction*
-is why a workload was asked to end although nobody wants its end: another attempt follows, or its gang has failed.
+is why the cluster, and not its owner, asked an attempt to end: another one follows, or the workload has failed.
 
 Invariant: a claim and what its victims still hold never come to more than the node has. A victim's slice stays the
 victim's until its end is reported; only then does it become part of what the claim keeps.
@@ -11,11 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.resources import Allocation, GpuShare
 
-__all__ = ["Claim", "Eviction", "kept_free"]
+__all__ = ["Cause", "Claim", "Eviction", "kept_free"]
+
+
+class Cause(StrEnum):
+    """What led to an eviction."""
+
+    PREEMPTED = "preempted"  # its place is wanted for work of a higher priority
+    GANG = "gang"  # its gang cannot go on as it is
+    DRAIN = "drain"  # its node, or one of its GPUs, is drained
+    OVERTIME = "overtime"  # it ran longer than it may, and its node did not end it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +47,16 @@ class Eviction:
     """Why the cluster asked a workload to end.
 
     Args:
-        by: the workload for which it was preempted; None when its gang was stopped.
+        by: the workload for which it was preempted; None where it was not.
         restart: whether the next attempt counts against the restart policy.
-        fails: no attempt follows, it ends as failed: its gang has failed.
+        fails: no attempt follows, it ends as failed. Of work that ran too long the restart policy decides at its end.
     """
 
     reason: str
     by: WorkloadId | None = None
     restart: bool = False
     fails: bool = False
+    cause: Cause = Cause.GANG  # what it was before there were others, in rows of then
 
 
 def kept_free(wanted: Allocation, held: Iterable[Allocation]) -> Allocation:

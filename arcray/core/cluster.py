@@ -11,15 +11,21 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 
 from arcray.core import commands as cmd
+from arcray.core import restoring
 from arcray.core.answers import answer
 from arcray.core.errors import ArcrayError
 from arcray.core.handlers import (
     accounts,
     charging,
+    cordons,
+    dead_letters,
+    drains,
+    evictions,
     inference,
     keys,
     models,
     nodes,
+    quotas,
     recovery,
     reservations,
     scheduling,
@@ -34,6 +40,7 @@ from arcray.core.node import Node
 from arcray.core.orders import NodeOrder
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import Answer, Query
+from arcray.core.quota import AccountQuota
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.turn import Outcome, Turn
@@ -60,6 +67,8 @@ def _on_tick(turn: Turn, command: cmd.Tick) -> None:
     _ = command
     nodes.expire_leases(turn)
     inference.expire_inference(turn)
+    evictions.stop_overtime(turn)
+    drains.expire_drains(turn)
     settling.expire_gangs(turn)
     reservations.expire_reservations(turn)
     if turn.state.pending.release_due(turn.now):
@@ -80,7 +89,11 @@ _HANDLERS: Final[Mapping[type, Handler]] = {
     cmd.ReportModels: nodes.on_report_models,
     cmd.AttachNode: nodes.on_attach_node,
     cmd.DetachNode: nodes.on_detach_node,
-    cmd.SetNodeScheduling: nodes.on_set_node_scheduling,
+    cmd.SetNodeScheduling: cordons.on_set_node_scheduling,
+    cmd.DrainNode: drains.on_drain_node,
+    cmd.LabelNode: cordons.on_label_node,
+    cmd.SetQuota: quotas.on_set_quota,
+    cmd.DiscardWorkload: dead_letters.on_discard_workload,
     cmd.RegisterModel: models.on_register_model,
     cmd.RemoveModel: models.on_remove_model,
     cmd.OpenAccount: accounts.on_open_account,
@@ -127,6 +140,7 @@ class Cluster:
         reservations: Sequence[Reservation] = (),
         ledger: Ledger | None = None,
         keys: Sequence[ApiKey] = (),
+        quotas: Sequence[AccountQuota] = (),
     ) -> Cluster:
         """Returns a cluster that goes on from rows: live workloads, the newest finished, and all of everything else.
 
@@ -140,7 +154,15 @@ class Cluster:
         if ledger is not None:
             cluster.state.books.restore(ledger.accounts, ledger.entries, forgetful=ledger.forgetful)
         cluster.state.keys.restore(keys)
-        cluster.state.restore(list(nodes), list(workloads), list(models), now, reservations)
+        restoring.restore(
+            cluster.state,
+            nodes=nodes,
+            workloads=workloads,
+            models=models,
+            reservations=reservations,
+            quotas=quotas,
+            now=now,
+        )
         return cluster
 
     def handle(self, command: cmd.Command, now: datetime) -> Outcome:
@@ -162,6 +184,8 @@ class Cluster:
         settling.settle(turn)
         if self.state.slots_freed:
             inference.dispatch_waiting(turn)
+        if self.state.drains_to_check:
+            drains.advance_drains(turn)
         if self.state.books.charging:  # else nothing can have a price, and costs no time either
             charging.follow(turn)
             reply = workloads.as_it_stands(turn, reply)
@@ -176,15 +200,19 @@ class Cluster:
 
     def recall(self, workload: Workload) -> None:
         """Takes a finished workload back into memory from its row, so that the rules see what repeats it."""
-        self.state.recall(workload)
+        restoring.recall(self.state, workload)
 
     def recall_entry(self, entry: Entry) -> None:
         """Takes an entry back into memory from its row, so that the rules see what repeats it."""
         self.state.books.remember(entry)
 
-    def retire(self, workload_ids: Iterable[WorkloadId]) -> None:
-        """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now."""
-        self.state.retire(workload_ids)
+    def retire(self, workload_ids: Iterable[WorkloadId], settled: Iterable[WorkloadId] = ()) -> None:
+        """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now.
+
+        Args:
+            settled: dead letters whose rows say now that they are dealt with.
+        """
+        self.state.retire(workload_ids, settled)
 
     def retire_reservations(self, reservation_ids: Iterable[ReservationId]) -> None:
         """Lets go of ended reservations beyond the policy's limit; the shell names those that are in the rows now."""
@@ -205,6 +233,8 @@ class Cluster:
     def next_due(self) -> datetime | None:
         """Returns when ``Tick`` has something to do; None when only a command can change that."""
         state = self.state
+        overtime = state.overtime[0][0] if state.overtime else None
+        drained = drains.drains_due(state) if state.draining else None
         times = (
             state.leases.next_due(),
             state.waiting.next_due(),
@@ -213,6 +243,8 @@ class Cluster:
             state.gangs.next_due(),
             state.reservations.next_due(),
             state.next_late(),
+            overtime,
+            drained,
         )
         return min((time for time in times if time is not None), default=None)
 

@@ -7,6 +7,7 @@ refused when either is old.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -15,9 +16,11 @@ from arcray.core.errors import ArcrayError, NotFoundError, StaleReportError
 from arcray.core.gang import Layout
 from arcray.core.ids import AccountId, EntryId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey, KeyView
+from arcray.core.labels import Selector
 from arcray.core.ledger import AccountView, Entry, SpendingLimit
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
+from arcray.core.quota import Quota
 from arcray.core.reservation import Reservation
 from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec, WorkloadView
@@ -27,9 +30,12 @@ __all__ = [
     "Attached",
     "Command",
     "DetachNode",
+    "DiscardWorkload",
+    "DrainNode",
     "Heard",
     "IssueCredits",
     "IssueKey",
+    "LabelNode",
     "OpenAccount",
     "Posted",
     "RegisterModel",
@@ -47,6 +53,7 @@ __all__ = [
     "Running",
     "Schedule",
     "SetNodeScheduling",
+    "SetQuota",
     "SetSpendingLimit",
     "StopWorkload",
     "SubmitWorkload",
@@ -61,7 +68,8 @@ __all__ = [
 class SubmitWorkload:
     """Accept a workload. Replies ``Submitted``, or the final ``WorkloadView`` when ``spec.waiting``.
 
-    ``ModelServer`` payloads name a registered model.
+    ``ModelServer`` payloads name a registered model. ``spec.replay_of`` names a dead letter of the same account, which
+    is dealt with by this.
     """
 
     spec: WorkloadSpec
@@ -126,10 +134,62 @@ class DetachNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetNodeScheduling:
-    """Cordon (no new work) or uncordon a node."""
+    """Cordon (no new work) or uncordon a node, or some of its GPUs. Uncordoning calls a drain of the same off.
+
+    Args:
+        gpus: indices of the GPUs that are meant; empty means the node itself.
+    """
 
     node_id: NodeId
     cordoned: bool
+    gpus: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainNode:
+    """Cordon a node, or some of its GPUs, and move the old work away. Again with other options replaces them.
+
+    Work that may restart is stopped and placed elsewhere, which counts as no restart; a copy of a model is loaded
+    elsewhere before it ends; other work is waited for.
+
+    Args:
+        gpus: indices of the GPUs that are meant; empty means the node.
+        deadline_s: seconds from now after which what is left is stopped; None waits however long it takes.
+        grace_s: time between the polite and the certain signal.
+    """
+
+    node_id: NodeId
+    gpus: frozenset[int] = frozenset()
+    deadline_s: float | None = None
+    grace_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelNode:
+    """Set labels over those that a machine gives itself; None removes one. Others stay as they are."""
+
+    node_id: NodeId
+    labels: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetQuota:
+    """Give an account a quota in place of the default; None gives it the default again."""
+
+    account: AccountId
+    quota: Quota | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardWorkload:
+    """Put a dead letter away: its record stays, its list does not show it. Idempotent.
+
+    Args:
+        account: who asks; None for the operator.
+    """
+
+    workload_id: WorkloadId
+    account: AccountId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,7 +345,7 @@ class Reservable:
 
     demand: Demand
     wants: frozenset[str] = frozenset()
-    selector: tuple[tuple[str, str], ...] = ()
+    selector: Selector = ()
     node_id: NodeId | None = None
 
 
@@ -329,6 +389,10 @@ Command: TypeAlias = (
     | AttachNode
     | DetachNode
     | SetNodeScheduling
+    | DrainNode
+    | LabelNode
+    | SetQuota
+    | DiscardWorkload
     | ReportTelemetry
     | ReportPhase
     | ReportEnd

@@ -7,19 +7,28 @@ once, at its end, by an event that carries the whole of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
-from arcray.core.ids import AccountId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
-from arcray.core.keys import ApiKey
-from arcray.core.ledger import Entry, SpendingLimit
+from arcray.core.account_events import (
+    AccountOpened,
+    CreditsMoved,
+    KeyIssued,
+    KeyRevoked,
+    KeysUsed,
+    SpendingLimitSet,
+    WorkloadCharged,
+)
+from arcray.core.claim import Cause
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.model import Model, ModelSlots
-from arcray.core.node import Health, NodeRegistration, Telemetry
+from arcray.core.node import Drain, Health, NodeRegistration, Telemetry
+from arcray.core.quota import Quota
 from arcray.core.reservation import Reservation, ReservationState
 from arcray.core.resources import Allocation
-from arcray.core.tariff import Meter
 from arcray.core.workload import Phase, PortMapping, Result, WorkloadSpec
 
 __all__ = [
@@ -37,9 +46,12 @@ __all__ = [
     "ModelsChanged",
     "NodeAttached",
     "NodeDetached",
+    "NodeDrainChanged",
     "NodeHealthChanged",
+    "NodeRelabelled",
     "NodeSchedulingChanged",
     "PlaceClaimed",
+    "QuotaChanged",
     "ReservationEnded",
     "ReservationGranted",
     "ReservationTaken",
@@ -53,6 +65,7 @@ __all__ = [
     "WorkloadPlaced",
     "WorkloadPreempted",
     "WorkloadRequeued",
+    "WorkloadSettled",
     "WorkloadStopRequested",
     "WorkloadSubmitted",
 ]
@@ -108,11 +121,42 @@ class NodeDetached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSchedulingChanged:
-    """An operator cordoned or uncordoned a node."""
+    """An operator cordoned or uncordoned a node, or some of its GPUs; this is what holds now."""
 
     durable: ClassVar[bool] = True
     node_id: NodeId
     cordoned: bool
+    at: datetime
+    cordoned_gpus: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDrainChanged:
+    """A drain began, got other options, came to its end (``drain.done_at``) or was called off (None)."""
+
+    durable: ClassVar[bool] = True
+    node_id: NodeId
+    drain: Drain | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRelabelled:
+    """An operator changed labels: these are all that now lie over the node's own, None for those removed."""
+
+    durable: ClassVar[bool] = True
+    node_id: NodeId
+    labels: Mapping[str, str | None]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaChanged:
+    """An operator gave an account a quota of its own; None gives it the default again."""
+
+    durable: ClassVar[bool] = True
+    account: AccountId
+    quota: Quota | None
     at: datetime
 
 
@@ -218,11 +262,23 @@ class WorkloadStopRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSettled:
+    """A dead letter was dealt with: tried again by another workload, or discarded (None)."""
+
+    durable: ClassVar[bool] = True
+    workload_id: WorkloadId
+    replayed_by: WorkloadId | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadRequeued:
     """An attempt was given up and another will follow; its allocation is free.
 
     Args:
         restart: whether it counts against the restart policy.
+        rested: the attempt ran long enough for restarts to be counted from nothing again.
+        exit_code: of the attempt, where its node told one.
     """
 
     workload_id: WorkloadId
@@ -232,6 +288,8 @@ class WorkloadRequeued:
     not_before: datetime
     durable: bool
     at: datetime
+    rested: bool = False
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +334,7 @@ class WorkloadPreempted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadEvicted:
-    """A member was asked to end because its gang cannot go on as it is.
+    """The cluster asked for the end of an attempt, for another reason than to make room.
 
     Args:
         restart: whether the attempt that follows counts as a restart.
@@ -290,6 +348,7 @@ class WorkloadEvicted:
     restart: bool
     fails: bool
     at: datetime
+    cause: Cause = Cause.GANG  # what it was before there were others, in rows of then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,80 +419,6 @@ class ReservationEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccountOpened:
-    """An account became known."""
-
-    durable: ClassVar[bool] = True
-    account_id: AccountId
-    at: datetime
-    limit: SpendingLimit | None = None
-    overdraft: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpendingLimitSet:
-    """An operator set, changed or lifted what an account's work may cost."""
-
-    durable: ClassVar[bool] = True
-    account_id: AccountId
-    limit: SpendingLimit | None
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreditsMoved:
-    """Credits were issued or transferred, because someone asked for it."""
-
-    durable: ClassVar[bool] = True
-    entry: Entry
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadCharged:
-    """What a workload has paid, or what is set aside for it, is another amount now.
-
-    Args:
-        entry: the credits that moved for it; None where none did.
-        durable: not while its sender waits; then only what it paid at its end is.
-    """
-
-    workload_id: WorkloadId
-    meter: Meter
-    entry: Entry | None
-    durable: bool
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyIssued:
-    """A key became valid."""
-
-    durable: ClassVar[bool] = True
-    key: ApiKey
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRevoked:
-    """A key is worth nothing any more."""
-
-    durable: ClassVar[bool] = True
-    key_id: KeyId
-    digest: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysUsed:
-    """Gateways saw these keys, about then."""
-
-    durable: ClassVar[bool] = False
-    used: tuple[tuple[KeyId, datetime], ...]
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppended:
     """A workload's log grew to ``size_bytes``. Published by the shell; core never sees logs."""
 
@@ -448,6 +433,9 @@ Event: TypeAlias = (
     | NodeHealthChanged
     | NodeDetached
     | NodeSchedulingChanged
+    | NodeDrainChanged
+    | NodeRelabelled
+    | QuotaChanged
     | TelemetryUpdated
     | BatteryRanLow
     | ModelsChanged
@@ -458,6 +446,7 @@ Event: TypeAlias = (
     | WorkloadPhaseChanged
     | WorkloadStopRequested
     | WorkloadRequeued
+    | WorkloadSettled
     | WorkloadFinished
     | WorkloadCharged
     | AccountOpened

@@ -10,6 +10,7 @@ member. One gang at a time, the first that has waited too long, has nodes *held 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,6 +118,7 @@ class GangQueue:
 
     Attributes:
         waiting: members that wait, whether their gang is complete or not.
+        beside: those of each account, without the ones under whose id a gang stands in the queue of pending work.
         broken: gangs of which a member ended or was given up, to be settled in the same turn.
         held: nodes that work behind the holder leaves alone.
         held_all: those are all there are.
@@ -125,6 +127,7 @@ class GangQueue:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.beside: Counter[AccountId] = Counter()
         self.broken: dict[GangKey, Break] = {}
         self.held: frozenset[NodeId] = NO_NODES
         self.held_all = False
@@ -179,6 +182,18 @@ class GangQueue:
         """Takes note that an attempt of a member was given up. An end for good weighs more."""
         key = self.of(spec).key
         self.broken.setdefault(key, Break(member=spec.id, phase=None, reason=reason, restart=restart))
+
+    def wait(self, account: AccountId) -> None:
+        """Counts a member that waits."""
+        self.waiting += 1
+        self.beside[account] += 1
+
+    def unwait(self, account: AccountId) -> None:
+        """Counts a member no longer, which stands in the queue of pending work no more."""
+        self.waiting -= 1
+        self.beside[account] -= 1
+        if not self.beside[account]:
+            del self.beside[account]
 
     def bereave(self) -> None:
         """Finds, after a recovery, the gangs whose missing members have ended: they were complete to come this far."""

@@ -105,6 +105,10 @@ class Reservations:
         """Returns a reservation; None when there is none, or it ended long ago."""
         return self._known.get(reservation_id)
 
+    def known(self, reservation_id: ReservationId) -> Reservation:
+        """Returns a reservation that is known for certain."""
+        return self._known[reservation_id]
+
     def all(self) -> list[Reservation]:
         """Returns those that are known, oldest first."""
         return list(self._known.values())

@@ -2,15 +2,18 @@
 
 Every live workload is in exactly one queue (of pending work, its gang's, of a model's slots), or has a place kept for
 it, or holds an allocation on an attached node. The placement engine's books equal the sum of those allocations, of what
-is kept for preemptors and of what is left of reservations. A terminal workload holds nothing. The books of
-the accounts and the keys agree with themselves.
+is kept for preemptors and of what is left of reservations; an account's usage is the same sum of its own. A terminal
+workload holds nothing. The books of the accounts and the keys agree with themselves.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from arcray.core.ids import AccountId
 from arcray.core.node import Node
+from arcray.core.quota import Usage
 from arcray.core.workload import Inference, Phase
 
 if TYPE_CHECKING:
@@ -45,10 +48,34 @@ def check_invariants(state: ClusterState) -> None:
     for gang in state.gangs:
         assert (gang.leader is not None) == gang.ready, gang.key
         assert gang.leader is None or gang.leader in state.pending, gang.key
+    _check_usage(state)
     for node in state.nodes.values():
         _check_books(state, node)
+        unfinished = node.drain is not None and node.drain.done_at is None
+        assert unfinished == (node.id in state.draining), node.id
     state.books.check_invariants(state.workloads.values())
     state.keys.check_invariants()
+
+
+def _check_usage(state: ClusterState) -> None:
+    usage: dict[AccountId, Usage] = {}
+    waiting: Counter[AccountId] = Counter()
+    for workload in state.workloads.values():
+        account, spec = workload.spec.origin.account, workload.spec
+        if isinstance(spec.payload, Inference):
+            continue
+        if workload.allocation is not None or workload.claim is not None:
+            usage.setdefault(account, Usage()).take(spec.demand)
+        elif workload.phase is Phase.PENDING:
+            waiting[account] += 1
+    for node_id in state.nodes:
+        for reservation in state.reservations.on_node(node_id):
+            for part in reservation.slices:
+                if part.node_id == node_id:
+                    usage.setdefault(reservation.account, Usage()).take(part.allocation)
+    assert state.usage == {account: held for account, held in usage.items() if held != Usage()}
+    for account in {*waiting, *(workload.spec.origin.account for workload in state.workloads.values())}:
+        assert state.waiting_of(account) == waiting[account], account
 
 
 def _check_books(state: ClusterState, node: Node) -> None:

@@ -17,6 +17,7 @@ from arcray.core.model import ModelFormat, ModelSlots
 from arcray.core.resources import Capacity
 
 __all__ = [
+    "Drain",
     "DriverCapabilities",
     "EnergySource",
     "GpuTelemetry",
@@ -158,6 +159,24 @@ class NodeRegistration:
     owner: AccountId | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Moving the old work of a cordoned node, or of some of its GPUs, away.
+
+    Args:
+        gpus: only work on these; empty means the whole node.
+        deadline: when work that cannot be moved is stopped; None waits for its end however long it takes.
+        grace_s: time between the polite and the certain signal.
+        done_at: when the last of the work had gone; None while some is left.
+    """
+
+    started_at: datetime
+    gpus: frozenset[int] = frozenset()
+    deadline: datetime | None = None
+    grace_s: float = 30.0
+    done_at: datetime | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Node:
     """A node's state. Only ``ClusterState.apply`` changes it.
@@ -165,6 +184,8 @@ class Node:
     Args:
         epoch: grows by one with every attachment; reports of an older epoch are refused.
         last_seen: when anything of its current attachment was last heard.
+        cordoned, cordoned_gpus: the whole of it, or those indices, take no new work.
+        relabelled: labels that an operator set over its own, None for those removed; kept when it attaches again.
     """
 
     registration: NodeRegistration
@@ -173,7 +194,9 @@ class Node:
     joined_at: datetime
     last_seen: datetime
     cordoned: bool = False
-    draining: bool = False
+    cordoned_gpus: frozenset[int] = frozenset()
+    drain: Drain | None = None
+    relabelled: Mapping[str, str | None] = field(default_factory=dict)
     telemetry: Telemetry | None = None
     models: tuple[ModelSlots, ...] = ()
 
@@ -183,9 +206,27 @@ class Node:
         return self.registration.id
 
     @property
+    def draining(self) -> bool:
+        """Whether the whole of it is being drained, or has been."""
+        return self.drain is not None and not self.drain.gpus
+
+    @property
+    def open(self) -> bool:
+        """Whether its operator lets it take new work."""
+        return not self.cordoned and not self.draining
+
+    @property
     def schedulable(self) -> bool:
         """Whether it takes new work."""
-        return self.health is Health.HEALTHY and not self.cordoned and not self.draining
+        return self.health is Health.HEALTHY and self.open
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What selectors match: what the machine says of itself, with the operator's changes laid over it."""
+        if not self.relabelled:
+            return self.registration.labels
+        merged = {**self.registration.labels, **self.relabelled}
+        return {key: value for key, value in merged.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +237,8 @@ class NodeView:
         workloads: non-terminal workloads placed on it, inference requests in flight included.
         cpu_milli_free: not allocated.
         memory_bytes_free: not allocated.
+        draining: the whole of it is being drained, or has been (``drain.done_at``).
+        labels: with the operator's changes.
     """
 
     registration: NodeRegistration
@@ -210,3 +253,6 @@ class NodeView:
     workloads: int
     cpu_milli_free: int
     memory_bytes_free: int
+    cordoned_gpus: frozenset[int] = frozenset()
+    drain: Drain | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 from arcray.core.ids import AccountId
+from arcray.core.quota import NO_QUOTA, Quota
 from arcray.core.tariff import FREE, Prices
 
 __all__ = ["ClusterPolicy"]
@@ -44,6 +45,11 @@ class ClusterPolicy:
         max_reservation: longest time that one is held.
         max_slices: of one reservation.
         keep_reservations: ended ones kept in memory.
+        restart_rest: an attempt that ran this long counts restarts, and their back-off, from nothing again.
+        max_duration: longest that containers and programs may ask to run; None is no limit.
+        default_max_duration: what those get that ask for none; None is ``max_duration``.
+        overtime_grace: how much longer than it may work runs before the scheduler does what its node forgot.
+        default_quota: of accounts that an operator gave none.
     """
 
     max_pending: int = 100_000
@@ -75,9 +81,18 @@ class ClusterPolicy:
     max_reservation: timedelta = timedelta(hours=24)
     max_slices: int = 64
     keep_reservations: int = 1_000
+    restart_rest: timedelta = timedelta(seconds=600)
+    max_duration: timedelta | None = None
+    default_max_duration: timedelta | None = None
+    overtime_grace: timedelta = timedelta(seconds=30)
+    default_quota: Quota = NO_QUOTA
 
     def backoff(self, restarts: int) -> timedelta:
-        """Returns the wait before restart number ``restarts`` (0 for the first)."""
+        """Returns the wait before restart number ``restarts`` (0 for the first).
+
+        Without jitter: restarts become due in one queue of one scheduler, which places them one after the other, so
+        there is no crowd to spread; and what happens stays a function of what happened.
+        """
         doubled = self.restart_backoff * (1 << min(restarts, 30))
         return min(doubled, self.restart_backoff_max)
 

@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from arcray.core import events as ev
-from arcray.core.claim import Claim, Eviction
+from arcray.core.claim import Cause, Claim, Eviction
 from arcray.core.lifecycle import advance
+from arcray.core.operation_facts import give_back, look_for_overtime, take
 from arcray.core.placement.preemption import Victim
+from arcray.core.reservation import Reservation, ReservationState
 from arcray.core.workload import Phase, Priority, Workload
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PolicyFact",
     "apply_policy",
+    "grant",
     "keep_place",
     "keep_place_no_longer",
     "offer",
@@ -46,11 +49,13 @@ def apply_policy(state: ClusterState, fact: PolicyFact) -> None:
     match fact:
         case ev.WorkloadPreempted():
             workload = stopping(state, fact.workload_id)
-            workload.eviction = Eviction(reason=fact.reason, by=fact.by)
+            workload.eviction = Eviction(cause=Cause.PREEMPTED, reason=fact.reason, by=fact.by)
             workload.preemptions += 1
         case ev.WorkloadEvicted():
             workload = stopping(state, fact.workload_id)
-            workload.eviction = Eviction(reason=fact.reason, restart=fact.restart, fails=fact.fails)
+            workload.eviction = Eviction(cause=fact.cause, reason=fact.reason, restart=fact.restart, fails=fact.fails)
+            if fact.cause is Cause.OVERTIME:
+                look_for_overtime(state, workload, fact.at)
         case ev.PlaceClaimed():
             workload = state.workloads[fact.workload_id]
             state.dequeue(workload)
@@ -61,10 +66,16 @@ def apply_policy(state: ClusterState, fact: PolicyFact) -> None:
             state.dequeue(workload)
             state.enqueue(workload, fact.at)
         case ev.ReservationGranted():
-            state.reservations.grant(fact.reservation)
+            grant(state, fact.reservation)
         case ev.ReservationTaken():
+            reservation = state.reservations.known(fact.reservation_id)
+            give_back(state, reservation.account, reservation.slices[fact.index].allocation)
             state.reservations.take(fact.reservation_id, fact.index, fact.left)
+            take(state, reservation.account, fact.left)
         case ev.ReservationEnded():
+            reservation = state.reservations.known(fact.reservation_id)
+            for part in reservation.slices:
+                give_back(state, reservation.account, part.allocation)
             state.reservations.end(fact.reservation_id, fact.state, fact.message, fact.at)
             state.more_room()
         case _:
@@ -94,6 +105,14 @@ def offer(state: ClusterState, workload: Workload) -> None:
     state.room += 1
 
 
+def grant(state: ClusterState, reservation: Reservation) -> None:
+    """Takes up a reservation; what is left of an active one counts as held by its account."""
+    state.reservations.grant(reservation)
+    if reservation.state is ReservationState.ACTIVE:
+        for part in reservation.slices:
+            take(state, reservation.account, part.allocation)
+
+
 def keep_place(state: ClusterState, workload: Workload, claim: Claim) -> None:
     """Keeps a place for a preemptor, beside what those of its victims hold that have not ended yet."""
     held = {}
@@ -102,12 +121,14 @@ def keep_place(state: ClusterState, workload: Workload, claim: Claim) -> None:
         if victim is not None and victim.eviction is not None and victim.allocation is not None:
             held[victim_id] = victim.allocation
     state.claims.add(workload.spec.id, claim, held)
+    take(state, workload.spec.origin.account, workload.spec.demand)
 
 
 def keep_place_no_longer(state: ClusterState, workload: Workload) -> None:
     """Lets go of the place that was kept for a preemptor."""
     state.claims.drop(workload.spec.id)
     workload.claim = None
+    give_back(state, workload.spec.origin.account, workload.spec.demand)
     state.more_room()
 
 
@@ -116,11 +137,13 @@ def wait_with_gang(state: ClusterState, workload: Workload, now: datetime) -> No
     spec = workload.spec
     gang = state.gangs.of(spec)
     gang.wait(spec.id, workload.not_before)
-    state.gangs.waiting += 1
+    state.gangs.wait(spec.origin.account)
     if gang.ready:
         gang.leader = next(iter(gang.members))
         due = gang.not_before  # that of an earlier member may be over
-        state.pending.add(gang.leader, spec.priority, gang.key, due if due is not None and due > now else None)
+        not_before = due if due is not None and due > now else None
+        state.pending.add(gang.leader, spec.priority, gang.key, not_before, spec.origin.account)
+        state.gangs.beside[spec.origin.account] -= 1
         state.needs_round = True
 
 
@@ -128,11 +151,12 @@ def wait_no_longer(state: ClusterState, workload: Workload) -> None:
     """Ends the wait of a member, and so that of its gang as a whole."""
     gang = state.gangs.of(workload.spec)
     gang.unwait(workload.spec.id)
-    state.gangs.waiting -= 1
     if gang.leader is not None:
         state.pending.remove(gang.leader)
+        state.gangs.beside[workload.spec.origin.account] += 1
         gang.leader = None
         state.gangs.let_go(gang.key)
+    state.gangs.unwait(workload.spec.origin.account)
 
 
 def rejoin(state: ClusterState, workload: Workload, timeout: timedelta) -> None:

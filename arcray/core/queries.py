@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import KeyView
 from arcray.core.ledger import AccountView, Entry, Posting
 from arcray.core.model import Model
 from arcray.core.node import NodeView
-from arcray.core.placement.explain import Explanation
 from arcray.core.queues import QueueReading
+from arcray.core.quota import Quota, Usage
 from arcray.core.reservation import Reservation
+from arcray.core.what_if import Simulate, Simulation
 from arcray.core.workload import PayloadKind, Phase, WorkloadView
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "GetModel",
     "GetNode",
     "GetQueues",
+    "GetQuota",
     "GetReservation",
     "GetStatement",
     "GetStats",
@@ -36,6 +39,7 @@ __all__ = [
     "ListKeys",
     "ListModels",
     "ListNodes",
+    "ListQuotas",
     "ListReservations",
     "ListWorkloads",
     "ModelPage",
@@ -43,6 +47,8 @@ __all__ = [
     "NodePage",
     "Query",
     "Queues",
+    "QuotaPage",
+    "QuotaView",
     "ReservationPage",
     "Statement",
     "StatementLine",
@@ -104,12 +110,14 @@ class ListWorkloads:
         after: continues another page, at the same cost however far it is from the first; ``offset`` is 0 then.
         kinds: payload kinds to show; empty shows all but inference.
         phases: phases to show; empty shows all.
+        dead: only dead letters.
     """
 
     account: AccountId | None = None
     kinds: frozenset[PayloadKind] = frozenset()
     phases: frozenset[Phase] = frozenset()
     node_id: NodeId | None = None
+    dead: bool = False
     limit: int = 100
     offset: int = 0
     after: WorkloadCursor | None = None
@@ -117,7 +125,7 @@ class ListWorkloads:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainWorkload:
-    """Answers ``Explanation``: why a pending workload waits; NotFoundError."""
+    """Answers ``WorkloadExplanation``: what a workload waits for, and for how long; NotFoundError."""
 
     workload_id: WorkloadId
     account: AccountId | None = None
@@ -191,6 +199,21 @@ class ListAccounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GetQuota:
+    """Answers ``QuotaView``; of an account that nobody has heard of, the default."""
+
+    account: AccountId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuotas:
+    """Answers ``QuotaPage`` sorted by account: those with a quota of their own and those that hold something."""
+
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetStatement:
     """Answers ``Statement``, newest first, from the rows; NotFoundError.
 
@@ -237,7 +260,33 @@ Query: TypeAlias = (
     | GetReservation
     | ListReservations
     | GetQueues
+    | GetQuota
+    | ListQuotas
+    | Simulate
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaView:
+    """What an account may hold, what it holds, and what of its waits.
+
+    Args:
+        own: whether an operator gave it this quota; else it is the default.
+    """
+
+    account: AccountId
+    quota: Quota
+    own: bool
+    usage: Usage
+    pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaPage:
+    """One page; ``total`` counts all."""
+
+    quotas: tuple[QuotaView, ...]
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,7 +420,7 @@ Answer: TypeAlias = (
     | NodePage
     | WorkloadView
     | WorkloadPage
-    | Explanation
+    | WorkloadExplanation
     | ModelView
     | ModelPage
     | ClusterStats
@@ -383,4 +432,7 @@ Answer: TypeAlias = (
     | Reservation
     | ReservationPage
     | Queues
+    | QuotaView
+    | QuotaPage
+    | Simulation
 )

@@ -11,76 +11,46 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from arcray.core import events as ev
+from arcray.core.asked import placement_node, placement_request, routing_node, shape_of, utilization
 from arcray.core.before import Before
 from arcray.core.books import Books
+from arcray.core.counts import InferenceCounts
+from arcray.core.durations import Durations
 from arcray.core.gang_queue import GangQueue
 from arcray.core.holds import Claims, Reservations
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.invariants import check_invariants
 from arcray.core.keyring import KeyRing
 from arcray.core.lifecycle import advance, requeue
-from arcray.core.lowering import features, wanted
 from arcray.core.model import Model
-from arcray.core.node import EnergySource, Health, Node, Telemetry
+from arcray.core.node import EnergySource, Health, Node
+from arcray.core.operation_facts import apply_operation, give_back, look_at_replaced, take, watch_overtime
 from arcray.core.pending import PendingQueue, SlotQueue
 from arcray.core.placement.engine import Engine
-from arcray.core.placement.formulas import FORMULAS, RoutingNode
+from arcray.core.placement.formulas import FORMULAS
 from arcray.core.placement.preemption import Reclaimable
-from arcray.core.placement.request import PlacementNode, PlacementRequest
 from arcray.core.placement.routing import RoutingIndex
 from arcray.core.policy import ClusterPolicy
 from arcray.core.policy_facts import (
     apply_policy,
-    keep_place,
     keep_place_no_longer,
     offer,
-    rejoin,
     stopping,
     wait_no_longer,
     wait_with_gang,
 )
 from arcray.core.queues import Queue, QueueReading
-from arcray.core.reservation import Reservation
+from arcray.core.quota import Quota, Usage
 from arcray.core.timers import LeaseTimers
 from arcray.core.turns import SearchTurns
-from arcray.core.workload import Inference, Phase, Priority, Workload, WorkloadSpec
+from arcray.core.workload import Inference, Phase, Priority, Workload
 
-__all__ = ["ClusterState", "InferenceCounts", "placement_node", "placement_request"]
+__all__ = ["ClusterState"]
 
-_LATENCIES_KEPT = 4096
-
-
-def placement_request(spec: WorkloadSpec) -> PlacementRequest:
-    """Returns what a workload asks of placement; equal requests compare equal."""
-    return PlacementRequest(
-        demand=spec.demand, wants=wanted(spec.payload), selector=spec.selector, node_id=spec.node_id
-    )
-
-
-def placement_node(node: Node) -> PlacementNode:
-    """Returns a node as placement sees it."""
-    return PlacementNode(
-        id=node.id,
-        capacity=node.registration.capacity,
-        features=features(node.registration.capabilities),
-        labels=node.registration.labels,
-        schedulable=node.schedulable,
-    )
-
-
-class InferenceCounts:
-    """Counters since the scheduler started, and the newest latencies in milliseconds."""
-
-    __slots__ = ("completed", "dispatched", "failed", "latencies_ms", "rejected")
-
-    def __init__(self) -> None:
-        self.dispatched = 0
-        self.completed = 0
-        self.failed = 0
-        self.rejected = 0
-        self.latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+_ATTEMPTS_KEPT: Final = 10  # records of attempts in the state, and so in the row, of one workload
 
 
 class ClusterState:
@@ -101,12 +71,20 @@ class ClusterState:
         room, nodes_changed: grow whenever there may be more room than before by any means, or a node is another one.
         placement, routing: indexes derived from nodes and allocations.
         dispatched: requests on nodes and their deadlines, in order of deadline.
-        needs_models: nodes that were there before this memory and have not said since what they answer for.
+        needs_models: nodes to be asked what they answer for: those that were there before this memory and have not said
+            since, and those that have refused a request since they said.
         attempts_from: attempts of requests whose sender waits are counted from here. No row has them, so a memory that
             was lost may have given them out; each memory counts from a higher number than any before it.
         restored_at: when this memory was made from rows; None when it began empty.
         forgotten_until: no finished workload created later was let go of; None when none was.
+        settling: dead letters that are not to be let go of before their rows say that they are dealt with.
         before: where copies of what is about to change go; the shell sets another for each batch that it writes.
+        quotas: of the accounts that an operator gave one.
+        usage: what each account holds, while it holds something.
+        draining: nodes with a drain that has not come to its end.
+        drains_to_check: those of them from which work has gone since somebody looked.
+        overtime: heap of (when to look, workload, attempt) of running work that may run only so long.
+        durations: what estimates are made of.
     """
 
     def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
@@ -145,9 +123,16 @@ class ClusterState:
         self.restored_at: datetime | None = None
         self.forgotten_until: datetime | None = None
         self.before = Before()
-        self._policy = policy
+        self.quotas: dict[AccountId, Quota] = {}
+        self.usage: dict[AccountId, Usage] = {}
+        self.draining: dict[NodeId, None] = {}
+        self.drains_to_check: dict[NodeId, None] = {}
+        self.overtime: list[tuple[datetime, WorkloadId, int]] = []
+        self.durations = Durations()
+        self.policy = policy
         self._finished: deque[WorkloadId] = deque()
         self._finished_inference: deque[WorkloadId] = deque()
+        self.settling: set[WorkloadId] = set()
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -178,10 +163,15 @@ class ClusterState:
                 self._health_changed(event)
             case ev.NodeDetached():
                 self.nodes[event.node_id].health = Health.GONE
-                self._node_changed(event.node_id)
-            case ev.NodeSchedulingChanged():
-                self.nodes[event.node_id].cordoned = event.cordoned
-                self._node_changed(event.node_id)
+                self.node_changed(event.node_id)
+            case (
+                ev.NodeSchedulingChanged()
+                | ev.NodeDrainChanged()
+                | ev.NodeRelabelled()
+                | ev.QuotaChanged()
+                | ev.WorkloadSettled()
+            ):
+                apply_operation(self, event)
             case ev.ModelRegistered():
                 self.models[event.model.id] = event.model
             case ev.ModelRemoved():
@@ -197,52 +187,20 @@ class ClusterState:
             case _:
                 apply_policy(self, event)
 
-    def restore(
-        self,
-        nodes: list[Node],
-        workloads: list[Workload],
-        models: list[Model],
-        now: datetime,
-        reservations: Iterable[Reservation] = (),
-    ) -> None:
-        """Fills an empty state from rows. Leases begin anew at full term; nodes are asked for their models again."""
-        assert not self.nodes
-        assert not self.workloads
-        self.restored_at = now
-        for model in models:
-            self.models[model.id] = model
-        for node in nodes:
-            self.nodes[node.id] = node
-            self.on_node[node.id] = {}
-            node.last_seen = now
-            if node.health in (Health.HEALTHY, Health.UNHEALTHY):
-                node.health = Health.HEALTHY
-                self.leases.watch(node.id, now, node.registration.lease)
-                self.needs_models.add(node.id)
-            self._node_changed(node.id)
-        for workload in sorted(workloads, key=lambda w: (w.spec.created_at, w.spec.id)):
-            self._restore_workload(workload, now)
-        self.gangs.bereave()
-        for workload in workloads:
-            if workload.claim is not None:
-                keep_place(self, workload, workload.claim)
-        for reservation in sorted(reservations, key=lambda r: (r.created_at, r.id)):
-            self.reservations.grant(reservation)
-        self.dispatched = OrderedDict(sorted(self.dispatched.items(), key=lambda entry: (entry[1], entry[0])))
+    def retire(self, workload_ids: Iterable[WorkloadId], settled: Iterable[WorkloadId] = ()) -> None:
+        """Takes finished workloads, which are in the rows now, for old: beyond the limits the earliest are let go.
 
-    def recall(self, workload: Workload) -> None:
-        """Takes a finished workload back into memory, so that the rules see a submission that repeats it."""
-        assert workload.phase.terminal
-        if workload.spec.id not in self.workloads:
-            self._restore_workload(workload, workload.spec.created_at)
-
-    def retire(self, workload_ids: Iterable[WorkloadId]) -> None:
-        """Takes finished workloads, which are in the rows now, for old: beyond the limits the earliest are let go."""
+        Args:
+            settled: dead letters whose rows say now that they are dealt with.
+        """
         for workload_id in workload_ids:
-            payload = self.workloads[workload_id].spec.payload
-            (self._finished_inference if isinstance(payload, Inference) else self._finished).append(workload_id)
-        self._forget(self._finished, self._policy.keep_finished)
-        self._forget(self._finished_inference, self._policy.keep_finished_inference)
+            self.latest_of(self.workloads[workload_id]).append(workload_id)
+        for workload_id in settled:
+            self.settling.discard(workload_id)
+            if workload_id in self.workloads:
+                self.latest_of(self.workloads[workload_id]).append(workload_id)
+        self._forget(self._finished, self.policy.keep_finished)
+        self._forget(self._finished_inference, self.policy.keep_finished_inference)
 
     def discard(self, workload_ids: Iterable[WorkloadId]) -> None:
         """Lets go of these workloads, of those that have ended, old or not."""
@@ -256,6 +214,14 @@ class ClusterState:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
+    def quota_of(self, account: AccountId) -> Quota:
+        """Returns what an account may hold."""
+        return self.quotas.get(account, self.policy.default_quota)
+
+    def waiting_of(self, account: AccountId) -> int:
+        """Returns how many workloads of an account wait for a place, for whatever reason."""
+        return self.pending.of_account(account) + self.gangs.beside.get(account, 0)
+
     def live_on(self, node_id: NodeId) -> list[Workload]:
         """Returns the live workloads placed on a node, oldest placement first."""
         return [self.workloads[workload_id] for workload_id in self.on_node.get(node_id, ())]
@@ -266,7 +232,7 @@ class ClusterState:
 
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many workloads and requests wait, and how many may."""
-        policy = self._policy
+        policy = self.policy
         return (
             QueueReading(queue=Queue.PENDING, length=len(self.pending), limit=policy.max_pending),
             QueueReading(queue=Queue.WAITING, length=len(self.waiting), limit=policy.max_waiting),
@@ -287,19 +253,20 @@ class ClusterState:
         if spec.request_id:
             self.requests[spec.origin.account, spec.request_id] = spec.id
         if spec.gang is not None:
-            self.gangs.join(spec, event.at, event.at + self._policy.gang_timeout)
+            self.gangs.join(spec, event.at, event.at + self.policy.gang_timeout)
         self.enqueue(workload, event.at)
 
     def enqueue(self, workload: Workload, now: datetime) -> None:
         """Has a pending workload wait where its kind waits."""
         spec = workload.spec
         if isinstance(spec.payload, Inference):
-            deadline = now + self._policy.routing_patience
+            deadline = now + self.policy.routing_patience
             self.waiting.add(spec.id, spec.payload.model_id, spec.priority, deadline)
         elif spec.gang is not None:
             wait_with_gang(self, workload, now)
         else:
-            self.pending.add(spec.id, spec.priority, placement_request(spec), workload.not_before)
+            account = spec.origin.account
+            self.pending.add(spec.id, spec.priority, placement_request(spec), workload.not_before, account)
             self.needs_round = True
 
     def dequeue(self, workload: Workload) -> None:
@@ -325,7 +292,7 @@ class ClusterState:
         self._hold(workload, event)
         if isinstance(workload.spec.payload, Inference):
             self.inference.dispatched += 1
-            self.dispatched[event.workload_id] = event.at + self._policy.inference_timeout
+            self.dispatched[event.workload_id] = event.at + self.policy.inference_timeout
 
     def _hold(self, workload: Workload, place: ev.WorkloadPlaced) -> None:
         workload.node_id = place.node_id
@@ -337,6 +304,8 @@ class ClusterState:
         else:
             self.placement.allocate(place.node_id, place.allocation)
             offer(self, workload)
+            take(self, workload.spec.origin.account, workload.spec.demand)
+            self.durations.started(shape_of(workload), place.at)
 
     def more_room(self) -> None:
         """Takes note that what found no place may find one now."""
@@ -356,9 +325,16 @@ class ClusterState:
             self.placement.release(workload.node_id, workload.allocation)
             self.reclaimable.discard(workload.spec.id)
             self.claims.given_back(workload.spec.id)
+            give_back(self, workload.spec.origin.account, workload.spec.demand)
             self.more_room()
+        if workload.node_id in self.draining:
+            self.drains_to_check[workload.node_id] = None
         workload.allocation = None
         del self.on_node[workload.node_id][workload.spec.id]
+
+    def _note_duration(self, workload: Workload, at: datetime) -> None:
+        if workload.allocation is not None and workload.placed_at is not None:
+            self.durations.ended(shape_of(workload), (at - workload.placed_at).total_seconds())
 
     def _phase_changed(self, event: ev.WorkloadPhaseChanged) -> None:
         workload = self.workloads[event.workload_id]
@@ -367,9 +343,21 @@ class ClusterState:
         workload.ports = event.ports or workload.ports
         if event.phase is Phase.RUNNING:
             workload.started_at = event.at
+            watch_overtime(self, workload, event.at)
+            if workload.spec.replaces is not None:
+                look_at_replaced(self, workload)
+
+    def latest_of(self, workload: Workload) -> deque[WorkloadId]:
+        """Returns the ended workloads that are counted with this one, earliest end first."""
+        return self._finished_inference if isinstance(workload.spec.payload, Inference) else self._finished
 
     def _requeued(self, event: ev.WorkloadRequeued) -> None:
         workload = self.workloads[event.workload_id]
+        assert not workload.stop_requested, "what its owner stopped is not tried again"
+        if not workload.spec.waiting:  # of those only the end is journalled, and it tells of one attempt
+            ended = workload.record(event.at, event.reason, event.exit_code)
+            workload.history = (*workload.history, ended)[-_ATTEMPTS_KEPT:]
+        self._note_duration(workload, event.at)
         self._free(workload)
         workload.phase = requeue(workload.phase, evicted=workload.eviction is not None)
         workload.eviction = None
@@ -377,6 +365,7 @@ class ClusterState:
         workload.ports = ()
         workload.message = event.reason
         workload.restarts += event.restart
+        workload.streak = (0 if event.rested else workload.streak) + event.restart
         workload.not_before = event.not_before if event.not_before > event.at else None
         if workload.spec.gang is not None:
             self.gangs.give_up(workload.spec, event.reason, restart=event.restart)
@@ -388,6 +377,7 @@ class ClusterState:
         workload = self.workloads[event.workload_id]
         if workload.phase is Phase.PENDING:
             self.dequeue(workload)
+        self._note_duration(workload, event.at)
         self._free(workload)
         workload.phase = advance(workload.phase, event.phase)
         workload.eviction = None
@@ -396,12 +386,18 @@ class ClusterState:
         workload.message = event.message
         workload.result = event.result
         workload.finished_at = event.at
+        if workload.spec.replaces is not None:
+            look_at_replaced(self, workload)
         if isinstance(workload.spec.payload, Inference):
             self._count_inference(workload, event)
 
     def _forget(self, finished: deque[WorkloadId], limit: int) -> None:
         while len(finished) > limit:
-            self._let_go(finished.popleft())
+            workload_id = finished.popleft()
+            if workload_id not in self.settling and workload_id in self.workloads:
+                self._let_go(
+                    workload_id
+                )  # else it is told of again, or was, by the other fact that ``retire`` hears of
 
     def _let_go(self, workload_id: WorkloadId) -> None:
         spec = self.workloads.pop(workload_id).spec
@@ -429,7 +425,7 @@ class ClusterState:
             self.routing.read(
                 event.node_id,
                 last_seen_s=event.at.timestamp(),
-                utilization=_utilization(telemetry),
+                utilization=utilization(telemetry),
                 cogen=telemetry.energy_source is EnergySource.COGEN,
                 battery_level=telemetry.battery_level,
             )
@@ -466,7 +462,7 @@ class ClusterState:
         known.models = ()
         self.needs_models.discard(registration.id)
         self.leases.watch(registration.id, event.at, registration.lease)
-        self._node_changed(registration.id)
+        self.node_changed(registration.id)
         self.routing.set_models(registration.id, {})
 
     def _health_changed(self, event: ev.NodeHealthChanged) -> None:
@@ -474,68 +470,16 @@ class ClusterState:
         node.health = event.health
         if event.health is Health.HEALTHY:
             self.leases.watch(node.id, event.at, node.registration.lease)
-        self._node_changed(event.node_id)
+        self.node_changed(event.node_id)
 
-    def _node_changed(self, node_id: NodeId) -> None:
+    def node_changed(self, node_id: NodeId) -> None:
         """Brings the indexes up to date after anything that placement asks about a node has changed."""
         node = self.nodes[node_id]
         if node.health is Health.GONE:
             self.leases.forget(node_id)
         self.placement.upsert(placement_node(node))
-        self.routing.upsert_node(_routing_node(node))
+        self.routing.upsert_node(routing_node(node))
         self.nodes_changed += 1
         if node.schedulable:
             self.more_room()
             self._wake(node)
-
-    def _restore_workload(self, workload: Workload, now: datetime) -> None:
-        self.workloads[workload.spec.id] = workload
-        if workload.spec.request_id:
-            self.requests[workload.spec.origin.account, workload.spec.request_id] = workload.spec.id
-        self.books.restore_meter(workload)
-        if workload.phase.terminal:
-            finished = self._finished_inference if isinstance(workload.spec.payload, Inference) else self._finished
-            finished.append(workload.spec.id)
-            return
-        if workload.spec.gang is not None:
-            rejoin(self, workload, self._policy.gang_timeout)
-        if workload.phase is Phase.PENDING:
-            if workload.claim is None:  # else its place is kept once its victims are known
-                self.enqueue(workload, now)  # as with leases: patience begins anew
-        else:
-            assert workload.node_id is not None
-            assert workload.allocation is not None
-            assert workload.placed_at is not None
-            self.on_node[workload.node_id][workload.spec.id] = None
-            if isinstance(workload.spec.payload, Inference):
-                self.routing.acquire(workload.node_id, workload.spec.payload.model_id)
-                self.dispatched[workload.spec.id] = workload.placed_at + self._policy.inference_timeout
-            else:
-                self.placement.allocate(workload.node_id, workload.allocation)
-                offer(self, workload)
-
-
-def _routing_node(node: Node) -> RoutingNode:
-    registration = node.registration
-    telemetry = node.telemetry
-    return RoutingNode(
-        id=registration.id,
-        schedulable=node.schedulable,
-        geohash=registration.location.geohash,
-        geozone=registration.location.geozone,
-        cogen=telemetry is not None and telemetry.energy_source is EnergySource.COGEN,
-        battery_level=telemetry.battery_level if telemetry else 1.0,
-        utilization=_utilization(telemetry) if telemetry else 0.0,
-        last_seen_s=node.last_seen.timestamp(),
-        admits_by_utilization=registration.capabilities.admits_by_utilization,
-    )
-
-
-def _utilization(telemetry: Telemetry) -> float:
-    gpus = telemetry.gpus
-    if not gpus:
-        return telemetry.cpu_utilization
-    total = 0.0
-    for gpu in gpus:  # a generator would cost more than the sum
-        total += gpu.utilization
-    return total / len(gpus)

@@ -26,8 +26,6 @@ def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> I
         ending = ", ".join(sorted(state.claims.waits_for(workload.id)))
         yield f"node {workload.claim.node_id} is kept for it until what was preempted there has ended: {ending}"
         return
-    if workload.not_before is not None and workload.not_before > now:
-        yield f"it is not started again before {workload.not_before.isoformat()}"
     if workload.spec.gang is not None:
         gang = state.gangs.of(workload.spec)
         yield from _of_gang(state, gang)

@@ -14,11 +14,13 @@ from typing import TypeAlias
 from arcray.core.claim import Claim, Eviction
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
+from arcray.core.labels import LabelTerm
 from arcray.core.model import Model
 from arcray.core.resources import NO_DEMAND, Allocation, Demand
 from arcray.core.tariff import Meter, Tariff
 
 __all__ = [
+    "AttemptRecord",
     "Container",
     "Inference",
     "ModelServer",
@@ -93,7 +95,7 @@ class RestartPolicy:
     """Restarts of a workload.
 
     Args:
-        max_restarts: restarts after the first attempt; None is no limit.
+        max_restarts: restarts in a row, after the first attempt or after one that ran long; None is no limit.
     """
 
     rule: RestartRule = RestartRule.NEVER
@@ -219,6 +221,7 @@ class WorkloadSpec:
         request_id: idempotency key of the submission, unique per account; "" when there was none.
         request_digest: hash of the submitted body, compared when the key comes again.
         selector: labels that the node must carry.
+        selector_terms: what its labels must satisfy besides.
         node_id: the only node allowed; None lets placement choose.
         max_duration_s: running longer is stopped and failed; None is no limit.
         waiting: the submitter waits for the end, so only the end is journalled (inference requests).
@@ -226,6 +229,8 @@ class WorkloadSpec:
         preemptible: it may be ended, and started again later, to make room for work of a higher priority.
         gang: it starts together with the other members or not at all.
         reservation_id: it takes its place out of this reservation.
+        replay_of: the dead letter that this is another try of.
+        replaces: the copy of a model on a draining node that ends once this one answers.
     """
 
     id: WorkloadId
@@ -237,6 +242,7 @@ class WorkloadSpec:
     priority: Priority = Priority.NORMAL
     restart: RestartPolicy = RestartPolicy()
     selector: tuple[tuple[str, str], ...] = ()
+    selector_terms: tuple[LabelTerm, ...] = ()
     node_id: NodeId | None = None
     max_duration_s: float | None = None
     request_id: str = ""
@@ -246,6 +252,8 @@ class WorkloadSpec:
     preemptible: bool = False
     gang: Gang | None = None
     reservation_id: ReservationId | None = None
+    replay_of: WorkloadId | None = None
+    replaces: WorkloadId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +275,24 @@ class Result:
     pid: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """How one attempt went.
+
+    Args:
+        exit_code: of its process or container; None when there was none, or it is not known.
+        message: why it ended.
+    """
+
+    attempt: int
+    node_id: NodeId | None
+    placed_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime
+    message: str = ""
+    exit_code: int | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Workload:
     """A workload's state. Only ``ClusterState.apply`` changes it.
@@ -274,14 +300,18 @@ class Workload:
     Args:
         attempt: 0 before the first placement; fences reports of earlier attempts off. Each is higher than the one
             before; where the sender waits, one after a restart of the scheduler is much higher.
-        restarts: attempts that count against the restart policy.
+        restarts: attempts that were restarts, in all.
+        streak: restarts since an attempt last ran long; what the restart policy and the back-off go by.
         message: last word about it for people: why it waits, why it failed.
         not_before: a requeued workload is not placed before this.
         stop_reason: why a rule asked for its end; "" where a person did, or nobody has.
         meter: what it has cost; None where it costs nothing.
         claim: the place that is kept for it while those preempted for it end; it is pending meanwhile.
-        eviction: why the cluster asked it to end although it is to start again; None while nobody did.
+        eviction: why the cluster asked for the end of the present attempt; None while it did not.
         preemptions: how often it was ended for other work.
+        history: the newest attempts before the present one, oldest first.
+        replayed_by: the workload that tries again what this one failed at.
+        discarded: an operator or its owner has put this dead letter away.
     """
 
     spec: WorkloadSpec
@@ -303,16 +333,59 @@ class Workload:
     claim: Claim | None = None
     eviction: Eviction | None = None
     preemptions: int = 0
+    streak: int = 0
+    history: tuple[AttemptRecord, ...] = ()
+    replayed_by: WorkloadId | None = None
+    discarded: bool = False
 
     @property
     def id(self) -> WorkloadId:
         """Its core id."""
         return self.spec.id
 
+    @property
+    def dead(self) -> bool:
+        """Whether it is a dead letter: it ended badly without anybody wishing so, and nobody has dealt with it.
+
+        A request whose sender waited is none: the sender has the error and knows best whether to ask again.
+        """
+        return (
+            self.phase in (Phase.FAILED, Phase.REJECTED)
+            and not self.spec.waiting
+            and not self.discarded
+            and self.replayed_by is None
+        )
+
+    def attempts(self) -> tuple[AttemptRecord, ...]:
+        """Returns how the newest attempts went, oldest first; a live one is not among them."""
+        if not self.phase.terminal or not self.attempt or self.finished_at is None:
+            return self.history
+        if self.history and self.history[-1].attempt == self.attempt:
+            return self.history  # it ended while it waited for another attempt
+        exit_code = self.result.exit_code if self.result else None
+        return (*self.history, self.record(self.finished_at, self.message, exit_code))
+
+    def record(self, ended_at: datetime, message: str, exit_code: int | None) -> AttemptRecord:
+        """Returns how its present attempt went, which has just ended."""
+        return AttemptRecord(
+            attempt=self.attempt,
+            node_id=self.node_id,
+            placed_at=self.placed_at,
+            started_at=self.started_at,
+            ended_at=ended_at,
+            message=message,
+            exit_code=exit_code,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadView:
-    """What a query answers about a workload; a snapshot of ``Workload``."""
+    """What a query answers about a workload; a snapshot of ``Workload``.
+
+    Args:
+        attempts: how the newest attempts that have ended went, oldest first.
+        dead: it is a dead letter.
+    """
 
     spec: WorkloadSpec
     phase: Phase
@@ -330,3 +403,7 @@ class WorkloadView:
     claim: Claim | None = None
     eviction: Eviction | None = None
     preemptions: int = 0
+    not_before: datetime | None = None
+    attempts: tuple[AttemptRecord, ...] = ()
+    replayed_by: WorkloadId | None = None
+    dead: bool = False

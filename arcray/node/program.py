@@ -199,7 +199,8 @@ class ProgramRunner:
         """Returns the end with its result files stored; too many of them are a failure."""
         limit = self._settings.max_result_bytes
         try:
-            keys = await upload_results(self._blobs, attempt.workload_id, place.results, max_bytes=limit)
+            number = attempt.order.attempt
+            keys = await upload_results(self._blobs, attempt.workload_id, number, place.results, max_bytes=limit)
         except ArcrayError as error:
             return End(phase=Phase.FAILED, message=str(error), result=end.result)
         return replace(end, result=replace(end.result, blobs=keys))

@@ -49,7 +49,9 @@ class _ResultFile:
     size_bytes: int
 
 
-async def upload_results(blobs: BlobStore, workload_id: WorkloadId, root: Path, *, max_bytes: int) -> tuple[str, ...]:
+async def upload_results(
+    blobs: BlobStore, workload_id: WorkloadId, attempt: int, root: Path, *, max_bytes: int
+) -> tuple[str, ...]:
     """Stores the regular files below ``root``; returns their keys, sorted. Links are not followed.
 
     Raises:
@@ -61,7 +63,7 @@ async def upload_results(blobs: BlobStore, workload_id: WorkloadId, root: Path, 
         raise ResourceExhaustedError(f"result files have {total} bytes, at most {max_bytes} are kept", field="results")
     keys: set[str] = set()
     for file in files:
-        key = _unused(result_key(workload_id, file.relative), keys)
+        key = _unused(result_key(workload_id, file.relative, attempt), keys)
         await _upload(blobs, key, root / file.relative, file.size_bytes)
         keys.add(key)
     return tuple(sorted(keys))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from arcray.config import Settings
+from arcray.config import QuotaSettings, Settings
 from arcray.core.ids import AccountId
 from arcray.core.policy import ClusterPolicy
+from arcray.core.quantity import MIB, milli_cpu
+from arcray.core.quota import NO_QUOTA, Quota
 from arcray.core.tariff import Prices
 
 __all__ = ["answer_s", "policy_of"]
@@ -31,6 +33,11 @@ def policy_of(settings: Settings) -> ClusterPolicy:
         restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
         restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
         round_batch=scheduler.round_batch,
+        restart_rest=timedelta(seconds=scheduler.restart_rest_s),
+        max_duration=_optional_s(scheduler.max_duration_s),
+        default_max_duration=_optional_s(scheduler.default_max_duration_s),
+        overtime_grace=timedelta(seconds=scheduler.overtime_grace_s),
+        default_quota=_quota(scheduler.quota),
         preemption_grace=timedelta(seconds=scheduler.preemption_grace_s),
         max_gang_size=scheduler.max_gang_size,
         gang_timeout=timedelta(seconds=scheduler.gang_timeout_s),
@@ -51,3 +58,19 @@ def answer_s(settings: Settings) -> float:
     """Returns how long a client waits for the answer to a command: a little more than one can take."""
     longest = policy_of(settings).longest_inference.total_seconds() + _SCHEDULER_FIRST_S
     return max(longest, settings.gateway.call_timeout_s)
+
+
+def _optional_s(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _quota(quota: QuotaSettings) -> Quota:
+    if quota == QuotaSettings():
+        return NO_QUOTA
+    return Quota(
+        workloads=quota.workloads,
+        cpu_milli=None if quota.cpu is None else milli_cpu(quota.cpu),
+        memory_bytes=None if quota.memory_mb is None else quota.memory_mb * MIB,
+        gpus=quota.gpus,
+        pending=quota.pending,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from arcray.core import events as ev
 from arcray.core.cluster import Cluster
 from arcray.core.commands import (
     Attached,
@@ -12,12 +13,13 @@ from arcray.core.commands import (
     ReportEnd,
     ReportModels,
     ReportPhase,
+    Running,
     Schedule,
     StopWorkload,
     SubmitWorkload,
     Tick,
 )
-from arcray.core.events import Event, ReservationEnded, WorkloadFinished
+from arcray.core.events import Event
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import ModelSlots
 from arcray.core.node import NodeRegistration
@@ -40,8 +42,11 @@ class World:
         """Handles a command now."""
         outcome = self.cluster.handle(command, self.now)
         # Here everything is as good as on disk.
-        self.cluster.retire(event.workload_id for event in outcome.events if isinstance(event, WorkloadFinished))
-        ended = (event.reservation_id for event in outcome.events if isinstance(event, ReservationEnded))
+        self.cluster.retire(
+            [event.workload_id for event in outcome.events if isinstance(event, ev.WorkloadFinished)],
+            [event.workload_id for event in outcome.events if isinstance(event, ev.WorkloadSettled)],
+        )
+        ended = (event.reservation_id for event in outcome.events if isinstance(event, ev.ReservationEnded))
         self.cluster.retire_reservations(ended)
         return outcome
 
@@ -50,6 +55,10 @@ class World:
         outcome = self.handle(AttachNode(registration=registration or a_node()))
         assert isinstance(outcome.reply, Attached)
         return outcome.reply.epoch
+
+    def attach_with(self, inventory: tuple[Running, ...], registration: NodeRegistration | None = None) -> Outcome:
+        """Attaches a node on which work was found."""
+        return self.handle(AttachNode(registration=registration or a_node(), inventory=inventory))
 
     def load(self, node_id: NodeId, slots: int = 1, model: str = "echo", epoch: int = 1) -> Outcome:
         """Reports that a node answers for one model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import httpx
+from pydantic import BaseModel
 
 from arcray.client import Client, WorkloadInfo, WorkOptions
 from arcray.client.types import ModelInfo
@@ -14,6 +15,7 @@ from arcray.core.reservation import ReservationState
 from arcray.core.resources import Demand
 from arcray.core.workload import PayloadKind, Phase, Priority, RestartPolicy, RestartRule, VolumeMount
 from arcray.facades.rest import codec
+from arcray.facades.rest import operation_messages as om
 from arcray.facades.rest.messages import (
     ContainerBody,
     DemandBody,
@@ -194,3 +196,28 @@ def test_answers_are_read_as_they_were_meant() -> None:
     )
     model = recorder.client.register_model("digits", "onnx", content=b"x")
     assert model == ModelInfo(name="digits", format="onnx", ready_on=("n1",), pids=(78,), raw=model.raw)
+
+
+def test_operations_are_read_as_they_were_meant() -> None:
+    recorder = Recorder()
+    operations = recorder.client.operations
+    operations.drain("n1", gpus=[0], deadline_s=60.0, grace_s=5.0)
+    assert codec.decode(om.DrainBody, recorder.body) == om.DrainBody(gpus=[0], deadline_s=60.0, grace_s=5.0)
+    operations.cordon("n1", gpus=[1])
+    assert codec.decode(om.CordonBody, recorder.body).gpus == [1]
+    operations.label("n1", {"a": "b", "c": None})
+    assert codec.decode(om.LabelsBody, recorder.body).labels == {"a": "b", "c": None}
+    operations.set_quota("ana", {"cpu": 1.5, "pending": 3})
+    assert codec.decode(om.QuotaBody, recorder.body) == om.QuotaBody(cpu=1.5, pending=3)
+    operations.replay("w1", {"image": "x", "demand": {"gpus": 1}})
+    assert codec.decode(om.ReplayBody, recorder.body).model_fields_set == {"image", "demand"}
+    operations.simulate(add_nodes=[{"count": 2, "gpus": 8}], drain_nodes=["n1"], submit=[{"count": 3}])
+    body = codec.decode(om.SimulateBody, recorder.body)
+    assert (body.add_nodes[0].gpus, body.drain_nodes, body.submit[0].count) == (8, ["n1"], 3)
+
+
+def test_selectors_are_read_as_they_were_meant() -> None:
+    recorder = Recorder()
+    recorder.client.submit_program("1", options=WorkOptions(selector="zone in (a,b)"))
+    body: BaseModel = codec.decode_submission(recorder.body)
+    assert body.model_dump()["selector"] == "zone in (a,b)"

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcray.core.ids import NodeId
+from arcray.core.labels import LabelOperator, LabelTerm
 from arcray.core.placement.engine import Engine
-from arcray.core.placement.explain import Explanation
+from arcray.core.placement.explain import Change, Explanation
 from arcray.core.placement.request import Placement, PlacementNode, PlacementRequest
 from arcray.core.placement.scores import POLICY, Offer
 from arcray.core.resources import Allocation, Capacity, Demand, Gpu, GpuShare
 
 FEATURES = ["container", "program", "model:onnx"]
 LABELS = [("zone", "eu"), ("zone", "us"), ("disk", "fast")]
+
+
+TERMS: list[tuple[str, str] | LabelTerm] = [
+    LabelTerm(key="zone", operator=LabelOperator.IN, values=("eu", "us")),
+    LabelTerm(key="zone", operator=LabelOperator.NOT_IN, values=("us",)),
+    LabelTerm(key="disk", operator=LabelOperator.EXISTS),
+    LabelTerm(key="disk", operator=LabelOperator.ABSENT),
+]
+
+
+def satisfies(labels: Mapping[str, str], term: tuple[str, str] | LabelTerm) -> bool:
+    return term.holds(labels) if isinstance(term, LabelTerm) else labels.get(term[0]) == term[1]
 
 
 @dataclass
@@ -46,7 +60,9 @@ class NaiveNode:
             whole = sum(share.whole for share in mine)
             shared = [share.memory_bytes for share in mine if not share.whole]
             over = index not in memory or whole + bool(shared) > 1 or sum(shared) > memory[index]
-            found[index] = (0 if whole or over else memory[index] - sum(shared), not mine, over)
+            closed = index in self.node.closed_gpus
+            left = 0 if whole or over or closed else memory[index] - sum(shared)
+            found[index] = (left, not mine and not closed, over)
         return found
 
     def idle(self) -> int:
@@ -58,11 +74,12 @@ class NaiveNode:
         """The first filter that refuses, in the documented order."""
         demand, node = request.demand, self.node
         checks = [
+            ("attached", node.attached),
             ("schedulable", node.schedulable),
             ("pinned", request.node_id in (None, node.id)),
             ("avoided", node.id not in request.avoid),
             ("features", not request.wants or bool(request.wants & node.features)),
-            ("selector", all(node.labels.get(key) == value for key, value in request.selector)),
+            ("selector", all(satisfies(node.labels, term) for term in request.selector)),
             ("cpu", self.cpu() >= demand.cpu_milli),
             ("memory", self.memory() >= demand.memory_bytes),
             ("disk", self.disk() >= demand.disk_bytes),
@@ -94,7 +111,7 @@ class NaiveNode:
         offer = Offer(
             cpu_milli=self.cpu(),
             memory_bytes=self.memory(),
-            gpus=len(self.node.capacity.gpus),
+            gpus=len({gpu.index for gpu in self.node.capacity.gpus} - self.node.closed_gpus),
             idle_gpus=self.idle(),
             open_bytes=max((left for left, idle, _ in gpus if not idle), default=0),
         )
@@ -141,6 +158,8 @@ nodes = st.builds(
     features=st.frozensets(st.sampled_from(FEATURES)),
     labels=st.lists(st.sampled_from(LABELS), max_size=2).map(dict),
     schedulable=st.sampled_from([True, True, True, False]),
+    attached=st.sampled_from([True, True, True, False]),
+    closed_gpus=st.sampled_from([frozenset(), frozenset(), frozenset({0}), frozenset({1, 2})]),
 )
 whole = st.builds(
     Demand,
@@ -159,7 +178,7 @@ requests = st.builds(
     PlacementRequest,
     demand=st.one_of(whole, shared),
     wants=st.frozensets(st.sampled_from(FEATURES), max_size=2),
-    selector=st.lists(st.sampled_from(LABELS), max_size=2, unique=True).map(tuple),
+    selector=st.lists(st.sampled_from([*LABELS, *TERMS]), max_size=2, unique=True).map(tuple),
     node_id=st.one_of(st.none(), st.none(), st.none(), node_ids),
     avoid=st.frozensets(node_ids, max_size=2),
 )
@@ -352,6 +371,10 @@ def test_blocks_of_a_large_pool_hide_no_node(seed: int) -> None:
     churn(rng, pool, _many_requests(rng), 60)
 
 
+def _not_small() -> LabelTerm:
+    return LabelTerm(key="size", operator=LabelOperator.NOT_IN, values=("small",))
+
+
 def _many_requests(rng: random.Random) -> Iterator[PlacementRequest]:
     while True:
         share = rng.choice([None, None, rng.randrange(1, 80)])
@@ -363,7 +386,7 @@ def _many_requests(rng: random.Random) -> Iterator[PlacementRequest]:
                 gpu_memory_bytes=share,
             ),
             wants=rng.choice([frozenset(), frozenset({"container"}), frozenset({"program", "model:onnx"})]),
-            selector=rng.choice([(), (), (("size", "big"),), (("host", str(rng.randrange(700))),)]),
+            selector=rng.choice([(), (), (("size", "big"),), (("host", str(rng.randrange(700))),), (_not_small(),)]),
         )
 
 
@@ -393,3 +416,59 @@ def _gpu_requests(rng: random.Random) -> Iterator[PlacementRequest]:
         share = rng.choice([None, 5, 10, 15, 30])
         gpus = rng.choice([1, 1, 1, 2, 3]) if share else rng.choice([0, 1, 2])
         yield PlacementRequest(demand=Demand(cpu_milli=rng.choice([0, 100, 900]), gpus=gpus, gpu_memory_bytes=share))
+
+
+@given(
+    st.lists(nodes, min_size=1, max_size=8, unique_by=lambda node: node.id),
+    st.lists(plain_requests, max_size=12),
+    requests,
+)
+@settings(max_examples=400, deadline=None)
+def test_following_the_suggestion_makes_the_request_fit(
+    pool: list[PlacementNode], earlier: list[PlacementRequest], request: PlacementRequest
+) -> None:
+    engine = Engine()
+    for node in pool:
+        engine.upsert(node)
+    placed = [answer for asked in earlier if isinstance(answer := _taken(engine, asked), Placement)]
+    refused = engine.place(request)
+    if not isinstance(refused, Explanation):
+        return
+    assert (refused.change is None) == (refused.suggestion == "")
+    if refused.change is not None:
+        assert isinstance(_followed(engine, pool, placed, request, refused.change), Placement)
+
+
+def _followed(
+    engine: Engine, pool: list[PlacementNode], placed: list[Placement], request: PlacementRequest, change: Change
+) -> Placement | Explanation:
+    """Changes what the suggestion says and nothing else, and asks again."""
+    if change.what == "uncordon":
+        for node in pool:
+            engine.upsert(replace(node, schedulable=True))
+    elif change.what == "freeGpus":
+        for placement in placed:
+            engine.release(placement.node_id, placement.allocation)
+    elif change.what in CONDITIONS:
+        return engine.place(replace(request, **CONDITIONS[change.what]))
+    else:
+        return engine.place(replace(request, demand=_less(request.demand, change)))
+    return engine.place(request)
+
+
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "pin": {"node_id": None},
+    "exclusion": {"avoid": frozenset()},
+    "selector": {"selector": ()},
+}
+
+
+def _less(demand: Demand, change: Change) -> Demand:
+    name = {"cpu": "cpu_milli", "memory": "memory_bytes", "disk": "disk_bytes", "gpuMemory": "gpu_memory_bytes"}.get(
+        change.what, change.what
+    )
+    left = getattr(demand, name) - change.by
+    less: dict[str, Any] = {name: left}
+    if name == "gpus" and not left:
+        less["gpu_memory_bytes"] = None
+    return replace(demand, **less)

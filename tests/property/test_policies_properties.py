@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from arcray.core import events as ev
+from arcray.core.asked import placement_request
 from arcray.core.cluster import Cluster
 from arcray.core.commands import (
     AttachNode,
@@ -46,7 +47,7 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.reservation import ReservationState
 from arcray.core.resources import Allocation, Demand, GpuShare
-from arcray.core.state import ClusterState, placement_request
+from arcray.core.state import ClusterState
 from arcray.core.turn import Outcome
 from arcray.core.workload import Phase, Priority, RestartPolicy, RestartRule, Workload
 from arcray.testing.builders import T0, a_capacity, a_node, a_workload, node_id

@@ -21,6 +21,7 @@ from arcray.control.rows import (
     event_row,
     model_row,
     node_row,
+    quota_row,
     workload_row,
 )
 from arcray.core.events import Event, WorkloadFinished
@@ -28,12 +29,14 @@ from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, SpendingLimit, durable_account
 from arcray.core.model import Model
 from arcray.core.node import Node
+from arcray.core.quota import AccountQuota, Quota
 from arcray.core.resources import Demand
 from arcray.core.tariff import Tariff
 from arcray.core.workload import Inference, Workload, WorkloadSpec
 from arcray.testing.builders import a_workload, an_inference
 
 TEXTS = st.text(max_size=12)
+LIMITS = st.none() | st.integers(0, 2**53 - 1)
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXTS,
     bytes: TEXTS.map(str.encode),
@@ -58,6 +61,14 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     ),
     SpendingLimit: st.builds(
         SpendingLimit, credits=st.integers(0, 2**53 - 1), period_s=st.integers(1, 10 * 366 * 86_400)
+    ),
+    Quota: st.builds(
+        Quota,
+        workloads=LIMITS,
+        cpu_milli=LIMITS,
+        memory_bytes=LIMITS,
+        gpus=LIMITS,
+        pending=st.none() | st.integers(1, 2**53 - 1),
     ),
 }
 
@@ -147,6 +158,12 @@ def test_every_model_comes_back_as_it_was(model: Model) -> None:
 def test_every_account_and_key_comes_back_as_what_is_durable_of_it(account: Account, key: ApiKey) -> None:
     assert decode_row(Account, "a", str(account_row(account)["body"])) == durable_account(account)
     assert decode_row(ApiKey, "k", str(key_row(key)["body"])) == key
+
+
+@settings(max_examples=50, deadline=None)
+@given(values_of(AccountQuota))
+def test_every_quota_comes_back_as_it_was(quota: AccountQuota) -> None:
+    assert decode_row(AccountQuota, "q", str(quota_row(quota)["body"])) == quota
 
 
 @settings(max_examples=50, deadline=None)

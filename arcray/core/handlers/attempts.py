@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from arcray.core import events as ev
+from arcray.core.claim import Cause
 from arcray.core.handlers.gangs import gang_restarts
 from arcray.core.handlers.starting import counted_from
+from arcray.core.ids import WorkloadId, foreign_id
+from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
-from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
+from arcray.core.workload import Inference, ModelServer, Phase, RestartRule, Result, Workload
 
-__all__ = ["end_evicted", "finish", "give_up", "requeue", "starts_again"]
+__all__ = ["conclude_eviction", "finish", "give_up", "live_replacement", "replacement_id", "requeue", "restarts"]
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -29,14 +34,52 @@ def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: R
     )
 
 
-def starts_again(turn: Turn, workload: Workload, phase: Phase) -> bool:
+def restarts(turn: Turn, workload: Workload, phase: Phase) -> bool:
     """Returns whether the policy wants another attempt after one that ended in ``phase``."""
+    rested = _rested(turn, workload)
     if workload.spec.gang is not None:
-        return gang_restarts(turn, workload, phase)
+        return gang_restarts(turn, workload, phase, rested=rested)
     policy = workload.spec.restart
-    if workload.stop_requested or (policy.max_restarts is not None and workload.restarts >= policy.max_restarts):
+    streak = 0 if rested else workload.streak
+    if workload.stop_requested or (policy.max_restarts is not None and streak >= policy.max_restarts):
         return False
     return policy.rule is RestartRule.ALWAYS or (policy.rule is RestartRule.ON_FAILURE and phase is Phase.FAILED)
+
+
+def conclude_eviction(
+    turn: Turn,
+    workload: Workload,
+    phase: Phase = Phase.STOPPED,
+    result: Result | None = None,
+    message: str = "",
+) -> None:
+    """Decides what follows the end of an attempt that the cluster asked for.
+
+    What was to start again does; where its node was drained or its place was wanted that counts as no restart. Work
+    that ran too long has failed, and its restart policy goes by that.
+
+    Args:
+        phase: as its node reported it; work that succeeded while it was being stopped has succeeded, but a gang that
+            cannot go on starts again as a whole.
+        result: as its node reported it; None when it was not asked.
+    """
+    eviction = workload.eviction
+    assert eviction is not None
+    reason, exit_code = eviction.reason, result.exit_code if result else None
+    ended_well = phase is Phase.SUCCEEDED and workload.spec.restart.rule is not RestartRule.ALWAYS
+    if ended_well and eviction.cause is not Cause.GANG:
+        finish(turn, workload, phase, message, result)
+    elif eviction.cause is Cause.OVERTIME:
+        if restarts(turn, workload, Phase.FAILED):
+            requeue(turn, workload, reason, restart=True, delay=True, exit_code=exit_code)
+        else:
+            finish(turn, workload, Phase.FAILED, reason, result)
+    elif (replacement := live_replacement(turn.state, workload)) is not None:
+        finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
+    elif eviction.fails:
+        finish(turn, workload, Phase.FAILED, reason, result)
+    else:
+        requeue(turn, workload, reason, restart=eviction.restart, delay=eviction.restart, exit_code=exit_code)
 
 
 def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool = False) -> None:
@@ -48,32 +91,25 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
     if workload.stop_requested:
         finish(turn, workload, Phase.STOPPED, workload.stop_reason or reason)
     elif workload.eviction is not None:
-        end_evicted(turn, workload)
+        conclude_eviction(turn, workload)
     elif isinstance(workload.spec.payload, Inference):
         tried = workload.attempt - counted_from(turn, workload)
         if tried < turn.policy.inference_attempts:
             requeue(turn, workload, reason, restart=False, delay=False)
         else:
             finish(turn, workload, Phase.FAILED, f"{reason}, {tried} times")
-    elif free_restart or starts_again(turn, workload, Phase.FAILED):
+    elif free_restart or restarts(turn, workload, Phase.FAILED):
         requeue(turn, workload, reason, restart=not free_restart, delay=not free_restart)
     else:
         finish(turn, workload, Phase.FAILED, reason)
 
 
-def end_evicted(turn: Turn, workload: Workload, result: Result | None = None) -> None:
-    """Ends an attempt that the cluster asked to end."""
-    eviction = workload.eviction
-    assert eviction is not None
-    if eviction.fails:
-        finish(turn, workload, Phase.FAILED, eviction.reason, result)
-    else:
-        requeue(turn, workload, eviction.reason, restart=eviction.restart, delay=eviction.restart)
-
-
-def requeue(turn: Turn, workload: Workload, reason: str, *, restart: bool, delay: bool) -> None:
+def requeue(
+    turn: Turn, workload: Workload, reason: str, *, restart: bool, delay: bool, exit_code: int | None = None
+) -> None:
     """Emits that another attempt follows, after a back-off when ``delay``."""
-    wait = turn.policy.backoff(workload.restarts) if delay else turn.policy.backoff(0) * 0
+    rested = _rested(turn, workload)
+    wait = turn.policy.backoff(0 if rested else workload.streak) if delay else timedelta(0)
     turn.emit(
         ev.WorkloadRequeued(
             workload_id=workload.spec.id,
@@ -83,5 +119,25 @@ def requeue(turn: Turn, workload: Workload, reason: str, *, restart: bool, delay
             not_before=turn.now + wait,
             durable=not workload.spec.waiting,
             at=turn.now,
+            rested=rested,
+            exit_code=exit_code,
         )
     )
+
+
+def _rested(turn: Turn, workload: Workload) -> bool:
+    """Whether the attempt ran long enough for its restarts to be forgotten."""
+    return workload.started_at is not None and turn.now - workload.started_at >= turn.policy.restart_rest
+
+
+def replacement_id(workload: Workload) -> WorkloadId:
+    """Returns the id of the copy that replaces this attempt of a model's copy; the same whenever it is asked."""
+    return WorkloadId(foreign_id("replacement", f"{workload.spec.id}/{workload.attempt}"))
+
+
+def live_replacement(state: ClusterState, workload: Workload) -> Workload | None:
+    """Returns the copy that was begun to take this one's place, while it lives."""
+    if not isinstance(workload.spec.payload, ModelServer):
+        return None
+    found = state.workloads.get(replacement_id(workload))
+    return None if found is None or found.phase.terminal else found

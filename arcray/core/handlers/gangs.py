@@ -14,17 +14,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from arcray.core.asked import placement_node, placement_request
 from arcray.core.errors import ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.gang import Layout
 from arcray.core.gang_queue import NO_NODES, GangState, gang_key
+from arcray.core.handlers.quotas import excesses
 from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
+from arcray.core.node import Node
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.request import PlacementRequest
 from arcray.core.placement.together import Shortfall, place_together
 from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Capacity, Demand
-from arcray.core.state import ClusterState, placement_node, placement_request
+from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, RestartRule, Workload, WorkloadSpec
 
@@ -83,6 +86,10 @@ def _check_against(state: ClusterState, known: GangState, spec: WorkloadSpec) ->
 def try_place_gang(turn: Turn, gang: GangState) -> int:
     """Starts all members of a gang that waits, or none; returns how many started."""
     state = turn.state
+    assert gang.leader is not None
+    if excesses(state, state.workloads[gang.leader]):
+        state.pending.block(gang.leader)
+        return 0
     requests = requests_of(state, gang)
     held = state.gangs.held
     placements = place_together(state.placement, requests, gang.gang.layout)
@@ -103,17 +110,20 @@ def requests_of(state: ClusterState, gang: GangState) -> list[PlacementRequest]:
     return [placement_request(state.workloads[workload_id].spec) for workload_id in gang.members]
 
 
-def gang_restarts(turn: Turn, workload: Workload, phase: Phase) -> bool:
+def gang_restarts(turn: Turn, workload: Workload, phase: Phase, *, rested: bool) -> bool:
     """Returns whether a gang starts again after an attempt of a member ended in ``phase``.
 
     Before all members ran, a failure is one of the start: it is repeated ``gang_starts`` times, whatever the restart
     policy. After that the policy decides. A gang of which a member has ended for good cannot start as a whole.
+
+    Args:
+        rested: the attempt ran long enough for restarts to be forgotten.
     """
     gang = turn.state.gangs.of(workload.spec)
     if workload.stop_requested or gang.bereft or phase is not Phase.FAILED:
         return False
     members = [turn.state.workloads[workload_id] for workload_id in gang.members]
-    restarts = max(member.restarts for member in members)
+    restarts = 0 if rested else max(member.streak for member in members)
     if any(member.phase is not Phase.RUNNING for member in members) and restarts < turn.policy.gang_starts:
         return True
     policy = workload.spec.restart
@@ -163,18 +173,20 @@ def _usable(state: ClusterState, requests: list[PlacementRequest]) -> frozenset[
     for request in sorted(set(requests), key=lambda r: _weight(r.demand), reverse=True)[:_HARDEST]:
         for slot in state.placement.eligible(request).tolist():
             node_id = state.placement.node_at(slot)
-            if _holds(state.nodes[node_id].registration.capacity, request.demand):
+            if _holds(state.nodes[node_id], request.demand):
                 found.add(node_id)
     return frozenset(found)
 
 
-def _holds(capacity: Capacity, demand: Demand) -> bool:
+def _holds(node: Node, demand: Demand) -> bool:
+    capacity = node.registration.capacity
     share = demand.gpu_memory_bytes or 0
     return (
         capacity.cpu_milli >= demand.cpu_milli
         and capacity.memory_bytes >= demand.memory_bytes
         and capacity.disk_bytes >= demand.disk_bytes
-        and sum(gpu.memory_bytes >= share for gpu in capacity.gpus) >= demand.gpus
+        and sum(gpu.memory_bytes >= share for gpu in capacity.gpus if gpu.index not in node.cordoned_gpus)
+        >= demand.gpus
     )
 
 

@@ -1,4 +1,4 @@
-"""Rules about nodes: attaching, leaving, leases, readings, cordons.
+"""Rules about nodes: attaching, leaving, leases, readings.
 
 Losing a node gives its work up: restartable work waits for another place, the rest fails. A node that comes back is
 compared with what the cluster believes of it, and the cluster wins.
@@ -17,7 +17,6 @@ from arcray.core.commands import (
     ReportModels,
     ReportTelemetry,
     Running,
-    SetNodeScheduling,
 )
 from arcray.core.errors import InvalidArgumentError, NotFoundError, StaleReportError
 from arcray.core.handlers.attempts import give_up
@@ -29,6 +28,7 @@ from arcray.core.turn import Turn
 from arcray.core.workload import Phase, Workload
 
 __all__ = [
+    "check_gpus",
     "current_node",
     "expire_leases",
     "known_node",
@@ -36,7 +36,7 @@ __all__ = [
     "on_detach_node",
     "on_report_models",
     "on_report_telemetry",
-    "on_set_node_scheduling",
+    "set_scheduling",
 ]
 
 LOW_BATTERY: Final = 0.2
@@ -104,11 +104,32 @@ def on_detach_node(turn: Turn, command: DetachNode) -> None:
     _abandon(turn, node.id, f"its node left: {command.reason}" if command.reason else "its node left")
 
 
-def on_set_node_scheduling(turn: Turn, command: SetNodeScheduling) -> None:
-    """Cordons or uncordons a node; saying it twice changes nothing."""
-    node = known_node(turn, command.node_id)
-    if node.cordoned != command.cordoned:
-        turn.emit(ev.NodeSchedulingChanged(node_id=node.id, cordoned=command.cordoned, at=turn.now))
+def check_gpus(node: Node, gpus: frozenset[int]) -> None:
+    """Refuses indices that the node does not have.
+
+    Raises:
+        InvalidArgumentError: names them.
+    """
+    present = {gpu.index for gpu in node.registration.capacity.gpus}
+    if not gpus <= present:
+        missing = ", ".join(map(str, sorted(gpus - present)))
+        has = ", ".join(map(str, sorted(present))) or "none"
+        raise InvalidArgumentError(f"node {node.id} has no GPU {missing}; it has {has}", field="gpus")
+
+
+def set_scheduling(turn: Turn, node: Node, *, cordoned: bool, gpus: frozenset[int]) -> None:
+    """States what of a node takes new work from now on, unless that holds already.
+
+    Args:
+        gpus: indices of the GPUs that are meant; empty means the node itself.
+    """
+    whole, closed = node.cordoned, node.cordoned_gpus
+    if not gpus:
+        whole = cordoned
+    else:
+        closed = closed | gpus if cordoned else closed - gpus
+    if (whole, closed) != (node.cordoned, node.cordoned_gpus):
+        turn.emit(ev.NodeSchedulingChanged(node_id=node.id, cordoned=whole, cordoned_gpus=closed, at=turn.now))
 
 
 def on_report_telemetry(turn: Turn, command: ReportTelemetry) -> Heard:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from arcray.core import events as ev
+from arcray.core.asked import placement_request
 from arcray.core.orders import StopAttempt
 from arcray.core.placement.explain import Explanation
 from arcray.core.placement.preemption import Preemption
-from arcray.core.state import ClusterState, placement_request
+from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Workload, WorkloadSpec
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from arcray.core import events as ev
+from arcray.core.asked import placement_request
 from arcray.core.commands import ReleaseReservation, Reservable, Reserve
 from arcray.core.errors import (
     AlreadyExistsError,
@@ -21,13 +22,14 @@ from arcray.core.errors import (
     NotFoundError,
     ResourceExhaustedError,
 )
+from arcray.core.handlers.quotas import check_one_more, check_slices
 from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
 from arcray.core.placement.request import Placement, PlacementRequest
 from arcray.core.placement.together import Shortfall, place_together
 from arcray.core.reservation import Reservation, ReservationState, Slice, carve, is_empty
 from arcray.core.resources import NO_DEMAND, Allocation
-from arcray.core.state import ClusterState, placement_request
+from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Workload, WorkloadSpec
 
@@ -88,6 +90,7 @@ def _check(turn: Turn, command: Reserve) -> None:
         raise InvalidArgumentError(f"must be above 0 and at most {longest_s:g}", field="ttlS")
     if state.reservations.active >= policy.max_reservations:
         raise ResourceExhaustedError(f"{policy.max_reservations} reservations are active already")
+    check_slices(state, command.account, [wanted.demand for wanted in command.slices])
 
 
 def _request(wanted: Reservable) -> PlacementRequest:
@@ -134,6 +137,7 @@ def check_taking(state: ClusterState, spec: WorkloadSpec) -> None:
             "fit them, or they take no new work",
             field="reservationId",
         )
+    check_one_more(state, reservation.account)
     if _cut(state, reservation, spec) is None:
         raise ConflictError(f"reservation {reservation.id} has no slice left with room for it", field="demand")
 
@@ -164,6 +168,9 @@ def _cut(
     found = None
     for index, part in enumerate(reservation.slices):
         if is_empty(part.allocation) or not state.placement.admits(part.node_id, request):
+            continue
+        closed = state.nodes[part.node_id].cordoned_gpus
+        if closed and any(share.index in closed for share in part.allocation.gpus):
             continue
         cut = carve(part.allocation, spec.demand)
         if cut is not None and is_empty(cut[1]):

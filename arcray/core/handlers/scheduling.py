@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from arcray.core.asked import placement_request
 from arcray.core.commands import Schedule
 from arcray.core.handlers.gangs import try_place_gang
 from arcray.core.handlers.preemption import try_preempt
+from arcray.core.handlers.quotas import excesses
 from arcray.core.handlers.starting import begin
 from arcray.core.placement.explain import Explanation
-from arcray.core.state import placement_request
 from arcray.core.turn import Turn
 from arcray.core.workload import Workload
 
@@ -36,15 +37,18 @@ def on_schedule(turn: Turn, command: Schedule) -> None:
             placed += try_place_gang(turn, state.gangs.of(workload.spec))
         elif try_place(turn, workload):
             placed += 1
-        else:
+        elif not state.pending.is_blocked(workload_id):  # nobody's work is ended for what may not start
             try_preempt(turn, workload)
     if state.searches.end():
         state.needs_round = True
 
 
 def try_place(turn: Turn, workload: Workload) -> bool:
-    """Begins an attempt of a pending workload; returns False when nothing can take it now."""
+    """Begins an attempt of a pending workload; returns False when nothing can take it, or its account may not, now."""
     state = turn.state
+    if excesses(state, workload):
+        state.pending.block(workload.spec.id)
+        return False
     request = placement_request(workload.spec)
     placement = state.placement.place(request)
     held = state.gangs.held

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from arcray.core import events as ev
+from arcray.core.asked import placement_request
+from arcray.core.claim import Cause
 from arcray.core.gang_queue import Break, GangState
 from arcray.core.handlers.attempts import finish
 from arcray.core.handlers.starting import begin
 from arcray.core.handlers.workloads import stop
 from arcray.core.orders import StopAttempt
 from arcray.core.placement.request import Placement
-from arcray.core.state import placement_request
 from arcray.core.turn import Turn
 from arcray.core.workload import Phase, Workload
 
@@ -71,6 +72,7 @@ def _evict(turn: Turn, workload: Workload, what: Break, reason: str) -> None:
         ev.WorkloadEvicted(
             workload_id=workload.id,
             attempt=workload.attempt,
+            cause=Cause.GANG,
             reason=reason,
             restart=what.restart,
             fails=fails,

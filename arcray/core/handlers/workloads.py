@@ -16,15 +16,18 @@ from arcray.core.errors import (
     StaleReportError,
 )
 from arcray.core.handlers.admission import check_credits
-from arcray.core.handlers.attempts import end_evicted, finish, requeue, starts_again
+from arcray.core.handlers.attempts import conclude_eviction, finish, requeue, restarts
+from arcray.core.handlers.dead_letters import check_replay
 from arcray.core.handlers.gangs import check_member, try_place_gang
 from arcray.core.handlers.inference import dispatch
 from arcray.core.handlers.nodes import current_node
+from arcray.core.handlers.quotas import check_quota
 from arcray.core.handlers.reservations import check_taking, take_place
 from arcray.core.handlers.scheduling import try_place
 from arcray.core.ids import WorkloadId
 from arcray.core.lifecycle import NODE_PHASES, advance
 from arcray.core.orders import StopAttempt
+from arcray.core.policy import ClusterPolicy
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, ModelServer, Phase, Workload, WorkloadSpec
 
@@ -39,7 +42,10 @@ def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
         _check_answer(earlier)
         return _reply(turn, earlier, created=False)
     _check(turn, spec)
+    spec = _limited(turn.policy, spec)
     turn.emit(ev.WorkloadSubmitted(spec=spec, at=turn.now))
+    if spec.replay_of is not None:
+        turn.emit(ev.WorkloadSettled(workload_id=spec.replay_of, replayed_by=spec.id, at=turn.now))
     workload = turn.state.workloads[spec.id]
     if isinstance(spec.payload, Inference):
         dispatch(turn, workload)
@@ -85,12 +91,8 @@ def _check_answer(earlier: Workload) -> None:
 
 
 def _check(turn: Turn, spec: WorkloadSpec) -> None:
+    _check_queue(turn, spec)
     state = turn.state
-    if isinstance(spec.payload, Inference):
-        if len(state.waiting) >= turn.policy.max_waiting:
-            raise ResourceExhaustedError(f"{turn.policy.max_waiting} requests are waiting already")
-    elif spec.reservation_id is None and len(state.pending) + state.gangs.waiting >= turn.policy.max_pending:
-        raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
     if isinstance(spec.payload, ModelServer) and state.models.get(spec.payload.model.id) != spec.payload.model:
         raise NotFoundError(f"no model {spec.payload.model.id} of that form is registered", field="model")
     if spec.node_id is not None and spec.node_id not in state.nodes:
@@ -103,7 +105,38 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
         check_member(state, turn.policy, spec)
     if spec.reservation_id is not None:
         check_taking(state, spec)
+    if spec.replay_of is not None:
+        check_replay(turn, spec)
     check_credits(turn, spec)
+
+
+def _check_queue(turn: Turn, spec: WorkloadSpec) -> None:
+    """Refuses what would be one too many of those that wait."""
+    state = turn.state
+    if isinstance(spec.payload, Inference):
+        if len(state.waiting) >= turn.policy.max_waiting:
+            raise ResourceExhaustedError(f"{turn.policy.max_waiting} requests are waiting already")
+    elif spec.reservation_id is None:
+        if len(state.pending) + state.gangs.waiting >= turn.policy.max_pending:
+            raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
+        check_quota(state, spec)
+
+
+def _limited(policy: ClusterPolicy, spec: WorkloadSpec) -> WorkloadSpec:
+    """Returns what was asked with the longest time that work may run filled in.
+
+    Raises:
+        InvalidArgumentError: it asks to run longer than any may.
+    """
+    if isinstance(spec.payload, Inference | ModelServer):
+        return spec  # one is bounded by its timeout, the other is a service and has no end
+    longest, asked_s = policy.max_duration, spec.max_duration_s
+    if asked_s is None:
+        given = policy.default_max_duration or longest
+        return spec if given is None else replace(spec, max_duration_s=given.total_seconds())
+    if longest is not None and asked_s > longest.total_seconds():
+        raise InvalidArgumentError(f"may be {longest.total_seconds():g} at the most", field="maxDurationS")
+    return spec
 
 
 def _reply(turn: Turn, workload: Workload, *, created: bool) -> Submitted | None:
@@ -219,18 +252,16 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
     elif workload.eviction is not None:
-        if report.phase is Phase.SUCCEEDED and workload.spec.gang is None:
-            finish(turn, workload, report.phase, report.message, report.result)  # it was done before it was told
-        else:
-            end_evicted(turn, workload, report.result)
+        conclude_eviction(turn, workload, report.phase, report.result, report.message)
     elif report.refused:
         # A request does not wait for a time but for a slot, wherever one is free.
         delay = not isinstance(workload.spec.payload, Inference)
+        if not delay:
+            turn.state.needs_models.add(report.node_id)  # what it last said of them may have come late
         requeue(turn, workload, report.message or "its node refused it", restart=False, delay=delay)
-    elif starts_again(turn, workload, report.phase):
-        requeue(
-            turn, workload, report.message or f"attempt {workload.attempt} {report.phase}", restart=True, delay=True
-        )
+    elif restarts(turn, workload, report.phase):
+        reason = report.message or f"attempt {workload.attempt} {report.phase}"
+        requeue(turn, workload, reason, restart=True, delay=True, exit_code=report.result.exit_code)
     else:
         finish(turn, workload, report.phase, report.message, report.result)
 

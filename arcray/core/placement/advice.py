@@ -7,12 +7,13 @@ has a fixed size, so it is advised before giving up more than half of anything. 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from arcray.core.ids import NodeId
 from arcray.core.placement.columns import CPU, DEVICES, IDLE, MEMORY, SHARE, Columns, Integers, Slots
+from arcray.core.placement.explain import Change
 from arcray.core.placement.filters import AVOIDED, PINNED, SELECTOR, UNSCHEDULABLE, Need, Words, needs, whole_mib
 from arcray.core.placement.request import PlacementRequest
 from arcray.core.quantity import CPU_MILLI
@@ -21,38 +22,42 @@ from arcray.core.resources import Demand
 __all__ = ["advise"]
 
 _CONDITION: Final = 0.5  # size of changing a condition
-_NOTHING: Final = (2.0, "")  # larger than any change
+_CONDITIONS: Final = {UNSCHEDULABLE: "uncordon", PINNED: "pin", AVOIDED: "exclusion", SELECTOR: "selector"}
+_Option: TypeAlias = tuple[float, str, Change | None]  # size, wording, value
+_NOTHING: Final[_Option] = (2.0, "", None)  # larger than any change
 
 
-def advise(columns: Columns, ids: list[NodeId], request: PlacementRequest, word: Words, counts: Integers) -> str:
-    """Returns the change as a sentence fragment, "" when no single change would do.
+def advise(
+    columns: Columns, ids: list[NodeId], request: PlacementRequest, word: Words, counts: Integers
+) -> tuple[str, Change | None]:
+    """Returns the change as a sentence fragment and as a value; "" and None when no single change would do.
 
     Args:
         ids: node by slot.
         word: word of every slot.
         counts: how many slots have each word.
     """
-    best_size, best = _NOTHING
+    best = _NOTHING
     for bit in (UNSCHEDULABLE, PINNED, AVOIDED, SELECTOR):
-        if counts[bit] and best_size > _CONDITION:
-            best_size, best = _CONDITION, _condition(bit, int(counts[bit]), word, ids)
+        if counts[bit] and best[0] > _CONDITION:
+            count = int(counts[bit])
+            best = _CONDITION, _condition(bit, count, word, ids), Change(what=_CONDITIONS[bit], by=count)
     for need in needs(request.demand):
         if counts[need.bit]:
-            size, change = _reduction(columns, request.demand, need, np.flatnonzero(word == need.bit))
-            if size < best_size:
-                best_size, best = size, change
-    return best
+            option = _reduction(columns, request.demand, need, np.flatnonzero(word == need.bit))
+            if option[0] < best[0]:
+                best = option
+    return best[1:]
 
 
 def _condition(bit: int, count: int, word: Words, ids: list[NodeId]) -> str:
     nodes = f"{count} nodes" if count > 1 else f"node {ids[int((word == bit).argmax())]}"
     if bit == UNSCHEDULABLE:
         return f"uncordon one of {nodes}" if count > 1 else f"uncordon {nodes}"
-    dropped = {PINNED: "pin", AVOIDED: "exclusion", SELECTOR: "selector"}[bit]
-    return f"without the {dropped} {nodes} would fit"
+    return f"without the {_CONDITIONS[bit]} {nodes} would fit"
 
 
-def _reduction(columns: Columns, demand: Demand, need: Need, candidates: Slots) -> tuple[float, str]:
+def _reduction(columns: Columns, demand: Demand, need: Need, candidates: Slots) -> _Option:
     """Returns the size and the wording of asking for less, given the nodes that this need alone keeps away."""
     if need.row >= IDLE:
         return _fewer_gpus(columns, demand, need, candidates)
@@ -60,13 +65,14 @@ def _reduction(columns: Columns, demand: Demand, need: Need, candidates: Slots) 
     if missing > need.least or not need.least:
         return _NOTHING  # all of them are overcommitted
     if need.row == CPU:
-        change = f"{missing / CPU_MILLI:g} cores less"
+        said, what = f"{missing / CPU_MILLI:g} cores less", "cpu"
     else:
-        change = f"{whole_mib(missing)} MiB less {'memory' if need.row == MEMORY else 'disk'}"
-    return missing / need.least, f"{change} would fit"
+        what = "memory" if need.row == MEMORY else "disk"
+        said = f"{whole_mib(missing)} MiB less {what}"
+    return missing / need.least, f"{said} would fit", Change(what=what, by=missing)
 
 
-def _fewer_gpus(columns: Columns, demand: Demand, need: Need, candidates: Slots) -> tuple[float, str]:
+def _fewer_gpus(columns: Columns, demand: Demand, need: Need, candidates: Slots) -> _Option:
     """The same for GPUs: less memory on each, fewer of them, or as many once some are free."""
     wanted, share_bytes = demand.gpus, demand.gpu_memory_bytes
     options = [_NOTHING]
@@ -76,13 +82,16 @@ def _fewer_gpus(columns: Columns, demand: Demand, need: Need, candidates: Slots)
         each = _most(columns, need.row, candidates)
         if each > 0:
             missing = share_bytes - each
-            options.append((missing / share_bytes, f"{whole_mib(missing)} MiB less memory on each GPU would fit"))
+            said = f"{whole_mib(missing)} MiB less memory on each GPU would fit"
+            options.append((missing / share_bytes, said, Change(what="gpuMemory", by=missing)))
         rows = range(SHARE, SHARE + wanted - 1)
         most = sum(_most(columns, row, candidates) >= share_bytes for row in rows)
     if most:
-        options.append(((wanted - most) / wanted, f"{_gpus(wanted - most)} less would fit"))
-    elif wanted and _most(columns, DEVICES, candidates) >= wanted:
-        options.append((1.0, f"free {_gpus(wanted)} on one node"))
+        change = Change(what="gpus", by=wanted - most)
+        options.append(((wanted - most) / wanted, f"{_gpus(wanted - most)} less would fit", change))
+    elif share_bytes is None and wanted and _most(columns, DEVICES, candidates) >= wanted:
+        # Of shares it is not said: the columns do not tell whether the devices would be large enough.
+        options.append((1.0, f"free {_gpus(wanted)} on one node", Change(what="freeGpus", by=wanted)))
     return min(options, key=lambda option: option[0])
 
 

@@ -9,16 +9,17 @@ gives way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arcray.core.labels import LabelOperator, LabelTerm, Selector
 from arcray.core.placement.columns import ABSENT, Columns, Slots
 
-__all__ = ["Eligibility", "Scope", "Selector"]
+__all__ = ["Eligibility", "Scope"]
 
-Selector: TypeAlias = tuple[tuple[str, str], ...]
 _Bools: TypeAlias = NDArray[np.bool_]
 
 _MARKS: Final = 62
@@ -28,7 +29,7 @@ _NO_NODES: Final[frozenset[int]] = frozenset()
 
 
 class Scope:
-    """The nodes that offer one of ``wants`` and carry all of ``selector``.
+    """The nodes that offer one of ``wants`` and satisfy all of ``selector``.
 
     Attributes:
         slots: all of them when they are few, else None.
@@ -61,6 +62,7 @@ class Eligibility:
         self._on_marks = on_marks  # called after the marks of many nodes changed
         self._groups: dict[frozenset[str], int] = {}
         self._carriers: dict[tuple[str, str], set[int]] = {}  # slots by label
+        self._keyed: dict[str, set[int]] = {}  # slots by key of a label
         self._scopes: dict[tuple[frozenset[str], Selector], Scope] = {}
         self._marked: list[Scope] = []
         self._version = 0
@@ -73,6 +75,7 @@ class Eligibility:
         self._columns.groups[slot] = self._groups.setdefault(features, len(self._groups))
         for label in labels.items():
             self._carriers.setdefault(label, set()).add(slot)
+            self._keyed.setdefault(label[0], set()).add(slot)
         marks = 0
         for scope in self._marked:
             if self._belongs(scope, slot, features):
@@ -93,6 +96,10 @@ class Eligibility:
             carriers.discard(slot)
             if not carriers:
                 del self._carriers[label]
+            keyed = self._keyed[label[0]]
+            keyed.discard(slot)
+            if not keyed:
+                del self._keyed[label[0]]
 
     def scope(self, wants: frozenset[str], selector: Selector) -> Scope:
         """Returns the scope of a request."""
@@ -112,22 +119,35 @@ class Eligibility:
         return lacks.take(groups) if len(lacks) else np.zeros(len(groups), np.bool_)
 
     def lacks_labels(self, selector: Selector, slots: Slots | None) -> _Bools:
-        """Returns for each slot (None: all) whether its node lacks a label of ``selector``."""
+        """Returns for each slot (None: all) whether its node fails a term of ``selector``."""
         lacks = np.zeros(self._columns.size if slots is None else len(slots), np.bool_)
-        for label in selector:
-            carriers = self._carriers.get(label, _NO_NODES)
+        for term in selector:
             if slots is None:
-                carries = np.zeros(len(lacks), np.bool_)
-                carries[np.fromiter(carriers, np.int64, len(carriers))] = True
-                lacks |= ~carries
+                satisfies = np.zeros(len(lacks), np.bool_)
+                for carriers in self._named(term):
+                    satisfies[np.fromiter(carriers, np.int64, len(carriers))] = True
+                if not _wants_named(term):
+                    satisfies = ~satisfies
             else:
-                lacks |= np.fromiter((slot not in carriers for slot in slots.tolist()), np.bool_, len(slots))
+                satisfies = np.fromiter((self._satisfies(term, slot) for slot in slots.tolist()), np.bool_, len(slots))
+            lacks |= ~satisfies
         return lacks
+
+    def _named(self, term: tuple[str, str] | LabelTerm) -> list[AbstractSet[int]]:
+        """Returns the slots that a term names, as one set for each of its values."""
+        if not isinstance(term, LabelTerm):
+            return [self._carriers.get(term, _NO_NODES)]
+        if term.operator in (LabelOperator.EXISTS, LabelOperator.ABSENT):
+            return [self._keyed.get(term.key, _NO_NODES)]
+        return [self._carriers.get((term.key, value), _NO_NODES) for value in term.values]
+
+    def _satisfies(self, term: tuple[str, str] | LabelTerm, slot: int) -> bool:
+        return any(slot in carriers for carriers in self._named(term)) is _wants_named(term)
 
     def _belongs(self, scope: Scope, slot: int, features: frozenset[str]) -> bool:
         if scope.wants and not scope.wants & features:
             return False
-        return all(slot in self._carriers.get(label, _NO_NODES) for label in scope.selector)
+        return all(self._satisfies(term, slot) for term in scope.selector)
 
     def _measure(self, wants: frozenset[str], selector: Selector) -> Scope:
         """Returns the scope with its slots or its mark as of now."""
@@ -146,12 +166,15 @@ class Eligibility:
 
     def _eligible(self, wants: frozenset[str], selector: Selector) -> Slots:
         columns = self._columns
-        if not selector:
+        pairs = [term for term in selector if not isinstance(term, LabelTerm)]
+        if not pairs:
             present = np.flatnonzero(columns.status[: columns.size] & ABSENT == 0)
         else:
-            sets = sorted((self._carriers.get(label, _NO_NODES) for label in selector), key=len)
+            sets = sorted((self._carriers.get(label, _NO_NODES) for label in pairs), key=len)
             found = sets[0].intersection(*sets[1:])
             present = np.fromiter(found, np.int64, len(found))
+        if len(pairs) < len(selector):
+            present = present[~self.lacks_labels(selector, None)[present]]
         return present[~self.lacks_features(wants, present)]
 
     def _mark(self, scope: Scope, slots: Slots) -> None:
@@ -170,3 +193,8 @@ class Eligibility:
         if oldest.mark:
             self._marked.remove(oldest)
             self._columns.marks &= ~oldest.mark
+
+
+def _wants_named(term: tuple[str, str] | LabelTerm) -> bool:
+    """Whether a term wants the nodes that it names, rather than all others."""
+    return not isinstance(term, LabelTerm) or term.operator in (LabelOperator.IN, LabelOperator.EXISTS)

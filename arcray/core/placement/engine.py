@@ -20,7 +20,7 @@ from arcray.core.placement.books import Books
 from arcray.core.placement.columns import OPEN, Columns, Slots, pair_bound
 from arcray.core.placement.eligibility import Eligibility
 from arcray.core.placement.explain import Explanation
-from arcray.core.placement.filters import RESOURCES, UNSCHEDULABLE, Words, minima, words
+from arcray.core.placement.filters import AWAY, RESOURCES, UNSCHEDULABLE, Words, minima, words
 from arcray.core.placement.gpus import Devices
 from arcray.core.placement.order import Order
 from arcray.core.placement.refusals import Refusals
@@ -87,13 +87,13 @@ class Engine:
         held.disk_bytes += capacity.disk_bytes - (before.capacity.disk_bytes if before else 0)
         held.node = node
         self._leave_order(held)
-        if before is None or before.capacity.gpus != capacity.gpus:
-            held.devices.resize(capacity.gpus)
+        if before is None or (before.capacity.gpus, before.closed_gpus) != (capacity.gpus, node.closed_gpus):
+            held.devices.resize(capacity.gpus, node.closed_gpus)
         if before is None or before.features != node.features or before.labels != node.labels:
             if before is not None:
                 self._eligibility.dismiss(held.slot, before.labels)
             self._eligibility.admit(held.slot, node.features, node.labels)
-        self._columns.status[held.slot] = 0 if node.schedulable else UNSCHEDULABLE
+        self._columns.status[held.slot] = UNSCHEDULABLE * (not node.schedulable) | AWAY * (not node.attached)
         self._settle(held, gpus=True)
 
     def remove(self, node_id: NodeId) -> None:
@@ -298,7 +298,7 @@ class Engine:
                 held.slot, devices.idle, devices.open_bytes, devices.present, devices.shareable_bytes
             )
         overcommitted = held.cpu_milli < 0 or held.memory_bytes < 0 or held.disk_bytes < 0 or devices.idle < 0
-        if node.schedulable and not overcommitted:
+        if node.schedulable and node.attached and not overcommitted:
             held.key = standing(held.cpu_milli, held.memory_bytes, devices.idle, devices.present, node.id)
             self._order.add(held.slot, held.key)
             held.sharing = devices.open_bytes > 0

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Explanation", "FilterRefusal"]
+__all__ = ["Change", "Explanation", "FilterRefusal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """The smallest single change that would place a refused request, for programs; people read the sentence.
+
+    Args:
+        what: ``cpu``, ``memory``, ``disk``, ``gpuMemory`` (on each) or ``gpus``: ask for so much less; ``freeGpus``:
+            so many to come free on one node; ``uncordon``, ``pin``, ``exclusion``, ``selector``: a condition to drop.
+        by: milli-cpu, bytes or devices; for a condition the number of nodes that it alone keeps away.
+    """
+
+    what: str
+    by: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +46,7 @@ class Explanation:
         suggestion: the smallest change that would fit; "" when none would, or none is needed.
         fits: nodes that could take it now; 0 in a refusal.
         notes: what else it waits for, each a sentence of its own.
+        change: what the suggestion says, for programs; None where there is none.
     """
 
     nodes: int
@@ -39,6 +54,7 @@ class Explanation:
     suggestion: str = ""
     fits: int = 0
     notes: tuple[str, ...] = ()
+    change: Change | None = None
 
     def sentence(self) -> str:
         """Returns all of it in one sentence."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from arcray.core.labels import label_term
 from arcray.core.placement.columns import CPU, DISK, IDLE, MEMORY, SHARE, Columns, Slots
 from arcray.core.placement.eligibility import Eligibility
 from arcray.core.placement.request import PlacementRequest
@@ -22,6 +23,7 @@ from arcray.core.resources import Demand
 
 __all__ = [
     "AVOIDED",
+    "AWAY",
     "FILTERS",
     "PINNED",
     "RESOURCES",
@@ -39,17 +41,18 @@ __all__ = [
 
 Words: TypeAlias = NDArray[np.uint16]
 
-UNSCHEDULABLE: Final = 1 << 1
-PINNED: Final = 1 << 2
-AVOIDED: Final = 1 << 3
-FEATURES: Final = 1 << 4
-SELECTOR: Final = 1 << 5
-_CPU: Final = 1 << 6
-_MEMORY: Final = 1 << 7
-_DISK: Final = 1 << 8
-_GPUS: Final = 1 << 9
+AWAY: Final = 1 << 1
+UNSCHEDULABLE: Final = 1 << 2
+PINNED: Final = 1 << 3
+AVOIDED: Final = 1 << 4
+FEATURES: Final = 1 << 5
+SELECTOR: Final = 1 << 6
+_CPU: Final = 1 << 7
+_MEMORY: Final = 1 << 8
+_DISK: Final = 1 << 9
+_GPUS: Final = 1 << 10
 RESOURCES: Final = np.uint16(_CPU | _MEMORY | _DISK | _GPUS)  # what other work can make room for
-WORDS: Final = 1 << 10  # how many there are
+WORDS: Final = 1 << 11  # how many there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +168,12 @@ def _features_reason(request: PlacementRequest) -> str:
 
 
 def _selector_reason(request: PlacementRequest) -> str:
-    return f"must carry {', '.join(f'{key}={value}' for key, value in request.selector)}"
+    return f"must carry {', '.join(map(label_term, request.selector))}"
 
 
 FILTERS: Final = (
-    Filter(bit=UNSCHEDULABLE, name="schedulable", reason=lambda _: "is cordoned, draining or unhealthy"),
+    Filter(bit=AWAY, name="attached", reason=lambda _: "is unhealthy, lost or gone"),
+    Filter(bit=UNSCHEDULABLE, name="schedulable", reason=lambda _: "is cordoned or draining"),
     Filter(bit=PINNED, name="pinned", reason=lambda request: f"only node {request.node_id} is allowed"),
     Filter(bit=AVOIDED, name="avoided", reason=lambda _: "is not to be used again"),
     Filter(bit=FEATURES, name="features", reason=_features_reason),

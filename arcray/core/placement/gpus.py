@@ -2,12 +2,12 @@
 
 A device is idle, held whole by one allocation, or shared by memory among several; never whole and shared at once. A
 device that holds more than it has (it vanished, shrank, or was recorded twice) is overcommitted, and a node with such a
-device takes nothing until that is released.
+device takes nothing until that is released. A *closed* device keeps its holders and takes no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from arcray.core.resources import Demand, Gpu, GpuShare
 
@@ -20,12 +20,14 @@ class _Device:
     Args:
         memory_bytes: of the device; None once it is gone and only its holders are remembered.
         entire: what a demand gets that gets all of it.
+        closed: it takes nothing new.
     """
 
-    __slots__ = ("entire", "index", "memory_bytes", "shared_bytes", "shares", "whole")
+    __slots__ = ("closed", "entire", "index", "memory_bytes", "shared_bytes", "shares", "whole")
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.closed = False
         self.memory_bytes: int | None = None
         self.entire = GpuShare(index=index, memory_bytes=0, whole=True)
         self.whole = 0
@@ -48,7 +50,7 @@ class Devices:
 
     Attributes:
         idle: devices that nobody uses; minus the number of overcommitted ones when there are any.
-        present: devices that the node has.
+        present: devices that the node has, closed ones aside.
         open_bytes: most memory left on a device that is already shared, 0 without one.
         shareable_bytes: memory left on each device that can be shared, largest first.
     """
@@ -68,22 +70,28 @@ class Devices:
         other = Devices()
         for device in self._devices.values():
             twin = other._devices[device.index] = _Device(device.index)
+            twin.closed = device.closed
             twin.memory_bytes, twin.entire = device.memory_bytes, device.entire
             twin.whole, twin.shares, twin.shared_bytes = device.whole, device.shares, device.shared_bytes
         other.present = self.present
         other._summarize()
         return other
 
-    def resize(self, gpus: Iterable[Gpu]) -> None:
-        """Takes over the node's inventory; what is held on a device stays held."""
+    def resize(self, gpus: Iterable[Gpu], closed: Container[int] = ()) -> None:
+        """Takes over the node's inventory; what is held on a device stays held.
+
+        Args:
+            closed: indices of devices that take nothing new.
+        """
         before = self._devices
         now: dict[int, _Device] = {}
         for gpu in gpus:
             device = before.get(gpu.index) or _Device(gpu.index)
             device.memory_bytes = gpu.memory_bytes
             device.entire = GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True)
+            device.closed = gpu.index in closed
             now[gpu.index] = device
-        self.present = len(now)
+        self.present = sum(not device.closed for device in now.values())
         for device in before.values():
             if device.index not in now and device.held:
                 device.memory_bytes = None
@@ -132,7 +140,9 @@ class Devices:
         fitting = sorted(
             (device.shares == 0, left, device.index)
             for device in self._devices.values()
-            if not device.whole and (left := (device.memory_bytes or 0) - device.shared_bytes) >= share_bytes
+            if not device.whole
+            and not device.closed
+            and (left := (device.memory_bytes or 0) - device.shared_bytes) >= share_bytes
         )
         if len(fitting) < demand.gpus:
             return None
@@ -147,7 +157,7 @@ class Devices:
         for device in self._devices.values():
             if device.overcommitted:
                 overcommitted += 1
-            elif not device.whole:
+            elif not device.whole and not device.closed:
                 left = (device.memory_bytes or 0) - device.shared_bytes
                 shareable.append(left)
                 if device.shares == 0:

@@ -127,6 +127,7 @@ class Refusals:
             if blamed > ABSENT:
                 refused[blamed] += int(counts[met])
         fits = int(counts[0])
+        suggestion, change = ("", None) if fits else advise(self._columns, self._ids, request, word, counts)
         return Explanation(
             nodes=fits + sum(refused.values()),
             refusals=tuple(
@@ -134,6 +135,7 @@ class Refusals:
                 for known in FILTERS
                 if refused[known.bit]
             ),
-            suggestion="" if fits else advise(self._columns, self._ids, request, word, counts),
+            suggestion=suggestion,
             fits=fits,
+            change=change,
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arcray.core.ids import NodeId
+from arcray.core.labels import Selector
 from arcray.core.quantity import bounded
 from arcray.core.resources import NO_DEMAND, Allocation, Capacity, Demand
 
@@ -23,7 +24,9 @@ class PlacementNode:
     Args:
         features: what it can be asked to run, as ``lowering.features`` names it.
         labels: what selectors match.
-        schedulable: whether it takes new work; what it holds stays counted either way.
+        schedulable: whether its operator lets it take new work; what it holds stays counted either way.
+        attached: whether it is there and heard; no change of the operator's helps where it is not.
+        closed_gpus: indices of devices that take nothing new.
 
     Raises:
         InvalidArgumentError: a capacity is negative or too large; names it.
@@ -34,6 +37,8 @@ class PlacementNode:
     features: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
     schedulable: bool = True
+    attached: bool = True
+    closed_gpus: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         bounded(self.capacity.cpu_milli, "capacity.cpu")
@@ -49,14 +54,14 @@ class PlacementRequest:
 
     Args:
         wants: the node offers at least one of these; empty wants nothing.
-        selector: the node carries all of these labels.
+        selector: terms that the node's labels must satisfy, all of them.
         node_id: the only node allowed; None allows all.
         avoid: nodes that are not to be used, for example because they refused it before.
     """
 
     demand: Demand = NO_DEMAND
     wants: frozenset[str] = frozenset()
-    selector: tuple[tuple[str, str], ...] = ()
+    selector: Selector = ()
     node_id: NodeId | None = None
     avoid: frozenset[NodeId] = frozenset()
 

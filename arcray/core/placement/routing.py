@@ -257,7 +257,7 @@ class RoutingIndex:
         if model.states[_FULL]:
             return "one free slot would do"
         if model.states[_UNSCHEDULABLE]:
-            return f"uncordon a node that has {model_id}"
+            return f"a node that has {model_id} must take work again"
         return f"load {model_id} on one more node" if len(self._nodes) > self._unschedulable else ""
 
     def _find(self, node_id: NodeId) -> _Node:

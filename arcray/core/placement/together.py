@@ -126,7 +126,7 @@ def _sum(requests: Sequence[PlacementRequest]) -> PlacementRequest:
             gpu_memory_bytes=gpu_memory_bytes,
         ),
         wants=wants.pop() if len(wants) == 1 else frozenset(),
-        selector=tuple(sorted({label for request in requests for label in request.selector})),
+        selector=tuple(sorted({term for request in requests for term in request.selector}, key=repr)),
         node_id=min(pins) if pins else None,
         avoid=frozenset().union(*(request.avoid for request in requests)),
     )

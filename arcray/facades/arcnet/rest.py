@@ -19,10 +19,10 @@ from arcray.core.errors import (
     InternalError,
     NoCandidatesError,
 )
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import NodeId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.node import EnergySource
-from arcray.core.placement.explain import Explanation
 from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetNode, GetStats
 from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.facades.arcnet import codec, openapi, translate
@@ -189,10 +189,10 @@ class ArcnetRest:
 
     async def _explanation(self, view: WorkloadView) -> dict[str, Any]:
         try:
-            found: Explanation = await self._plane.query(ExplainWorkload(workload_id=view.spec.id))
+            found: WorkloadExplanation = await self._plane.query(ExplainWorkload(workload_id=view.spec.id))
         except ArcrayError:
             return {}  # forgotten meanwhile; the message has the sentence
-        return {"explanation": explanation_members(found)}
+        return {"explanation": explanation_members(found.placement)}
 
 
 def _cogen(value: object) -> object:

@@ -69,13 +69,16 @@ def decode_stop(body: bytes) -> StopBody:
     return _decoded(StopBody, body) if body.strip() else StopBody()
 
 
-def decode(model: type[_M], body: bytes) -> _M:
-    """Reads a body of one kind.
+def decode(model: type[_M], body: bytes, *, optional: bool = False) -> _M:
+    """Reads any other body.
+
+    Args:
+        optional: an empty one takes the defaults.
 
     Raises:
         InvalidArgumentError: names the field.
     """
-    return _decoded(model, body)
+    return model() if optional and not body.strip() else _decoded(model, body)
 
 
 def encode(message: BaseModel) -> bytes:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
+from arcray.core.explanation import WaitsFor
 from arcray.core.gang import Layout
 from arcray.core.model import ModelFormat
 from arcray.core.quantity import MAX_QUANTITY
@@ -21,29 +22,41 @@ from arcray.core.reservation import ReservationState
 from arcray.core.workload import PayloadKind, Phase, RestartRule
 
 __all__ = [
+    "Base64",
+    "ChangeView",
     "ContainerBody",
     "CostView",
     "DemandBody",
+    "Env",
+    "EstimateView",
+    "ExcessView",
     "ExplanationBody",
     "FromWorkloadBody",
+    "GangBody",
+    "Id",
     "Message",
     "ModelBody",
     "ModelView",
     "ModelsView",
     "PortBody",
     "ProgramBody",
+    "Quantity",
     "RefusalView",
     "ReservationBody",
     "ReservationView",
     "ReservationsView",
     "RestartPolicyBody",
+    "RestartRules",
     "ResultView",
     "ResultsView",
+    "Selector",
     "ServerView",
     "SliceBody",
     "SliceView",
     "StopBody",
     "VolumeBody",
+    "Word",
+    "Words",
     "WorkBody",
     "WorkloadView",
     "WorkloadsView",
@@ -100,23 +113,27 @@ def _container_port(value: object) -> object:
     return {"containerPort": value} if isinstance(value, int) else value
 
 
-_Word: TypeAlias = Annotated[str, Field(max_length=_MAX_WORD), AfterValidator(_no_nul)]
-_Words: TypeAlias = Annotated[list[_Word], Field(max_length=_MAX_WORDS)]
-_Env: TypeAlias = Annotated[dict[str, _Word], Field(max_length=_MAX_WORDS), AfterValidator(_named)]
+Word: TypeAlias = Annotated[str, Field(max_length=_MAX_WORD), AfterValidator(_no_nul)]
+Words: TypeAlias = Annotated[list[Word], Field(max_length=_MAX_WORDS)]
+Env: TypeAlias = Annotated[dict[str, Word], Field(max_length=_MAX_WORDS), AfterValidator(_named)]
 _Labels: TypeAlias = Annotated[dict[str, str], Field(max_length=64)]
+Selector: TypeAlias = Annotated[
+    _Labels | Annotated[str, Field(max_length=16_384)],
+    Field(description="labels that the node must carry; as text also: zone=eu,disk!=slow,gpu,!spot,rack in (a,b)"),
+]
 _Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]
-_Base64: TypeAlias = Annotated[
+Base64: TypeAlias = Annotated[
     bytes, BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 ]
-_Quantity: TypeAlias = Annotated[int, Field(ge=0, le=MAX_QUANTITY >> 20)]  # in MB: bytes must stay exact in JSON
-_Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
+Quantity: TypeAlias = Annotated[int, Field(ge=0, le=MAX_QUANTITY >> 20)]  # in MB: bytes must stay exact in JSON
+Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class DemandBody(Message):
     """What work asks of its node."""
 
     cpu: Annotated[float, Field(ge=0, le=65_536, description="cores")] = 0.0
-    memory_mb: _Quantity = 0
+    memory_mb: Quantity = 0
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     gpu_memory_mb: Annotated[
         int | None,
@@ -131,7 +148,7 @@ class RestartPolicyBody(Message):
     max_restarts: Annotated[int | None, Field(ge=0, description="null is no limit")] = 3
 
 
-_RestartPolicy: TypeAlias = Annotated[RestartPolicyBody | None, BeforeValidator(_rule)]
+RestartRules: TypeAlias = Annotated[RestartPolicyBody | None, BeforeValidator(_rule)]
 
 
 class GangBody(Message):
@@ -150,15 +167,15 @@ class WorkBody(Message):
     name: Annotated[str, Field(max_length=128)] = ""
     demand: DemandBody | None = None
     priority: Literal["critical", "normal", "background"] = "normal"
-    restart_policy: _RestartPolicy = None
-    selector: _Labels = Field(default_factory=dict, description="labels that the node must carry")
-    node_id: Annotated[_Id | None, Field(description="the only node allowed")] = None
+    restart_policy: RestartRules = None
+    selector: Selector = Field(default_factory=dict)
+    node_id: Annotated[Id | None, Field(description="the only node allowed")] = None
     max_duration_s: Annotated[float | None, Field(gt=0, le=10**9)] = None
     preemptible: Annotated[
         bool, Field(description="may be ended, and started again later, for work of a higher priority")
     ] = False
     gang: GangBody | None = None
-    reservation_id: Annotated[_Id | None, Field(description="take the place out of this reservation")] = None
+    reservation_id: Annotated[Id | None, Field(description="take the place out of this reservation")] = None
 
 
 class ProgramBody(WorkBody):
@@ -166,11 +183,11 @@ class ProgramBody(WorkBody):
 
     kind: Literal["program"]
     source: Annotated[str | None, Field(min_length=1, description="the code itself")] = None
-    archive: Annotated[_Base64 | None, Field(description="a zip archive")] = None
-    entry_point: Annotated[_Word, Field(max_length=1024, description="file of the archive to run")] = ""
-    args: _Words = Field(default_factory=list)
+    archive: Annotated[Base64 | None, Field(description="a zip archive")] = None
+    entry_point: Annotated[Word, Field(max_length=1024, description="file of the archive to run")] = ""
+    args: Words = Field(default_factory=list)
     stdin: str | None = None
-    env: _Env = Field(default_factory=dict)
+    env: Env = Field(default_factory=dict)
 
 
 class PortBody(Message):
@@ -183,8 +200,8 @@ class PortBody(Message):
 class VolumeBody(Message):
     """A host path, from the node's allow-list, seen inside a container."""
 
-    source: Annotated[_Word, Field(min_length=1, max_length=4096)]
-    target: Annotated[_Word, Field(min_length=1, max_length=4096)]
+    source: Annotated[Word, Field(min_length=1, max_length=4096)]
+    target: Annotated[Word, Field(min_length=1, max_length=4096)]
     read_only: bool = False
 
 
@@ -192,10 +209,10 @@ class ContainerBody(WorkBody):
     """Run an image."""
 
     kind: Literal["container"]
-    image: Annotated[_Word, Field(min_length=1, max_length=512)]
-    command: Annotated[_Words, Field(description="replaces the image's entry point")] = Field(default_factory=list)
-    args: _Words = Field(default_factory=list)
-    env: _Env = Field(default_factory=dict)
+    image: Annotated[Word, Field(min_length=1, max_length=512)]
+    command: Annotated[Words, Field(description="replaces the image's entry point")] = Field(default_factory=list)
+    args: Words = Field(default_factory=list)
+    env: Env = Field(default_factory=dict)
     ports: Annotated[list[Annotated[PortBody, BeforeValidator(_container_port)]], Field(max_length=256)] = Field(
         default_factory=list
     )
@@ -211,7 +228,7 @@ class StopBody(Message):
 class FromWorkloadBody(Message):
     """A result file of a program."""
 
-    id: _Id
+    id: Id
     path: Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -220,17 +237,17 @@ class ModelBody(Message):
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     format: ModelFormat
-    source: Annotated[_Word | None, Field(min_length=1, description="module:name (python) or base URL (openai)")] = None
-    content: Annotated[_Base64 | None, Field(description="the model file (onnx)")] = None
+    source: Annotated[Word | None, Field(min_length=1, description="module:name (python) or base URL (openai)")] = None
+    content: Annotated[Base64 | None, Field(description="the model file (onnx)")] = None
     from_workload: FromWorkloadBody | None = None
     replicas: Annotated[int, Field(ge=0, le=256)] = 1
-    node_id: _Id | None = None
-    selector: _Labels = Field(default_factory=dict)
-    restart_policy: _RestartPolicy = None
+    node_id: Id | None = None
+    selector: Selector = Field(default_factory=dict)
+    restart_policy: RestartRules = None
     max_concurrency: Annotated[int | None, Field(ge=1, le=65_536, description="requests in flight of one copy")] = None
-    target: Annotated[_Word, Field(max_length=256, description="the name that the endpoint knows it by")] = ""
+    target: Annotated[Word, Field(max_length=256, description="the name that the endpoint knows it by")] = ""
     demand: DemandBody | None = None
-    env: _Env = Field(default_factory=dict)
+    env: Env = Field(default_factory=dict)
 
 
 class CostView(Message):
@@ -248,8 +265,8 @@ class SliceBody(Message):
     kind: Annotated[
         Literal["program", "container"] | None, Field(description="what the node must be able to run; absent: anything")
     ] = None
-    selector: _Labels = Field(default_factory=dict)
-    node_id: _Id | None = None
+    selector: Selector = Field(default_factory=dict)
+    node_id: Id | None = None
 
 
 class ReservationBody(Message):
@@ -265,8 +282,8 @@ class ReservationBody(Message):
     strategy: Literal["greedy", "even"] = "greedy"
     parts: Annotated[int, Field(ge=1, le=1_024)] = 1
     kind: Literal["program", "container"] | None = None
-    selector: _Labels = Field(default_factory=dict)
-    node_id: _Id | None = None
+    selector: Selector = Field(default_factory=dict)
+    node_id: Id | None = None
     ttl_s: Annotated[float, Field(gt=0, le=10**9, description="after this what is left is given back")] = 300.0
 
 
@@ -308,7 +325,8 @@ class WorkloadView(Message):
     to end although it is to start again. ``cost`` is what it has paid so far, and what is set aside for it; absent
     where nothing has a price.
     ``image``, ``entryPoint`` and ``model`` are there for the kinds that have them; ``pid`` is the process that did the
-    work, once it is known; ``output`` is what an inference request answered.
+    work, once it is known; ``output`` is what an inference request answered. ``notBefore`` is when work that waits for
+    another attempt may start again.
     """
 
     id: str
@@ -336,6 +354,10 @@ class WorkloadView(Message):
     duration_ms: float | None
     pid: int | None
     results: int
+    max_duration_s: float | None = None
+    not_before: datetime | None = None
+    replay_of: str | None = None
+    replayed_by: str | None = None
     output: Any = None
     cost: CostView | None = None
     preemptible: bool = False
@@ -377,13 +399,49 @@ class RefusalView(Message):
     reason: str
 
 
+class ChangeView(Message):
+    """The smallest change that would fit: so many cores, MB or GPUs less, or a condition that stands in the way."""
+
+    what: str
+    by: float
+
+
+class ExcessView(Message):
+    """A limit of the account's quota that is in the way: cores, MB, or a number."""
+
+    resource: str
+    held: float
+    asked: float
+    limit: float
+
+
+class EstimateView(Message):
+    """When it may start, and what that goes by."""
+
+    earliest: datetime
+    latest: datetime
+    basis: str
+
+
 class ExplanationBody(Message):
-    """Why nothing can take a workload now."""
+    """What a workload waits for.
+
+    ``nodes`` is the sum of ``fits`` and of what the refusals count. ``ahead`` are the candidates before it, of whom
+    ``firstAhead`` names a few of the caller's own. Without history there is no ``estimate``.
+    """
 
     nodes: int
+    fits: int
     refusals: list[RefusalView]
     suggestion: str
     notes: list[str] = Field(default_factory=list)
+    change: ChangeView | None
+    waits_for: WaitsFor
+    not_before: datetime | None
+    quota: list[ExcessView]
+    ahead: int
+    first_ahead: list[str]
+    estimate: EstimateView | None
     sentence: str
 
 

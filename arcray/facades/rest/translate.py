@@ -12,13 +12,15 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Final, assert_never
 
-from arcray.core.blobkeys import program_key, result_prefix, stdin_key
+from arcray.core.blobkeys import program_key, result_path, stdin_key
 from arcray.core.commands import Submitted
 from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.explanation import WaitsFor, WorkloadExplanation
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId, canonical_uuid
+from arcray.core.labels import LabelTerm, parse_selector
 from arcray.core.model import Model, ModelFormat
-from arcray.core.placement.explain import Explanation
+from arcray.core.placement.explain import Change
 from arcray.core.quantity import CPU_MILLI, MIB, milli_cpu
 from arcray.core.queries import ModelView
 from arcray.core.resources import NO_DEMAND, Demand
@@ -41,25 +43,31 @@ from arcray.facades.rest import messages as m
 
 __all__ = [
     "FACADE",
+    "PRIORITIES",
     "Submission",
     "accepted",
+    "check_entry_point",
     "container_of",
     "demand_body",
     "demand_of",
     "explanation_body",
     "model_of",
     "model_view",
+    "node_id_of",
     "program_of",
+    "restart_of",
     "result_key_of",
     "result_paths",
+    "selector_of",
     "server_of",
+    "work_of",
     "workload_view",
 ]
 
 FACADE: Final = "rest"
 
 _ONE_CORE: Final = Demand(cpu_milli=CPU_MILLI)
-_PRIORITIES: Final[Mapping[str, Priority]] = {priority.name.lower(): priority for priority in Priority}
+PRIORITIES: Final[Mapping[str, Priority]] = {priority.name.lower(): priority for priority in Priority}
 _SERVED: Final = RestartPolicy(rule=RestartRule.ON_FAILURE)
 
 
@@ -87,11 +95,7 @@ def program_of(body: m.ProgramBody, submission: Submission) -> tuple[WorkloadSpe
     """
     if (body.source is None) == (body.archive is None):
         raise InvalidArgumentError("exactly one of source and archive must be given", field="source")
-    if body.entry_point and body.archive is None:
-        raise InvalidArgumentError("is a file of an archive, and there is none", field="entryPoint")
-    entry = PurePosixPath(body.entry_point)
-    if entry.is_absolute() or ".." in entry.parts:
-        raise InvalidArgumentError("must be a path inside the archive", field="entryPoint")
+    check_entry_point(body.entry_point, archive=body.archive is not None)
     code = program_key(submission.workload_id, archive=body.archive is not None)
     blobs = {code: body.archive if body.archive is not None else (body.source or "").encode()}
     stdin = ""
@@ -106,8 +110,20 @@ def program_of(body: m.ProgramBody, submission: Submission) -> tuple[WorkloadSpe
         env=tuple(body.env.items()),
         stdin_blob=stdin,
     )
-    # Batch code takes a core unless it says otherwise: a thousand programs then wait instead of starting together.
-    return _spec(body, payload, submission, demand=_ONE_CORE if body.demand is None else demand_of(body.demand)), blobs
+    return work_of(body, payload, submission), blobs
+
+
+def check_entry_point(entry_point: str, *, archive: bool) -> None:
+    """Refuses a file that is not in the archive.
+
+    Raises:
+        InvalidArgumentError: there is no archive, or the path leads out of it.
+    """
+    if entry_point and not archive:
+        raise InvalidArgumentError("is a file of an archive, and there is none", field="entryPoint")
+    entry = PurePosixPath(entry_point)
+    if entry.is_absolute() or ".." in entry.parts:
+        raise InvalidArgumentError("must be a path inside the archive", field="entryPoint")
 
 
 def container_of(body: m.ContainerBody, submission: Submission) -> WorkloadSpec:
@@ -127,7 +143,18 @@ def container_of(body: m.ContainerBody, submission: Submission) -> WorkloadSpec:
             for volume in body.volumes
         ),
     )
-    return _spec(body, payload, submission, demand=NO_DEMAND if body.demand is None else demand_of(body.demand))
+    return work_of(body, payload, submission)
+
+
+def work_of(body: m.WorkBody, payload: Program | Container, submission: Submission) -> WorkloadSpec:
+    """Returns the workload of what may be said of any work, around a payload.
+
+    Raises:
+        InvalidArgumentError: names the field.
+    """
+    # Batch code takes a core unless it says otherwise: a thousand programs then wait instead of starting together.
+    default = _ONE_CORE if isinstance(payload, Program) else NO_DEMAND
+    return _spec(body, payload, submission, demand=default if body.demand is None else demand_of(body.demand))
 
 
 def demand_of(body: m.DemandBody) -> Demand:
@@ -186,7 +213,12 @@ def source_of(body: m.ModelBody) -> str | None:
 
 
 def server_of(body: m.ModelBody, model: Model, submission: Submission) -> WorkloadSpec:
-    """Returns the workload that keeps one copy of a model loaded."""
+    """Returns the workload that keeps one copy of a model loaded.
+
+    Raises:
+        InvalidArgumentError: the selector cannot be read.
+    """
+    pairs, terms = selector_of(body.selector)
     return WorkloadSpec(
         id=submission.workload_id,
         origin=Origin(facade=FACADE, account=submission.account),
@@ -194,9 +226,10 @@ def server_of(body: m.ModelBody, model: Model, submission: Submission) -> Worklo
         created_at=submission.now,
         name=body.name,
         demand=model.demand,
-        restart=_restart(body.restart_policy, _SERVED),
-        selector=tuple(sorted(body.selector.items())),
-        node_id=_node_id(body.node_id),
+        restart=restart_of(body.restart_policy, _SERVED),
+        selector=pairs,
+        selector_terms=terms,
+        node_id=node_id_of(body.node_id),
     )
 
 
@@ -250,6 +283,10 @@ def workload_view(view: WorkloadView) -> m.WorkloadView:
         duration_ms=result.duration_ms if result else None,
         pid=result.pid if result else None,
         results=len(result.blobs) if result else 0,
+        max_duration_s=spec.max_duration_s,
+        not_before=view.not_before,
+        replay_of=spec.replay_of,
+        replayed_by=view.replayed_by,
         output=json.loads(result.output) if result and result.output else None,
         cost=m.CostView(paid=view.meter.paid, held=view.meter.held, per_minute=view.meter.rate) if view.meter else None,
         preemptible=spec.preemptible,
@@ -291,21 +328,55 @@ def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.Mode
     )
 
 
-def explanation_body(found: Explanation) -> m.ExplanationBody:
-    """Returns why nothing can take a workload now."""
+def explanation_body(found: WorkloadExplanation) -> m.ExplanationBody:
+    """Returns what a workload waits for."""
+    placement, estimate = found.placement, found.estimate
+    over = found.waits_for is WaitsFor.QUOTA
     return m.ExplanationBody(
-        nodes=found.nodes,
+        nodes=placement.nodes,
+        fits=0 if over else placement.fits,
         refusals=[m.RefusalView(filter=r.filter, nodes=r.nodes, reason=r.reason) for r in found.refusals],
         suggestion=found.suggestion,
-        notes=list(found.notes),
+        notes=list(found.placement.notes),
+        change=None if over or placement.change is None else _change_view(placement.change),
+        waits_for=found.waits_for,
+        not_before=found.not_before,
+        quota=[
+            m.ExcessView(
+                resource=excess.resource,
+                held=_shown(excess.resource, excess.held),
+                asked=_shown(excess.resource, excess.asked),
+                limit=_shown(excess.resource, excess.limit),
+            )
+            for excess in found.excesses
+        ],
+        ahead=found.ahead,
+        first_ahead=list(found.first_ahead),
+        estimate=None
+        if estimate is None
+        else m.EstimateView(earliest=estimate.earliest, latest=estimate.latest, basis=estimate.basis),
         sentence=found.sentence(),
     )
 
 
+def _change_view(change: Change) -> m.ChangeView:
+    return m.ChangeView(what=change.what, by=_shown(change.what, change.by, up=True))
+
+
+def _shown(resource: str, value: int, *, up: bool = False) -> float:
+    """Returns an amount in the wire's unit, rounded up to whole MB where less would not do."""
+    match resource:
+        case "cpu":
+            return value / CPU_MILLI
+        case "memory" | "disk" | "gpuMemory":
+            return float(-(-value // MIB)) if up else value / MIB
+        case _:
+            return value
+
+
 def result_paths(view: WorkloadView) -> dict[str, str]:
     """Returns the blob keys of a workload's result files by their path."""
-    prefix = result_prefix(view.spec.id)
-    return {key.removeprefix(prefix): key for key in (view.result.blobs if view.result else ())}
+    return {result_path(key): key for key in (view.result.blobs if view.result else ())}
 
 
 def result_key_of(view: WorkloadView, path: str) -> str:
@@ -321,7 +392,21 @@ def result_key_of(view: WorkloadView, path: str) -> str:
     return key
 
 
+def selector_of(
+    selector: Mapping[str, str] | str, field: str = "selector"
+) -> tuple[tuple[tuple[str, str], ...], tuple[LabelTerm, ...]]:
+    """Returns the equalities and the other terms of a selector.
+
+    Raises:
+        InvalidArgumentError: it is text that cannot be read.
+    """
+    if isinstance(selector, str):
+        return parse_selector(selector, field)
+    return tuple(sorted(selector.items())), ()
+
+
 def _spec(body: m.WorkBody, payload: Program | Container, submission: Submission, *, demand: Demand) -> WorkloadSpec:
+    pairs, terms = selector_of(body.selector)
     return WorkloadSpec(
         id=submission.workload_id,
         origin=Origin(facade=FACADE, account=submission.account),
@@ -329,10 +414,11 @@ def _spec(body: m.WorkBody, payload: Program | Container, submission: Submission
         created_at=submission.now,
         name=body.name,
         demand=demand,
-        priority=_PRIORITIES[body.priority],
-        restart=_restart(body.restart_policy, RestartPolicy()),
-        selector=tuple(sorted(body.selector.items())),
-        node_id=_node_id(body.node_id),
+        priority=PRIORITIES[body.priority],
+        restart=restart_of(body.restart_policy, RestartPolicy()),
+        selector=pairs,
+        selector_terms=terms,
+        node_id=node_id_of(body.node_id),
         max_duration_s=body.max_duration_s,
         request_id=submission.key,
         request_digest=submission.digest,
@@ -344,11 +430,17 @@ def _spec(body: m.WorkBody, payload: Program | Container, submission: Submission
     )
 
 
-def _restart(body: m.RestartPolicyBody | None, default: RestartPolicy) -> RestartPolicy:
+def restart_of(body: m.RestartPolicyBody | None, default: RestartPolicy) -> RestartPolicy:
+    """Returns a restart policy; the default where none is given."""
     return default if body is None else RestartPolicy(rule=body.rule, max_restarts=body.max_restarts)
 
 
-def _node_id(text: str | None) -> NodeId | None:
+def node_id_of(text: str | None) -> NodeId | None:
+    """Returns the only node allowed.
+
+    Raises:
+        InvalidArgumentError: it is no UUID.
+    """
     return None if text is None else NodeId(canonical_uuid(text, "nodeId"))
 
 

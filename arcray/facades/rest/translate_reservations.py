@@ -14,7 +14,7 @@ from arcray.core.reservation import Reservation, parts_of
 from arcray.core.resources import NO_DEMAND, Allocation
 from arcray.core.workload import Container, Program
 from arcray.facades.rest import messages as m
-from arcray.facades.rest.translate import demand_of
+from arcray.facades.rest.translate import demand_of, selector_of
 
 __all__ = ["blamed", "reservation_id_of", "reservation_view", "reserve_of"]
 
@@ -104,10 +104,11 @@ def _slice(body: m.SliceBody, prefix: str) -> Reservable:
         demand = demand_of(body.demand)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(error.message, field=f"{prefix}{error.field}") from error
+    pairs, terms = selector_of(body.selector, f"{prefix}selector")
     return Reservable(
         demand=demand,
         wants=_KINDS[body.kind],
-        selector=tuple(sorted(body.selector.items())),
+        selector=(*pairs, *terms),
         node_id=None if body.node_id is None else NodeId(canonical_uuid(body.node_id, f"{prefix}nodeId")),
     )
 

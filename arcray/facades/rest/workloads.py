@@ -14,9 +14,9 @@ from starlette.responses import Response, StreamingResponse
 from arcray.core.blobkeys import log_key
 from arcray.core.commands import StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import ArcrayError, NotFoundError
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import NodeId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
-from arcray.core.placement.explain import Explanation
 from arcray.core.queries import OFFSET_LIMIT, PAGE_LIMIT, ExplainWorkload, GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.workload import Inference, PayloadKind, Phase, WorkloadSpec, WorkloadView
 from arcray.facades.rest import codec, logs, translate
@@ -233,10 +233,10 @@ class WorkloadRoutes:
         return StreamingResponse(self._chunks(key, size), media_type=kind, headers=headers)
 
     async def explain(self, request: Request, workload_id: _Id) -> Response:
-        """Says why a pending workload waits: which filter refused how many nodes, and what would help."""
+        """Says what a workload waits for: which filter refused how many nodes, who is ahead, what would help, when."""
         identity = identity_of(request)
         query = ExplainWorkload(workload_id=_parsed(workload_id), account=identity.sees)
-        found: Explanation = await self._plane.query(query)
+        found: WorkloadExplanation = await self._plane.query(query)
         return json_response(codec.encode(translate.explanation_body(found)))
 
     async def _submit(self, spec: WorkloadSpec, blobs: Mapping[str, bytes]) -> Submitted:

@@ -17,6 +17,7 @@ from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 from arcray.testing.simulation.nouns.models import ModelFacts
 from arcray.testing.simulation.nouns.nodes import NodeFacts
+from arcray.testing.simulation.nouns.quotas import QuotaFacts
 from arcray.testing.simulation.nouns.workloads import WorkloadFacts
 from arcray.testing.simulation.promise import must
 
@@ -29,8 +30,9 @@ class PlainModel:
     def __init__(self) -> None:
         self.nodes = NodeFacts()
         self.models = ModelFacts()
-        self.workloads = WorkloadFacts(self.nodes)
-        self._takes = {**self.nodes.takes, **self.models.takes, **self.workloads.takes}
+        self.quotas = QuotaFacts()
+        self.workloads = WorkloadFacts(self.nodes, self.quotas)
+        self._takes = {**self.nodes.takes, **self.models.takes, **self.quotas.takes, **self.workloads.takes}
 
     def take(self, events: Iterable[Event]) -> None:
         """Takes the facts of one transaction.
@@ -65,6 +67,7 @@ class PlainModel:
             workload for workload in state.workloads.values() if workload.phase.terminal or not workload.spec.waiting
         ]
         self._compare(state.nodes.values(), state.models.values(), durable, "memory")
+        must(state.quotas == self.quotas.known, "other quotas are in memory than were given")
         forgotten = set(self.workloads.live()) - set(state.workloads)
         must(not forgotten, f"memory has forgotten {_names(forgotten)}")
 

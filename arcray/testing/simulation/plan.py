@@ -20,8 +20,9 @@ from arcray.testing.simulation.lies import LieKind
 from arcray.testing.simulation.network import Weather
 from arcray.testing.simulation.nouns.cast import Cast
 from arcray.testing.simulation.nouns.models import draw_model
-from arcray.testing.simulation.nouns.nodes import draw_cordon
-from arcray.testing.simulation.nouns.workloads import draw_stop, draw_submission
+from arcray.testing.simulation.nouns.nodes import draw_cordon, draw_drain, draw_labels
+from arcray.testing.simulation.nouns.quotas import draw_quota
+from arcray.testing.simulation.nouns.workloads import draw_settlement, draw_stop, draw_submission
 
 __all__ = [
     "Ask",
@@ -294,6 +295,10 @@ _COMMANDS: Final[Mapping[Draw, int]] = {
     _asked(draw_submission): 10,
     _asked(draw_stop): 3,
     _asked(draw_cordon): 1,
+    _asked(draw_drain): 1,
+    _asked(draw_labels): 1,
+    _asked(draw_quota): 1,
+    _asked(draw_settlement): 1,
     _asked(draw_model): 2,
     _look: 5,
 }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Final
 
 from arcray.config import SchedulerSettings
-from arcray.core.commands import SetNodeScheduling, StopWorkload, SubmitWorkload
+from arcray.core.commands import Command, LabelNode, SetNodeScheduling, SetQuota, StopWorkload, SubmitWorkload
 from arcray.core.errors import Code
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.policy import ClusterPolicy
@@ -196,9 +197,8 @@ class _Stage:
             self.disk.heal()
             if self._look_in():
                 return
-            for node_id, node in self._watch.model.nodes.known.items():
-                if node["cordoned"]:  # by somebody who was heard only now
-                    self._luck.spawn(self._luck.ask(SetNodeScheduling(node_id=node_id, cordoned=False), 1))
+            for undo in self._undone():
+                self._luck.spawn(self._luck.ask(undo, 1))
             waiting = set(self._watch.model.workloads.live())
             for workload_id in sorted(waiting - stopped):
                 if self._is_endless(workload_id) or self._is_impossible(workload_id):
@@ -212,6 +212,19 @@ class _Stage:
         await self._network.quiet()
         self._look_in()
         self._watch.settled()
+
+    def _undone(self) -> Iterator[Command]:
+        """Yields what takes back what operators did, some of whom were heard only now."""
+        for node_id, node in self._watch.model.nodes.known.items():
+            if node["cordoned"]:
+                yield SetNodeScheduling(node_id=node_id, cordoned=False)
+            if node["cordoned_gpus"]:
+                yield SetNodeScheduling(node_id=node_id, cordoned=False, gpus=node["cordoned_gpus"])
+            if node["relabelled"]:
+                own = node["registration"].labels
+                yield LabelNode(node_id=node_id, labels={name: own.get(name) for name in node["relabelled"]})
+        for account in self._watch.model.quotas.known:
+            yield SetQuota(account=account, quota=None)
 
     def _runs_on(self, workload_id: WorkloadId, attempt: int) -> tuple[NodeId, int] | None:
         run = self.book.runs.get((workload_id, attempt))

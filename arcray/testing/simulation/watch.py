@@ -17,11 +17,11 @@ from arcray.core import events as ev
 from arcray.core import queries as q
 from arcray.core.errors import ArcrayError, Code
 from arcray.core.events import Event
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.orders import Order, RunInference, StartWorkload
-from arcray.core.placement.explain import Explanation
 from arcray.core.ports import EventBatch
 from arcray.core.workload import Inference, Workload, WorkloadView
 from arcray.testing.simulation.model import PlainModel
@@ -190,7 +190,7 @@ class Watch:
                         answer.total is not None and answer.total >= self._listed(asked),
                         "a list leaves out what is on disk",
                     )
-                case Explanation():
+                case WorkloadExplanation():
                     pass
                 case ArcrayError() if answer.code is Code.NOT_FOUND:
                     if isinstance(query, q.GetWorkload):

@@ -3,18 +3,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
 
-from arcray.cli.context import EXIT_CODES, Context
-from arcray.cli.main import arcray
-from arcray.client import Client
+from arcray.cli.context import EXIT_CODES
 from arcray.core.errors import Code
+from tests.cli_fixtures import MakeShell, Routes
 
 WORKLOAD = {"id": "w1", "kind": "program", "name": "train", "phase": "running", "nodeId": "n1", "message": ""}
 DONE = {**WORKLOAD, "phase": "succeeded", "exitCode": 0, "durationMs": 12.34}
@@ -27,52 +23,6 @@ NODE = {
     "gpuUtilization": 0.25,
     "modelsLoaded": ["digits", "llama"],
 }
-Routes = dict[str, Any]
-
-
-class Shell:
-    """Types commands at a server made of routes: ``METHOD path`` to a body, text, bytes or an httpx.Response."""
-
-    def __init__(self, directory: Path, routes: Routes) -> None:
-        self.requests: list[httpx.Request] = []
-        self.clients: list[tuple[str, str | None]] = []
-        self._directory = directory
-        self._routes = routes
-
-    def __call__(self, *words: str) -> Result:
-        context = Context(state_dir=self._directory, connect=self._connect)
-        return CliRunner().invoke(arcray, list(words), obj=context)
-
-    def _connect(self, url: str, api_key: str | None) -> Client:
-        self.clients.append((url, api_key))
-        return Client(url, api_key, transport=httpx.MockTransport(self._answer), sleep=lambda _seconds: None)
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        body = self._routes.get(f"{request.method} {request.url.path}")
-        match body:
-            case None:
-                return httpx.Response(404, json={"code": "NOT_FOUND", "detail": f"no {request.url.path}"})
-            case httpx.Response():
-                return body
-            case bytes():
-                return httpx.Response(200, content=body)
-            case str():
-                return httpx.Response(200, text=body)
-            case _:
-                return httpx.Response(200, json=body)
-
-    def sent(self) -> dict[str, Any]:
-        body: dict[str, Any] = json.loads(self.requests[0].content)
-        return body
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Callable[[Routes], Shell]:
-    return lambda routes: Shell(tmp_path, routes)
-
-
-MakeShell = Callable[[Routes], Shell]
 
 
 def test_nodes_are_a_table(shell: MakeShell) -> None:

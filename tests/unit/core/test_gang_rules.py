@@ -9,10 +9,10 @@ import pytest
 from arcray.core import events as ev
 from arcray.core.commands import ReportTelemetry
 from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, ResourceExhaustedError
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.gang import Gang, Layout
 from arcray.core.ids import AccountId, ReservationId, WorkloadId
 from arcray.core.orders import StartWorkload, StopAttempt
-from arcray.core.placement.explain import Explanation
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.queries import ExplainWorkload
@@ -55,8 +55,8 @@ def run_gang(world: World, size: int = 2, **fields: Any) -> None:
 
 def explanation(world: World, number: int) -> str:
     answer = world.cluster.answer(ExplainWorkload(workload_id=workload_id(number)), world.now)
-    assert isinstance(answer, Explanation)
-    return answer.sentence()
+    assert isinstance(answer, WorkloadExplanation)
+    return answer.placement.sentence()
 
 
 def test_nothing_starts_before_all_members_are_there(world: World) -> None:

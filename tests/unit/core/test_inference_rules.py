@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from arcray.core import events as ev
-from arcray.core.commands import ReportModels, ReportTelemetry
+from arcray.core.commands import Heard, ReportModels, ReportTelemetry
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
 from arcray.core.ids import ModelId
 from arcray.core.model import ModelSlots
@@ -161,6 +161,17 @@ def test_stopping_a_request_frees_its_slot_at_once(world: World) -> None:
     assert isinstance(order.order, StopAttempt)
     assert world.workload(R1).phase is Phase.STOPPED
     assert len(world.submit(request(2)).orders) == 1
+
+
+def test_a_node_that_refuses_a_request_is_asked_what_it_answers_for(world: World) -> None:
+    ready(world)
+    beat = ReportTelemetry(node_id=node_id(1), epoch=1)
+    assert world.handle(beat).reply == Heard(report_models=False)
+    world.submit(request(1))
+    world.report(world.workload(R1), Phase.FAILED, refused=True)
+    assert world.handle(beat).reply == Heard(report_models=True)
+    world.load(node_id(1))
+    assert world.handle(beat).reply == Heard(report_models=False)
 
 
 @pytest.mark.parametrize("policy", [ClusterPolicy(max_waiting=1)])

@@ -50,6 +50,10 @@ def test_a_given_up_attempt_waits_again(phase: Phase) -> None:
     assert requeue(phase) is Phase.PENDING
 
 
+def test_what_the_cluster_asked_to_end_waits_again() -> None:
+    assert requeue(Phase.STOPPING, evicted=True) is Phase.PENDING
+
+
 @pytest.mark.parametrize("phase", [Phase.PENDING, Phase.STOPPING, *TERMINAL])
 def test_what_ends_or_waits_is_not_requeued(phase: Phase) -> None:
     with pytest.raises(IllegalTransitionError):

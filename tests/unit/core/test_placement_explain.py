@@ -46,7 +46,7 @@ def test_each_node_counts_for_the_first_filter_that_refuses_it() -> None:
         demand=Demand(cpu_milli=2000, memory_bytes=4 * GIB, gpus=2), wants=frozenset({"container"})
     )
     assert [(refusal.filter, refusal.nodes, refusal.reason) for refusal in why(engine, request).refusals] == [
-        ("schedulable", 1, "is cordoned, draining or unhealthy"),
+        ("schedulable", 1, "is cordoned or draining"),
         ("cpu", 1, "needs 2 free cores"),
         ("memory", 1, "needs 4096 MiB free memory"),
         ("gpus", 1, "needs 2 free GPUs"),
@@ -95,6 +95,14 @@ def test_freeing_gpus_is_advised_where_the_node_has_enough_but_none_idle() -> No
     assert why(engine, asking(gpus=1)).suggestion == "free 1 GPU on one node"
     assert why(engine, asking(gpus=2)).suggestion == "free 2 GPUs on one node"
     assert why(engine, asking(gpus=3)).suggestion == ""
+
+
+def test_freeing_gpus_is_not_advised_for_shares_that_they_may_be_too_small_for() -> None:
+    engine = pool(a=machine(gpus=2))
+    answer = engine.place(asking(gpus=2))
+    assert isinstance(answer, Placement)
+    engine.allocate(answer.node_id, answer.allocation)
+    assert why(engine, asking(gpus=1, gpu_memory_bytes=41 * GIB)).suggestion == ""
 
 
 def test_following_the_advice_places_the_work() -> None:

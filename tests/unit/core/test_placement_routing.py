@@ -231,7 +231,7 @@ def test_unschedulable_nodes_are_counted_whether_they_have_the_model_or_not() ->
     index.upsert_node(node("b", schedulable=False))
     index.upsert_node(node("c"))
     assert refusals(index) == {"schedulable": 2, "model": 1}
-    assert index.explain(LLAMA, 0.0).suggestion == "uncordon a node that has llama"
+    assert index.explain(LLAMA, 0.0).suggestion == "a node that has llama must take work again"
     index.upsert_node(node("a"))
     assert index.route(LLAMA, HERE, 0.0) == "a"
     assert index.explain(LLAMA, 0.0).fits == 1

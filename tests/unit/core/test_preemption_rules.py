@@ -9,9 +9,9 @@ import pytest
 from arcray.core import events as ev
 from arcray.core.commands import DetachNode, ReportPhase, SetNodeScheduling
 from arcray.core.errors import IllegalTransitionError, InvalidArgumentError
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import WorkloadId
 from arcray.core.orders import StartWorkload, StopAttempt
-from arcray.core.placement.explain import Explanation
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.queries import ExplainWorkload
@@ -42,8 +42,8 @@ def preempted(outcome_events: tuple[ev.Event, ...]) -> list[WorkloadId]:
 
 def explanation(world: World, number: int) -> str:
     answer = world.cluster.answer(ExplainWorkload(workload_id=workload_id(number)), world.now)
-    assert isinstance(answer, Explanation)
-    return answer.sentence()
+    assert isinstance(answer, WorkloadExplanation)
+    return answer.placement.sentence()
 
 
 def test_work_of_a_lower_priority_is_asked_to_end_with_its_grace_for_work_that_fits_nowhere(world: World) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from arcray.core import events as ev
+from arcray.core.blobkeys import result_key, result_path
 from arcray.core.commands import RegisterModel, RemoveModel, ReportEnd, Submitted
 from arcray.core.errors import (
     AlreadyExistsError,
@@ -17,6 +18,7 @@ from arcray.core.errors import (
     ResourceExhaustedError,
     StaleReportError,
 )
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import AccountId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
@@ -53,8 +55,8 @@ def test_a_submission_without_a_node_waits_and_says_why(world: World) -> None:
     assert isinstance(outcome.reply, Submitted)
     assert (outcome.reply.phase, outcome.orders) == (Phase.PENDING, ())
     explanation = world.cluster.answer(ExplainWorkload(workload_id=W1), world.now)
-    assert hasattr(explanation, "sentence")
-    assert explanation.sentence() == "the pool has no nodes"
+    assert isinstance(explanation, WorkloadExplanation)
+    assert explanation.sentence() == "the pool has no nodes; when it starts is unknown"
 
 
 def test_everything_about_a_submission_is_durable(world: World) -> None:
@@ -386,3 +388,9 @@ def test_the_last_fact_of_journalled_work_does_not_repeat_what_was_asked(world: 
     (finished,) = world.succeed(world.workload(W1)).events
     assert isinstance(finished, ev.WorkloadFinished)
     assert finished.spec is None
+
+
+def test_results_of_one_attempt_are_not_written_over_by_another() -> None:
+    keys = {result_key(W1, path, attempt) for path in ("a/b.txt", "2/a/b.txt") for attempt in (1, 2, 3)}
+    assert len(keys) == 6
+    assert {result_path(key) for key in keys} == {"a/b.txt", "2/a/b.txt"}

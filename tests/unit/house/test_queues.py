@@ -41,6 +41,8 @@ NO_QUEUES = {
     "retention.max_events": "what is kept, not what waits",
     "retention.max_inference": "what is kept, not what waits",
     "retention.max_workloads": "what is kept, not what waits",
+    "scheduler.default_max_duration_s": "a time",
+    "scheduler.max_duration_s": "a time",
     "scheduler.max_gang_size": "the size of one thing; its members wait in pending",
     "scheduler.max_reservation_s": "a time",
     "scheduler.max_reservations": "what is held, not what waits",

@@ -1,4 +1,4 @@
-"""Nodes: cordoned and uncordoned by the operator; attached, lost and gone; never given more than they have."""
+"""Nodes: cordoned, drained and labelled by the operator; attached, lost and gone; never given more than they have."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from arcray.core import events as ev
-from arcray.core.commands import Command, SetNodeScheduling
-from arcray.core.ids import NodeId
+from arcray.core.commands import Command, DrainNode, LabelNode, SetNodeScheduling
+from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Node
 from arcray.core.resources import Allocation, Capacity
 from arcray.core.workload import WorkloadSpec
@@ -16,20 +16,39 @@ from arcray.testing.builders import node_id
 from arcray.testing.simulation.nouns.cast import Cast
 from arcray.testing.simulation.promise import must
 
-__all__ = ["NodeFacts", "check_capacity", "draw_cordon"]
+__all__ = ["NodeFacts", "check_capacity", "draw_cordon", "draw_drain", "draw_labels"]
 
 
 def draw_cordon(dice: Random, cast: Cast) -> Command:
     """Returns a cordon or its end, sometimes of a node that does not exist."""
     target = node_id(99) if dice.random() < 0.05 else dice.choice(cast.nodes).id
-    return SetNodeScheduling(node_id=target, cordoned=dice.random() < 0.4)
+    return SetNodeScheduling(node_id=target, cordoned=dice.random() < 0.4, gpus=_gpus(dice))
+
+
+def draw_drain(dice: Random, cast: Cast) -> Command:
+    """Returns a drain of a node or of a GPU, with and without a deadline."""
+    return DrainNode(
+        node_id=dice.choice(cast.nodes).id,
+        gpus=_gpus(dice),
+        deadline_s=dice.choice((None, 0.0, 2.0, 10.0)),
+        grace_s=dice.choice((0.0, 1.0)),
+    )
+
+
+def draw_labels(dice: Random, cast: Cast) -> Command:
+    """Returns labels to lay over a node's own, or to take away."""
+    return LabelNode(node_id=dice.choice(cast.nodes).id, labels={"zone": dice.choice(("a", "b", "x", None))})
+
+
+def _gpus(dice: Random) -> frozenset[int]:
+    return frozenset({dice.choice((0, 1))}) if dice.random() < 0.2 else frozenset()
 
 
 class NodeFacts:
     """What is on disk of nodes.
 
     Attributes:
-        known: by node: registration, epoch, health, cordoned, joined_at.
+        known: by node: registration, epoch, health, cordoned, cordoned_gpus, drain, relabelled, joined_at.
     """
 
     def __init__(self) -> None:
@@ -43,6 +62,8 @@ class NodeFacts:
             ev.NodeHealthChanged: self._lost,
             ev.NodeDetached: self._detached,
             ev.NodeSchedulingChanged: self._cordoned,
+            ev.NodeDrainChanged: self._drained,
+            ev.NodeRelabelled: self._relabelled,
         }
 
     def compare(self, node: Node, where: str) -> None:
@@ -55,13 +76,22 @@ class NodeFacts:
                 found = "healthy"
             must(found == value, f"node {node.id}: {name} is {found!r} in {where}, and {value!r} by the facts")
 
-    def check_takes(self, key: NodeId, spec: WorkloadSpec) -> None:
+    def check_drained(self, key: NodeId, workload_id: WorkloadId) -> None:
+        """Checks that a node has a drain that has not come to its end."""
+        drain = self.known[key]["drain"]
+        must(drain is not None and drain.done_at is None, f"{workload_id} has to leave {key}, which is not drained")
+
+    def check_takes(self, key: NodeId, spec: WorkloadSpec, held: Allocation) -> None:
         """Checks that a node may be given this work."""
         must(key in self.known, f"{spec.id} is placed on {key}, which never attached")
         node = self.known[key]
         must(node["health"] == "healthy", f"{spec.id} is placed on {key}, which is {node['health']}")
         must(not node["cordoned"], f"{spec.id} is placed on {key}, which is cordoned")
-        labels = node["registration"].labels
+        drain, closed = node["drain"], node["cordoned_gpus"]
+        must(drain is None or drain.gpus, f"{spec.id} is placed on {key}, which is drained")
+        must(all(share.index not in closed for share in held.gpus), f"{spec.id} gets a GPU of {key} that is cordoned")
+        changed = {**node["registration"].labels, **node["relabelled"]}
+        labels = {name: value for name, value in changed.items() if value is not None}
         must(set(spec.selector) <= set(labels.items()), f"{spec.id} wants {spec.selector}, {key} has {labels}")
 
     def check_fits(self, key: NodeId, held: Sequence[Allocation]) -> None:
@@ -74,7 +104,13 @@ class NodeFacts:
         before = node["epoch"] if node else 0
         must(event.epoch == before + 1, f"node {key}: epoch {event.epoch} follows {before}")
         if node is None:
-            node = self.known[key] = {"joined_at": event.at, "cordoned": False}
+            node = self.known[key] = {
+                "joined_at": event.at,
+                "cordoned": False,
+                "cordoned_gpus": frozenset(),
+                "drain": None,
+                "relabelled": {},
+            }
         node.update(registration=event.registration, epoch=event.epoch, health="healthy")
 
     def _lost(self, event: ev.NodeHealthChanged) -> None:
@@ -87,8 +123,18 @@ class NodeFacts:
         self.known[event.node_id]["health"] = "gone"
 
     def _cordoned(self, event: ev.NodeSchedulingChanged) -> None:
-        must(self.known[event.node_id]["cordoned"] != event.cordoned, f"node {event.node_id} changes nothing")
-        self.known[event.node_id]["cordoned"] = event.cordoned
+        node = self.known[event.node_id]
+        before = node["cordoned"], node["cordoned_gpus"]
+        must(before != (event.cordoned, event.cordoned_gpus), f"node {event.node_id} changes nothing")
+        node.update(cordoned=event.cordoned, cordoned_gpus=event.cordoned_gpus)
+
+    def _drained(self, event: ev.NodeDrainChanged) -> None:
+        must(self.known[event.node_id]["drain"] != event.drain, f"the drain of {event.node_id} changes nothing")
+        self.known[event.node_id]["drain"] = event.drain
+
+    def _relabelled(self, event: ev.NodeRelabelled) -> None:
+        must(self.known[event.node_id]["relabelled"] != event.labels, f"the labels of {event.node_id} do not change")
+        self.known[event.node_id]["relabelled"] = event.labels
 
 
 def check_capacity(where: str, capacity: Capacity, held: Sequence[Allocation]) -> None:

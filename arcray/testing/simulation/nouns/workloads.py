@@ -9,8 +9,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from arcray.core import events as ev
-from arcray.core.commands import Command, StopWorkload, SubmitWorkload
+from arcray.core.claim import Eviction
+from arcray.core.commands import Command, DiscardWorkload, StopWorkload, SubmitWorkload
 from arcray.core.ids import ModelId, WorkloadId
+from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import CPU_MILLI, GIB
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import (
@@ -28,13 +30,15 @@ from arcray.core.workload import (
 from arcray.testing.builders import a_container, a_model
 from arcray.testing.simulation.nouns.cast import ACCOUNTS, Cast
 from arcray.testing.simulation.nouns.nodes import NodeFacts
+from arcray.testing.simulation.nouns.quotas import QuotaFacts
 from arcray.testing.simulation.promise import must
 
-__all__ = ["WorkloadFacts", "draw_stop", "draw_submission", "result_mark"]
+__all__ = ["WorkloadFacts", "draw_settlement", "draw_stop", "draw_submission", "result_mark"]
 
 _ENDS: Final = ("succeeded", "failed", "stopped", "rejected")
 _ON_NODE: Final = ("placed", "pulling", "starting", "running", "stopping")
 _ORDER: Final = ("placed", "pulling", "starting", "running")
+_REST_S: Final = ClusterPolicy().restart_rest.total_seconds()
 
 
 def draw_submission(dice: Random, cast: Cast) -> Command:
@@ -44,6 +48,27 @@ def draw_submission(dice: Random, cast: Cast) -> Command:
     spec = _new(dice, cast)
     cast.workloads.append(spec)
     return SubmitWorkload(spec=spec)
+
+
+def draw_settlement(dice: Random, cast: Cast) -> Command | None:
+    """Returns another try of what may have ended badly, or that it is put away."""
+    if not cast.workloads:
+        return None
+    ended = dice.choice(cast.workloads)
+    if dice.random() < 0.4:
+        return DiscardWorkload(workload_id=ended.id, account=dice.choice((None, ended.origin.account)))
+    number = len(cast.workloads) + 1
+    again = replace(
+        ended,
+        id=WorkloadId(str(UUID(int=0xB000_0000 + number))),
+        created_at=cast.client_time(dice),
+        request_id=f"replay of {ended.id}",
+        request_digest="replay",
+        waiting=False,
+        replay_of=ended.id,
+    )
+    cast.workloads.append(again)
+    return SubmitWorkload(spec=again)
 
 
 def draw_stop(dice: Random, cast: Cast) -> Command | None:
@@ -126,9 +151,10 @@ class WorkloadFacts:
         known: the fields of ``Workload`` by their names, of every workload.
     """
 
-    def __init__(self, nodes: NodeFacts) -> None:
+    def __init__(self, nodes: NodeFacts, quotas: QuotaFacts) -> None:
         self.known: dict[WorkloadId, dict[str, Any]] = {}
         self._nodes = nodes
+        self._quotas = quotas
 
     @property
     def takes(self) -> Mapping[type, Callable[[Any], None]]:
@@ -138,7 +164,9 @@ class WorkloadFacts:
             ev.WorkloadPlaced: self._placed,
             ev.WorkloadPhaseChanged: self._phase_changed,
             ev.WorkloadStopRequested: self._stop_requested,
+            ev.WorkloadEvicted: self._evicted,
             ev.WorkloadRequeued: self._requeued,
+            ev.WorkloadSettled: self._settled,
             ev.WorkloadFinished: self._finished,
         }
 
@@ -169,6 +197,30 @@ class WorkloadFacts:
                 found = replace(found, output=None)  # it went to the sender and is not kept
             must(found == value, f"{workload.spec.id}: {name} is {found!r} in {where}, and {value!r} by the facts")
 
+    def _check_quota(self, spec: WorkloadSpec) -> None:
+        """Checks that an account may hold one more; what takes the place of a live copy needs no room of its own."""
+        account = spec.origin.account
+        quota = self._quotas.known.get(account)
+        replaced = self.known.get(spec.replaces) if spec.replaces is not None else None
+        if quota is None or (replaced is not None and replaced["phase"] not in _ENDS):
+            return
+        held = [
+            work["spec"].demand
+            for work in self.known.values()
+            if work["allocation"] is not None
+            and work["spec"].origin.account == account
+            and not isinstance(work["spec"].payload, Inference)
+        ]
+        held.append(spec.demand)
+        for what, limit, sum_of, asked in (
+            ("workloads", quota.workloads, len(held), 1),
+            ("processors", quota.cpu_milli, sum(each.cpu_milli for each in held), spec.demand.cpu_milli),
+            ("GPUs", quota.gpus, sum(each.gpus for each in held), spec.demand.gpus),
+        ):
+            must(
+                limit is None or not asked or sum_of <= limit, f"{spec.id}: {account} holds {sum_of} {what} of {limit}"
+            )
+
     # -- facts ---------------------------------------------------------------------------------------------------
 
     def _begin(self, spec: WorkloadSpec) -> dict[str, Any]:
@@ -178,6 +230,10 @@ class WorkloadFacts:
             "phase": "pending",
             "attempt": 0,
             "restarts": 0,
+            "streak": 0,
+            "eviction": None,
+            "replayed_by": None,
+            "discarded": False,
             "node_id": None,
             "allocation": None,
             "message": "",
@@ -209,7 +265,9 @@ class WorkloadFacts:
         must(event.attempt == work["attempt"] + 1, f"{spec.id}: attempt {event.attempt} follows {work['attempt']}")
         must(work["not_before"] is None or event.at >= work["not_before"], f"{spec.id} is placed before its back-off")
         must(spec.node_id in (None, event.node_id), f"{spec.id} is placed beside the only node that it may have")
-        self._nodes.check_takes(event.node_id, spec)
+        self._nodes.check_takes(event.node_id, spec, event.allocation)
+        if not isinstance(spec.payload, Inference):
+            self._check_quota(spec)
         if not isinstance(spec.payload, Inference):
             got, wanted = event.allocation, spec.demand
             must(
@@ -241,19 +299,45 @@ class WorkloadFacts:
 
     def _stop_requested(self, event: ev.WorkloadStopRequested) -> None:
         work = self._live(event.workload_id)
-        must(work["phase"] in _ORDER, f"{event.workload_id} is asked to stop while {work['phase']}")
+        asked = work["phase"] == "stopping" and work["eviction"] is not None and not work["stop_requested"]
+        must(work["phase"] in _ORDER or asked, f"{event.workload_id} is asked to stop while {work['phase']}")
         work.update(phase="stopping", stop_requested=True)
+
+    def _evicted(self, event: ev.WorkloadEvicted) -> None:
+        work = self._attempt(event.workload_id, event.attempt)
+        must(work["phase"] in _ORDER, f"{event.workload_id} is evicted while {work['phase']}")
+        must(event.cause in ("drain", "overtime"), f"{event.workload_id} is evicted for {event.cause}")
+        must(not event.restart, f"{event.workload_id}: what the cluster does counts as a restart")
+        if event.cause == "overtime":
+            longest, began = work["spec"].max_duration_s, work["started_at"]
+            must(longest is not None, f"{event.workload_id} is evicted for a time that it never had")
+            must((event.at - began).total_seconds() > longest, f"{event.workload_id} is evicted before its time")
+        else:
+            self._nodes.check_drained(work["node_id"], event.workload_id)
+        eviction = Eviction(reason=event.reason, restart=event.restart, fails=event.fails, cause=event.cause)
+        work.update(phase="stopping", eviction=eviction)
 
     def _requeued(self, event: ev.WorkloadRequeued) -> None:
         work = self._attempt(event.workload_id, event.attempt)
-        must(work["phase"] in _ORDER, f"{event.workload_id} is requeued while {work['phase']}")
+        eviction = work["eviction"]
+        must(
+            work["phase"] in _ORDER or (eviction is not None and not eviction.fails),
+            f"{event.workload_id} is requeued while {work['phase']}",
+        )
+        must(not work["stop_requested"], f"{event.workload_id} is requeued, and was to stop")
         work["restarts"] += 1 if event.restart else 0
+        work["streak"] = (0 if event.rested else work["streak"]) + (1 if event.restart else 0)
         policy = work["spec"].restart
-        if event.restart:
+        if event.rested:
+            ran_s = 0.0 if work["started_at"] is None else (event.at - work["started_at"]).total_seconds()
+            must(ran_s >= _REST_S, f"{event.workload_id} is said to have run long, and ran {ran_s} s")
+        if event.restart or eviction is not None:
             must(policy.rule != "never", f"{event.workload_id} is restarted against its policy")
-            must(work["restarts"] <= policy.max_restarts, f"{event.workload_id} is restarted too often")
+        if event.restart:
+            must(work["streak"] <= policy.max_restarts, f"{event.workload_id} is restarted too often")
         work.update(
             phase="pending",
+            eviction=None,
             node_id=None,
             allocation=None,
             message=event.reason,
@@ -279,8 +363,27 @@ class WorkloadFacts:
         times = [time for time in (work["placed_at"], work["started_at"], event.at) if time is not None]
         must(times == sorted(times), f"{event.workload_id} was placed, started and ended at {times}")
         work.update(
-            phase=event.phase, message=event.message, result=event.result, finished_at=event.at, allocation=None
+            phase=event.phase,
+            message=event.message,
+            result=event.result,
+            finished_at=event.at,
+            allocation=None,
+            eviction=None,
         )
+
+    def _settled(self, event: ev.WorkloadSettled) -> None:
+        work = self.known.get(event.workload_id)
+        must(work is not None, f"{event.workload_id} is dealt with, and was never accepted")
+        assert work is not None
+        must(work["phase"] in ("failed", "rejected"), f"{event.workload_id} is dealt with while {work['phase']}")
+        must(not work["discarded"] and work["replayed_by"] is None, f"{event.workload_id} is dealt with twice")
+        if event.replayed_by is not None:
+            again = self.known.get(event.replayed_by)
+            must(
+                again is not None and again["spec"].replay_of == event.workload_id,
+                f"{event.workload_id} is replayed by {event.replayed_by}, which is no replay of it",
+            )
+        work.update(replayed_by=event.replayed_by, discarded=event.replayed_by is None)
 
     def _live(self, workload_id: WorkloadId) -> dict[str, Any]:
         work = self.known.get(workload_id)

@@ -12,13 +12,15 @@ from arcray.core.answers import workload_view
 from arcray.core.claim import Claim, Eviction
 from arcray.core.commands import Submitted
 from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.explanation import StartEstimate, WaitsFor, WorkloadExplanation
 from arcray.core.gang import Gang, Layout
 from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.model import ModelFormat
-from arcray.core.placement.explain import Explanation, FilterRefusal
+from arcray.core.placement.explain import Change, Explanation, FilterRefusal
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import MIB
 from arcray.core.queries import ModelView
+from arcray.core.quota import Excess
 from arcray.core.resources import NO_DEMAND, Allocation, Demand, GpuShare
 from arcray.core.workload import (
     Container,
@@ -230,6 +232,10 @@ def test_workload_is_shown_in_wire_names_and_units() -> None:
         "durationMs": 12.5,
         "pid": 7,
         "results": 1,
+        "maxDurationS": None,
+        "notBefore": None,
+        "replayOf": None,
+        "replayedBy": None,
         "output": None,
         "cost": None,
         "preemptible": False,
@@ -286,16 +292,46 @@ def test_model_shows_its_copies_with_their_processes() -> None:
     assert translate.model_view(found, {}).servers[0].pid is None
 
 
-def test_explanation_is_shown_whole() -> None:
-    found = Explanation(
-        nodes=2, refusals=(FilterRefusal(filter="gpus", nodes=2, reason="needs 1 free GPU"),), suggestion="ask for 0"
+def explained(**fields: Any) -> WorkloadExplanation:
+    placement = Explanation(
+        nodes=2,
+        refusals=(FilterRefusal(filter="memory", nodes=2, reason="needs 2 MiB free memory"),),
+        suggestion="1 MiB less memory would fit",
+        change=Change(what="memory", by=MIB - 1),
     )
+    defaults: dict[str, Any] = {
+        "workload_id": ID,
+        "account": AccountId("ana"),
+        "at": T0,
+        "phase": Phase.PENDING,
+        "node_id": None,
+        "waits_for": WaitsFor.PLACE,
+        "placement": placement,
+    }
+    return WorkloadExplanation(**(defaults | fields))
+
+
+def test_explanation_is_shown_whole() -> None:
+    soon = StartEstimate(earliest=T0, latest=T0 + timedelta(seconds=9), basis="such work starts every 9 s")
+    found = explained(ahead=3, first_ahead=(ID,), estimate=soon)
     shown = json.loads(codec.encode(translate.explanation_body(found)))
     assert shown == {
         "nodes": 2,
-        "refusals": [{"filter": "gpus", "nodes": 2, "reason": "needs 1 free GPU"}],
-        "suggestion": "ask for 0",
+        "fits": 0,
+        "refusals": [{"filter": "memory", "nodes": 2, "reason": "needs 2 MiB free memory"}],
+        "suggestion": "1 MiB less memory would fit",
         "notes": [],
+        "change": {"what": "memory", "by": 1.0},
+        "waitsFor": "place",
+        "notBefore": None,
+        "quota": [],
+        "ahead": 3,
+        "firstAhead": [ID],
+        "estimate": {
+            "earliest": "2026-01-01T00:00:00Z",
+            "latest": "2026-01-01T00:00:09Z",
+            "basis": "such work starts every 9 s",
+        },
         "sentence": found.sentence(),
     }
 
@@ -309,3 +345,14 @@ def test_what_a_new_submission_answers_is_what_a_query_would(nodes: int) -> None
     reply = world.submit(spec).reply
     assert isinstance(reply, Submitted)
     assert translate.accepted(spec, reply) == workload_view(world.workload(spec.id))
+
+
+def test_quota_is_the_first_filter_and_refuses_every_node() -> None:
+    excess = Excess(resource="cpu", held=3000, asked=2000, limit=4000)
+    found = explained(waits_for=WaitsFor.QUOTA, excesses=(excess,))
+    shown = json.loads(codec.encode(translate.explanation_body(found)))
+    reason = "account ana holds 3 of 4 cpu and this asks for 2"
+    assert shown["refusals"] == [{"filter": "quota", "nodes": 2, "reason": reason}]
+    assert shown["quota"] == [{"resource": "cpu", "held": 3.0, "asked": 2.0, "limit": 4.0}]
+    assert (shown["fits"], shown["change"], shown["estimate"]) == (0, None, None)
+    assert shown["sentence"] == f"waits for its quota: {reason}; when it starts is unknown"

@@ -1,0 +1,65 @@
+"""Rules about evictions: the cluster, and not its owner, asks for the end of an attempt.
+
+Its node is asked to stop it with grace, as for any stop. What follows its end is decided with all other ends
+(``attempts``).
+"""
+
+from __future__ import annotations
+
+from heapq import heappop
+
+from arcray.core import events as ev
+from arcray.core.claim import Cause
+from arcray.core.handlers.attempts import give_up
+from arcray.core.orders import StopAttempt
+from arcray.core.turn import Turn
+from arcray.core.workload import Phase, RestartRule, Workload
+
+__all__ = ["evict", "may_move", "stop_overtime"]
+
+
+def may_move(workload: Workload) -> bool:
+    """Returns whether an attempt may be ended for another one: its restart policy says that it may run twice."""
+    return workload.spec.restart.rule is not RestartRule.NEVER
+
+
+def evict(turn: Turn, workload: Workload, cause: Cause, reason: str, grace_s: float, *, fails: bool = False) -> None:
+    """Asks for the end of a placed attempt; one that is ending stays as it is.
+
+    Args:
+        fails: no attempt follows.
+    """
+    if workload.phase.terminal or workload.phase in (Phase.STOPPING, Phase.PENDING) or workload.node_id is None:
+        return
+    turn.emit(
+        ev.WorkloadEvicted(
+            workload_id=workload.spec.id,
+            attempt=workload.attempt,
+            cause=cause,
+            reason=reason,
+            restart=False,
+            fails=fails,
+            at=turn.now,
+        )
+    )
+    order = StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=grace_s)
+    turn.order(turn.state.nodes[workload.node_id], order)
+
+
+def stop_overtime(turn: Turn) -> None:
+    """Does what a node forgot: ends work that runs longer than it may, and gives it up where even that is not heard."""
+    state = turn.state
+    while state.overtime and state.overtime[0][0] <= turn.now:
+        _, workload_id, attempt = heappop(state.overtime)
+        workload = state.workloads.get(workload_id)
+        if workload is None or workload.attempt != attempt or workload.phase.terminal:
+            continue
+        limit_s = workload.spec.max_duration_s
+        if workload.phase is Phase.RUNNING:
+            evict(turn, workload, Cause.OVERTIME, f"ran longer than {limit_s:g} s", grace_s=0.0)
+        elif (
+            workload.eviction is not None and workload.eviction.cause is Cause.OVERTIME and workload.node_id is not None
+        ):
+            order = StopAttempt(workload_id=workload_id, attempt=attempt, grace_s=0.0)
+            turn.order(state.nodes[workload.node_id], order)
+            give_up(turn, workload, "its node did not end it")

@@ -1,0 +1,346 @@
+"""Cordons and drains: what takes no new work, what of the old work moves and how, and when a drain is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from arcray.core import events as ev
+from arcray.core.claim import Cause
+from arcray.core.commands import DetachNode, DrainNode, RegisterModel, Running, SetNodeScheduling
+from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.handlers.attempts import replacement_id
+from arcray.core.ids import WorkloadId
+from arcray.core.node import Drain
+from arcray.core.orders import StopAttempt
+from arcray.core.resources import Demand
+from arcray.core.turn import Outcome
+from arcray.core.workload import ModelServer, Phase, RestartPolicy, RestartRule, Workload, WorkloadSpec
+from arcray.testing.builders import a_capacity, a_model, a_node, a_workload, an_inference, node_id
+from arcray.testing.world import World
+
+N1, N2 = node_id(1), node_id(2)
+W1 = a_workload(1).id
+AGAIN = RestartPolicy(rule=RestartRule.ON_FAILURE)
+GPU_NODE = a_node(1, capacity=a_capacity(gpus=2))
+ONE_GPU = Demand(gpus=1)
+
+
+def cause_of(workload: Workload) -> Cause | None:
+    return None if workload.eviction is None else workload.eviction.cause
+
+
+def drain(world: World, **options: Any) -> Outcome:
+    return world.handle(DrainNode(node_id=N1, **options))
+
+
+def drain_of(world: World) -> Drain:
+    found = world.cluster.state.nodes[N1].drain
+    assert found is not None
+    return found
+
+
+def is_done(world: World) -> bool:
+    return drain_of(world).done_at is not None
+
+
+def running(world: World, number: int = 1, **fields: Any) -> Workload:
+    world.submit(a_workload(number, **fields))
+    world.run_round()
+    workload = world.workload(a_workload(number).id)
+    world.report(workload, Phase.RUNNING)
+    return workload
+
+
+def a_copy(number: int = 1, **fields: Any) -> WorkloadSpec:
+    return a_workload(number, ModelServer(model=a_model()), restart=AGAIN, **fields)
+
+
+def stops(outcome: Outcome) -> list[tuple[WorkloadId, float]]:
+    return [
+        (order.order.workload_id, order.order.grace_s)
+        for order in outcome.orders
+        if isinstance(order.order, StopAttempt)
+    ]
+
+
+# -- cordons of single GPUs --------------------------------------------------------------------------------------------
+
+
+def test_a_cordoned_gpu_takes_nothing_new_and_keeps_what_runs_on_it(world: World) -> None:
+    world.attach(GPU_NODE)
+    first = running(world, demand=ONE_GPU)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=True, gpus=frozenset({0})))
+    second = running(world, 2, demand=ONE_GPU)
+    world.submit(a_workload(3, demand=ONE_GPU))
+    assert first.allocation is not None
+    assert second.allocation is not None
+    assert (first.allocation.gpus[0].index, second.allocation.gpus[0].index) == (0, 1)
+    world.succeed(first)
+    world.run_round()
+    assert world.workload(a_workload(3).id).phase is Phase.PENDING
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False, gpus=frozenset({0})))
+    world.run_round()
+    assert world.workload(a_workload(3).id).phase is Phase.PLACED
+
+
+def test_cordons_of_gpus_add_up_and_are_told_as_what_holds_now(world: World) -> None:
+    world.attach(GPU_NODE)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=True, gpus=frozenset({0})))
+    (event,) = world.handle(SetNodeScheduling(node_id=N1, cordoned=True, gpus=frozenset({0, 1}))).events
+    assert isinstance(event, ev.NodeSchedulingChanged)
+    assert (event.cordoned, event.cordoned_gpus) == (False, frozenset({0, 1}))
+    assert world.handle(SetNodeScheduling(node_id=N1, cordoned=True, gpus=frozenset({1}))).events == ()
+
+
+@pytest.mark.parametrize("command", [SetNodeScheduling(node_id=N1, cordoned=True, gpus=frozenset({7})), None])
+def test_a_gpu_that_the_node_does_not_have_is_refused(world: World, command: SetNodeScheduling | None) -> None:
+    world.attach(GPU_NODE)
+    with pytest.raises(InvalidArgumentError, match=r"has no GPU 7; it has 0, 1") as refused:
+        world.handle(command or DrainNode(node_id=N1, gpus=frozenset({7})))
+    assert refused.value.field == "gpus"
+
+
+def test_cordons_outlast_another_attachment(world: World) -> None:
+    world.attach(GPU_NODE)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=True, gpus=frozenset({0, 1})))
+    world.attach(GPU_NODE)
+    world.submit(a_workload(1, demand=ONE_GPU))
+    assert world.workload(W1).phase is Phase.PENDING
+
+
+# -- drains ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_node_is_drained_at_once(world: World) -> None:
+    world.attach()
+    drain(world)
+    assert is_done(world)
+    world.submit(a_workload(1))
+    assert world.workload(W1).phase is Phase.PENDING
+
+
+def test_restartable_work_is_stopped_with_grace_and_goes_on_elsewhere_without_counting_as_a_restart(
+    world: World,
+) -> None:
+    world.attach()
+    work = running(world, restart=AGAIN)
+    world.attach(a_node(2))
+    outcome = drain(world, grace_s=7.0)
+    assert stops(outcome) == [(W1, 7.0)]
+    assert (work.phase, cause_of(work), is_done(world)) == (Phase.STOPPING, Cause.DRAIN, False)
+    world.report(work, Phase.STOPPED)
+    assert is_done(world)
+    world.run_round()
+    assert (work.phase, work.node_id, work.attempt, work.restarts) == (Phase.PLACED, N2, 2, 0)
+    assert work.eviction is None
+    assert [(record.attempt, record.node_id) for record in work.attempts()] == [(1, N1)]
+
+
+def test_work_that_succeeds_while_it_is_moved_has_succeeded(world: World) -> None:
+    world.attach()
+    work = running(world, restart=AGAIN)
+    drain(world)
+    world.succeed(work)
+    assert work.phase is Phase.SUCCEEDED
+
+
+def test_work_that_may_not_run_twice_is_waited_for(world: World) -> None:
+    world.attach()
+    work = running(world)
+    assert stops(drain(world)) == []
+    world.later(3600)  # its node is heard no more, which is not what this is about
+    assert work.eviction is None
+
+
+def test_what_is_left_at_the_deadline_is_stopped_and_is_a_dead_letter(world: World) -> None:
+    world.attach()
+    work = running(world)
+    drain(world, deadline_s=10.0, grace_s=3.0)
+    assert world.later(9.9) == ()
+    outcome = world.later(0.2)
+    assert [type(event) for event in outcome] == [ev.NodeDrainChanged, ev.WorkloadEvicted]
+    assert not is_done(world)
+    world.report(work, Phase.STOPPED)
+    assert (work.phase, work.message) == (Phase.FAILED, "its node was drained before it ended")
+    assert work.dead
+    assert is_done(world)
+
+
+def test_work_that_is_bound_to_its_node_is_waited_for_too(world: World) -> None:
+    world.attach()
+    running(world, restart=AGAIN, node_id=N1)
+    assert stops(drain(world)) == []
+
+
+def test_work_that_is_bound_to_its_node_moves_to_another_gpu_of_it(world: World) -> None:
+    world.attach(GPU_NODE)
+    work = running(world, demand=ONE_GPU, restart=AGAIN, node_id=N1)
+    assert stops(drain(world, gpus=frozenset({0}))) == [(W1, 30.0)]
+    world.report(work, Phase.STOPPED)
+    world.run_round()
+    assert work.allocation is not None
+    assert [share.index for share in work.allocation.gpus] == [1]
+
+
+def test_a_deadline_of_nothing_stops_at_once(world: World) -> None:
+    world.attach()
+    running(world)
+    assert stops(drain(world, deadline_s=0.0)) == [(W1, 30.0)]
+
+
+def test_the_owner_may_stop_work_that_is_being_moved_and_then_it_is_not(world: World) -> None:
+    world.attach()
+    work = running(world, restart=AGAIN)
+    drain(world)
+    world.stop(W1)
+    world.report(work, Phase.STOPPED)
+    assert work.phase is Phase.STOPPED
+
+
+def test_a_drained_node_that_is_lost_moves_its_work_all_the_same(world: World) -> None:
+    world.attach()
+    work = running(world, restart=AGAIN)
+    drain(world)
+    world.handle(DetachNode(node_id=N1, epoch=1))
+    assert (work.phase, work.restarts, is_done(world)) == (Phase.PENDING, 0, True)
+
+
+def test_work_being_moved_is_stopped_again_when_its_node_comes_back(world: World) -> None:
+    world.attach()
+    running(world, restart=AGAIN)
+    drain(world)
+    found = (Running(workload_id=W1, attempt=1),)
+    assert stops(world.attach_with(found)) == [(W1, 0.0)]
+
+
+def test_a_drain_of_one_gpu_moves_the_work_on_it_and_no_other(world: World) -> None:
+    world.attach(GPU_NODE)
+    first = running(world, 1, demand=ONE_GPU, restart=AGAIN)
+    running(world, 2, demand=ONE_GPU, restart=AGAIN)
+    running(world, 3, restart=AGAIN)
+    assert stops(drain(world, gpus=frozenset({0}))) == [(W1, 30.0)]
+    world.report(first, Phase.STOPPED)
+    assert is_done(world)
+    node = world.cluster.state.nodes[N1]
+    assert (node.schedulable, node.cordoned_gpus) == (True, frozenset({0}))
+
+
+def test_requests_in_flight_are_left_to_their_end(world: World) -> None:
+    world.attach()
+    world.load(N1)
+    world.submit(a_workload(1, an_inference(), waiting=True))
+    assert stops(drain(world)) == []
+    assert not is_done(world)
+    world.succeed(world.workload(W1))
+    assert is_done(world)
+
+
+def test_uncordoning_calls_a_drain_off(world: World) -> None:
+    world.attach()
+    running(world)
+    drain(world, deadline_s=10.0)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    assert world.cluster.state.nodes[N1].drain is None
+    world.later(11)
+    assert world.workload(W1).eviction is None
+    world.submit(a_workload(2))
+    assert world.workload(a_workload(2).id).phase is Phase.PLACED
+
+
+def test_uncordoning_one_gpu_takes_it_out_of_a_drain(world: World) -> None:
+    world.attach(GPU_NODE)
+    running(world, demand=Demand(gpus=2))
+    drain(world, gpus=frozenset({0, 1}))
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False, gpus=frozenset({0})))
+    assert drain_of(world).gpus == {1}
+
+
+def test_drains_of_gpus_add_up_and_one_of_the_node_is_about_all_of_it(world: World) -> None:
+    world.attach(GPU_NODE)
+    drain(world, gpus=frozenset({0}))
+    drain(world, gpus=frozenset({1}))
+    assert drain_of(world).gpus == {0, 1}
+    drain(world)
+    assert drain_of(world).gpus == frozenset()
+    assert not world.cluster.state.nodes[N1].schedulable
+
+
+@pytest.mark.parametrize("options", [{"deadline_s": -1.0}, {"deadline_s": float("nan")}, {"grace_s": -1.0}])
+def test_times_that_are_none_are_refused(world: World, options: dict[str, float]) -> None:
+    world.attach()
+    with pytest.raises(InvalidArgumentError):
+        drain(world, **options)
+
+
+def test_an_unknown_node_is_refused(world: World) -> None:
+    with pytest.raises(NotFoundError):
+        drain(world)
+
+
+# -- copies of models --------------------------------------------------------------------------------------------------
+
+
+def served(world: World) -> Workload:
+    world.attach()
+    world.handle(RegisterModel(model=a_model()))
+    world.submit(a_copy())
+    copy = world.workload(W1)
+    world.report(copy, Phase.RUNNING)
+    return copy
+
+
+def test_a_copy_of_a_model_is_loaded_elsewhere_before_it_ends(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    assert stops(drain(world)) == []
+    world.run_round()
+    another = world.workload(replacement_id(copy))
+    assert (another.node_id, copy.phase) == (N2, Phase.RUNNING)
+    outcome = world.report(another, Phase.RUNNING)
+    assert stops(outcome) == [(W1, 30.0)]
+    world.report(copy, Phase.STOPPED)
+    assert (copy.phase, copy.dead, is_done(world)) == (Phase.STOPPED, False, True)
+    assert another.phase is Phase.RUNNING
+
+
+def test_a_copy_with_no_room_elsewhere_stays_until_the_deadline_and_its_replacement_waits(world: World) -> None:
+    copy = served(world)
+    drain(world, deadline_s=60.0)
+    world.run_round()
+    another = world.workload(replacement_id(copy))
+    assert (copy.phase, another.phase) == (Phase.RUNNING, Phase.PENDING)
+    world.later(61)
+    world.attach(a_node(2))
+    world.report(copy, Phase.STOPPED)
+    world.run_round()
+    assert (copy.phase, another.node_id) == (Phase.STOPPED, N2)
+
+
+def test_draining_again_loads_no_second_replacement(world: World) -> None:
+    served(world)
+    drain(world)
+    drain(world)
+    assert len(world.cluster.state.workloads) == 2
+
+
+def test_a_replacement_that_nobody_needs_any_more_is_stopped(world: World) -> None:
+    copy = served(world)
+    drain(world)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    assert world.workload(replacement_id(copy)).phase is Phase.STOPPED
+    assert copy.phase is Phase.RUNNING
+
+
+def test_a_copy_whose_replacement_failed_goes_elsewhere_itself_at_the_deadline(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world, deadline_s=10.0)
+    world.run_round()
+    world.stop(replacement_id(copy))
+    world.report(world.workload(replacement_id(copy)), Phase.STOPPED)
+    world.later(11)
+    world.report(copy, Phase.STOPPED)
+    world.run_round()
+    assert (copy.phase, copy.node_id) == (Phase.PLACED, N2)
