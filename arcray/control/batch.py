@@ -104,6 +104,8 @@ def image(  # noqa: C901, PLR0912  one arm per sort of event
     quotas: dict[AccountId, Quota | None] = {}
     for event in events:
         match event:
+            case ev.WorkloadSubmitted() | ev.WorkloadPlaced() | ev.WorkloadPhaseChanged() | ev.WorkloadFinished():
+                workloads[event.workload_id] = state.workloads[event.workload_id]  # first: nearly all are these
             case ev.NodeAttached():
                 nodes[event.registration.id] = state.nodes[event.registration.id]
             case (

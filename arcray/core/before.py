@@ -48,6 +48,8 @@ class Before:
     def note(self, event: ev.Event, state: ClusterState) -> None:  # noqa: C901, PLR0912  one arm per fact
         """Takes a copy of what a durable event is about to change."""
         match event:
+            case ev.WorkloadSubmitted() | ev.WorkloadPlaced() | ev.WorkloadPhaseChanged() | ev.WorkloadFinished():
+                self._note_workload(event.workload_id, state)  # first: nearly all are these
             case ev.NodeAttached():
                 self._note_node(event.registration.id, state)
             case (
