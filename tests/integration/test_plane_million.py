@@ -35,18 +35,22 @@ RARE = AccountId("rare")
 EVERY = 10_000  # one row in so many is of the rare account
 
 # Every value that tells one row from another is made of its number, so that the database makes them all by itself.
+_COLUMNS = "id, kind, phase, account, facade, external_id, node_id, request_id, created_at, finished_at, body"
+# A millisecond between two, because SQLite prints no more.
 _NUMBERS = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) "
-    "INSERT INTO workloads SELECT printf('%s%08x', :prefix, i), :kind, :phase, "
-    "CASE WHEN i % {every} = 0 THEN :rare ELSE :account END, :facade, '', NULL, '', :created_at + i, :finished_at + i, "
+    "INSERT INTO workloads ({columns}) SELECT printf('%s%08x', :prefix, i), :kind, :phase, "
+    "CASE WHEN i % {every} = 0 THEN :rare ELSE :account END, :facade, '', NULL, '', "
+    ":created_at + i * 1000, :finished_at + i * 1000, "
     "replace(replace(replace(:body, :id, printf('%s%08x', :prefix, i)), :time, strftime('%Y-%m-%dT%H:%M:%fZ', "
-    "(:created_at + i) / 1000000.0, 'unixepoch')), '\"account\":\"local\"', "
+    "(:created_at + i * 1000) / 1000000.0, 'unixepoch')), '\"account\":\"local\"', "
     'CASE WHEN i % {every} = 0 THEN \'"account":"rare"\' ELSE \'"account":"local"\' END) FROM n',
-    "postgresql": "INSERT INTO workloads SELECT :prefix || lpad(to_hex(i), 8, '0'), :kind, :phase, "
-    "CASE WHEN i % {every} = 0 THEN :rare ELSE :account END, :facade, '', NULL, '', CAST(:created_at AS bigint) + i, "
-    "CAST(:finished_at AS bigint) + i, "
+    "postgresql": "INSERT INTO workloads ({columns}) SELECT :prefix || lpad(to_hex(i), 8, '0'), :kind, :phase, "
+    "CASE WHEN i % {every} = 0 THEN :rare ELSE :account END, :facade, '', NULL, '', "
+    "CAST(:created_at AS bigint) + i * 1000, "
+    "CAST(:finished_at AS bigint) + i * 1000, "
     "replace(replace(replace(:body, :id, :prefix || lpad(to_hex(i), 8, '0')), :time, to_char(to_timestamp("
-    "(CAST(:created_at AS bigint) + i) / 1000000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), "
+    "(CAST(:created_at AS bigint) + i * 1000) / 1000000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), "
     '\'"account":"local"\', CASE WHEN i % {every} = 0 THEN \'"account":"rare"\' ELSE \'"account":"local"\' END) '
     "FROM generate_series(1, {rows}) AS i",
 }
@@ -60,10 +64,8 @@ async def a_long_history(url: str) -> None:
     spec = a_workload(1, origin=Origin(facade="rest", account=OURS))
     ended = Workload(spec=spec, phase=Phase.SUCCEEDED, attempt=1, result=Result(exit_code=0), finished_at=T0)
     values = dict(workload_row(ended)) | {"time": "2026-01-01T00:00:00Z", "rare": RARE, "prefix": spec.id[:-8]}
-    # A millisecond between two, because SQLite prints no more.
     engine = database.engine(url, DatabaseSettings(statement_timeout_s=500, commit_timeout_s=600))
-    statement = _NUMBERS[engine.dialect.name].format(rows=ROWS, every=EVERY).replace("at + i", "at + i * 1000")
-    statement = statement.replace("bigint) + i", "bigint) + i * 1000")
+    statement = _NUMBERS[engine.dialect.name].format(columns=_COLUMNS, rows=ROWS, every=EVERY)
     with database.writer(engine) as connection, connection.begin():
         connection.execute(sa.text(statement), values)
         connection.execute(
