@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from heapq import nlargest
@@ -12,7 +12,7 @@ from typing import TypeVar, assert_never
 
 from arcray.core import queries as q
 from arcray.core.errors import InvalidArgumentError, NotFoundError
-from arcray.core.ids import AccountId, ModelId
+from arcray.core.ids import AccountId, ModelId, NodeId
 from arcray.core.ledger import Account, AccountView
 from arcray.core.model import Model
 from arcray.core.node import Health, Node, NodeView
@@ -23,7 +23,6 @@ from arcray.core.state import ClusterState
 from arcray.core.what_if import Simulate
 from arcray.core.workload import (
     Inference,
-    ModelServer,
     PayloadKind,
     Phase,
     Workload,
@@ -56,11 +55,11 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
         case q.ExplainWorkload():
             return explain(state, _workload(state, query), now, query.account)
         case q.GetModel():
-            return _model_view(state, _model(state, query.model_id))
+            return _model_view(state, _model(state, query.model_id), _ready_on(state))
         case q.ListModels():
             chosen = [state.models[model_id] for model_id in sorted(state.models)]
-            page = _page(chosen, query.limit, query.offset)
-            return q.ModelPage(models=tuple(_model_view(state, model) for model in page), total=len(chosen))
+            page, ready_on = _page(chosen, query.limit, query.offset), _ready_on(state)
+            return q.ModelPage(models=tuple(_model_view(state, model, ready_on) for model in page), total=len(chosen))
         case q.GetReservation():
             return _reservation(state, query)
         case q.ListReservations():
@@ -275,20 +274,23 @@ def _model(state: ClusterState, model_id: ModelId) -> Model:
     return model
 
 
-def _model_view(state: ClusterState, model: Model) -> q.ModelView:
-    servers = (
-        workload
-        for workload in state.workloads.values()
-        if not workload.phase.terminal
-        and isinstance(workload.spec.payload, ModelServer)
-        and workload.spec.payload.model.id == model.id
+def _ready_on(state: ClusterState) -> dict[ModelId, list[NodeId]]:
+    """Returns the nodes that answer for each model, by one walk however many models are asked about."""
+    found: dict[ModelId, list[NodeId]] = {}
+    for node in state.nodes.values():
+        if node.health is Health.HEALTHY:
+            for model_id in {slots.model_id for slots in node.models}:
+                found.setdefault(model_id, []).append(node.id)
+    return found
+
+
+def _model_view(state: ClusterState, model: Model, ready_on: Mapping[ModelId, Sequence[NodeId]]) -> q.ModelView:
+    return q.ModelView(
+        model=model,
+        servers=tuple(map(workload_view, state.copies.of(model.id))),
+        lasting=state.copies.lasting(model.id),
+        ready_on=tuple(sorted(ready_on.get(model.id, ()))),
     )
-    ready_on = sorted(
-        node.id
-        for node in state.nodes.values()
-        if node.health is Health.HEALTHY and any(slots.model_id == model.id for slots in node.models)
-    )
-    return q.ModelView(model=model, servers=tuple(map(workload_view, servers)), ready_on=tuple(ready_on))
 
 
 def _reservation(state: ClusterState, query: q.GetReservation) -> Reservation:

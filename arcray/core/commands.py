@@ -70,9 +70,14 @@ class SubmitWorkload:
 
     ``ModelServer`` payloads name a registered model. ``spec.replay_of`` names a dead letter of the same account, which
     is dealt with by this.
+
+    Args:
+        copies: of a copy of a model: refused with ``ConflictError`` where the model has that many already. So whoever
+            wants a number of them gets it, however many ask at once. None takes it whatever there is.
     """
 
     spec: WorkloadSpec
+    copies: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +96,21 @@ class StopWorkload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterModel:
-    """Make a model known. The same registration again changes nothing; another one under the name is refused."""
+    """Make a model known. The same registration again, whoever asks, changes nothing; another one is refused."""
 
     model: Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveModel:
-    """Forget a model and stop every copy of it."""
+    """Forget a model and stop every copy of it.
+
+    Args:
+        account: who asks, which has to own the model and every copy; None for the operator, who may forget any.
+    """
 
     model_id: ModelId
+    account: AccountId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

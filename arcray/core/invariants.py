@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from arcray.core.ids import AccountId
 from arcray.core.node import Node
 from arcray.core.quota import Usage
-from arcray.core.workload import Inference, Phase
+from arcray.core.workload import Inference, ModelServer, Phase
 
 if TYPE_CHECKING:
     from arcray.core.state import ClusterState
@@ -43,6 +43,8 @@ def check_invariants(state: ClusterState) -> None:
         assert (workload.allocation is not None) == holds, workload
         served = holds and isinstance(workload.spec.payload, Inference)
         assert (workload.id in state.dispatched) == served, workload
+    copies = [w.id for w in state.workloads.values() if isinstance(w.spec.payload, ModelServer) and not w.phase.terminal]
+    assert sorted(state.copies) == sorted(copies)
     members = (workload_id for gang in state.gangs for workload_id in gang.members if gang.waits(workload_id))
     assert state.gangs.waiting == sum(1 for _ in members)
     for gang in state.gangs:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from arcray.core.ids import ModelId, WorkloadId
+from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.resources import NO_DEMAND, Demand
 
 __all__ = ["Model", "ModelFormat", "ModelSlots"]
@@ -36,6 +36,7 @@ class Model:
         max_concurrency: requests in flight that one loaded copy takes; None leaves it to the runner.
         demand: what one loaded copy asks of a node.
         env: environment of its process.
+        owner: the account that registered it, and may have it forgotten; "" leaves that to operators.
     """
 
     id: ModelId
@@ -46,6 +47,7 @@ class Model:
     max_concurrency: int | None = None
     demand: Demand = NO_DEMAND
     env: tuple[tuple[str, str], ...] = ()
+    owner: AccountId = AccountId("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -316,12 +316,14 @@ class ModelView:
     """A model and its copies.
 
     Args:
-        servers: live workloads that keep it loaded.
+        servers: live workloads that keep it loaded, those that are ending included.
+        lasting: how many of them nobody has asked to end.
         ready_on: nodes that answer for it now, sorted.
     """
 
     model: Model
     servers: tuple[WorkloadView, ...]
+    lasting: int
     ready_on: tuple[NodeId, ...]
 
 

@@ -83,6 +83,7 @@ def _restore_workload(state: ClusterState, workload: Workload, now: datetime) ->
         if workload.placed_at is not None and workload.finished_at is not None and workload.node_id is not None:
             state.durations.ended(shape_of(workload), (workload.finished_at - workload.placed_at).total_seconds())
         return
+    state.copies.add(workload)
     if spec.gang is not None:
         rejoin(state, workload, state.policy.gang_timeout)
     if workload.phase is Phase.PENDING:

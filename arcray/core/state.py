@@ -17,6 +17,7 @@ from arcray.core import events as ev
 from arcray.core.asked import placement_node, placement_request, routing_node, shape_of, utilization
 from arcray.core.before import Before
 from arcray.core.books import Books
+from arcray.core.copies import Copies
 from arcray.core.counts import InferenceCounts
 from arcray.core.durations import Durations
 from arcray.core.gang_queue import GangQueue
@@ -60,6 +61,7 @@ class ClusterState:
         nodes: every node that ever attached and was not forgotten, in order of joining.
         workloads: live ones, and the newest finished ones.
         models: registered models.
+        copies: live workloads that keep them loaded.
         books, keys: accounts with their credits; API keys.
         requests: (account, request id) -> workload, for as long as the workload is in memory.
         on_node: live placed workloads of each node.
@@ -92,6 +94,7 @@ class ClusterState:
         self.nodes: dict[NodeId, Node] = {}
         self.workloads: dict[WorkloadId, Workload] = {}
         self.models: dict[ModelId, Model] = {}
+        self.copies = Copies(self.workloads)
         self.books = Books()
         self.keys = KeyRing()
         self.requests: dict[tuple[AccountId, str], WorkloadId] = {}
@@ -254,6 +257,7 @@ class ClusterState:
             self.requests[spec.origin.account, spec.request_id] = spec.id
         if spec.gang is not None:
             self.gangs.join(spec, event.at, event.at + self.policy.gang_timeout)
+        self.copies.add(workload)
         self.enqueue(workload, event.at)
 
     def enqueue(self, workload: Workload, now: datetime) -> None:
@@ -390,6 +394,8 @@ class ClusterState:
             look_at_replaced(self, workload)
         if isinstance(workload.spec.payload, Inference):
             self._count_inference(workload, event)
+        else:
+            self.copies.discard(workload)
 
     def _forget(self, finished: deque[WorkloadId], limit: int) -> None:
         while len(finished) > limit:

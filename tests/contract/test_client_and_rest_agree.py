@@ -57,6 +57,7 @@ WORKLOAD = WorkloadView(
 )
 MODEL = ModelView(
     name="digits",
+    owner="ana",
     format=ModelFormat.ONNX,
     source="blob",
     target="",

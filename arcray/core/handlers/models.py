@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from arcray.core import events as ev
 from arcray.core.commands import RegisterModel, RemoveModel
-from arcray.core.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from arcray.core.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, PermissionDeniedError
 from arcray.core.handlers.workloads import stop
 from arcray.core.turn import Turn
-from arcray.core.workload import ModelServer
 
 __all__ = ["on_register_model", "on_remove_model"]
 
@@ -27,16 +26,20 @@ def on_register_model(turn: Turn, command: RegisterModel) -> None:
     known = turn.state.models.get(model.id)
     if known is None:
         turn.emit(ev.ModelRegistered(model=model, at=turn.now))
-    elif replace(model, created_at=known.created_at) != known:
+    elif replace(model, created_at=known.created_at, owner=known.owner) != known:
         raise AlreadyExistsError(f"model {model.id} is registered in another form; remove it first", field="name")
 
 
 def on_remove_model(turn: Turn, command: RemoveModel) -> None:
     """Forgets a model and stops its copies."""
-    if command.model_id not in turn.state.models:
+    model = turn.state.models.get(command.model_id)
+    if model is None:
         raise NotFoundError(f"no model {command.model_id}", field="name")
-    for workload in list(turn.state.workloads.values()):
-        payload = workload.spec.payload
-        if isinstance(payload, ModelServer) and payload.model.id == command.model_id:
-            stop(turn, workload, _STOP_GRACE_S)
+    if command.account not in (None, model.owner):
+        raise PermissionDeniedError(f"model {model.id} was registered by another account", field="name")
+    copies = turn.state.copies.of(model.id)
+    if any(command.account not in (None, copy.spec.origin.account) for copy in copies):
+        raise PermissionDeniedError(f"copies of model {model.id} belong to another account", field="name")
+    for copy in copies:
+        stop(turn, copy, _STOP_GRACE_S)
     turn.emit(ev.ModelRemoved(model_id=command.model_id, at=turn.now))

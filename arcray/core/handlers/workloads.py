@@ -42,6 +42,8 @@ def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
         _check_answer(earlier)
         return _reply(turn, earlier, created=False)
     _check(turn, spec)
+    if command.copies is not None:
+        _check_copies(turn, spec, command.copies)
     spec = _limited(turn.policy, spec)
     turn.emit(ev.WorkloadSubmitted(spec=spec, at=turn.now))
     if spec.replay_of is not None:
@@ -108,6 +110,14 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
     if spec.replay_of is not None:
         check_replay(turn, spec)
     check_credits(turn, spec)
+
+
+def _check_copies(turn: Turn, spec: WorkloadSpec, wanted: int) -> None:
+    """Refuses what would be one copy too many of its model."""
+    assert isinstance(spec.payload, ModelServer), "only models have copies"
+    model_id = spec.payload.model.id
+    if turn.state.copies.lasting(model_id) >= wanted:
+        raise ConflictError(f"model {model_id} has {wanted} copies already", field="replicas")
 
 
 def _check_queue(turn: Turn, spec: WorkloadSpec) -> None:

@@ -460,6 +460,7 @@ class ModelView(Message):
     """A model and its copies."""
 
     name: str
+    owner: str
     format: ModelFormat
     source: str
     target: str

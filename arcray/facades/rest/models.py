@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from typing import Annotated, Final, TypeAlias
@@ -12,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.blobkeys import model_key
-from arcray.core.commands import Command, RegisterModel, RemoveModel, SubmitWorkload
-from arcray.core.errors import ArcrayError, PermissionDeniedError
+from arcray.core.commands import Command, RegisterModel, RemoveModel, Submitted, SubmitWorkload
+from arcray.core.errors import ArcrayError, ConflictError
 from arcray.core.ids import ModelId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.queries import PAGE_LIMIT, GetModel, GetWorkload, ListModels, ModelPage, ModelView
@@ -87,23 +88,26 @@ class ModelRoutes:
         if source is None:
             source = await self._store(identity, wanted)
         now = self._context.clock.now()
-        model = translate.model_of(wanted, source, now)
-        await self._submit([RegisterModel(model=model)])
+        model = translate.model_of(wanted, source, identity.account, now)
+        await self._submit(RegisterModel(model=model))
         known: ModelView = await self._plane.query(GetModel(model_id=model.id))
-        missing = max(0, wanted.replicas - len(known.servers))
-        servers = [
-            translate.server_of(
-                wanted,
-                known.model,
-                translate.Submission(
-                    workload_id=WorkloadId(self._context.ids.new()), account=identity.account, now=now
-                ),
-            )
-            for _ in range(missing)
-        ]
-        await self._submit([SubmitWorkload(spec=spec) for spec in servers])
-        created = missing or known.model.created_at == now
+        started = await self._start(identity, wanted, known, now)
+        created = started or known.model.created_at == now
         return await self._view(model.id, 201 if created else 200, {"Location": f"{_PATH}/{model.id}"})
+
+    async def _start(self, identity: Identity, wanted: m.ModelBody, known: ModelView, now: datetime) -> bool:
+        """Starts the copies that are missing; returns whether any was. Those that others start meanwhile count."""
+        spec = partial(translate.server_of, wanted, known.model)
+        missing = [
+            translate.Submission(workload_id=WorkloadId(self._context.ids.new()), account=identity.account, now=now)
+            for _ in range(known.lasting, wanted.replicas)
+        ]
+        copies = [SubmitWorkload(spec=spec(each), copies=wanted.replicas) for each in missing]
+        replies = await self._plane.submit(copies) if copies else []
+        for reply in replies:
+            if isinstance(reply, ArcrayError) and not isinstance(reply, ConflictError):
+                raise reply
+        return any(isinstance(reply, Submitted) for reply in replies)
 
     async def index(
         self,
@@ -122,12 +126,9 @@ class ModelRoutes:
         return await self._view(ModelId(name))
 
     async def delete(self, request: Request, name: _Name) -> Response:
-        """Forgets a model. Copies of another account end by that account's word only."""
+        """Forgets a model of one's own. Copies of another account end by that account's word only."""
         identity = identity_of(request)
-        known: ModelView = await self._plane.query(GetModel(model_id=ModelId(name)))
-        if any(identity.sees not in (None, server.spec.origin.account) for server in known.servers):
-            raise PermissionDeniedError(f"copies of model {name} belong to another account", field="name")
-        await self._submit([RemoveModel(model_id=ModelId(name))])
+        await self._submit(RemoveModel(model_id=ModelId(name), account=identity.sees))
         return Response(status_code=204)
 
     async def _store(self, identity: Identity, wanted: m.ModelBody) -> str:
@@ -146,10 +147,10 @@ class ModelRoutes:
         view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id, account=identity.sees))
         return await self._plane.blobs.get(translate.result_key_of(view, wanted.path))
 
-    async def _submit(self, commands: list[Command]) -> None:
-        for reply in await self._plane.submit(commands) if commands else ():
-            if isinstance(reply, ArcrayError):
-                raise reply
+    async def _submit(self, command: Command) -> None:
+        (reply,) = await self._plane.submit([command])
+        if isinstance(reply, ArcrayError):
+            raise reply
 
     async def _view(self, model_id: ModelId, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         view: ModelView = await self._plane.query(GetModel(model_id=model_id))

@@ -173,7 +173,7 @@ def demand_of(body: m.DemandBody) -> Demand:
     )
 
 
-def model_of(body: m.ModelBody, source: str, now: datetime) -> Model:
+def model_of(body: m.ModelBody, source: str, owner: AccountId, now: datetime) -> Model:
     """Returns the model that is registered.
 
     Args:
@@ -188,6 +188,7 @@ def model_of(body: m.ModelBody, source: str, now: datetime) -> Model:
         max_concurrency=body.max_concurrency,
         demand=NO_DEMAND if body.demand is None else demand_of(body.demand),
         env=tuple(body.env.items()),
+        owner=owner,
     )
 
 
@@ -307,6 +308,7 @@ def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.Mode
     model = view.model
     return m.ModelView(
         name=model.id,
+        owner=model.owner,
         format=model.format,
         source=model.source,
         target=model.target,

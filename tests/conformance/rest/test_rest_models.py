@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from hashlib import sha256
 from typing import Any
@@ -140,6 +141,38 @@ async def test_removed_model_is_forgotten_and_its_copies_end(serve: Any) -> None
         assert (await served.client.delete(f"{PATH}/echo")).status_code == 404
         workload = (await served.client.get(f"/api/v1/workloads/{server['id']}")).json()
         assert workload["phase"] in ("stopping", "stopped")
+
+
+async def test_model_posted_right_after_its_removal_is_loaded_again(serve: Any) -> None:
+    node = endless()
+    async with serve(nodes=[node]) as served:
+        first = (await served.client.post(PATH, json=PYTHON)).json()["servers"][0]
+        node.deaf = True  # the copy takes its time to stop
+        await served.client.delete(f"{PATH}/echo")
+        again = await served.client.post(PATH, json=PYTHON)
+        assert again.status_code == 201
+        assert {copy["phase"] for copy in again.json()["servers"] if copy["id"] != first["id"]} == {"placed"}
+        assert [copy["phase"] for copy in again.json()["servers"] if copy["id"] == first["id"]] == ["stopping"]
+
+
+async def test_posts_at_the_same_time_start_no_copy_too_many(serve: Any) -> None:
+    async with serve(nodes=[endless()]) as served:
+        answers = await asyncio.gather(
+            *(served.client.post(PATH, json=PYTHON | {"replicas": 2}) for _ in range(8))
+        )
+        assert {answer.status_code for answer in answers} <= {200, 201}
+        assert len((await served.client.get(f"{PATH}/echo")).json()["servers"]) == 2
+
+
+async def test_model_of_another_account_is_used_and_not_forgotten(serve: Any) -> None:
+    auth = {"mode": "keys", "keys": {"ana": "k-ana", "bo": "k-bo"}}
+    ana, bo = {"Authorization": "Bearer k-ana"}, {"Authorization": "Bearer k-bo"}
+    async with serve(nodes=[endless()], auth=auth) as served:
+        await served.client.post(PATH, json=PYTHON | {"replicas": 0}, headers=ana)
+        assert (await served.client.post(PATH, json=PYTHON | {"replicas": 0}, headers=bo)).json()["owner"] == "ana"
+        refused = await served.client.delete(f"{PATH}/echo", headers=bo)
+        assert (refused.status_code, refused.json()["field"]) == (403, "name")
+        assert (await served.client.delete(f"{PATH}/echo", headers=ana)).status_code == 204
 
 
 async def test_malformed_model_is_400_and_named(serve: Any) -> None:

@@ -163,9 +163,9 @@ def test_model_and_its_servers() -> None:
     body = model(format="python", source="pkg:call", maxConcurrency=4, demand={"gpus": 1}, env={"A": "1"})
     assert translate.source_of(body) == "pkg:call"
     assert translate.source_of(model(content="AAAA")) is None
-    found = translate.model_of(body, "pkg:call", T0)
+    found = translate.model_of(body, "pkg:call", AccountId("ana"), T0)
     assert (found.id, found.format, found.max_concurrency) == ("digits", ModelFormat.PYTHON, 4)
-    assert (found.demand, found.env) == (Demand(gpus=1), (("A", "1"),))
+    assert (found.demand, found.env, found.owner) == (Demand(gpus=1), (("A", "1"),), "ana")
     server = translate.server_of(body, found, WHO)
     assert server.payload == ModelServer(model=found)
     assert (server.demand, server.name, server.request_id) == (Demand(gpus=1), "digits", "")
@@ -283,7 +283,7 @@ def test_results_are_named_by_their_path() -> None:
 def test_model_shows_its_copies_with_their_processes() -> None:
     registered = a_model()
     spec = a_workload(payload=ModelServer(model=registered))
-    found = ModelView(model=registered, servers=(view(spec, message="warm"),), ready_on=(node_id(1),))
+    found = ModelView(model=registered, servers=(view(spec, message="warm"),), lasting=1, ready_on=(node_id(1),))
     shown = translate.model_view(found, {spec.id: 99})
     assert (shown.name, shown.ready_on) == (ModelId("echo"), [node_id(1)])
     assert shown.servers == [
