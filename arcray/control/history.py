@@ -13,7 +13,15 @@ from arcray.control.journal import Journal
 from arcray.core.answers import check_page, follows, matches, workload_view
 from arcray.core.answers import workload_page as page_of
 from arcray.core.cluster import Cluster
-from arcray.core.commands import Command, DiscardWorkload, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
+from arcray.core.commands import (
+    Command,
+    DiscardWorkload,
+    IssueCredits,
+    StopWorkload,
+    SubmitWorkload,
+    TransferCredits,
+    entry_key,
+)
 from arcray.core.errors import NotFoundError
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.ledger import Entry
@@ -55,9 +63,9 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
 
 
 def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
-    if not isinstance(command, IssueCredits | TransferCredits) or not command.request_id:
+    if not isinstance(command, IssueCredits | TransferCredits):
         return False
-    return state.books.forgetful and (command.asked_by, command.request_id) not in state.books.requests
+    return state.books.forgetful and entry_key(command) not in state.books.requests
 
 
 async def recall(journal: Journal, commands: Sequence[Command], cluster: Callable[[], Cluster]) -> None:
@@ -82,7 +90,7 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
             case StopWorkload() | DiscardWorkload():
                 ids.add(command.workload_id)
             case IssueCredits() | TransferCredits():
-                entries.append(await journal.entry(command.asked_by, command.request_id))
+                entries.append(await journal.entry(*entry_key(command)))
             case _:
                 raise AssertionError(f"{type(command).__name__} is about nothing old")
     earlier = await journal.earlier(ids, keys) if ids else []

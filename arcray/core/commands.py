@@ -60,6 +60,7 @@ __all__ = [
     "Submitted",
     "Tick",
     "TransferCredits",
+    "entry_key",
     "was_done_before",
 ]
 
@@ -269,7 +270,7 @@ class IssueCredits:
     """Put credits into an account, from nowhere: the operator was paid for them. Replies ``Posted``.
 
     Args:
-        asked_by, request_id: idempotency key and whose it is; "" is none.
+        asked_by, request_id: idempotency key and whose it is; "" is none, and ``id`` takes its place.
     """
 
     id: EntryId
@@ -285,7 +286,7 @@ class TransferCredits:
     """Give credits of one account to another. Replies ``Posted``.
 
     Args:
-        asked_by, request_id: idempotency key and whose it is; "" is none.
+        asked_by, request_id: idempotency key and whose it is; "" is none, and ``id`` takes its place.
     """
 
     id: EntryId
@@ -467,6 +468,15 @@ class Posted:
 
     entry: Entry
     created: bool = True
+
+
+def entry_key(command: IssueCredits | TransferCredits) -> tuple[AccountId, str]:
+    """Returns under what an entry is known when it is asked for again.
+
+    Without an idempotency key it is the entry's own id: a client whose scheduler died asks again by itself, and whoever
+    sent no key would pay twice.
+    """
+    return command.asked_by, command.request_id or command.id
 
 
 Reply: TypeAlias = Submitted | Attached | Heard | Posted | AccountView | KeyView | WorkloadView | Reservation | None

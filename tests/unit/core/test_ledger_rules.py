@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -34,6 +34,7 @@ from arcray.testing.world import World
 ANA, BO, EVE, OPERATOR = map(AccountId, ("ana", "bo", "eve", "operator"))
 PATIENT = LeaseTerms(unhealthy_after_s=1e6, lost_after_s=1e7)
 PRICED = ClusterPolicy(prices=Prices(cpu_core_minute=6, workload=1, inference=2))
+NUMBERS = count(1)
 
 
 @pytest.fixture
@@ -60,8 +61,9 @@ def fund(world: World, account_id: AccountId, credits: int, **terms: object) -> 
 
 
 def transfer(world: World, source: AccountId, target: AccountId, credits: int, **fields: str) -> cmd.Posted:
+    identity = EntryId(f"transfer-{next(NUMBERS)}")
     moved = world.handle(
-        cmd.TransferCredits(id=EntryId("t"), source=source, target=target, credits=credits, asked_by=source, **fields)
+        cmd.TransferCredits(id=identity, source=source, target=target, credits=credits, asked_by=source, **fields)
     )
     assert isinstance(moved.reply, cmd.Posted)
     return moved.reply
@@ -136,6 +138,18 @@ def test_a_request_that_comes_again_moves_nothing_again(world: World) -> None:
     assert stands(world, ANA) == (70, 0)
     with pytest.raises(IdempotencyMismatchError):
         transfer(world, ANA, BO, 31, request_id="key")
+
+
+def test_a_request_without_a_key_that_its_client_asks_again_moves_nothing_again(world: World) -> None:
+    fund(world, ANA, 100)
+    fund(world, BO, 1)
+    asked = cmd.TransferCredits(id=EntryId("once"), source=ANA, target=BO, credits=30, asked_by=ANA)
+    first, second = (world.handle(asked).reply for _ in range(2))
+    assert isinstance(first, cmd.Posted)
+    assert second == replace(first, created=False)
+    assert stands(world, ANA) == (70, 0)
+    with pytest.raises(AlreadyExistsError):
+        world.handle(replace(asked, credits=31))
 
 
 def test_a_key_belongs_to_the_account_that_asked(world: World) -> None:
