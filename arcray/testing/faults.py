@@ -23,9 +23,9 @@ from arcray.control.rows import decode_event, decode_row, durable_node
 from arcray.core.cluster import Cluster
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event, WorkloadFinished
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.keys import ApiKey
-from arcray.core.ledger import Account, durable_account
+from arcray.core.ledger import Account, Book, Entry, Posting, durable_account
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.reservation import Reservation
@@ -40,6 +40,8 @@ __all__ = [
     "folded",
     "folded_state",
     "journalled",
+    "posted",
+    "stored_accounts",
     "stored_workloads",
 ]
 
@@ -175,6 +177,26 @@ def stored_workloads(database: Path | str) -> dict[WorkloadId, Workload]:
     """
     stored = _rows(database, "SELECT id, body FROM workloads")
     return {WorkloadId(identity): decode_row(Workload, identity, body) for identity, body in stored}
+
+
+def stored_accounts(database: Path | str) -> dict[AccountId, Account]:
+    """Returns the rows of all accounts; their balances are what the columns say, which SQL can add up."""
+    stored = _rows(database, "SELECT id, body, available, held FROM accounts")
+    return {
+        AccountId(identity): replace(decode_row(Account, identity, body), available=available, held=held)
+        for identity, body, available, held in stored
+    }
+
+
+def posted(database: Path | str) -> list[Entry]:
+    """Returns all entries in the order of their first posting, each with all postings that stand under its id."""
+    entries: dict[str, Entry] = {}
+    told = "SELECT entry, body, account, book, credits, balance FROM postings ORDER BY seq"
+    for identity, body, account, book, credits, balance in _rows(database, told):
+        entry = entries.get(identity) or decode_row(Entry, identity, body)
+        posting = Posting(account=AccountId(account), book=Book(book), credits=credits, balance=balance)
+        entries[identity] = replace(entry, postings=(*entry.postings, posting))
+    return list(entries.values())
 
 
 def journalled(database: Path | str) -> list[Event]:
