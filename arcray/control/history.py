@@ -6,7 +6,8 @@ waits for at this moment. A list is the rows, with those merged in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from arcray.config import RetentionSettings
 from arcray.control.journal import Journal
@@ -28,14 +29,15 @@ from arcray.core.ledger import Entry
 from arcray.core.queries import GetReservation, GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
-from arcray.core.workload import PayloadKind, WorkloadView
+from arcray.core.workload import PayloadKind, Workload, WorkloadView
 
 __all__ = [
+    "Found",
     "ended_reservation",
     "finished_workload",
     "is_all_in_memory",
+    "look_up",
     "may_be_of_old",
-    "recall",
     "workload_page",
 ]
 
@@ -68,11 +70,24 @@ def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
     return state.books.forgetful and entry_key(command) not in state.books.requests
 
 
-async def recall(journal: Journal, commands: Sequence[Command], cluster: Callable[[], Cluster]) -> None:
-    """Takes back into memory what commands, of which ``may_be_of_old`` is true, are about.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What rows have of what commands are about."""
 
-    Args:
-        cluster: memory as it is when the rows have been read; it may have been rebuilt meanwhile.
+    workloads: Sequence[Workload]
+    entries: Sequence[Entry]
+
+    def recall(self, cluster: Cluster) -> None:
+        """Takes it back into memory: what has ended there, for what lives was never let go of."""
+        for workload in self.workloads:
+            if workload.phase.terminal:
+                cluster.recall(workload)
+        for entry in self.entries:
+            cluster.recall_entry(entry)
+
+
+async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
+    """Returns what commands, of which ``may_be_of_old`` is true, are about.
 
     Raises:
         UnavailableError: the rows cannot be read.
@@ -93,13 +108,8 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
                 entries.append(await journal.entry(*entry_key(command)))
             case _:
                 raise AssertionError(f"{type(command).__name__} is about nothing old")
-    earlier = await journal.earlier(ids, keys) if ids else []
-    for workload in earlier:
-        if workload.phase.terminal:
-            cluster().recall(workload)
-    for entry in entries:
-        if entry is not None:
-            cluster().recall_entry(entry)
+    workloads = await journal.earlier(ids, keys) if ids else []
+    return Found(workloads=workloads, entries=[entry for entry in entries if entry is not None])
 
 
 async def finished_workload(journal: Journal, query: GetWorkload, kept: RetentionSettings) -> WorkloadView:

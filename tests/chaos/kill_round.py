@@ -312,7 +312,8 @@ class KillRound:
         await CLOCK.sleep(self.dice.random() * 0.02)
         if self.acknowledged:
             commands: list[Command] = [StopWorkload(workload_id=self.dice.choice(self.acknowledged))]
-            assert await self._gateway().submit(commands) == [None]
+            replies = await self._gateway().submit(commands)
+            assert replies == [None], (commands, replies)
 
     async def look(self) -> None:
         await CLOCK.sleep(self.dice.random() * 0.02)
