@@ -31,8 +31,9 @@ check: lint ## format, lint, types, import contracts and unit tests: under a min
 lint: $(STAMP) ## format, lint, types and import contracts
 	@scripts/lint $(BIN)
 
-chaos: $(STAMP) ## run the long rounds of every test that has some: minutes, and more than `make test` looks at
-	@ARCRAY_CHAOS=1 $(BIN)/python -m pytest -m chaos --timeout 2700 --durations=10
+chaos: $(STAMP) ## run the long rounds of every test that has some, 45 minutes at most, and say how much was looked at
+	@scripts/packages postgresql
+	@ARCRAY_CHAOS=1 $(BIN)/python -m pytest -v -m chaos --session-timeout 2700 --durations=10
 
 bench: $(STAMP) ## measure every figure against its bare counterpart and its budget
 	@scripts/packages wrk
