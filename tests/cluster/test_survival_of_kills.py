@@ -23,7 +23,7 @@ from arcray.wire.system import SystemClock
 from tests.chaos.kill_round import KillRound
 
 if TYPE_CHECKING:
-    from tests.cluster_fixtures import Cluster
+    from tests.embedded_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
