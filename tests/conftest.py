@@ -10,6 +10,7 @@ runs that one alone.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections import defaultdict
@@ -34,6 +35,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     few, many = rounds.args
     seeds = [int(_SEED)] if _SEED else random.SystemRandom().sample(range(1 << 32), many if CHAOS else few)
     metafunc.parametrize("seed", seeds, ids=[f"seed={seed}" for seed in seeds])
+
+
+def pytest_collection_finish() -> None:
+    """Has the garbage collector pass over all that was imported: it is a million objects, looked at some 20 times."""
+    gc.collect()
+    gc.freeze()
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
