@@ -10,6 +10,7 @@ runs that one alone. What tests say by ``looked_at`` is summed up at the end.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections import Counter, defaultdict
@@ -45,6 +46,12 @@ def looked_at(request: pytest.FixtureRequest) -> LookedAt:
         request.node.user_properties += [(f"{_LOOKED_AT}{what}", figure) for what, figure in figures.items()]
 
     return add
+
+
+def pytest_collection_finish() -> None:
+    """Has the garbage collector pass over all that was imported: it is a million objects, looked at some 20 times."""
+    gc.collect()
+    gc.freeze()
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

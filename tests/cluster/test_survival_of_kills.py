@@ -24,7 +24,7 @@ from tests.chaos.kill_round import KillRound
 from tests.rounds import LookedAt
 
 if TYPE_CHECKING:
-    from tests.cluster_fixtures import Cluster
+    from tests.embedded_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 

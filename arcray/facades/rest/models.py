@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.blobkeys import model_key
-from arcray.core.commands import Command, RegisterModel, RemoveModel, SubmitWorkload
-from arcray.core.errors import ArcrayError, PermissionDeniedError
+from arcray.core.commands import RegisterModel, RemoveModel, SubmitWorkload
+from arcray.core.errors import PermissionDeniedError
 from arcray.core.ids import ModelId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.queries import PAGE_LIMIT, GetModel, GetWorkload, ListModels, ModelPage, ModelView
@@ -21,6 +21,7 @@ from arcray.core.workload import WorkloadView
 from arcray.facades.rest import codec, translate
 from arcray.facades.rest import messages as m
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask, ask_all
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.listing import every_node
@@ -88,7 +89,7 @@ class ModelRoutes:
             source = await self._store(identity, wanted)
         now = self._context.clock.now()
         model = translate.model_of(wanted, source, now)
-        await self._submit([RegisterModel(model=model)])
+        await ask(self._plane, RegisterModel(model=model))
         known: ModelView = await self._plane.query(GetModel(model_id=model.id))
         missing = max(0, wanted.replicas - len(known.servers))
         servers = [
@@ -101,7 +102,7 @@ class ModelRoutes:
             )
             for _ in range(missing)
         ]
-        await self._submit([SubmitWorkload(spec=spec) for spec in servers])
+        await ask_all(self._plane, [SubmitWorkload(spec=spec) for spec in servers])
         created = missing or known.model.created_at == now
         return await self._view(model.id, 201 if created else 200, {"Location": f"{_PATH}/{model.id}"})
 
@@ -127,7 +128,7 @@ class ModelRoutes:
         known: ModelView = await self._plane.query(GetModel(model_id=ModelId(name)))
         if any(identity.sees not in (None, server.spec.origin.account) for server in known.servers):
             raise PermissionDeniedError(f"copies of model {name} belong to another account", field="name")
-        await self._submit([RemoveModel(model_id=ModelId(name))])
+        await ask(self._plane, RemoveModel(model_id=ModelId(name)))
         return Response(status_code=204)
 
     async def _store(self, identity: Identity, wanted: m.ModelBody) -> str:
@@ -145,11 +146,6 @@ class ModelRoutes:
         workload_id = WorkloadId(canonical_uuid(wanted.id, "fromWorkload.id"))
         view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id, account=identity.sees))
         return await self._plane.blobs.get(translate.result_key_of(view, wanted.path))
-
-    async def _submit(self, commands: list[Command]) -> None:
-        for reply in await self._plane.submit(commands) if commands else ():
-            if isinstance(reply, ArcrayError):
-                raise reply
 
     async def _view(self, model_id: ModelId, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         view: ModelView = await self._plane.query(GetModel(model_id=model_id))

@@ -39,6 +39,8 @@ from arcray.testing.clock import FakeClock, SequenceIds
 if TYPE_CHECKING:
     from arcray.testing.node_fakes import FakeEngine, FakeGpus, FakePlane
 
+SANDBOX = {"sandbox": "none"}  # settings of programs
+
 
 class Node:
     """An agent under test."""
@@ -102,15 +104,19 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def node(
-    tmp_path: Path, plane: FakePlane, engine: FakeEngine, gpus: FakeGpus, clock: FakeClock
-) -> AsyncIterator[Node]:
-    settings = Settings.model_validate(
+def programs() -> dict[str, str]:
+    """Settings of programs: in an image of the fake engine, because a sandbox is probed by running a real program."""
+    return {"runner": "image", "image": "busybox:1"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, programs: dict[str, str]) -> Settings:
+    return Settings.model_validate(
         {
             "state_dir": tmp_path,
             "node": {
                 "max_orders": 10,
-                "programs": {"sandbox": "none"},
+                "programs": programs,
                 "containers": {"images": ["busybox:*"]},
                 "labels": {"rack": "7"},
                 "location": {"geohash": "9q9hvu"},
@@ -118,6 +124,12 @@ async def node(
             },
         }
     )
+
+
+@pytest.fixture
+async def node(
+    settings: Settings, plane: FakePlane, engine: FakeEngine, gpus: FakeGpus, clock: FakeClock
+) -> AsyncIterator[Node]:
     agent = NodeAgent(
         node_id=NodeId("n"),
         plane=plane,
@@ -136,6 +148,7 @@ async def node(
     await stopping
 
 
+@pytest.mark.parametrize("programs", [SANDBOX])
 async def test_registration_says_what_was_found(node: Node) -> None:
     registration = await node.agent.registration(driver="local", facade="ray", address="here")
     assert (registration.id, registration.driver, registration.address) == ("n", "local", "here")
@@ -465,6 +478,7 @@ async def test_work_found_from_an_earlier_agent_is_in_the_inventory(node: Node) 
     assert (end.attempt, end.phase) == (4, Phase.SUCCEEDED)
 
 
+@pytest.mark.parametrize("programs", [SANDBOX])
 async def test_stopping_leaves_containers_and_ends_programs_without_a_word(node: Node) -> None:
     await node.attach()
     node.plane.blobs.data["code"] = b"print('ready')\nimport time\ntime.sleep(60)"
