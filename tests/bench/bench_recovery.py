@@ -30,6 +30,7 @@ import psutil
 import pytest
 import ray
 from ray.exceptions import RayError
+from tests.bench.ports import free_ports
 
 from arcray.config import Settings, load
 from arcray.control.journal import Journal, Records
@@ -49,7 +50,6 @@ from arcray.runtime.remote_plane import RemotePlane
 from arcray.runtime.scheduler_handle import SCHEDULER, SchedulerHandle
 from arcray.testing.builders import a_node, a_workload, an_inference, node_id
 from arcray.wire.system import RandomIds, SystemClock
-from tests.bench.ports import free_ports
 from tests.bench.report import ROUNDS, row, table
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
