@@ -30,7 +30,6 @@ import psutil
 import pytest
 import ray
 from ray.exceptions import RayError
-from tests.bench.ports import free_ports
 
 from arcray.config import Settings, load
 from arcray.control.journal import Journal, Records
@@ -51,6 +50,7 @@ from arcray.runtime.scheduler_handle import SCHEDULER, SchedulerHandle
 from arcray.testing.builders import a_node, a_workload, an_inference, node_id
 from arcray.wire.system import RandomIds, SystemClock
 from tests.bench.report import ROUNDS, row, table
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
