@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.schema import ApplicationStatus
 
 from arcray.config import Settings
@@ -115,7 +116,7 @@ class Arcray:
             _log.warning("not everything ended well", extra={"reason": str(error)})
         finally:
             if self._owns_ray:
-                serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+                _stop_serve()
             ray.shutdown()
 
 
@@ -185,6 +186,21 @@ def _delete_application() -> None:
         serve.delete(APPLICATION)
     except (RayError, RuntimeError) as error:
         _log.warning("gateway not drained", extra={"reason": str(error)})
+
+
+def _stop_serve() -> None:
+    """Ends Serve as ``serve.shutdown`` does, without the retries of its one call.
+
+    The controller answers that call by ending itself, and says so by no other means. Serve allows infinite retries, so
+    Ray takes the end for a failure and prints that the call will be tried again.
+    """
+    try:
+        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+        ray.get(controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=_STOP_TIMEOUT_S)
+    except RayActorError:
+        pass  # it has ended
+    except (RayError, ValueError, TimeoutError) as error:
+        _log.warning("Serve ended without its clean-up", extra={"reason": str(error)})
 
 
 def _our_actors() -> list[str]:
