@@ -22,6 +22,7 @@ from arcray.node.docker_engine import DockerEngine
 from arcray.node.engine import Engine
 from arcray.node.gpu import GpuDevices, GpuProbe, NvmlProbe
 from arcray.node.identity import hostname
+from arcray.node.leftovers import Claim, sweep
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.program import ProgramRunner
@@ -89,6 +90,7 @@ class Machine:
         self._engine = engine or DockerEngine(timeout_s=settings.node.containers.call_timeout_s)
         self._users = UserPool()
         self._directory = settings.state_dir / "node" / node_id
+        self._claim: Claim | None = None
         self._looked = False
         self._engine_answers = False
         self._runner_image = ""
@@ -100,11 +102,12 @@ class Machine:
         """Finds out what is here; again only after a failure.
 
         Raises:
-            UnavailableError: the settings demand a container engine and none answers.
+            UnavailableError: the settings demand a container engine and none answers; or another agent of this node
+                has not ended yet.
         """
         if self._looked:
             return
-        await asyncio.to_thread(self._make_directories)
+        await asyncio.to_thread(self._take_directories)
         wanted = self._settings.node.containers.enabled
         self._engine_answers = wanted != "never" and await self._engine.available()
         if wanted == "always" and not self._engine_answers:
@@ -222,17 +225,26 @@ class Machine:
         return self._sampler.read()
 
     async def close(self) -> None:
-        """Lets go of the engine."""
+        """Lets go of the engine and of our directories."""
         await self._engine.close()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     @property
     def _programs_directory(self) -> Path:
         return self._directory / "programs"
 
-    def _make_directories(self) -> None:
-        """Makes our directories. Programs may run as other users, who must pass through on the way to their own."""
-        for name in ("containers", "models", "programs"):
-            (self._directory / name).mkdir(parents=True, exist_ok=True)
+    def _take_directories(self) -> None:
+        """Makes our directories ours alone, with nothing of an earlier agent but what its containers need.
+
+        Programs may run as other users, who must pass through on the way to their own.
+        """
+        models = self._directory / "models"
+        for path in (self._directory / "containers", models, self._programs_directory):
+            path.mkdir(parents=True, exist_ok=True)
         for path in (self._directory, self._programs_directory):
             path.chmod(0o711)
-        (self._directory / "models").chmod(0o700)
+        models.chmod(0o700)
+        self._claim = self._claim or Claim(self._directory)
+        sweep((models, self._programs_directory))
