@@ -210,14 +210,21 @@ class NodeAgent:
         if self._attached.is_set():
             self._report_models()
 
-    async def stop(self) -> None:
-        """Goes away: ends programs and models, leaves containers to the next agent, sends the last reports."""
+    async def stop(self) -> int:
+        """Goes away: ends programs and models, leaves containers to the next agent, sends the last reports.
+
+        Containers that were asked to end are waited for a little; the engine ends the rest of them without us.
+
+        Returns:
+            How many containers run on.
+        """
         for attempt in tuple(self._attempts.values()):
             if self._ends_with_agent(attempt):
                 attempt.abandoned = True
                 attempt.stop(_STOP_GRACE_S)
-        if ending := {task for task in self._work if not task.get_name().startswith("container ")}:
+        if ending := {task for task, attempt in self._work.items() if attempt.stopping}:
             await asyncio.wait(ending, timeout=_STOP_GRACE_S * 2)
+        running = sum(not attempt.stopping for attempt in self._work.values())
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
@@ -231,6 +238,7 @@ class NodeAgent:
             self._main.cancel()
             await asyncio.gather(self._main, return_exceptions=True)
         await self._machine.close()
+        return running
 
     async def _run(self) -> None:
         """Owns the agent's loops; ends when one of them does."""
@@ -362,9 +370,8 @@ class NodeAgent:
     def _launch(self, attempt: Attempt, runner: Runner) -> None:
         if not attempt.abandoned:
             self._attempts[attempt.workload_id] = attempt
-        kind = "child" if self._ends_with_agent(attempt) else "container"
         leaving = [task for task, each in self._work.items() if each.abandoned or each.killed]
-        task = asyncio.create_task(self._execute(attempt, runner, leaving), name=f"{kind} {attempt.workload_id}")
+        task = asyncio.create_task(self._execute(attempt, runner, leaving), name=f"attempt {attempt.workload_id}")
         self._work[task] = attempt
         task.add_done_callback(self._work.pop)
 

@@ -560,9 +560,26 @@ async def test_stopping_leaves_containers_and_ends_programs_without_a_word(node:
     stopping = asyncio.ensure_future(node.agent.stop())
     while not stopping.done():
         await node.clock.advance(0.1)
+    assert stopping.result() == 1
     assert node.engine.running == {"c1"}
     assert node.engine.stopped == []
     assert node.ends() == []
+
+
+async def test_container_that_was_asked_to_end_has_ended_and_was_told_before_the_agent_goes(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container()])
+    await node.until_phase(Phase.RUNNING)
+    node.engine.slow_stop = asyncio.Event()
+    await node.agent.deliver(1, [stop()])
+    await node.clock.advance(1)
+    stopping = asyncio.ensure_future(node.agent.stop())
+    await node.clock.advance(1)
+    assert not stopping.done()
+    node.engine.slow_stop.set()
+    assert await stopping == 0
+    assert [(end.workload_id, end.phase) for end in node.ends()] == [("w", Phase.STOPPED)]
+    assert node.engine.removed == ["c1"]
 
 
 def _refuse_epoch(epoch: int, error: ArcrayError, *, stop: tuple[Running, ...] = ()) -> Callable[[Command], Any]:
