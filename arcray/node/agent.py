@@ -27,7 +27,6 @@ from arcray.core.commands import (
 from arcray.core.errors import (
     ArcrayError,
     Code,
-    IllegalTransitionError,
     StaleReportError,
     UnavailableError,
 )
@@ -41,7 +40,7 @@ from arcray.node.engine import Engine
 from arcray.node.gpu import GpuProbe
 from arcray.node.machine import Machine, Runners
 from arcray.node.models.registry import ModelRegistry
-from arcray.node.reporter import Report, Reporter
+from arcray.node.reporter import Report, Reporter, is_unwanted, lease_is_lost
 from arcray.node.work import Attempt, End, Runner
 
 __all__ = ["NodeAgent"]
@@ -479,7 +478,7 @@ class NodeAgent:
 
     def _on_refused(self, report: Report, error: ArcrayError) -> None:
         """Acts on a report that the cluster did not take."""
-        if _lease_is_lost(error):
+        if lease_is_lost(error):
             if isinstance(report, ReportPhase | ReportEnd):
                 self._reporter.report(replace(report, epoch=self._epoch))  # told again, under the next epoch
             if report.epoch == self._epoch:
@@ -489,17 +488,5 @@ class NodeAgent:
         _log.info(
             "report refused", extra={"node_id": self._node_id, "report": type(report).__name__, "reason": str(error)}
         )
-        if isinstance(report, ReportPhase | ReportEnd) and _is_unwanted(error):
+        if isinstance(report, ReportPhase | ReportEnd) and is_unwanted(error):
             self._abandon(Running(workload_id=report.workload_id, attempt=report.attempt))
-
-
-def _lease_is_lost(error: ArcrayError) -> bool:
-    """Returns whether the node, not the attempt, is what the cluster does not know."""
-    return (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId"))
-
-
-def _is_unwanted(error: ArcrayError) -> bool:
-    """Returns whether the attempt is over for the cluster. A phase out of order is only a word too late."""
-    return error.code in (Code.STALE_REPORT, Code.NOT_FOUND, Code.CONFLICT) and not isinstance(
-        error, IllegalTransitionError
-    )
