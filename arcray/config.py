@@ -124,6 +124,7 @@ class ContainerSettings(_Section):
         pids_limit: processes in one container.
         log_max_bytes: log kept of one container; older lines go first.
         call_timeout_s: longest wait for one call of the engine.
+        look_s: time between two looks whether an engine has come or gone.
     """
 
     enabled: Literal["auto", "always", "never"] = "auto"
@@ -133,6 +134,7 @@ class ContainerSettings(_Section):
     pids_limit: int = Field(default=4096, ge=1)
     log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
     call_timeout_s: float = Field(default=60.0, gt=0)
+    look_s: float = Field(default=5.0, gt=0)
 
 
 class ProgramSettings(_Section):

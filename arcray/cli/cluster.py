@@ -30,8 +30,8 @@ class Served(Protocol):
         """Where it is reached."""
         ...
 
-    def down(self) -> None:
-        """Ends it."""
+    def down(self) -> int:
+        """Ends it; returns how many containers run on."""
         ...
 
 
@@ -65,7 +65,11 @@ def up(context: Context, /, config: Path | None, address: str | None, detach: bo
 @state_option
 @pass_context
 def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
-    """End the arcray that was started from the state directory, gently, then surely."""
+    """End the arcray that was started from the state directory, gently, then surely.
+
+    Programs and models end with it. Containers run on, and the next `arcray up` from the same directory goes on with
+    them; stop those that should end first.
+    """
     directory = _settings(context, config).state_dir if config else context.directory
     running = daemon.find(directory)
     if running is None:
@@ -73,6 +77,7 @@ def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
         return
     gently = daemon.end(running, timeout_s)
     click.echo(f"arcray has ended (pid {running.pid})" + ("" if gently else f", killed after {timeout_s:g} s"))
+    _tell_left(daemon.left(directory))
 
 
 @click.command()
@@ -119,7 +124,18 @@ def serve(directory: Path, start: Callable[[], Served]) -> None:
                 pass
             click.echo("arcray is ending")
         finally:
-            arcray.down()
+            left = arcray.down()
+            claim.leave(left)
+            _tell_left(left)
+
+
+def _tell_left(containers: int | None) -> None:
+    """Says what runs on, which costs its owner money: nothing if that is none, more careful if nobody knows."""
+    if containers is None:
+        click.echo("containers, if there were any, run on; the next arcray up goes on with them")
+    elif containers:
+        noun = "container runs" if containers == 1 else "containers run"
+        click.echo(f"{containers} {noun} on; the next arcray up from this directory goes on with what still runs then")
 
 
 def _start(settings: Settings, address: str | None) -> Served:

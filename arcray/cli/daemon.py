@@ -11,14 +11,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from arcray.core.errors import ConflictError, DeadlineExceededError, UnavailableError
 
-__all__ = ["Claim", "Running", "claim", "end", "find", "log_path", "spawn"]
+__all__ = ["Claim", "Running", "claim", "end", "find", "left", "log_path", "spawn"]
 
 _SAME_START_S: Final = 2.0  # the kernel's boot time, which start times are counted from, may be corrected this much
 _POLL_S: Final = 0.1
@@ -50,6 +50,14 @@ def find(directory: Path) -> Running | None:
     return recorded if recorded and _alive(recorded) else None
 
 
+def left(directory: Path) -> int | None:
+    """Returns how many containers the last arcray of this directory left running; None when it could not tell."""
+    try:
+        return int(_left_path(directory).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 @contextmanager
 def claim(directory: Path) -> Iterator[Claim]:
     """Makes this process the one of the directory while the block runs.
@@ -65,6 +73,7 @@ def claim(directory: Path) -> Iterator[Claim]:
             raise ConflictError(f"arcray already runs from {directory} as pid {other.pid}; see arcray down")
         mine = Running(pid=os.getpid(), started_at=_start_of(os.getpid()) or 0.0)
         _write(path, mine)
+        _left_path(directory).unlink(missing_ok=True)
     try:
         yield Claim(path, mine)
     finally:
@@ -84,6 +93,11 @@ class Claim:
     def ready(self, url: str) -> None:
         """Tells others that we serve, and where."""
         _write(self.path, replace(self.mine, url=url))
+
+    def leave(self, containers: int) -> None:
+        """Tells whoever ended us how many containers run on; on a full disk nobody hears of it."""
+        with suppress(OSError):
+            _left_path(self.path.parent).write_text(f"{containers}\n", encoding="ascii")
 
 
 def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
@@ -157,6 +171,10 @@ def _ignoring_gone() -> Iterator[None]:
 
 def _pid_path(directory: Path) -> Path:
     return directory / "arcray.pid"
+
+
+def _left_path(directory: Path) -> Path:
+    return directory / "arcray.left"
 
 
 def _read(path: Path) -> Running | None:

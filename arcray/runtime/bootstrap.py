@@ -104,20 +104,29 @@ class Arcray:
         port = gateway.http_ports[0] if gateway.http_ports else gateway.serve_port
         return f"http://{_reachable(gateway.host)}:{port}"
 
-    def down(self) -> None:
-        """Ends it: the gateway drains, nodes end their work and tell, the scheduler commits, then Ray."""
+    def down(self) -> int:
+        """Ends it: the gateway drains, nodes end programs and models and tell, the scheduler commits, then Ray.
+
+        Containers run on, so that arcray can be upgraded under work that takes days: the next ``up`` from the same
+        state directory goes on with them. Those that were asked to end do end.
+
+        Returns:
+            How many containers run on, of the nodes that could still be asked.
+        """
+        left = 0
         if not ray.is_initialized():
-            return
+            return left
         try:
             _delete_application()
             for name in sorted(_our_actors(), key=lambda each: each == SCHEDULER):  # the scheduler last
-                _stop_actor(name)
+                left += _stop_actor(name)
         except RayError as error:
             _log.warning("not everything ended well", extra={"reason": str(error)})
         finally:
             if self._owns_ray:
                 _stop_serve()
             ray.shutdown()
+        return left
 
 
 def _start_scheduler(settings: Settings) -> None:
@@ -208,12 +217,15 @@ def _our_actors() -> list[str]:
     return [each["name"] for each in named if each["namespace"] == NAMESPACE and each["name"].startswith("arcray-")]
 
 
-def _stop_actor(name: str) -> None:
+def _stop_actor(name: str) -> int:
+    """Ends an actor; returns how many containers it leaves running."""
     try:
         actor: Any = ray.get_actor(name, NAMESPACE)
         try:
-            ray.get(actor.stop.remote(), timeout=_STOP_TIMEOUT_S)
+            left: int | None = ray.get(actor.stop.remote(), timeout=_STOP_TIMEOUT_S)  # the scheduler has none
         finally:
             ray.kill(actor, no_restart=True)
     except (RayError, ValueError, TimeoutError) as error:
         _log.warning("actor ended without its clean-up", extra={"actor": name, "reason": str(error)})
+        return 0
+    return left or 0
