@@ -55,9 +55,9 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
 
 
 def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
-    if not isinstance(command, IssueCredits | TransferCredits) or not command.request_id:
+    if not isinstance(command, IssueCredits | TransferCredits):
         return False
-    return state.books.forgetful and (command.asked_by, command.request_id) not in state.books.requests
+    return state.books.forgetful and (command.asked_by, command.key) not in state.books.requests
 
 
 async def recall(journal: Journal, commands: Sequence[Command], cluster: Callable[[], Cluster]) -> None:
@@ -82,7 +82,7 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
             case StopWorkload() | DiscardWorkload():
                 ids.add(command.workload_id)
             case IssueCredits() | TransferCredits():
-                entries.append(await journal.entry(command.asked_by, command.request_id))
+                entries.append(await journal.entry(command.asked_by, command.key))
             case _:
                 raise AssertionError(f"{type(command).__name__} is about nothing old")
     earlier = await journal.earlier(ids, keys) if ids else []

@@ -279,6 +279,11 @@ class IssueCredits:
     request_id: str = ""
     memo: str = ""
 
+    @property
+    def key(self) -> str:
+        """What it is one request by, however often it arrives: its idempotency key, else its own id."""
+        return self.request_id or self.id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferCredits:
@@ -295,6 +300,11 @@ class TransferCredits:
     asked_by: AccountId = AccountId("")
     request_id: str = ""
     memo: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is one request by, however often it arrives: its idempotency key, else its own id."""
+        return self.request_id or self.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

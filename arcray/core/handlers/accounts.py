@@ -1,6 +1,7 @@
 """Rules about accounts: opening them, and moving credits because someone asked for it.
 
-A request that comes again under its idempotency key moves nothing a second time and gets the first answer.
+A request that comes again under its idempotency key, or as it was (a process whose scheduler died asks again), moves
+nothing a second time and gets the first answer.
 """
 
 from __future__ import annotations
@@ -97,12 +98,10 @@ def _known(turn: Turn, account_id: AccountId, field: str) -> Account:
 
 
 def _earlier(turn: Turn, command: IssueCredits | TransferCredits, moves: Sequence[Move]) -> Entry | None:
-    if not command.request_id:
-        return None
-    earlier = turn.state.books.requests.get((command.asked_by, command.request_id))
+    earlier = turn.state.books.requests.get((command.asked_by, command.key))
     if earlier is not None and (earlier.moves, earlier.memo) != (frozenset(moves), command.memo):
         raise IdempotencyMismatchError(
-            f"key {command.request_id!r} belongs to entry {earlier.id}", field="Idempotency-Key"
+            f"key {command.key!r} belongs to entry {earlier.id}", field="Idempotency-Key"
         )
     return earlier
 
@@ -113,8 +112,8 @@ def _move(turn: Turn, command: IssueCredits | TransferCredits, kind: EntryKind, 
         kind=kind,
         postings=turn.state.books.postings(moves),
         at=turn.now,
-        asked_by=command.asked_by if command.request_id else AccountId(""),
-        request_id=command.request_id,
+        asked_by=command.asked_by,
+        request_id=command.key,
         memo=command.memo,
     )
     turn.emit(ev.CreditsMoved(entry=entry, at=turn.now))

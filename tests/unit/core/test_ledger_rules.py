@@ -60,8 +60,9 @@ def fund(world: World, account_id: AccountId, credits: int, **terms: object) -> 
 
 
 def transfer(world: World, source: AccountId, target: AccountId, credits: int, **fields: str) -> cmd.Posted:
+    identity = EntryId(f"{credits} of {source}")
     moved = world.handle(
-        cmd.TransferCredits(id=EntryId("t"), source=source, target=target, credits=credits, asked_by=source, **fields)
+        cmd.TransferCredits(id=identity, source=source, target=target, credits=credits, asked_by=source, **fields)
     )
     assert isinstance(moved.reply, cmd.Posted)
     return moved.reply
@@ -136,6 +137,15 @@ def test_a_request_that_comes_again_moves_nothing_again(world: World) -> None:
     assert stands(world, ANA) == (70, 0)
     with pytest.raises(IdempotencyMismatchError):
         transfer(world, ANA, BO, 31, request_id="key")
+
+
+def test_a_request_without_a_key_that_arrives_twice_moves_nothing_again(world: World) -> None:
+    """A process asks again when its scheduler died before it answered; its client knows nothing of that."""
+    fund(world, ANA, 100)
+    fund(world, BO, 1)
+    first, second = transfer(world, ANA, BO, 30), transfer(world, ANA, BO, 30)
+    assert (first.created, second.created, second.entry) == (True, False, first.entry)
+    assert stands(world, ANA) == (70, 0)
 
 
 def test_a_key_belongs_to_the_account_that_asked(world: World) -> None:
