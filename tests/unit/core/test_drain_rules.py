@@ -344,3 +344,10 @@ def test_a_copy_whose_replacement_failed_goes_elsewhere_itself_at_the_deadline(w
     world.report(copy, Phase.STOPPED)
     world.run_round()
     assert (copy.phase, copy.node_id) == (Phase.PLACED, N2)
+
+
+def test_a_drain_that_is_asked_for_twice_within_an_instant_is_said_once(world: World) -> None:
+    world.attach()
+    running(world)
+    assert drain(world, deadline_s=5.0).events
+    assert drain(world, deadline_s=5.0).events == ()
