@@ -14,15 +14,18 @@ from arcray.control.journal import Journal, Live, Records
 from arcray.control.plane import Plane
 from arcray.core import commands as cmd
 from arcray.core import events as ev
+from arcray.core.books import Books
 from arcray.core.cluster import Cluster
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Event
-from arcray.core.handlers import inference, nodes, workloads
+from arcray.core.handlers import accounts, inference, nodes, workloads
 from arcray.core.handlers.attempts import finish
 from arcray.core.ids import AccountId, WorkloadId
+from arcray.core.ledger import Entry
 from arcray.core.orders import NodeOrder
 from arcray.core.policy import ClusterPolicy
 from arcray.core.state import ClusterState
+from arcray.core.tariff import Meter
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, Workload
 from arcray.node.agent import NodeAgent
@@ -149,6 +152,75 @@ class TellsNobodyAgain(Cluster):
 
     def undelivered(self) -> tuple[NodeOrder, ...]:
         return ()
+
+
+# -- what is paid ------------------------------------------------------------------------------------------------------
+
+
+class _KeepsTheRest(Books):
+    def charge(self, workload: Workload, meter: Meter, entry: Entry | None, at: datetime) -> None:
+        rest = 0 if workload.meter is None else workload.meter.held - (meter.paid - workload.meter.paid)
+        super().charge(workload, meter, entry, at)
+        if workload.phase.terminal and not workload.spec.waiting:
+            self.accounts[workload.spec.origin.account].available -= rest
+
+
+class KeepsTheRest(ClusterState):
+    """What was set aside for work that has ended, and not used, is not given back."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.books = _KeepsTheRest()
+
+    def check_invariants(self) -> None:
+        """Says nothing: it is the plain sums that must notice."""
+
+
+def pays_again(turn: Turn, command: cmd.TransferCredits) -> cmd.Posted:
+    """A transfer that comes again under its key is another one."""
+    turn.state.books.requests.pop((command.asked_by, command.key), None)
+    return accounts.on_transfer_credits(turn, command)
+
+
+def looks_at_no_limit(turn: Turn, command: cmd.SubmitWorkload) -> cmd.Submitted | None:
+    """Work is admitted beyond what its account may spend in a period."""
+    account = turn.state.books.accounts.get(command.spec.origin.account)
+    if account is None:
+        return workloads.on_submit_workload(turn, command)
+    limit, account.limit = account.limit, None
+    try:
+        return workloads.on_submit_workload(turn, command)
+    finally:
+        account.limit = limit
+
+
+class KeepsRevokedKeys(ClusterState):
+    """A key that was revoked is as good as before."""
+
+    def apply(self, event: Event) -> None:
+        if not isinstance(event, ev.KeyRevoked):
+            super().apply(event)
+
+
+class PaysTheOperator(Cluster):
+    """Whoever owns a node gets nothing of what its work pays."""
+
+    def __init__(self, policy: ClusterPolicy, now: datetime) -> None:
+        super().__init__(replace(policy, owner_share_percent=0), now)
+
+
+class RoundsPeriods(Cluster):
+    """Work is settled by another period than is said."""
+
+    def __init__(self, policy: ClusterPolicy, now: datetime) -> None:
+        super().__init__(replace(policy, charge_period=2 * policy.charge_period), now)
+
+
+class LosesAPosting(Journal):
+    """What was paid for work is in the books and not in the statements."""
+
+    async def append(self, records: Records) -> None:
+        await super().append(replace(records, postings=records.postings[:-1]))
 
 
 # -- what is written, and when -----------------------------------------------------------------------------------------
@@ -284,6 +356,13 @@ PLANTED: dict[str, Build] = {
     "a key is good for two": Build(rules=rules("Keys", SubmitWorkload=forgets_the_key)),
     "a back-off without end": Build(rules=rules("Waits", Tick=never_releases)),
     "a stop frees what still runs": Build(rules=rules("Frees", StopWorkload=frees_at_once)),
+    "what was set aside is kept": Build(rules=rules("Keeps", KeepsTheRest)),
+    "a transfer is paid twice": Build(rules=rules("Pays", TransferCredits=pays_again)),
+    "a limit is not looked at": Build(rules=rules("Limits", SubmitWorkload=looks_at_no_limit)),
+    "a revoked key is good": Build(rules=rules("Revoked", KeepsRevokedKeys)),
+    "the owner of a node is not paid": Build(rules=PaysTheOperator),
+    "another period is charged": Build(rules=RoundsPeriods),
+    "a posting is lost": Build(journal=LosesAPosting),
     "an order is lost by a crash": Build(rules=TellsNobodyAgain),
     "a fact is lost": Build(journal=LosesAFact),
     "a row is lost": Build(journal=LosesARow),

@@ -100,9 +100,7 @@ def _known(turn: Turn, account_id: AccountId, field: str) -> Account:
 def _earlier(turn: Turn, command: IssueCredits | TransferCredits, moves: Sequence[Move]) -> Entry | None:
     earlier = turn.state.books.requests.get((command.asked_by, command.key))
     if earlier is not None and (earlier.moves, earlier.memo) != (frozenset(moves), command.memo):
-        raise IdempotencyMismatchError(
-            f"key {command.key!r} belongs to entry {earlier.id}", field="Idempotency-Key"
-        )
+        raise IdempotencyMismatchError(f"key {command.key!r} belongs to entry {earlier.id}", field="Idempotency-Key")
     return earlier
 
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from random import Random
 from typing import Final, TypeAlias
 
 from arcray.core.commands import Command, RegisterModel, SetNodeScheduling, StopWorkload, SubmitWorkload
 from arcray.core.ids import NodeId
 from arcray.core.node import LeaseTerms, NodeRegistration
-from arcray.core.queries import ExplainWorkload, GetStats, GetWorkload, ListNodes, ListWorkloads, Query
+from arcray.core.policy import ClusterPolicy
+from arcray.core.queries import ExplainWorkload, GetAccount, GetStats, GetWorkload, ListNodes, ListWorkloads, Query
+from arcray.core.tariff import FREE, Prices
 from arcray.testing.builders import a_capacity, a_node
 from arcray.testing.simulation.lies import LieKind
 from arcray.testing.simulation.network import Weather
-from arcray.testing.simulation.nouns.cast import Cast
+from arcray.testing.simulation.nouns.accounts import draw_credits, draw_terms, draw_wealth
+from arcray.testing.simulation.nouns.cast import ACCOUNTS, OWNER, Cast
+from arcray.testing.simulation.nouns.keys import draw_key
 from arcray.testing.simulation.nouns.models import draw_model
 from arcray.testing.simulation.nouns.nodes import draw_cordon, draw_drain, draw_labels
 from arcray.testing.simulation.nouns.quotas import draw_quota
@@ -215,13 +220,13 @@ class Plan:
 
     Args:
         seed: decides besides it what the network, the disk and the machines do.
-        keep_finished: ended workloads that the scheduler keeps in memory.
+        policy: the numbers that the scheduler's rules use, its prices among them.
         max_queued_orders: undelivered orders per node.
     """
 
     seed: int
     nodes: tuple[NodeRegistration, ...]
-    keep_finished: int
+    policy: ClusterPolicy
     max_queued_orders: int
     steps: tuple[Step, ...]
 
@@ -229,12 +234,15 @@ class Plan:
 def draw_plan(seed: int) -> Plan:
     """Returns the schedule of a seed: the same for the same seed, always."""
     dice = Random(f"plan {seed}")  # noqa: S311 - a simulation
-    cast = Cast(nodes=_draw_nodes(dice))
+    priced = dice.random() < 0.5
+    cast = Cast(nodes=_draw_nodes(dice, priced=priced), priced=priced)
     commands = [draw for draw, weight in _COMMANDS.items() for _ in range(weight)]
+    if priced:
+        commands += [draw for draw, weight in _OF_THE_LEDGER.items() for _ in range(weight)]
     luck = [draw for draw, weight in _BAD_LUCK.items() for _ in range(weight) if dice.random() < 0.75]
     unlucky = dice.choice((0.05, 0.15, 0.3))
     pace_s = dice.choice((0.1, 0.4, 1.0))
-    steps: list[Step] = []
+    steps = [Step(0.1, Ask(command, 1000)) for command in draw_wealth(dice, cast)] if priced else []
     at_s = 0.5
     while len(steps) < STEPS:
         at_s += dice.choice((0.0, 0.05, 1.0, 1.0, 4.0)) * dice.random() * pace_s
@@ -246,13 +254,32 @@ def draw_plan(seed: int) -> Plan:
     return Plan(
         seed=seed,
         nodes=cast.nodes,
-        keep_finished=dice.choice((1, 4, 1000)),
+        policy=_draw_policy(dice, priced=priced),
         max_queued_orders=dice.choice((2, 1000)),
         steps=tuple(steps),
     )
 
 
-def _draw_nodes(dice: Random) -> tuple[NodeRegistration, ...]:
+def _draw_policy(dice: Random, *, priced: bool) -> ClusterPolicy:
+    keep_finished = dice.choice((1, 4, 1000))
+    prices = Prices(
+        cpu_core_minute=dice.choice((0, 6, 7)),
+        gpu_minute=dice.choice((0, 60, 95)),
+        gib_minute=dice.choice((0, 1)),
+        workload=dice.choice((0, 1, 5)),
+        inference=dice.choice((0, 2)),
+    )
+    return ClusterPolicy(
+        keep_finished=keep_finished,
+        keep_finished_inference=keep_finished,
+        inference_timeout=timedelta(seconds=5),
+        prices=prices if priced else FREE,
+        charge_period=timedelta(seconds=dice.choice((1, 4, 60))),
+        owner_share_percent=dice.choice((0, 70, 100)),
+    )
+
+
+def _draw_nodes(dice: Random, *, priced: bool) -> tuple[NodeRegistration, ...]:
     lease = LeaseTerms(unhealthy_after_s=3.0, lost_after_s=9.0)
     return tuple(
         a_node(
@@ -261,6 +288,7 @@ def _draw_nodes(dice: Random) -> tuple[NodeRegistration, ...]:
             lease=lease,
             capacity=a_capacity(cores=dice.choice((4, 8)), gpus=dice.choice((0, 1, 2, 2)), memory_gib=16),
             labels={"zone": "ab"[number % 2]},
+            owner=dice.choice((None, OWNER, ACCOUNTS[0])) if priced else None,
         )
         for number in range(1, dice.choice((2, 3, 4)) + 1)
     )
@@ -287,6 +315,11 @@ def _look(dice: Random, cast: Cast) -> Happening:
     return Look(dice.choice(queries))
 
 
+def _look_at_account(dice: Random, cast: Cast) -> Happening:
+    _ = cast
+    return Look(GetAccount(account_id=dice.choice((*ACCOUNTS, OWNER))))
+
+
 def _some(dice: Random, *seconds: float) -> float:
     return dice.choice(seconds) * (0.5 + dice.random() / 2)
 
@@ -301,6 +334,13 @@ _COMMANDS: Final[Mapping[Draw, int]] = {
     _asked(draw_settlement): 1,
     _asked(draw_model): 2,
     _look: 5,
+}
+
+_OF_THE_LEDGER: Final[Mapping[Draw, int]] = {
+    _asked(draw_credits): 4,
+    _asked(draw_terms): 1,
+    _asked(draw_key): 1,
+    _look_at_account: 1,
 }
 
 _BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {

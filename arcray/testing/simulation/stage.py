@@ -18,7 +18,6 @@ from arcray.config import SchedulerSettings
 from arcray.core.commands import Command, LabelNode, SetNodeScheduling, SetQuota, StopWorkload, SubmitWorkload
 from arcray.core.errors import Code
 from arcray.core.ids import NodeId, WorkloadId
-from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import ExplainWorkload
 from arcray.core.workload import ModelServer
 from arcray.testing.simulation import plan as p
@@ -36,8 +35,6 @@ from arcray.testing.simulation.watch import Watch
 from arcray.testing.simulation.workshop import Book, script_of
 
 __all__ = ["Verdict", "simulate"]
-
-from datetime import timedelta
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - commits cost nothing there; the folder is our own
 _REST_S: Final = 150.0
@@ -87,7 +84,8 @@ async def _simulate(loop: VirtualLoop, plan: p.Plan, build: Build, directory: Pa
         for step in plan.steps
         if isinstance(step.what, p.Ask) and isinstance(step.what.command, SubmitWorkload)
     ]
-    watch = Watch(rows, told, awaited=frozenset(spec.id for spec in specs if spec.waiting))
+    awaited = frozenset(spec.id for spec in specs if spec.waiting)
+    watch = Watch(rows, told, awaited=awaited, policy=plan.policy)
     stage = _Stage(plan, build, directory / "arcray.db", watch, told)
     loop.pace = stage.disk.pace
     try:
@@ -122,11 +120,7 @@ class _Stage:
         self._machines = Machines(self._network, dice)
         self._central = Central(
             build=build,
-            policy=ClusterPolicy(
-                keep_finished=plan.keep_finished,
-                keep_finished_inference=plan.keep_finished,
-                inference_timeout=timedelta(seconds=5),
-            ),
+            policy=plan.policy,
             settings=SchedulerSettings(event_buffer=1024, max_queued_orders=plan.max_queued_orders),
             driver=self._machines,
             disk=self.disk,

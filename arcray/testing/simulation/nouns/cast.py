@@ -7,15 +7,18 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Final
 
+from arcray.core.commands import IssueCredits, TransferCredits
 from arcray.core.ids import AccountId
+from arcray.core.keys import ApiKey
 from arcray.core.model import Model
 from arcray.core.node import NodeRegistration
 from arcray.core.workload import WorkloadSpec
 from arcray.testing.builders import T0
 
-__all__ = ["ACCOUNTS", "Cast"]
+__all__ = ["ACCOUNTS", "OWNER", "Cast"]
 
 ACCOUNTS: Final = (AccountId("ada"), AccountId("bob"))
+OWNER: Final = AccountId("olga")  # of nodes; submits nothing
 _SKEW_S: Final = 5.0  # clocks of clients differ from the scheduler's by no more than this at the start
 
 
@@ -24,13 +27,19 @@ class Cast:
     """What has been named so far.
 
     Args:
+        priced: whether work costs something.
         at_s: virtual time of the command that is drawn now.
+        entries: how many entry ids were given out.
     """
 
     nodes: tuple[NodeRegistration, ...]
+    priced: bool = False
     at_s: float = 0.0
     workloads: list[WorkloadSpec] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
+    credits: list[IssueCredits | TransferCredits] = field(default_factory=list)
+    entries: int = 0
+    keys: list[ApiKey] = field(default_factory=list)
 
     def client_time(self, dice: Random) -> datetime:
         """Returns what the clock of some client shows."""

@@ -15,6 +15,7 @@ from arcray.core.ids import ModelId, WorkloadId
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import CPU_MILLI, GIB
 from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.tariff import Tariff
 from arcray.core.workload import (
     Inference,
     ModelServer,
@@ -99,6 +100,7 @@ def _new(dice: Random, cast: Cast) -> WorkloadSpec:
         request_id=f"key-{number}" if dice.random() < 0.4 else "",
         request_digest=f"digest-{number}",
         waiting=inference and dice.random() < 0.6,
+        tariff=_tariff(dice) if cast.priced and not inference and dice.random() < 0.25 else None,
     )
 
 
@@ -142,6 +144,15 @@ def _demand(dice: Random) -> Demand:
 def _restart(dice: Random) -> RestartPolicy:
     rule = dice.choice((RestartRule.NEVER, RestartRule.ON_FAILURE, RestartRule.ALWAYS))
     return RestartPolicy(rule=rule, max_restarts=dice.choice((0, 1, 2)))
+
+
+def _tariff(dice: Random) -> Tariff:
+    return Tariff(
+        start=dice.choice((0, 3)),
+        minute=dice.choice((0, 7, 60, 900)),
+        owned_minute=dice.choice((None, 0, 40)),
+        step_s=dice.choice((1, 1, 10)),
+    )
 
 
 class WorkloadFacts:
@@ -242,6 +253,8 @@ class WorkloadFacts:
             "started_at": None,
             "finished_at": None,
             "stop_requested": False,
+            "stop_reason": "",
+            "meter": None,
             "not_before": None,
             "ports": (),
         }
@@ -301,7 +314,7 @@ class WorkloadFacts:
         work = self._live(event.workload_id)
         asked = work["phase"] == "stopping" and work["eviction"] is not None and not work["stop_requested"]
         must(work["phase"] in _ORDER or asked, f"{event.workload_id} is asked to stop while {work['phase']}")
-        work.update(phase="stopping", stop_requested=True)
+        work.update(phase="stopping", stop_requested=True, stop_reason=event.reason)
 
     def _evicted(self, event: ev.WorkloadEvicted) -> None:
         work = self._attempt(event.workload_id, event.attempt)
