@@ -7,18 +7,37 @@ faults of every kind at once hide what two of them do together, and leaves other
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import Final, TypeAlias
 
-from arcray.core.commands import Command, RegisterModel, SetNodeScheduling, StopWorkload, SubmitWorkload
-from arcray.core.ids import NodeId
+from arcray.core.commands import Command
 from arcray.core.node import LeaseTerms, NodeRegistration
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import ExplainWorkload, GetAccount, GetStats, GetWorkload, ListNodes, ListWorkloads, Query
 from arcray.core.tariff import FREE, Prices
 from arcray.testing.builders import a_capacity, a_node
+from arcray.testing.simulation.happenings import (
+    Ask,
+    BreakDriver,
+    ChangeWeather,
+    CutOff,
+    DiskAway,
+    FailDisk,
+    Happening,
+    KillAgent,
+    KillAtCommit,
+    KillScheduler,
+    Leave,
+    Lie,
+    Look,
+    SetClock,
+    SlowDisk,
+    StopClock,
+    TakeOver,
+    words,
+)
 from arcray.testing.simulation.lies import LieKind
 from arcray.testing.simulation.network import Weather
 from arcray.testing.simulation.nouns.accounts import draw_credits, draw_terms, draw_wealth
@@ -27,180 +46,11 @@ from arcray.testing.simulation.nouns.keys import draw_key
 from arcray.testing.simulation.nouns.models import draw_model
 from arcray.testing.simulation.nouns.nodes import draw_cordon, draw_drain, draw_labels
 from arcray.testing.simulation.nouns.quotas import draw_quota
-from arcray.testing.simulation.nouns.workloads import draw_settlement, draw_stop, draw_submission
+from arcray.testing.simulation.nouns.submissions import draw_settlement, draw_stop, draw_submission
 
-__all__ = [
-    "Ask",
-    "BreakDriver",
-    "ChangeWeather",
-    "CutOff",
-    "DiskAway",
-    "FailDisk",
-    "Happening",
-    "KillAgent",
-    "KillAtCommit",
-    "KillScheduler",
-    "Leave",
-    "Lie",
-    "Look",
-    "Plan",
-    "SetClock",
-    "SlowDisk",
-    "Step",
-    "StopClock",
-    "TakeOver",
-    "draw_plan",
-]
+__all__ = ["Plan", "Step", "draw_plan"]
 
 STEPS: Final = 90
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Somebody asks for a change, and again when no answer comes, up to so many times."""
-
-    command: Command
-    tries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Somebody asks a question."""
-
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class KillScheduler:
-    """The scheduler is killed; another one starts later."""
-
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class KillAtCommit:
-    """The scheduler is killed when a transaction is on disk and nobody was told, after so many others."""
-
-    after: int
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver:
-    """Another scheduler starts while the present one goes on for a while."""
-
-    overlap_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class KillAgent:
-    """A machine's agent is killed, with all that it runs when the power fails, and starts again later."""
-
-    node_id: NodeId
-    power: bool
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class CutOff:
-    """A machine is cut off from the network for a while."""
-
-    node_id: NodeId
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """A machine says goodbye and comes back later."""
-
-    node_id: NodeId
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lie:
-    """A machine reports what is not so, about some attempt that once ran somewhere.
-
-    Args:
-        what: which sort of lie; see ``lies``.
-        draw: chooses the attempt.
-    """
-
-    node_id: NodeId
-    what: LieKind
-    draw: int
-
-
-@dataclass(frozen=True, slots=True)
-class BreakDriver:
-    """The driver fails at the orders of a machine for a while, before or after it has handed them over."""
-
-    node_id: NodeId
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class FailDisk:
-    """One step of a transaction fails, after so many others."""
-
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskAway:
-    """Nothing can be written for a while."""
-
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SlowDisk:
-    """Transactions take up to so long for a while; beyond half a minute they time out and succeed."""
-
-    slow_s: float
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SetClock:
-    """The scheduler's clock is set forward, or back."""
-
-    by_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StopClock:
-    """The scheduler's clock stands still for a while."""
-
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeWeather:
-    """The network gets worse for a while."""
-
-    weather: Weather
-    for_s: float
-
-
-Happening: TypeAlias = (
-    Ask
-    | Look
-    | KillScheduler
-    | KillAtCommit
-    | TakeOver
-    | KillAgent
-    | CutOff
-    | Leave
-    | Lie
-    | BreakDriver
-    | FailDisk
-    | DiskAway
-    | SlowDisk
-    | SetClock
-    | StopClock
-    | ChangeWeather
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +61,7 @@ class Step:
     what: Happening
 
     def __str__(self) -> str:
-        return f"{self.at_s:10.4f}  {_words(self.what)}"
+        return f"{self.at_s:10.4f}  {words(self.what)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,29 +218,3 @@ _BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {
         _some(dice, 2.0, 10.0),
     ): 3,
 }
-
-
-def _words(what: Happening) -> str:
-    match what:
-        case Ask():
-            return f"asks up to {what.tries} times: {_command_words(what.command)}"
-        case _:
-            values = ", ".join(f"{each.name}={getattr(what, each.name)}" for each in fields(what))
-            return f"{type(what).__name__}({values})"
-
-
-def _command_words(command: Command) -> str:
-    match command:
-        case SubmitWorkload():
-            spec = command.spec
-            key = f" under {spec.request_id}" if spec.request_id else ""
-            wanted = f"{spec.demand.cpu_milli} mCPU, {spec.demand.gpus} GPUs"
-            return f"submit {spec.id} {type(spec.payload).__name__}{key}, {wanted}, restart {spec.restart.rule}"
-        case StopWorkload():
-            return f"stop {command.workload_id} for {command.account}"
-        case SetNodeScheduling():
-            return f"{'cordon' if command.cordoned else 'uncordon'} {command.node_id}"
-        case RegisterModel():
-            return f"register {command.model.id}"
-        case _:
-            return str(command)

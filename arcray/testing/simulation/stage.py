@@ -20,15 +20,16 @@ from arcray.core.errors import Code
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.queries import ExplainWorkload
 from arcray.core.workload import ModelServer
-from arcray.testing.simulation import plan as p
 from arcray.testing.simulation.build import Build
 from arcray.testing.simulation.central import Central
 from arcray.testing.simulation.clock import UnsteadyClock
 from arcray.testing.simulation.disk import Disk
+from arcray.testing.simulation.happenings import Ask
 from arcray.testing.simulation.loop import VirtualLoop
 from arcray.testing.simulation.luck import Luck
 from arcray.testing.simulation.machines import Door, Machines
 from arcray.testing.simulation.network import Network
+from arcray.testing.simulation.plan import Plan
 from arcray.testing.simulation.rows import RowReader
 from arcray.testing.simulation.trace import Trace
 from arcray.testing.simulation.watch import Watch
@@ -61,7 +62,7 @@ class Verdict:
     lines: tuple[str, ...] = ()
 
 
-def simulate(plan: p.Plan, build: Build | None = None, *, trace: bool = False) -> Verdict:
+def simulate(plan: Plan, build: Build | None = None, *, trace: bool = False) -> Verdict:
     """Runs a plan to its end, or to the first promise that is broken.
 
     Args:
@@ -76,13 +77,13 @@ def simulate(plan: p.Plan, build: Build | None = None, *, trace: bool = False) -
             loop.close()
 
 
-async def _simulate(loop: VirtualLoop, plan: p.Plan, build: Build, directory: Path, *, trace: bool) -> Verdict:
+async def _simulate(loop: VirtualLoop, plan: Plan, build: Build, directory: Path, *, trace: bool) -> Verdict:
     told = Trace(loop.time, keep=trace)
     rows = RowReader(directory / "arcray.db")
     specs = [
         step.what.command.spec
         for step in plan.steps
-        if isinstance(step.what, p.Ask) and isinstance(step.what.command, SubmitWorkload)
+        if isinstance(step.what, Ask) and isinstance(step.what.command, SubmitWorkload)
     ]
     awaited = frozenset(spec.id for spec in specs if spec.waiting)
     watch = Watch(rows, told, awaited=awaited, policy=plan.policy)
@@ -107,7 +108,7 @@ async def _simulate(loop: VirtualLoop, plan: p.Plan, build: Build, directory: Pa
 class _Stage:
     """Everything that plays."""
 
-    def __init__(self, plan: p.Plan, build: Build, path: Path, watch: Watch, trace: Trace) -> None:
+    def __init__(self, plan: Plan, build: Build, path: Path, watch: Watch, trace: Trace) -> None:
         dice = Random(f"luck {plan.seed}")  # noqa: S311 - a simulation
         self.book = Book(trace, broken=watch.broken, is_over=watch.model.workloads.is_over)
         self.disk = Disk(path, kind=build.journal, dice=dice, trace=trace, committed=watch.committed)
