@@ -76,8 +76,8 @@ def conclude_eviction(
             finish(turn, workload, Phase.FAILED, reason, result)
     elif (replacement := live_replacement(turn.state, workload)) is not None:
         finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
-    elif eviction.fails:
-        finish(turn, workload, Phase.FAILED, reason, result)
+    elif eviction.fails or (eviction.cause is Cause.DRAIN and workload.spec.restart.rule is RestartRule.NEVER):
+        finish(turn, workload, Phase.FAILED, reason, result)  # the latter where the copy in its place has ended too
     else:
         requeue(turn, workload, reason, restart=eviction.restart, delay=eviction.restart, exit_code=exit_code)
 
