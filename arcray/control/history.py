@@ -13,7 +13,16 @@ from arcray.control.journal import Journal
 from arcray.core.answers import check_page, follows, matches, workload_view
 from arcray.core.answers import workload_page as page_of
 from arcray.core.cluster import Cluster
-from arcray.core.commands import Command, DiscardWorkload, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
+from arcray.core.commands import (
+    Command,
+    DiscardWorkload,
+    IssueCredits,
+    ReleaseReservation,
+    Reserve,
+    StopWorkload,
+    SubmitWorkload,
+    TransferCredits,
+)
 from arcray.core.errors import NotFoundError
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.ledger import Entry
@@ -33,9 +42,10 @@ __all__ = [
 
 
 def may_be_of_old(command: Command, state: ClusterState) -> bool:
-    """Returns whether a command may be about a workload that memory has let go of.
+    """Returns whether a command may be about something that memory has let go of.
 
-    It may submit it again, try it again, stop it or put it away.
+    It may submit a workload again, try it again, stop it or put it away; ask for a reservation again or give it back;
+    move credits again.
 
     The sender makes id and creation time once, so a submission created after everything that was let go of has an id
     that was not seen before. An idempotency key comes with a new id each time, so it is always looked up.
@@ -43,7 +53,7 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     if isinstance(command, StopWorkload | DiscardWorkload):
         return state.forgotten_until is not None and command.workload_id not in state.workloads
     if type(command) is not SubmitWorkload:
-        return _may_repeat_an_entry(command, state)
+        return _may_repeat(command, state)
     if state.forgotten_until is None or command.spec.id in state.workloads:
         return False
     spec = command.spec
@@ -54,10 +64,14 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     return spec.created_at <= state.forgotten_until
 
 
-def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
-    if not isinstance(command, IssueCredits | TransferCredits):
-        return False
-    return state.books.forgetful and (command.asked_by, command.key) not in state.books.requests
+def _may_repeat(command: Command, state: ClusterState) -> bool:
+    match command:
+        case IssueCredits() | TransferCredits():
+            return state.books.forgetful and (command.asked_by, command.key) not in state.books.requests
+        case Reserve() | ReleaseReservation():
+            return state.reservations.forgetful and state.reservations.get(command.reservation_id) is None
+        case _:
+            return False
 
 
 async def recall(journal: Journal, commands: Sequence[Command], cluster: Callable[[], Cluster]) -> None:
@@ -71,7 +85,7 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
     """
     ids: set[WorkloadId] = set()
     keys: dict[AccountId, set[str]] = {}
-    entries: list[Entry | None] = []
+    others: list[Entry | Reservation | None] = []
     for command in commands:
         match command:
             case SubmitWorkload(spec=spec):
@@ -81,17 +95,28 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
                     keys.setdefault(spec.origin.account, set()).add(spec.request_id)
             case StopWorkload() | DiscardWorkload():
                 ids.add(command.workload_id)
-            case IssueCredits() | TransferCredits():
-                entries.append(await journal.entry(command.asked_by, command.key))
             case _:
-                raise AssertionError(f"{type(command).__name__} is about nothing old")
+                others.append(await _read(journal, command))
     earlier = await journal.earlier(ids, keys) if ids else []
     for workload in earlier:
         if workload.phase.terminal:
             cluster().recall(workload)
-    for entry in entries:
-        if entry is not None:
-            cluster().recall_entry(entry)
+    for other in others:
+        if isinstance(other, Entry):
+            cluster().recall_entry(other)
+        elif other is not None:
+            cluster().recall_reservation(other)
+
+
+async def _read(journal: Journal, command: Command) -> Entry | Reservation | None:
+    """Returns what a command that is about no workload would repeat."""
+    match command:
+        case IssueCredits() | TransferCredits():
+            return await journal.entry(command.asked_by, command.key)
+        case Reserve() | ReleaseReservation():
+            return await journal.reservation(command.reservation_id)
+        case _:
+            raise AssertionError(f"{type(command).__name__} is about nothing old")
 
 
 async def finished_workload(journal: Journal, query: GetWorkload, kept: RetentionSettings) -> WorkloadView:

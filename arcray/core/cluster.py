@@ -206,6 +206,10 @@ class Cluster:
         """Takes an entry back into memory from its row, so that the rules see what repeats it."""
         self.state.books.remember(entry)
 
+    def recall_reservation(self, reservation: Reservation) -> None:
+        """Takes an ended reservation back into memory from its row, so that the rules see what repeats it."""
+        self.state.reservations.recall(reservation)
+
     def retire(self, workload_ids: Iterable[WorkloadId], settled: Iterable[WorkloadId] = ()) -> None:
         """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now.
 
