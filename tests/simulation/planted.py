@@ -18,12 +18,15 @@ from arcray.core.books import Books
 from arcray.core.cluster import Cluster
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Event
-from arcray.core.handlers import accounts, inference, nodes, workloads
+from arcray.core.handlers import accounts, inference, nodes, reservations, workloads
 from arcray.core.handlers.attempts import finish
-from arcray.core.ids import AccountId, WorkloadId
+from arcray.core.holds import Reservations
+from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.ledger import Entry
 from arcray.core.orders import NodeOrder
 from arcray.core.policy import ClusterPolicy
+from arcray.core.reservation import Reservation, ReservationState
+from arcray.core.resources import Allocation
 from arcray.core.state import ClusterState
 from arcray.core.tariff import Meter
 from arcray.core.turn import Turn
@@ -152,6 +155,56 @@ class TellsNobodyAgain(Cluster):
 
     def undelivered(self) -> tuple[NodeOrder, ...]:
         return ()
+
+
+# -- what is reserved --------------------------------------------------------------------------------------------------
+
+
+class _NoBooks:
+    """Takes down nothing."""
+
+    def allocate(self, node_id: NodeId, allocation: Allocation) -> None:
+        """Holds nothing."""
+
+    def release(self, node_id: NodeId, allocation: Allocation) -> None:
+        """Frees nothing."""
+
+
+class GivesReservedAway(ClusterState):
+    """What is reserved is given to whoever comes first."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.reservations = Reservations(_NoBooks())  # type: ignore[arg-type]  # what they use of an engine
+
+    def check_invariants(self) -> None:
+        """Says nothing: it is the plain sums that must notice."""
+
+
+def reserves_for_ever(turn: Turn, command: cmd.Tick) -> None:
+    """A reservation whose time is over goes on."""
+    turn.state.reservations.expired(turn.now)
+    Cluster.handlers[cmd.Tick](turn, command)
+
+
+def reserves_again(turn: Turn, command: cmd.Reserve) -> Reservation:
+    """A reservation that has ended is granted anew to whoever asks again."""
+    known = turn.state.reservations.get(command.reservation_id)
+    if known is not None and known.state is not ReservationState.ACTIVE:
+        del turn.state.reservations._known[known.id]
+    return reservations.on_reserve(turn, command)
+
+
+class KeepsReservationsOfLostNodes(ClusterState):
+    """A reservation goes on with half of its nodes."""
+
+    def apply(self, event: Event) -> None:
+        super().apply(event)
+        if isinstance(event, ev.NodeHealthChanged | ev.NodeDetached):
+            self.reservations._on_node.pop(event.node_id, None)
+
+    def check_invariants(self) -> None:
+        """Says nothing: it is the facts that must notice."""
 
 
 # -- what is paid ------------------------------------------------------------------------------------------------------
@@ -356,6 +409,10 @@ PLANTED: dict[str, Build] = {
     "a key is good for two": Build(rules=rules("Keys", SubmitWorkload=forgets_the_key)),
     "a back-off without end": Build(rules=rules("Waits", Tick=never_releases)),
     "a stop frees what still runs": Build(rules=rules("Frees", StopWorkload=frees_at_once)),
+    "what is reserved is given away": Build(rules=rules("Given", GivesReservedAway)),
+    "a reservation without end": Build(rules=rules("Reserves", Tick=reserves_for_ever)),
+    "a reservation is granted twice": Build(rules=rules("Again", Reserve=reserves_again)),
+    "a reservation outlives its nodes": Build(rules=rules("Halves", KeepsReservationsOfLostNodes)),
     "what was set aside is kept": Build(rules=rules("Keeps", KeepsTheRest)),
     "a transfer is paid twice": Build(rules=rules("Pays", TransferCredits=pays_again)),
     "a limit is not looked at": Build(rules=rules("Limits", SubmitWorkload=looks_at_no_limit)),

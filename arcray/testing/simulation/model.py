@@ -17,6 +17,7 @@ from arcray.core.ledger import Account
 from arcray.core.model import Model
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
+from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 from arcray.testing.simulation.nouns.accounts import BookFacts
@@ -25,6 +26,7 @@ from arcray.testing.simulation.nouns.keys import KeyFacts
 from arcray.testing.simulation.nouns.models import ModelFacts
 from arcray.testing.simulation.nouns.nodes import NodeFacts
 from arcray.testing.simulation.nouns.quotas import QuotaFacts
+from arcray.testing.simulation.nouns.reservations import ReservationFacts
 from arcray.testing.simulation.nouns.workloads import WorkloadFacts
 from arcray.testing.simulation.promise import must
 from arcray.testing.simulation.rows import RowReader
@@ -45,10 +47,20 @@ class PlainModel:
         self.quotas = QuotaFacts()
         self.books = BookFacts()
         self.keys = KeyFacts(self.books)
-        self.workloads = WorkloadFacts(self.nodes, self.quotas)
+        self.reservations = ReservationFacts(self.nodes)
+        self.workloads = WorkloadFacts(self.nodes, self.quotas, self.reservations)
         self._charges = ChargeFacts(policy, self.nodes, self.workloads, self.books)
         self._takes: dict[type, list[Callable[[Any], None]]] = {}
-        for noun in (self.nodes, self.models, self.quotas, self.books, self.keys, self._charges, self.workloads):
+        for noun in (
+            self.nodes,
+            self.models,
+            self.quotas,
+            self.books,
+            self.keys,
+            self.reservations,
+            self._charges,
+            self.workloads,
+        ):
             for kind, take in noun.takes.items():
                 self._takes.setdefault(kind, []).append(take)
 
@@ -64,6 +76,7 @@ class PlainModel:
             for take in self._takes[type(event)]:
                 take(event)
         self.workloads.check()
+        self.reservations.check()
         self.books.check()
         self._charges.check()
 
@@ -77,6 +90,10 @@ class PlainModel:
         self._compare(rows.all(Node), rows.all(Model), workloads, "the rows")
         self.keys.compare(rows.all(ApiKey), "the rows")
         self.compare_books(rows)
+        reservations = rows.all(Reservation)
+        self.reservations.compare(reservations, "the rows")
+        kept = {reservation.id for reservation in reservations}
+        must(kept == set(self.reservations.known), "rows of reservations are missing")
         found = {workload.spec.id for workload in workloads}
         must(set(self.workloads.known) <= found, f"no rows of {_names(set(self.workloads.known) - found)}")
 
@@ -101,6 +118,9 @@ class PlainModel:
         self._compare(state.nodes.values(), state.models.values(), durable, "memory")
         self.books.compare(state.books.accounts.values(), "memory")
         self.keys.compare(state.keys.keys.values(), "memory")
+        self.reservations.compare(state.reservations.all(), "memory")
+        held = {key for key, facts in self.reservations.known.items() if facts["state"] == "active"}
+        must(held <= {reservation.id for reservation in state.reservations.all()}, "memory has forgotten reservations")
         must(state.quotas == self.quotas.known, "other quotas are in memory than were given")
         forgotten = set(self.workloads.live()) - set(state.workloads)
         must(not forgotten, f"memory has forgotten {_names(forgotten)}")

@@ -15,7 +15,17 @@ from typing import Final, TypeAlias
 from arcray.core.commands import Command
 from arcray.core.node import LeaseTerms, NodeRegistration
 from arcray.core.policy import ClusterPolicy
-from arcray.core.queries import ExplainWorkload, GetAccount, GetStats, GetWorkload, ListNodes, ListWorkloads, Query
+from arcray.core.queries import (
+    ExplainWorkload,
+    GetAccount,
+    GetReservation,
+    GetStats,
+    GetWorkload,
+    ListNodes,
+    ListReservations,
+    ListWorkloads,
+    Query,
+)
 from arcray.core.tariff import FREE, Prices
 from arcray.testing.builders import a_capacity, a_node
 from arcray.testing.simulation.happenings import (
@@ -46,6 +56,7 @@ from arcray.testing.simulation.nouns.keys import draw_key
 from arcray.testing.simulation.nouns.models import draw_model
 from arcray.testing.simulation.nouns.nodes import draw_cordon, draw_drain, draw_labels
 from arcray.testing.simulation.nouns.quotas import draw_quota
+from arcray.testing.simulation.nouns.reservations import draw_reservation
 from arcray.testing.simulation.nouns.submissions import draw_settlement, draw_stop, draw_submission
 
 __all__ = ["Plan", "Step", "draw_plan"]
@@ -85,10 +96,12 @@ def draw_plan(seed: int) -> Plan:
     """Returns the schedule of a seed: the same for the same seed, always."""
     dice = Random(f"plan {seed}")  # noqa: S311 - a simulation
     priced = dice.random() < 0.5
-    cast = Cast(nodes=_draw_nodes(dice, priced=priced), priced=priced)
+    cast = Cast(nodes=_draw_nodes(dice, priced=priced), priced=priced, reserves=dice.random() < 0.5)
     commands = [draw for draw, weight in _COMMANDS.items() for _ in range(weight)]
     if priced:
         commands += [draw for draw, weight in _OF_THE_LEDGER.items() for _ in range(weight)]
+    if cast.reserves:
+        commands += [draw for draw, weight in _OF_RESERVATIONS.items() for _ in range(weight)]
     luck = [draw for draw, weight in _BAD_LUCK.items() for _ in range(weight) if dice.random() < 0.75]
     unlucky = dice.choice((0.05, 0.15, 0.3))
     pace_s = dice.choice((0.1, 0.4, 1.0))
@@ -122,6 +135,7 @@ def _draw_policy(dice: Random, *, priced: bool) -> ClusterPolicy:
     return ClusterPolicy(
         keep_finished=keep_finished,
         keep_finished_inference=keep_finished,
+        keep_reservations=dice.choice((1, 1000)),
         inference_timeout=timedelta(seconds=5),
         prices=prices if priced else FREE,
         charge_period=timedelta(seconds=dice.choice((1, 4, 60))),
@@ -170,6 +184,13 @@ def _look_at_account(dice: Random, cast: Cast) -> Happening:
     return Look(GetAccount(account_id=dice.choice((*ACCOUNTS, OWNER))))
 
 
+def _look_at_reservations(dice: Random, cast: Cast) -> Happening:
+    queries: list[Query] = [ListReservations()]
+    if cast.reservations:
+        queries.append(GetReservation(reservation_id=dice.choice(cast.reservations).reservation_id))
+    return Look(dice.choice(queries))
+
+
 def _some(dice: Random, *seconds: float) -> float:
     return dice.choice(seconds) * (0.5 + dice.random() / 2)
 
@@ -191,6 +212,11 @@ _OF_THE_LEDGER: Final[Mapping[Draw, int]] = {
     _asked(draw_terms): 1,
     _asked(draw_key): 1,
     _look_at_account: 1,
+}
+
+_OF_RESERVATIONS: Final[Mapping[Draw, int]] = {
+    _asked(draw_reservation): 4,
+    _look_at_reservations: 1,
 }
 
 _BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {

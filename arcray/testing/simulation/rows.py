@@ -12,12 +12,20 @@ from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account
 from arcray.core.model import Model
 from arcray.core.node import Node
+from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload
 
 __all__ = ["RowReader"]
 
 _T = TypeVar("_T")
-_TABLES = {"workloads": Workload, "nodes": Node, "models": Model, "accounts": Account, "api_keys": ApiKey}
+_TABLES = {
+    "workloads": Workload,
+    "nodes": Node,
+    "models": Model,
+    "accounts": Account,
+    "api_keys": ApiKey,
+    "reservations": Reservation,
+}
 
 
 class RowReader:

@@ -195,11 +195,12 @@ class _Stage:
             for undo in self._undone():
                 self._luck.spawn(self._luck.ask(undo, 1))
             waiting = set(self._watch.model.workloads.live())
+            active = self._watch.model.reservations.active()
             for workload_id in sorted(waiting - stopped):
                 if self._is_endless(workload_id) or self._is_impossible(workload_id):
                     stopped.add(workload_id)
                     self._luck.spawn(self._explain_and_stop(workload_id))
-            if not waiting and not any(self._luck.down.values()) and not self._luck.acts:
+            if not waiting and not active and not any(self._luck.down.values()) and not self._luck.acts:
                 break
         else:
             self._say_what_does_not_end()
@@ -253,6 +254,8 @@ class _Stage:
         for workload_id in self._watch.model.workloads.live():
             work = self._watch.model.workloads.known[workload_id]
             self._watch.broken(f"{workload_id} does not end: it is {work['phase']} at attempt {work['attempt']}")
+        for facts in self._watch.model.reservations.active():
+            self._watch.broken(f"reservation {facts['id']} does not end")
         self._watch.broken(f"{len(self._luck.acts)} acts do not end; kept down are {self._luck.down}")
 
     def _look_in(self) -> bool:

@@ -10,6 +10,7 @@ from arcray.core import queries as q
 from arcray.core.errors import ArcrayError, Code
 from arcray.core.ids import WorkloadId
 from arcray.core.ledger import ISSUER, AccountView
+from arcray.core.reservation import Reservation
 from arcray.core.workload import Inference, WorkloadView
 from arcray.testing.simulation.model import PlainModel
 from arcray.testing.simulation.promise import must
@@ -58,6 +59,14 @@ def check_reply(model: PlainModel, command: cmd.Command, reply: object, *, await
                 and (work["attempt"] > command.attempt or work["phase"] in _ENDED or work["phase"] == "pending"),
                 f"the end of {command.workload_id} is acknowledged before it is on disk",
             )
+        case cmd.Reserve(), Reservation():
+            model.reservations.check_granted(command, reply)
+        case cmd.ReleaseReservation(), _:
+            facts = model.reservations.known.get(command.reservation_id)
+            must(
+                facts is not None and facts["state"] != "active",
+                f"{command.reservation_id} is said to be given back before it is on disk",
+            )
         case _:
             _check_ledger_reply(model, command, reply)
 
@@ -77,13 +86,11 @@ def check_answer(model: PlainModel, query: q.Query, answer: object, asked: Asked
             known = model.workloads.known
             listed = sum(not isinstance(known[key]["spec"].payload, Inference) for key in asked)
             must(answer.total is not None and answer.total >= listed, "a list leaves out what is on disk")
+        case Reservation() | q.ReservationPage():
+            for reservation in (answer,) if isinstance(answer, Reservation) else answer.reservations:
+                _check_reservation(model, reservation)
         case AccountView():
-            account = model.books.known.get(answer.id)
-            must(account is not None, f"account {answer.id} is shown before it is on disk")
-            must(
-                answer.id == ISSUER or answer.available + answer.overdraft >= 0,
-                f"{answer.id} is shown with {answer.available}, {-answer.overdraft} is the least",
-            )
+            _check_account(model, answer)
         case ArcrayError() if answer.code is Code.NOT_FOUND:
             if isinstance(query, q.GetWorkload):
                 must(query.workload_id not in asked, f"{query.workload_id} was accepted and cannot be found")
@@ -117,6 +124,21 @@ def _check_ledger_reply(model: PlainModel, command: cmd.Command, reply: object) 
             must(command.key.id in model.keys.ever, f"key {command.key.id} is acknowledged before it is on disk")
         case _:
             pass
+
+
+def _check_account(model: PlainModel, shown: AccountView) -> None:
+    must(shown.id in model.books.known, f"account {shown.id} is shown before it is on disk")
+    must(
+        shown.id == ISSUER or shown.available + shown.overdraft >= 0,
+        f"{shown.id} is shown with {shown.available}, {-shown.overdraft} is the least",
+    )
+
+
+def _check_reservation(model: PlainModel, shown: Reservation) -> None:
+    facts = model.reservations.known.get(shown.id)
+    must(facts is not None, f"reservation {shown.id} is shown before it is on disk")
+    ended = facts is not None and facts["state"] == shown.state
+    must(shown.state == "active" or ended, f"reservation {shown.id} is shown as {shown.state} before it is on disk")
 
 
 def _check_view(model: PlainModel, view: WorkloadView, asked: Asked) -> None:

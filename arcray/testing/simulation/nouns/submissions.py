@@ -6,10 +6,9 @@ from dataclasses import replace
 from random import Random
 from uuid import UUID
 
-from arcray.core.commands import Command, DiscardWorkload, StopWorkload, SubmitWorkload
+from arcray.core.commands import Command, DiscardWorkload, Reserve, StopWorkload, SubmitWorkload
 from arcray.core.ids import ModelId, WorkloadId
-from arcray.core.quantity import CPU_MILLI, GIB
-from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.resources import NO_DEMAND
 from arcray.core.tariff import Tariff
 from arcray.core.workload import (
     Inference,
@@ -23,7 +22,7 @@ from arcray.core.workload import (
     WorkloadSpec,
 )
 from arcray.testing.builders import a_container, a_model
-from arcray.testing.simulation.nouns.cast import ACCOUNTS, Cast
+from arcray.testing.simulation.nouns.cast import ACCOUNTS, Cast, draw_demand
 
 __all__ = ["draw_settlement", "draw_stop", "draw_submission"]
 
@@ -33,6 +32,8 @@ def draw_submission(dice: Random, cast: Cast) -> Command:
     if cast.workloads and dice.random() < 0.12:
         return SubmitWorkload(spec=_repeated(dice, dice.choice(cast.workloads)))
     spec = _new(dice, cast)
+    if cast.reservations and not isinstance(spec.payload, Inference) and dice.random() < 0.35:
+        spec = _taking(dice, spec, dice.choice(cast.reservations[-6:]))
     cast.workloads.append(spec)
     return SubmitWorkload(spec=spec)
 
@@ -77,7 +78,7 @@ def _new(dice: Random, cast: Cast) -> WorkloadSpec:
         origin=Origin(facade="rest", account=dice.choice(ACCOUNTS)),
         payload=payload,
         created_at=cast.client_time(dice),
-        demand=NO_DEMAND if inference else _demand(dice),
+        demand=NO_DEMAND if inference else draw_demand(dice),
         priority=dice.choice(tuple(Priority)),
         restart=RestartPolicy() if inference else _restart(dice),
         selector=(("zone", dice.choice("abx")),) if not inference and dice.random() < 0.15 else (),
@@ -87,6 +88,27 @@ def _new(dice: Random, cast: Cast) -> WorkloadSpec:
         request_digest=f"digest-{number}",
         waiting=inference and dice.random() < 0.6,
         tariff=_tariff(dice) if cast.priced and not inference and dice.random() < 0.25 else None,
+    )
+
+
+def _taking(dice: Random, spec: WorkloadSpec, known: Reserve) -> WorkloadSpec:
+    """Returns the work as one that takes a slice, a part of one, or more than there is."""
+    wanted = dice.choice(known.slices).demand
+    match dice.randrange(3):
+        case 0:
+            demand = wanted
+        case 1:
+            demand = replace(wanted, cpu_milli=wanted.cpu_milli // 2, gpus=0, gpu_memory_bytes=None)
+        case _:
+            demand = replace(spec.demand, cpu_milli=500)
+    account = known.account if dice.random() < 0.9 else dice.choice(ACCOUNTS)
+    return replace(
+        spec,
+        origin=replace(spec.origin, account=account),
+        demand=demand,
+        selector=(),
+        node_id=None,
+        reservation_id=known.reservation_id,
     )
 
 
@@ -113,18 +135,6 @@ def _payload(dice: Random, cast: Cast, workload_id: WorkloadId) -> Payload:
         return ModelServer(model=dice.choice(cast.models) if cast.models else a_model("unknown"))
     model_id = dice.choice(cast.models).id if cast.models else ModelId("unknown")
     return Inference(model_id=model_id, input=workload_id.encode(), geohash=dice.choice(("", "s00000", "u33dbf")))
-
-
-def _demand(dice: Random) -> Demand:
-    if dice.random() < 0.04:
-        return Demand(cpu_milli=1000 * CPU_MILLI)  # no machine has them
-    gpus = dice.choice((0, 0, 1, 1, 2))
-    return Demand(
-        cpu_milli=dice.choice((500, 1000, 4000)),
-        memory_bytes=dice.choice((1, 2, 8)) * GIB,
-        gpus=gpus,
-        gpu_memory_bytes=dice.choice((None, 20 * GIB, 50 * GIB)) if gpus else None,
-    )
 
 
 def _restart(dice: Random) -> RestartPolicy:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from arcray.core import events as ev
 from arcray.core.claim import Eviction
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.policy import ClusterPolicy
-from arcray.core.workload import (
-    Inference,
-    Workload,
-    WorkloadSpec,
-)
+from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.workload import Inference, Workload, WorkloadSpec
 from arcray.testing.simulation.nouns.nodes import NodeFacts
 from arcray.testing.simulation.nouns.quotas import QuotaFacts
+from arcray.testing.simulation.nouns.reservations import ReservationFacts
 from arcray.testing.simulation.promise import must
 
 __all__ = ["WorkloadFacts", "result_mark"]
@@ -34,10 +32,11 @@ class WorkloadFacts:
         known: the fields of ``Workload`` by their names, of every workload.
     """
 
-    def __init__(self, nodes: NodeFacts, quotas: QuotaFacts) -> None:
+    def __init__(self, nodes: NodeFacts, quotas: QuotaFacts, reservations: ReservationFacts) -> None:
         self.known: dict[WorkloadId, dict[str, Any]] = {}
         self._nodes = nodes
         self._quotas = quotas
+        self._reservations = reservations
 
     @property
     def takes(self) -> Mapping[type, Callable[[Any], None]]:
@@ -51,6 +50,7 @@ class WorkloadFacts:
             ev.WorkloadRequeued: self._requeued,
             ev.WorkloadSettled: self._settled,
             ev.WorkloadFinished: self._finished,
+            ev.ReservationGranted: self._reserved,
         }
 
     def live(self) -> list[WorkloadId]:
@@ -68,6 +68,8 @@ class WorkloadFacts:
             if work["phase"] in _ON_NODE:
                 health = self._nodes.known[work["node_id"]]["health"]
                 must(health == "healthy", f"{key} is {work['phase']} on a node that is {health}")
+            taking = work["spec"].reservation_id is not None and work["phase"] == "pending"
+            must(not taking or work["attempt"], f"{key} waits, and was to take its place out of a reservation")
 
     def compare(self, workload: Workload, where: str) -> None:
         """Checks that a workload is what the facts say of it."""
@@ -80,29 +82,42 @@ class WorkloadFacts:
                 found = replace(found, output=None)  # it went to the sender and is not kept
             must(found == value, f"{workload.spec.id}: {name} is {found!r} in {where}, and {value!r} by the facts")
 
-    def _check_quota(self, spec: WorkloadSpec) -> None:
+    def _check_quota(self, spec: WorkloadSpec, *, taken: bool) -> None:
         """Checks that an account may hold one more; what takes the place of a live copy needs no room of its own."""
         account = spec.origin.account
-        quota = self._quotas.known.get(account)
         replaced = self.known.get(spec.replaces) if spec.replaces is not None else None
-        if quota is None or (replaced is not None and replaced["phase"] not in _ENDS):
+        if replaced is not None and replaced["phase"] not in _ENDS:
             return
-        held = [
+        demands = [*self._demands_of(account), spec.demand]
+        # What it takes of a reservation is counted there, all but that it is one workload more.
+        asked = NO_DEMAND if taken else spec.demand
+        self._check_sums(spec.id, account, demands, asked, workloads=1)
+
+    def _check_sums(
+        self, who: str, account: AccountId, demands: Sequence[Demand], asked: Demand, *, workloads: int
+    ) -> None:
+        """Checks that what an account holds is within its quota, as far as more of it was asked for."""
+        quota = self._quotas.known.get(account)
+        if quota is None:
+            return
+        reserved = self._reservations.held_by(account)
+        cpu_milli = sum(each.cpu_milli for each in demands) + sum(each.cpu_milli for each in reserved)
+        gpus = sum(each.gpus for each in demands) + sum(len(each.gpus) for each in reserved)
+        for what, limit, sum_of, more in (
+            ("workloads", quota.workloads, len(demands), workloads),
+            ("processors", quota.cpu_milli, cpu_milli, asked.cpu_milli),
+            ("GPUs", quota.gpus, gpus, asked.gpus),
+        ):
+            must(limit is None or not more or sum_of <= limit, f"{who}: {account} holds {sum_of} {what} of {limit}")
+
+    def _demands_of(self, account: AccountId) -> list[Demand]:
+        return [
             work["spec"].demand
             for work in self.known.values()
             if work["allocation"] is not None
             and work["spec"].origin.account == account
             and not isinstance(work["spec"].payload, Inference)
         ]
-        held.append(spec.demand)
-        for what, limit, sum_of, asked in (
-            ("workloads", quota.workloads, len(held), 1),
-            ("processors", quota.cpu_milli, sum(each.cpu_milli for each in held), spec.demand.cpu_milli),
-            ("GPUs", quota.gpus, sum(each.gpus for each in held), spec.demand.gpus),
-        ):
-            must(
-                limit is None or not asked or sum_of <= limit, f"{spec.id}: {account} holds {sum_of} {what} of {limit}"
-            )
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -151,8 +166,11 @@ class WorkloadFacts:
         must(work["not_before"] is None or event.at >= work["not_before"], f"{spec.id} is placed before its back-off")
         must(spec.node_id in (None, event.node_id), f"{spec.id} is placed beside the only node that it may have")
         self._nodes.check_takes(event.node_id, spec, event.allocation)
+        taken = spec.reservation_id is not None and event.attempt == 1
+        if taken:
+            self._reservations.check_takes(spec, event)
         if not isinstance(spec.payload, Inference):
-            self._check_quota(spec)
+            self._check_quota(spec, taken=taken)
         if not isinstance(spec.payload, Inference):
             got, wanted = event.allocation, spec.demand
             must(
@@ -169,8 +187,19 @@ class WorkloadFacts:
             started_at=None,
             not_before=None,
         )
-        held = [w["allocation"] for w in self.known.values() if w["allocation"] and w["node_id"] == event.node_id]
-        self._nodes.check_fits(event.node_id, held)
+        self._check_fits(event.node_id)
+
+    def _check_fits(self, node_id: NodeId) -> None:
+        """Checks that a node has all that is held of it, by work and for it."""
+        held = [w["allocation"] for w in self.known.values() if w["allocation"] and w["node_id"] == node_id]
+        self._nodes.check_fits(node_id, held + self._reservations.held_on(node_id))
+
+    def _reserved(self, event: ev.ReservationGranted) -> None:
+        for part in event.reservation.granted:
+            self._check_fits(part.node_id)
+            held, account = part.allocation, event.reservation.account
+            asked = Demand(cpu_milli=held.cpu_milli, memory_bytes=held.memory_bytes, gpus=len(held.gpus))
+            self._check_sums(event.reservation_id, account, self._demands_of(account), asked, workloads=0)
 
     def _phase_changed(self, event: ev.WorkloadPhaseChanged) -> None:
         work = self._attempt(event.workload_id, event.attempt)
