@@ -188,6 +188,9 @@ class Cluster:
             drains.advance_drains(turn)
         if self.state.books.charging:  # else nothing can have a price, and costs no time either
             charging.follow(turn)
+            while self.state.gangs.broken or self.state.claims.settled:  # by what could not be paid
+                settling.settle(turn)
+                charging.follow(turn)
             reply = workloads.as_it_stands(turn, reply)
         return Outcome(reply=reply, events=tuple(turn.events), orders=tuple(turn.orders), awaits=turn.awaits)
 

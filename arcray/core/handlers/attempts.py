@@ -109,7 +109,7 @@ def requeue(
 ) -> None:
     """Emits that another attempt follows, after a back-off when ``delay``; or that none can.
 
-    A gang of which a member has ended for good cannot start again as a whole, so a member that would have to has failed.
+    A gang of which a member has ended for good cannot start again as a whole, so one that would have to has failed.
     """
     gang = workload.spec.gang
     if gang is not None and turn.state.gangs.of(workload.spec).bereft:
