@@ -22,9 +22,11 @@ from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 from arcray.testing.simulation.nouns.accounts import BookFacts
 from arcray.testing.simulation.nouns.charges import ChargeFacts
+from arcray.testing.simulation.nouns.gangs import GangFacts
 from arcray.testing.simulation.nouns.keys import KeyFacts
 from arcray.testing.simulation.nouns.models import ModelFacts
 from arcray.testing.simulation.nouns.nodes import NodeFacts
+from arcray.testing.simulation.nouns.preemptions import PreemptionFacts
 from arcray.testing.simulation.nouns.quotas import QuotaFacts
 from arcray.testing.simulation.nouns.reservations import ReservationFacts
 from arcray.testing.simulation.nouns.workloads import WorkloadFacts
@@ -49,6 +51,8 @@ class PlainModel:
         self.keys = KeyFacts(self.books)
         self.reservations = ReservationFacts(self.nodes)
         self.workloads = WorkloadFacts(self.nodes, self.quotas, self.reservations)
+        self._preemptions = PreemptionFacts(self.nodes, self.workloads)
+        self.gangs = GangFacts(self.workloads)
         self._charges = ChargeFacts(policy, self.nodes, self.workloads, self.books)
         self._takes: dict[type, list[Callable[[Any], None]]] = {}
         for noun in (
@@ -60,6 +64,8 @@ class PlainModel:
             self.reservations,
             self._charges,
             self.workloads,
+            self._preemptions,
+            self.gangs,
         ):
             for kind, take in noun.takes.items():
                 self._takes.setdefault(kind, []).append(take)
@@ -77,6 +83,8 @@ class PlainModel:
                 take(event)
         self.workloads.check()
         self.reservations.check()
+        self._preemptions.check()
+        self.gangs.check()
         self.books.check()
         self._charges.check()
 

@@ -52,6 +52,7 @@ from arcray.testing.simulation.lies import LieKind
 from arcray.testing.simulation.network import Weather
 from arcray.testing.simulation.nouns.accounts import draw_credits, draw_terms, draw_wealth
 from arcray.testing.simulation.nouns.cast import ACCOUNTS, OWNER, Cast
+from arcray.testing.simulation.nouns.gangs import draw_member
 from arcray.testing.simulation.nouns.keys import draw_key
 from arcray.testing.simulation.nouns.models import draw_model
 from arcray.testing.simulation.nouns.nodes import draw_cordon, draw_drain, draw_labels
@@ -95,13 +96,16 @@ class Plan:
 def draw_plan(seed: int) -> Plan:
     """Returns the schedule of a seed: the same for the same seed, always."""
     dice = Random(f"plan {seed}")  # noqa: S311 - a simulation
-    priced = dice.random() < 0.5
-    cast = Cast(nodes=_draw_nodes(dice, priced=priced), priced=priced, reserves=dice.random() < 0.5)
+    priced, preempts = dice.random() < 0.5, dice.random() < 0.5
+    nodes = _draw_nodes(dice, dice.choice((2, 3, 4)), priced=priced)
+    cast = Cast(nodes=nodes, priced=priced, reserves=dice.random() < 0.5, preempts=preempts)
     commands = [draw for draw, weight in _COMMANDS.items() for _ in range(weight)]
     if priced:
         commands += [draw for draw, weight in _OF_THE_LEDGER.items() for _ in range(weight)]
     if cast.reserves:
         commands += [draw for draw, weight in _OF_RESERVATIONS.items() for _ in range(weight)]
+    if dice.random() < 0.5:
+        commands += [draw for draw, weight in _OF_GANGS.items() for _ in range(weight)]
     luck = [draw for draw, weight in _BAD_LUCK.items() for _ in range(weight) if dice.random() < 0.75]
     unlucky = dice.choice((0.05, 0.15, 0.3))
     pace_s = dice.choice((0.1, 0.4, 1.0))
@@ -118,7 +122,7 @@ def draw_plan(seed: int) -> Plan:
         seed=seed,
         nodes=cast.nodes,
         policy=_draw_policy(dice, priced=priced),
-        max_queued_orders=dice.choice((2, 1000)),
+        max_queued_orders=dice.choice((4, 1000)),
         steps=tuple(steps),
     )
 
@@ -137,13 +141,17 @@ def _draw_policy(dice: Random, *, priced: bool) -> ClusterPolicy:
         keep_finished_inference=keep_finished,
         keep_reservations=dice.choice((1, 1000)),
         inference_timeout=timedelta(seconds=5),
+        preemption_grace=timedelta(seconds=dice.choice((0, 2, 30))),
+        gang_timeout=timedelta(seconds=dice.choice((6, 30))),
+        gang_patience=timedelta(seconds=dice.choice((0, 3, 60))),
+        gang_hold=timedelta(seconds=dice.choice((5, 600))),
         prices=prices if priced else FREE,
         charge_period=timedelta(seconds=dice.choice((1, 4, 60))),
         owner_share_percent=dice.choice((0, 70, 100)),
     )
 
 
-def _draw_nodes(dice: Random, *, priced: bool) -> tuple[NodeRegistration, ...]:
+def _draw_nodes(dice: Random, count: int, *, priced: bool) -> tuple[NodeRegistration, ...]:
     lease = LeaseTerms(unhealthy_after_s=3.0, lost_after_s=9.0)
     return tuple(
         a_node(
@@ -154,7 +162,7 @@ def _draw_nodes(dice: Random, *, priced: bool) -> tuple[NodeRegistration, ...]:
             labels={"zone": "ab"[number % 2]},
             owner=dice.choice((None, OWNER, ACCOUNTS[0])) if priced else None,
         )
-        for number in range(1, dice.choice((2, 3, 4)) + 1)
+        for number in range(1, count + 1)
     )
 
 
@@ -218,6 +226,8 @@ _OF_RESERVATIONS: Final[Mapping[Draw, int]] = {
     _asked(draw_reservation): 4,
     _look_at_reservations: 1,
 }
+
+_OF_GANGS: Final[Mapping[Draw, int]] = {_asked(draw_member): 6}
 
 _BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {
     lambda dice, _: KillScheduler(_some(dice, 0.0, 0.5, 3.0, 12.0)): 3,

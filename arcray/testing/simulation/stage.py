@@ -17,9 +17,11 @@ from typing import Final
 from arcray.config import SchedulerSettings
 from arcray.core.commands import Command, LabelNode, SetNodeScheduling, SetQuota, StopWorkload, SubmitWorkload
 from arcray.core.errors import Code
+from arcray.core.gang import Layout
 from arcray.core.ids import NodeId, WorkloadId
+from arcray.core.node import NodeRegistration
 from arcray.core.queries import ExplainWorkload
-from arcray.core.workload import ModelServer
+from arcray.core.workload import ModelServer, WorkloadSpec
 from arcray.testing.simulation.build import Build
 from arcray.testing.simulation.central import Central
 from arcray.testing.simulation.clock import UnsteadyClock
@@ -40,6 +42,7 @@ __all__ = ["Verdict", "simulate"]
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - commits cost nothing there; the folder is our own
 _REST_S: Final = 150.0
 _RETRY_S: Final = 0.5
+_OFTEN: Final = 1_000
 _AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 
 
@@ -236,15 +239,26 @@ class _Stage:
     def _is_impossible(self, workload_id: WorkloadId) -> bool:
         """Returns whether no machine could take it even if it were empty."""
         spec = self._watch.model.workloads.known[workload_id]["spec"]
-        wanted = spec.demand
-        return not any(
-            spec.node_id in (None, node.id)
-            and set(spec.selector) <= set(node.labels.items())
-            and node.capacity.cpu_milli >= wanted.cpu_milli
-            and node.capacity.memory_bytes >= wanted.memory_bytes
-            and sum(gpu.memory_bytes >= (wanted.gpu_memory_bytes or 0) for gpu in node.capacity.gpus) >= wanted.gpus
-            for node in self._plan.nodes
-        )
+        return not self._fits_when_empty(spec) if spec.gang is None else not self._gang_fits_when_empty(spec)
+
+    def _fits_when_empty(self, spec: WorkloadSpec) -> bool:
+        return any(_times(spec, node) for node in self._plan.nodes)
+
+    def _gang_fits_when_empty(self, spec: WorkloadSpec) -> bool:
+        """Returns whether a gang certainly fits: of members that differ, a fit may be missed."""
+        model, gang = self._watch.model, spec.gang
+        assert gang is not None
+        members = [model.workloads.known[each]["spec"] for each in model.gangs.members[spec.origin.account, gang.id]]
+        if any(each.demand != spec.demand for each in members):
+            return False
+        times = [_times(spec, node) for node in self._plan.nodes]
+        match gang.layout:
+            case Layout.PACK:
+                return max(times) >= gang.size
+            case Layout.SPREAD:
+                return sum(each > 0 for each in times) >= gang.size
+            case Layout.ANY:
+                return sum(times) >= gang.size
 
     async def _explain_and_stop(self, workload_id: WorkloadId) -> None:
         await self._central.look(ExplainWorkload(workload_id=workload_id))
@@ -263,3 +277,19 @@ class _Stage:
         if self._central.plane is not None:
             self._watch.compare_memory(self._central.plane)
         return bool(self._watch.failure)
+
+
+def _times(spec: WorkloadSpec, node: NodeRegistration) -> int:
+    """Returns how often a demand fits on a node that is empty."""
+    if spec.node_id not in (None, node.id) or not set(spec.selector) <= set(node.labels.items()):
+        return 0
+    wanted, has = spec.demand, node.capacity
+    times = [has.cpu_milli // wanted.cpu_milli] if wanted.cpu_milli else []
+    times += [has.memory_bytes // wanted.memory_bytes] if wanted.memory_bytes else []
+    if wanted.gpus > len(has.gpus):
+        return 0
+    if wanted.gpus:
+        share = wanted.gpu_memory_bytes
+        slots = sum(1 if share is None else gpu.memory_bytes // share for gpu in has.gpus)
+        times.append(slots // wanted.gpus)
+    return min(times, default=_OFTEN)

@@ -31,13 +31,17 @@ class Cast:
     Args:
         priced: whether work costs something.
         reserves: whether reservations are made.
+        preempts: whether some work may be ended for other work.
         at_s: virtual time of the command that is drawn now.
         entries: how many entry ids were given out.
+        members: of the gang that is coming, those that have not come.
+        gangs: how many there were.
     """
 
     nodes: tuple[NodeRegistration, ...]
     priced: bool = False
     reserves: bool = False
+    preempts: bool = False
     at_s: float = 0.0
     workloads: list[WorkloadSpec] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
@@ -45,6 +49,8 @@ class Cast:
     entries: int = 0
     keys: list[ApiKey] = field(default_factory=list)
     reservations: list[Reserve] = field(default_factory=list)
+    members: list[WorkloadSpec] = field(default_factory=list)
+    gangs: int = 0
 
     def client_time(self, dice: Random) -> datetime:
         """Returns what the clock of some client shows."""

@@ -41,7 +41,7 @@ def draw_reservation(dice: Random, cast: Cast) -> Command:
         reservation_id=ReservationId(str(UUID(int=0xF000_0000 + number))),
         account=dice.choice(ACCOUNTS),
         slices=tuple(_slice(dice, cast) for _ in range(dice.choice((1, 1, 2, 3)))),
-        ttl_s=dice.choice((1.0, 5.0, 20.0)),
+        ttl_s=dice.choice((2.0, 20.0, 60.0)),
         layout=dice.choice(tuple(Layout)),
         request_digest=f"digest-{number}",
     )
@@ -50,8 +50,9 @@ def draw_reservation(dice: Random, cast: Cast) -> Command:
 
 
 def _slice(dice: Random, cast: Cast) -> Reservable:
+    demand = replace(draw_demand(dice), cpu_milli=dice.choice((500, 1000, 2000)))
     return Reservable(
-        demand=draw_demand(dice),
+        demand=demand,
         selector=(("zone", dice.choice("ab")),) if dice.random() < 0.15 else (),
         node_id=dice.choice(cast.nodes).id if dice.random() < 0.1 else None,
     )

@@ -24,16 +24,16 @@ from arcray.core.workload import (
 from arcray.testing.builders import a_container, a_model
 from arcray.testing.simulation.nouns.cast import ACCOUNTS, Cast, draw_demand
 
-__all__ = ["draw_settlement", "draw_stop", "draw_submission"]
+__all__ = ["draw_settlement", "draw_stop", "draw_submission", "draw_work"]
 
 
 def draw_submission(dice: Random, cast: Cast) -> Command:
     """Returns a new submission, or one that repeats an earlier one rightly or wrongly."""
     if cast.workloads and dice.random() < 0.12:
         return SubmitWorkload(spec=_repeated(dice, dice.choice(cast.workloads)))
-    spec = _new(dice, cast)
-    if cast.reservations and not isinstance(spec.payload, Inference) and dice.random() < 0.35:
-        spec = _taking(dice, spec, dice.choice(cast.reservations[-6:]))
+    spec = draw_work(dice, cast)
+    if cast.reservations and not isinstance(spec.payload, Inference) and dice.random() < 0.5:
+        spec = _taking(dice, spec, dice.choice(cast.reservations[-2:]))
     cast.workloads.append(spec)
     return SubmitWorkload(spec=spec)
 
@@ -68,18 +68,25 @@ def draw_stop(dice: Random, cast: Cast) -> Command | None:
     return StopWorkload(workload_id=spec.id, account=account, grace_s=dice.choice((0.0, 1.0, 5.0)))
 
 
-def _new(dice: Random, cast: Cast) -> WorkloadSpec:
+def draw_work(dice: Random, cast: Cast) -> WorkloadSpec:
+    """Returns new work of any kind; more of it asks for much where some may be ended for other work."""
     number = len(cast.workloads) + 1
     workload_id = WorkloadId(str(UUID(int=0xB000_0000 + number)))
     payload = _payload(dice, cast, workload_id)
     inference = isinstance(payload, Inference)
+    demand = NO_DEMAND if inference else draw_demand(dice)
+    priority, preemptible = dice.choice(tuple(Priority)), False
+    if cast.preempts and not inference:
+        demand = replace(demand, cpu_milli=4000)
+        preemptible = dice.random() < 0.6
+        priority = dice.choice((Priority.NORMAL, Priority.BACKGROUND) if preemptible else tuple(Priority)[:2])
     return WorkloadSpec(
         id=workload_id,
         origin=Origin(facade="rest", account=dice.choice(ACCOUNTS)),
         payload=payload,
         created_at=cast.client_time(dice),
-        demand=NO_DEMAND if inference else draw_demand(dice),
-        priority=dice.choice(tuple(Priority)),
+        demand=demand,
+        priority=priority,
         restart=RestartPolicy() if inference else _restart(dice),
         selector=(("zone", dice.choice("abx")),) if not inference and dice.random() < 0.15 else (),
         node_id=dice.choice(cast.nodes).id if not inference and dice.random() < 0.08 else None,
@@ -87,6 +94,7 @@ def _new(dice: Random, cast: Cast) -> WorkloadSpec:
         request_id=f"key-{number}" if dice.random() < 0.4 else "",
         request_digest=f"digest-{number}",
         waiting=inference and dice.random() < 0.6,
+        preemptible=preemptible,
         tariff=_tariff(dice) if cast.priced and not inference and dice.random() < 0.25 else None,
     )
 

@@ -10,7 +10,7 @@ from arcray.core import events as ev
 from arcray.core.claim import Eviction
 from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.policy import ClusterPolicy
-from arcray.core.resources import NO_DEMAND, Demand
+from arcray.core.resources import NO_DEMAND, Allocation, Demand
 from arcray.core.workload import Inference, Workload, WorkloadSpec
 from arcray.testing.simulation.nouns.nodes import NodeFacts
 from arcray.testing.simulation.nouns.quotas import QuotaFacts
@@ -23,6 +23,7 @@ _ENDS: Final = ("succeeded", "failed", "stopped", "rejected")
 _ON_NODE: Final = ("placed", "pulling", "starting", "running", "stopping")
 _ORDER: Final = ("placed", "pulling", "starting", "running")
 _REST_S: Final = ClusterPolicy().restart_rest.total_seconds()
+_GANG_STARTS: Final = ClusterPolicy().gang_starts
 
 
 class WorkloadFacts:
@@ -37,6 +38,7 @@ class WorkloadFacts:
         self._nodes = nodes
         self._quotas = quotas
         self._reservations = reservations
+        self._kept: set[WorkloadId] = set()  # whose place was kept until now, in this transaction
 
     @property
     def takes(self) -> Mapping[type, Callable[[Any], None]]:
@@ -70,6 +72,7 @@ class WorkloadFacts:
                 must(health == "healthy", f"{key} is {work['phase']} on a node that is {health}")
             taking = work["spec"].reservation_id is not None and work["phase"] == "pending"
             must(not taking or work["attempt"], f"{key} waits, and was to take its place out of a reservation")
+        self._kept.clear()
 
     def compare(self, workload: Workload, where: str) -> None:
         """Checks that a workload is what the facts say of it."""
@@ -82,7 +85,7 @@ class WorkloadFacts:
                 found = replace(found, output=None)  # it went to the sender and is not kept
             must(found == value, f"{workload.spec.id}: {name} is {found!r} in {where}, and {value!r} by the facts")
 
-    def _check_quota(self, spec: WorkloadSpec, *, taken: bool) -> None:
+    def check_quota(self, spec: WorkloadSpec, *, taken: bool = False) -> None:
         """Checks that an account may hold one more; what takes the place of a live copy needs no room of its own."""
         account = spec.origin.account
         replaced = self.known.get(spec.replaces) if spec.replaces is not None else None
@@ -114,7 +117,7 @@ class WorkloadFacts:
         return [
             work["spec"].demand
             for work in self.known.values()
-            if work["allocation"] is not None
+            if (work["allocation"] is not None or work["claim"] is not None)
             and work["spec"].origin.account == account
             and not isinstance(work["spec"].payload, Inference)
         ]
@@ -142,6 +145,8 @@ class WorkloadFacts:
             "stop_requested": False,
             "stop_reason": "",
             "meter": None,
+            "preemptions": 0,
+            "claim": None,
             "not_before": None,
             "ports": (),
         }
@@ -159,10 +164,11 @@ class WorkloadFacts:
         self._begin(event.spec)
 
     def _placed(self, event: ev.WorkloadPlaced) -> None:
-        work = self._live(event.workload_id)
+        work = self.not_ended(event.workload_id)
         spec = work["spec"]
         must(work["phase"] == "pending", f"{spec.id} is placed while {work['phase']}")
         must(event.attempt == work["attempt"] + 1, f"{spec.id}: attempt {event.attempt} follows {work['attempt']}")
+        must(work["claim"] is None, f"{spec.id} is placed, and another place is kept for it")
         must(work["not_before"] is None or event.at >= work["not_before"], f"{spec.id} is placed before its back-off")
         must(spec.node_id in (None, event.node_id), f"{spec.id} is placed beside the only node that it may have")
         self._nodes.check_takes(event.node_id, spec, event.allocation)
@@ -170,14 +176,10 @@ class WorkloadFacts:
         if taken:
             self._reservations.check_takes(spec, event)
         if not isinstance(spec.payload, Inference):
-            self._check_quota(spec, taken=taken)
-        if not isinstance(spec.payload, Inference):
-            got, wanted = event.allocation, spec.demand
-            must(
-                (got.cpu_milli, got.memory_bytes, len(got.gpus))
-                == (wanted.cpu_milli, wanted.memory_bytes, wanted.gpus),
-                f"{spec.id} gets {got}, and asked for {wanted}",
-            )
+            if spec.id not in self._kept:  # its place counted before, and the quota may be another one by now
+                self.check_quota(spec, taken=taken)
+            self.check_asked(spec, event.allocation)
+        self._kept.discard(spec.id)
         work.update(
             phase="placed",
             attempt=event.attempt,
@@ -187,22 +189,44 @@ class WorkloadFacts:
             started_at=None,
             not_before=None,
         )
-        self._check_fits(event.node_id)
+        self.check_fits(event.node_id)
 
-    def _check_fits(self, node_id: NodeId) -> None:
-        """Checks that a node has all that is held of it, by work and for it."""
-        held = [w["allocation"] for w in self.known.values() if w["allocation"] and w["node_id"] == node_id]
-        self._nodes.check_fits(node_id, held + self._reservations.held_on(node_id))
+    def check_asked(self, spec: WorkloadSpec, got: Allocation) -> None:
+        """Checks that work gets what it asked for."""
+        wanted = spec.demand
+        must(
+            (got.cpu_milli, got.memory_bytes, len(got.gpus)) == (wanted.cpu_milli, wanted.memory_bytes, wanted.gpus),
+            f"{spec.id} gets {got}, and asked for {wanted}",
+        )
+
+    def check_fits(self, node_id: NodeId) -> None:
+        """Checks that a node has all that is held of it, by work and for it, now and once those preempted are gone."""
+        here = [work for work in self.known.values() if work["allocation"] and work["node_id"] == node_id]
+        reserved = self._reservations.held_on(node_id)
+        self._nodes.check_fits(node_id, [work["allocation"] for work in here] + reserved)
+        claims = [
+            work["claim"].allocation
+            for work in self.known.values()
+            if work["claim"] is not None and work["claim"].node_id == node_id
+        ]
+        if claims:
+            staying = [each["allocation"] for each in here if each["eviction"] is None or each["eviction"].by is None]
+            self._nodes.check_fits(node_id, staying + claims + reserved)
+
+    def end_claim(self, work: dict[str, Any]) -> None:
+        """Takes that a place is kept no longer, for it is given or given up."""
+        work["claim"] = None
+        self._kept.add(work["spec"].id)
 
     def _reserved(self, event: ev.ReservationGranted) -> None:
         for part in event.reservation.granted:
-            self._check_fits(part.node_id)
+            self.check_fits(part.node_id)
             held, account = part.allocation, event.reservation.account
             asked = Demand(cpu_milli=held.cpu_milli, memory_bytes=held.memory_bytes, gpus=len(held.gpus))
             self._check_sums(event.reservation_id, account, self._demands_of(account), asked, workloads=0)
 
     def _phase_changed(self, event: ev.WorkloadPhaseChanged) -> None:
-        work = self._attempt(event.workload_id, event.attempt)
+        work = self.at_attempt(event.workload_id, event.attempt)
         must(
             work["phase"] in _ORDER and _ORDER.index(event.phase) > _ORDER.index(work["phase"]),
             f"{event.workload_id} goes from {work['phase']} to {event.phase}",
@@ -212,27 +236,29 @@ class WorkloadFacts:
             work["started_at"] = event.at
 
     def _stop_requested(self, event: ev.WorkloadStopRequested) -> None:
-        work = self._live(event.workload_id)
+        work = self.not_ended(event.workload_id)
         asked = work["phase"] == "stopping" and work["eviction"] is not None and not work["stop_requested"]
         must(work["phase"] in _ORDER or asked, f"{event.workload_id} is asked to stop while {work['phase']}")
         work.update(phase="stopping", stop_requested=True, stop_reason=event.reason)
 
     def _evicted(self, event: ev.WorkloadEvicted) -> None:
-        work = self._attempt(event.workload_id, event.attempt)
-        must(work["phase"] in _ORDER, f"{event.workload_id} is evicted while {work['phase']}")
-        must(event.cause in ("drain", "overtime"), f"{event.workload_id} is evicted for {event.cause}")
-        must(not event.restart, f"{event.workload_id}: what the cluster does counts as a restart")
+        work = self.at_attempt(event.workload_id, event.attempt)
+        known, gang = work["eviction"], event.cause == "gang"
+        told_more = gang and known is not None and event.fails and not known.fails
+        must(work["phase"] in _ORDER or told_more, f"{event.workload_id} is evicted while {work['phase']}")
+        must(not gang or work["spec"].gang is not None, f"{event.workload_id} is in no gang, and evicted with it")
+        must(gang or not event.restart, f"{event.workload_id}: what the cluster does counts as a restart")
         if event.cause == "overtime":
             longest, began = work["spec"].max_duration_s, work["started_at"]
             must(longest is not None, f"{event.workload_id} is evicted for a time that it never had")
             must((event.at - began).total_seconds() > longest, f"{event.workload_id} is evicted before its time")
-        else:
+        elif event.cause == "drain":
             self._nodes.check_drained(work["node_id"], event.workload_id)
         eviction = Eviction(reason=event.reason, restart=event.restart, fails=event.fails, cause=event.cause)
         work.update(phase="stopping", eviction=eviction)
 
     def _requeued(self, event: ev.WorkloadRequeued) -> None:
-        work = self._attempt(event.workload_id, event.attempt)
+        work = self.at_attempt(event.workload_id, event.attempt)
         eviction = work["eviction"]
         must(
             work["phase"] in _ORDER or (eviction is not None and not eviction.fails),
@@ -245,10 +271,15 @@ class WorkloadFacts:
         if event.rested:
             ran_s = 0.0 if work["started_at"] is None else (event.at - work["started_at"]).total_seconds()
             must(ran_s >= _REST_S, f"{event.workload_id} is said to have run long, and ran {ran_s} s")
-        if event.restart or eviction is not None:
-            must(policy.rule != "never", f"{event.workload_id} is restarted against its policy")
-        if event.restart:
-            must(work["streak"] <= policy.max_restarts, f"{event.workload_id} is restarted too often")
+        if eviction is not None and eviction.cause == "preempted":
+            must(not event.restart, f"{event.workload_id} was preempted, and that counts as a restart")
+        elif work["spec"].gang is not None:
+            most = max(_GANG_STARTS, policy.max_restarts if policy.rule == "on_failure" else 0)
+            must(work["streak"] <= most, f"{event.workload_id} is restarted with its gang too often")
+        else:
+            again = event.restart or eviction is not None
+            must(not again or policy.rule != "never", f"{event.workload_id} is restarted against its policy")
+            must(not event.restart or work["streak"] <= policy.max_restarts, f"{event.workload_id} restarts too often")
         work.update(
             phase="pending",
             eviction=None,
@@ -265,7 +296,7 @@ class WorkloadFacts:
             work.update(
                 attempt=event.attempt, node_id=event.node_id, placed_at=event.placed_at, started_at=event.started_at
             )
-        work = self._live(event.workload_id)
+        work = self.not_ended(event.workload_id)
         must(event.phase in _ENDS, f"{event.workload_id} ends as {event.phase}")
         must(event.attempt == work["attempt"], f"{event.workload_id} ends by an attempt that is not its last")
         must(event.node_id == work["node_id"], f"{event.workload_id} ends on a node where it is not")
@@ -283,6 +314,7 @@ class WorkloadFacts:
             finished_at=event.at,
             allocation=None,
             eviction=None,
+            claim=None,
         )
 
     def _settled(self, event: ev.WorkloadSettled) -> None:
@@ -299,7 +331,8 @@ class WorkloadFacts:
             )
         work.update(replayed_by=event.replayed_by, discarded=event.replayed_by is None)
 
-    def _live(self, workload_id: WorkloadId) -> dict[str, Any]:
+    def not_ended(self, workload_id: WorkloadId) -> dict[str, Any]:
+        """Returns a workload about which there may be further facts."""
         work = self.known.get(workload_id)
         if work is None:
             must(False, f"{workload_id} was never accepted")  # noqa: FBT003 - must never happen
@@ -307,8 +340,9 @@ class WorkloadFacts:
         must(work["phase"] not in _ENDS, f"{workload_id} has ended as {work['phase']}, and nothing follows that")
         return work
 
-    def _attempt(self, workload_id: WorkloadId, attempt: int) -> dict[str, Any]:
-        work = self._live(workload_id)
+    def at_attempt(self, workload_id: WorkloadId, attempt: int) -> dict[str, Any]:
+        """Returns a workload about whose present attempt there may be further facts."""
+        work = self.not_ended(workload_id)
         must(
             attempt == work["attempt"], f"{workload_id}: a fact of attempt {attempt}, the present is {work['attempt']}"
         )
