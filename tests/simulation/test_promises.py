@@ -28,6 +28,6 @@ def played() -> Iterator[dict[int, Future[list[str]]]]:
 @pytest.mark.timeout(900)  # real time, of which a machine that is busy with something else gives little
 @pytest.mark.parametrize("first", FIRST)
 def test_every_promise_is_kept(played: dict[int, Future[list[str]]], first: int) -> None:
-    """Plays 25 seeds: some five seconds of one core, of which 200 seeds make up some forty."""
+    """Plays 25 seeds: some seven seconds of one core, of which 200 seeds make up some fifty-five."""
     broken = played[first].result()
     assert not broken, "\n" + "\n".join(broken)
