@@ -18,6 +18,8 @@ from arcray.core.commands import (
     Command,
     DiscardWorkload,
     IssueCredits,
+    ReleaseReservation,
+    Reserve,
     StopWorkload,
     SubmitWorkload,
     TransferCredits,
@@ -43,9 +45,10 @@ __all__ = [
 
 
 def may_be_of_old(command: Command, state: ClusterState) -> bool:
-    """Returns whether a command may be about a workload that memory has let go of.
+    """Returns whether a command may be about something that memory has let go of.
 
-    It may submit it again, try it again, stop it or put it away.
+    It may submit a workload again, try it again, stop it or put it away; ask for a reservation again or give it back;
+    move credits again.
 
     The sender makes id and creation time once, so a submission created after everything that was let go of has an id
     that was not seen before. An idempotency key comes with a new id each time, so it is always looked up.
@@ -53,7 +56,7 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     if isinstance(command, StopWorkload | DiscardWorkload):
         return state.forgotten_until is not None and command.workload_id not in state.workloads
     if type(command) is not SubmitWorkload:
-        return _may_repeat_an_entry(command, state)
+        return _may_repeat(command, state)
     if state.forgotten_until is None or command.spec.id in state.workloads:
         return False
     spec = command.spec
@@ -64,10 +67,14 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     return spec.created_at <= state.forgotten_until
 
 
-def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
-    if not isinstance(command, IssueCredits | TransferCredits):
-        return False
-    return state.books.forgetful and entry_key(command) not in state.books.requests
+def _may_repeat(command: Command, state: ClusterState) -> bool:
+    match command:
+        case IssueCredits() | TransferCredits():
+            return state.books.forgetful and entry_key(command) not in state.books.requests
+        case Reserve() | ReleaseReservation():
+            return state.reservations.forgetful and state.reservations.get(command.reservation_id) is None
+        case _:
+            return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,7 @@ class Found:
 
     workloads: Sequence[Workload]
     entries: Sequence[Entry]
+    reservations: Sequence[Reservation]
 
     def recall(self, cluster: Cluster) -> None:
         """Takes it back into memory: what has ended there, for what lives was never let go of."""
@@ -84,6 +92,8 @@ class Found:
                 cluster.recall(workload)
         for entry in self.entries:
             cluster.recall_entry(entry)
+        for reservation in self.reservations:
+            cluster.recall_reservation(reservation)
 
 
 async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
@@ -95,6 +105,7 @@ async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
     ids: set[WorkloadId] = set()
     keys: dict[AccountId, set[str]] = {}
     entries: list[Entry | None] = []
+    reservations: list[Reservation | None] = []
     for command in commands:
         match command:
             case SubmitWorkload(spec=spec):
@@ -106,10 +117,15 @@ async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
                 ids.add(command.workload_id)
             case IssueCredits() | TransferCredits():
                 entries.append(await journal.entry(*entry_key(command)))
+            case Reserve() | ReleaseReservation():
+                reservations.append(await journal.reservation(command.reservation_id))
             case _:
                 raise AssertionError(f"{type(command).__name__} is about nothing old")
-    workloads = await journal.earlier(ids, keys) if ids else []
-    return Found(workloads=workloads, entries=[entry for entry in entries if entry is not None])
+    return Found(
+        workloads=await journal.earlier(ids, keys) if ids else [],
+        entries=[entry for entry in entries if entry is not None],
+        reservations=[reservation for reservation in reservations if reservation is not None],
+    )
 
 
 async def finished_workload(journal: Journal, query: GetWorkload, kept: RetentionSettings) -> WorkloadView:

@@ -222,6 +222,23 @@ async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path:
         await check_memory_is_the_rows(plane, database_url)
 
 
+async def test_a_request_that_gets_its_place_while_memory_is_put_right_is_said_to_get_it_once(
+    tmp_path: Path, database_url: str
+) -> None:
+    node = SimulatedNode(models={})
+    policy = ClusterPolicy(routing_patience=timedelta(seconds=60))
+    async with in_process_plane(nodes=[node], policy=policy, state_dir=tmp_path, database_url=database_url) as cluster:
+        await cluster.ask(SubmitWorkload(spec=a_workload(1, an_inference(input=b"1"))))
+        points = FailPoints(cluster.plane)
+        with points.arm(lambda step: step == 1):
+            node.load("echo", lambda value: value)
+            view = await cluster.finished(a_workload(1).id)
+        assert (points.failed, view.phase) == (True, Phase.SUCCEEDED)
+        placed = [event.attempt for event in journalled(database_url) if isinstance(event, ev.WorkloadPlaced)]
+        assert placed == [1]
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
 async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_ignored(
     tmp_path: Path, database_url: str
 ) -> None:

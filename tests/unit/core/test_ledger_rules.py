@@ -19,6 +19,7 @@ from arcray.core.errors import (
     InvalidArgumentError,
     NotFoundError,
 )
+from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, EntryId, WorkloadId
 from arcray.core.ledger import ISSUER, Account, Book, EntryKind, SpendingLimit
 from arcray.core.node import LeaseTerms
@@ -520,3 +521,17 @@ def test_an_entry_names_its_work(world: World) -> None:
     assert entry is not None
     assert (entry.id, entry.workload_id) == (f"{of(ANA).id}/1", of(ANA).id)
     assert {(p.book, p.credits) for p in entry.postings} == {(Book.AVAILABLE, -7), (Book.HELD, 7)}
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(prices=Prices(cpu_core_minute=10))])
+def test_a_gang_one_of_whose_members_cannot_be_paid_where_it_is_placed_does_not_start(world: World) -> None:
+    """A node's own price is known once it is chosen: here the second member costs more than was set aside."""
+    fund(world, ANA, 40)
+    world.attach(a_node(owner=EVE, lease=PATIENT))
+    tariff = Tariff(minute=10, owned_minute=30)
+    for number in (1, 2):
+        outcome = world.submit(of(ANA, number, gang=Gang(id="g", size=2), tariff=tariff))
+    outcome = world.run_round() if not outcome.orders else outcome
+    assert outcome.orders == ()
+    assert [world.workload(a_workload(number).id).phase for number in (1, 2)] == [Phase.STOPPED, Phase.STOPPED]
+    assert stands(world, ANA) == (40, 0)
