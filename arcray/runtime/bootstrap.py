@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from itertools import count
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from ray.serve.schema import ApplicationStatus
 from arcray.config import Settings
 from arcray.core.errors import DeadlineExceededError, UnavailableError
 from arcray.drivers.ray_actor import NAMESPACE
-from arcray.runtime.ports_check import check_ports
+from arcray.runtime.ports_check import claim_ports
 from arcray.runtime.scheduler_handle import SCHEDULER
 
 __all__ = ["APPLICATION", "Arcray", "up"]
@@ -59,18 +60,18 @@ def up(
         ray_options: further arguments of ``ray.init``.
 
     Raises:
-        ConflictError: a port is held by another process.
+        ConflictError: a port is held by another process, or by another arcray that may still be starting.
         UnavailableError: Ray cannot be reached or started.
         DeadlineExceededError: it did not become ready in time; says what was missing.
     """
     deployed = address is not None and _join_ray(address, ray_options or {})
-    if not deployed:
-        check_ports(settings.gateway)
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+    with ExitStack() as claims, concurrent.futures.ThreadPoolExecutor(1) as beside:
+        if not deployed:
+            claims.enter_context(claim_ports(settings.gateway))
         imported = beside.submit(importlib.import_module, _GATEWAY)  # takes half a second, while Ray starts processes
         if address is None:
             _start_ray(dashboard, ray_options or {})
-        arcray = Arcray(settings, owns_ray=address is None)
+        arcray = Arcray(settings, owns_ray=address is None, ports=claims.pop_all())
         try:
             gateway = imported.result()
             _start_scheduler(settings)
@@ -91,11 +92,17 @@ def up(
 
 
 class Arcray:
-    """A running arcray."""
+    """A running arcray.
 
-    def __init__(self, settings: Settings, *, owns_ray: bool) -> None:
+    Args:
+        owns_ray: whether Ray ends with it.
+        ports: its claims to them, given up at its end.
+    """
+
+    def __init__(self, settings: Settings, *, owns_ray: bool, ports: ExitStack) -> None:
         self._settings = settings
         self._owns_ray = owns_ray
+        self._ports = ports
 
     @property
     def url(self) -> str:
@@ -113,9 +120,11 @@ class Arcray:
         Returns:
             How many containers run on, of the nodes that could still be asked.
         """
+        with self._ports:
+            return self._end() if ray.is_initialized() else 0
+
+    def _end(self) -> int:
         left = 0
-        if not ray.is_initialized():
-            return left
         try:
             _delete_application()
             for name in sorted(_our_actors(), key=lambda each: each == SCHEDULER):  # the scheduler last
@@ -172,7 +181,7 @@ def _wait_ready(settings: Settings) -> None:
             reason = answer.read().decode(errors="replace")
             if answer.status == http.HTTPStatus.OK:
                 return
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = str(error)
         finally:
             connection.close()
