@@ -7,10 +7,17 @@ Nothing else in arcray reads the environment. Nested names join with two undersc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+from yaml import YAMLError
 
 from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
 from arcray.core.errors import InvalidArgumentError
@@ -36,6 +43,8 @@ __all__ = [
     "Settings",
     "load",
 ]
+
+Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -95,9 +104,9 @@ class GatewaySettings(_Section):
     """
 
     host: str = "127.0.0.1"
-    http_ports: tuple[int, ...] = (8080, 3000)
-    grpc_port: int | None = 50051
-    serve_port: int = 8000
+    http_ports: tuple[Port, ...] = (8080, 3000)
+    grpc_port: Port | None = 50051
+    serve_port: Port = 8000
     replicas: int = Field(default=1, ge=1, le=64)
     max_body_bytes: int = Field(default=110 * 2**20, ge=1024)
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
@@ -438,13 +447,13 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     """Reads the settings: the file, then the environment, then ``overrides`` of the command line.
 
     Raises:
-        InvalidArgumentError: a value is wrong or unknown; names it and its place.
+        InvalidArgumentError: a value is wrong or unknown, or the file is no settings; names it and its place.
     """
     tree: dict[str, Any] = {}
     if path is not None:
         if not path.is_file():
             raise InvalidArgumentError(f"no settings file at {path}", field="config")
-        tree = dict(YamlConfigSettingsSource(Settings, yaml_file=path)())
+        tree = _tree_of(path)
     try:
         settings = Settings(**tree)
         if overrides:
@@ -452,7 +461,23 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidArgumentError(str(first["msg"]), field=".".join(str(part) for part in first["loc"])) from error
+    except SettingsError as error:
+        raise InvalidArgumentError(f"{error}: it must be JSON", field="environment") from error
     return settings
+
+
+def _tree_of(path: Path) -> dict[str, Any]:
+    try:
+        return dict(YamlConfigSettingsSource(Settings, yaml_file=path)())
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        reason = "is not UTF-8 text"
+    except YAMLError as error:
+        reason = f"is no YAML: {' '.join(str(error).split())}"
+    except (TypeError, ValueError):
+        reason = "holds no mapping of settings"
+    raise InvalidArgumentError(f"{path} {reason}", field="config")
 
 
 def _merged(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
