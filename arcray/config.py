@@ -60,7 +60,9 @@ class AuthSettings(_Section):
         mode: ``open`` takes everyone and binds loopback only; ``keys`` wants an API key.
         keys: API keys by name, for ``keys`` mode, beside those that are issued; an account is called as its key is.
         scopes: what a key of ``keys`` may do, by its name; one without an entry may submit.
-        insecure: lets ``open`` bind other addresses; for closed networks only.
+        insecure: lets ``open`` bind other addresses, and be asked for by any name; for closed networks only.
+        sites: names (``host:port``) by which ``open`` is reached besides addresses and localhost, and whose web pages
+            may use it.
         key_cache: issued keys that one gateway process remembers.
         key_cache_s: for how long it does without asking again. A revoked key is forgotten at once; this bounds what a
             process can miss that is cut off from the scheduler.
@@ -72,6 +74,7 @@ class AuthSettings(_Section):
     keys: dict[str, str] = Field(default_factory=dict, repr=False)
     scopes: dict[str, Scope] = Field(default_factory=dict)
     insecure: bool = False
+    sites: tuple[str, ...] = ()
     key_cache: int = Field(default=10_000, ge=1)
     key_cache_s: float = Field(default=60.0, gt=0, le=3600)
     wrong_key_cache_s: float = Field(default=5.0, gt=0, le=60)

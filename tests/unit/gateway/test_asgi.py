@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def http(gateway: ProbeGateway) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(gateway.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -117,7 +117,7 @@ async def test_an_unexpected_exception_shows_nothing_of_itself(http: httpx.Async
 
 async def test_an_unexpected_exception_reaches_the_log_of_the_server(gateway: ProbeGateway) -> None:
     transport = httpx.ASGITransport(gateway.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         with pytest.raises(ZeroDivisionError):
             await client.post("/raw", content="break")
 
