@@ -185,6 +185,8 @@ class ModelSettings(_Section):
         python_path: directories that ``module:name`` models are imported from, before the environment's own.
         allow: glob patterns of ``module:name`` that may be loaded from elsewhere; a model's process is no sandbox, so
             by default only what is below ``python_path`` and entry points may.
+        env: glob patterns of the variables that a model may set in its process. Name only what is read as plain data:
+            many a variable (``LD_PRELOAD``, ``PYTHONPATH``, ``OPENSSL_CONF``) has a process load code.
         max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
     """
 
@@ -193,6 +195,7 @@ class ModelSettings(_Section):
     max_concurrency: int = Field(default=32, ge=1)
     python_path: tuple[Path, ...] = ()
     allow: tuple[str, ...] = ()
+    env: tuple[str, ...] = ("MODEL_*", "OPENAI_API_KEY")
     max_restarts: int = Field(default=3, ge=0)
 
 
