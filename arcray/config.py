@@ -7,10 +7,17 @@ Nothing else in arcray reads the environment. Nested names join with two undersc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+from yaml import YAMLError
 
 from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
 from arcray.core.errors import InvalidArgumentError
@@ -37,6 +44,8 @@ __all__ = [
     "load",
 ]
 
+Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]
+
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -51,7 +60,9 @@ class AuthSettings(_Section):
         mode: ``open`` takes everyone and binds loopback only; ``keys`` wants an API key.
         keys: API keys by name, for ``keys`` mode, beside those that are issued; an account is called as its key is.
         scopes: what a key of ``keys`` may do, by its name; one without an entry may submit.
-        insecure: lets ``open`` bind other addresses; for closed networks only.
+        insecure: lets ``open`` bind other addresses, and be asked for by any name; for closed networks only.
+        sites: names (``host:port``) by which ``open`` is reached besides addresses and localhost, and whose web pages
+            may use it.
         key_cache: issued keys that one gateway process remembers.
         key_cache_s: for how long it does without asking again. A revoked key is forgotten at once; this bounds what a
             process can miss that is cut off from the scheduler.
@@ -63,6 +74,7 @@ class AuthSettings(_Section):
     keys: dict[str, str] = Field(default_factory=dict, repr=False)
     scopes: dict[str, Scope] = Field(default_factory=dict)
     insecure: bool = False
+    sites: tuple[str, ...] = ()
     key_cache: int = Field(default=10_000, ge=1)
     key_cache_s: float = Field(default=60.0, gt=0, le=3600)
     wrong_key_cache_s: float = Field(default=5.0, gt=0, le=60)
@@ -95,9 +107,9 @@ class GatewaySettings(_Section):
     """
 
     host: str = "127.0.0.1"
-    http_ports: tuple[int, ...] = (8080, 3000)
-    grpc_port: int | None = 50051
-    serve_port: int = 8000
+    http_ports: tuple[Port, ...] = (8080, 3000)
+    grpc_port: Port | None = 50051
+    serve_port: Port = 8000
     replicas: int = Field(default=1, ge=1, le=64)
     max_body_bytes: int = Field(default=110 * 2**20, ge=1024)
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
@@ -124,6 +136,7 @@ class ContainerSettings(_Section):
         pids_limit: processes in one container.
         log_max_bytes: log kept of one container; older lines go first.
         call_timeout_s: longest wait for one call of the engine.
+        look_s: time between two looks whether an engine has come or gone.
     """
 
     enabled: Literal["auto", "always", "never"] = "auto"
@@ -133,6 +146,7 @@ class ContainerSettings(_Section):
     pids_limit: int = Field(default=4096, ge=1)
     log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
     call_timeout_s: float = Field(default=60.0, gt=0)
+    look_s: float = Field(default=5.0, gt=0)
 
 
 class ProgramSettings(_Section):
@@ -171,6 +185,8 @@ class ModelSettings(_Section):
         python_path: directories that ``module:name`` models are imported from, before the environment's own.
         allow: glob patterns of ``module:name`` that may be loaded from elsewhere; a model's process is no sandbox, so
             by default only what is below ``python_path`` and entry points may.
+        env: glob patterns of the variables that a model may set in its process. Name only what is read as plain data:
+            many a variable (``LD_PRELOAD``, ``PYTHONPATH``, ``OPENSSL_CONF``) has a process load code.
         max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
     """
 
@@ -179,6 +195,7 @@ class ModelSettings(_Section):
     max_concurrency: int = Field(default=32, ge=1)
     python_path: tuple[Path, ...] = ()
     allow: tuple[str, ...] = ()
+    env: tuple[str, ...] = ("MODEL_*", "OPENAI_API_KEY")
     max_restarts: int = Field(default=3, ge=0)
 
 
@@ -436,13 +453,13 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     """Reads the settings: the file, then the environment, then ``overrides`` of the command line.
 
     Raises:
-        InvalidArgumentError: a value is wrong or unknown; names it and its place.
+        InvalidArgumentError: a value is wrong or unknown, or the file is no settings; names it and its place.
     """
     tree: dict[str, Any] = {}
     if path is not None:
         if not path.is_file():
             raise InvalidArgumentError(f"no settings file at {path}", field="config")
-        tree = dict(YamlConfigSettingsSource(Settings, yaml_file=path)())
+        tree = _tree_of(path)
     try:
         settings = Settings(**tree)
         if overrides:
@@ -450,7 +467,23 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidArgumentError(str(first["msg"]), field=".".join(str(part) for part in first["loc"])) from error
+    except SettingsError as error:
+        raise InvalidArgumentError(f"{error}: it must be JSON", field="environment") from error
     return settings
+
+
+def _tree_of(path: Path) -> dict[str, Any]:
+    try:
+        return dict(YamlConfigSettingsSource(Settings, yaml_file=path)())
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        reason = "is not UTF-8 text"
+    except YAMLError as error:
+        reason = f"is no YAML: {' '.join(str(error).split())}"
+    except (TypeError, ValueError):
+        reason = "holds no mapping of settings"
+    raise InvalidArgumentError(f"{path} {reason}", field="config")
 
 
 def _merged(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

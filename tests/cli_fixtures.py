@@ -18,7 +18,8 @@ Routes = dict[str, Any]
 
 
 class Shell:
-    """Types commands at a server made of routes: ``METHOD path`` to a body, text, bytes or an httpx.Response."""
+    """Types commands at a server made of routes: ``METHOD path`` to a body, text, bytes, an httpx.Response or
+    what makes one of these from the request."""
 
     def __init__(self, directory: Path, routes: Routes) -> None:
         self.requests: list[httpx.Request] = []
@@ -37,6 +38,7 @@ class Shell:
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         body = self._routes.get(f"{request.method} {request.url.path}")
+        body = body(request) if callable(body) else body
         match body:
             case None:
                 return httpx.Response(404, json={"code": "NOT_FOUND", "detail": f"no {request.url.path}"})

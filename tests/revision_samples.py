@@ -1,8 +1,9 @@
 """What each revision of the database wrote, kept as it was: the rows that its successors must still read.
 
-``python -m tests.revision_samples`` records the rows of the newest revision into ``tests/unit/control/revisions``. That
-is done once, with the revision itself, and never again: a file that was recorded later than its revision would show
-what the code writes now. What is new in a revision is added to ``_history`` first.
+``python -m tests.revision_samples`` records the rows of the newest revision into
+``tests/integration/database/revisions``. That is done once, with the revision itself, and never again: a file that was
+recorded later than its revision would show what the code writes now. What is new in a revision is added to ``_history``
+first.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ __all__ = ["FOLDER", "Rows", "recorded"]
 Rows: TypeAlias = dict[str, list[dict[str, Any]]]
 """Rows by table."""
 
-FOLDER: Final = Path(__file__).parent / "unit" / "control" / "revisions"
+FOLDER: Final = Path(__file__).parent / "integration" / "database" / "revisions"
 _NUMBERED_BY_THE_DATABASE: Final = {"events": {"seq"}}
 
 

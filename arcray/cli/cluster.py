@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import click
 
 from arcray.cli import daemon
-from arcray.cli.context import Context, options, pass_context, state_option
+from arcray.cli.context import Context, options, output_option, pass_context, state_option
 from arcray.cli.output import emit_one
 from arcray.core.errors import ArcrayError, UnavailableError
 
@@ -30,8 +30,8 @@ class Served(Protocol):
         """Where it is reached."""
         ...
 
-    def down(self) -> None:
-        """Ends it."""
+    def down(self) -> int:
+        """Ends it; returns how many containers run on."""
         ...
 
 
@@ -48,13 +48,18 @@ _config = click.option(
 @click.option("--detach", is_flag=True, help="Return once it serves; arcray down ends it.")
 @click.option("--timeout", "timeout_s", default=180.0, show_default=True, help="Seconds that --detach waits.")
 @state_option
+@output_option
 @pass_context
 def up(context: Context, /, config: Path | None, address: str | None, detach: bool, timeout_s: float) -> None:
     """Start arcray here and serve until Ctrl-C."""
     settings = _settings(context, config)
     if detach:
         running = daemon.spawn(_again(context, config, address), settings.state_dir, timeout_s)
-        click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {daemon.log_path(settings.state_dir)}")
+        log = daemon.log_path(settings.state_dir)
+        if context.output == "json":
+            emit_one({"url": running.url, "pid": running.pid, "log": str(log)}, output="json")
+        else:
+            click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {log}")
         return
     serve(settings.state_dir, lambda: _start(settings, address))
 
@@ -63,16 +68,26 @@ def up(context: Context, /, config: Path | None, address: str | None, detach: bo
 @_config
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds before it is killed.")
 @state_option
+@output_option
 @pass_context
 def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
-    """End the arcray that was started from the state directory, gently, then surely."""
+    """End the arcray that was started from the state directory, gently, then surely.
+
+    Programs and models end with it. Containers run on, and the next `arcray up` from the same directory goes on with
+    them; stop those that should end first.
+    """
     directory = _settings(context, config).state_dir if config else context.directory
     running = daemon.find(directory)
+    gently = running is None or daemon.end(running, timeout_s)
+    if context.output == "json":
+        pid, left = (running.pid, daemon.left(directory)) if running else (None, None)
+        emit_one({"pid": pid, "gently": gently, "containersLeft": left}, output="json")
+        return
     if running is None:
         click.echo(f"no arcray runs from {directory}")
         return
-    gently = daemon.end(running, timeout_s)
     click.echo(f"arcray has ended (pid {running.pid})" + ("" if gently else f", killed after {timeout_s:g} s"))
+    _tell_left(daemon.left(directory))
 
 
 @click.command()
@@ -119,7 +134,18 @@ def serve(directory: Path, start: Callable[[], Served]) -> None:
                 pass
             click.echo("arcray is ending")
         finally:
-            arcray.down()
+            left = arcray.down()
+            claim.leave(left)
+            _tell_left(left)
+
+
+def _tell_left(containers: int | None) -> None:
+    """Says what runs on, which costs its owner money: nothing if that is none, more careful if nobody knows."""
+    if containers is None:
+        click.echo("containers, if there were any, run on; the next arcray up goes on with them")
+    elif containers:
+        noun = "container runs" if containers == 1 else "containers run"
+        click.echo(f"{containers} {noun} on; the next arcray up from this directory goes on with what still runs then")
 
 
 def _start(settings: Settings, address: str | None) -> Served:

@@ -15,12 +15,13 @@ import click
 from click.core import ParameterSource
 
 from arcray.cli import daemon
+from arcray.cli.output import shown
 from arcray.core.errors import ArcrayError, Code
 
 if TYPE_CHECKING:
     from arcray.client import Client
 
-__all__ = ["AMOUNT", "EXIT_CODES", "Context", "complain", "options", "pass_context", "state_option"]
+__all__ = ["AMOUNT", "EXIT_CODES", "Context", "complain", "options", "output_option", "pass_context", "state_option"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -81,7 +82,7 @@ class Context:
 
 def complain(error: ArcrayError) -> int:
     """Prints ``arcray: field: message`` in one line on stderr; returns the exit code."""
-    click.echo(f"arcray: {' '.join(str(error).split())}", err=True)
+    click.echo(f"arcray: {shown(' '.join(str(error).split()))}", err=True)
     return EXIT_CODES[error.code]
 
 
@@ -118,13 +119,6 @@ def options(command: _Command) -> _Command:
     """Adds the options that every command takes."""
     for option in (
         click.option(
-            "--output",
-            type=click.Choice(["table", "json"]),
-            callback=_remember,
-            expose_value=False,
-            help="How to print.",
-        ),
-        click.option(
             "--api-key",
             envvar="ARCRAY_API_KEY",
             callback=_remember,
@@ -136,7 +130,14 @@ def options(command: _Command) -> _Command:
         ),
     ):
         command = option(command)
-    return state_option(command)
+    return output_option(state_option(command))
+
+
+def output_option(command: _Command) -> _Command:
+    """Adds the option that says how to print."""
+    return click.option(
+        "--output", type=click.Choice(["table", "json"]), callback=_remember, expose_value=False, help="How to print."
+    )(command)
 
 
 def state_option(command: _Command) -> _Command:

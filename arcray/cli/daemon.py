@@ -10,18 +10,19 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from arcray.core.errors import ConflictError, DeadlineExceededError, UnavailableError
+from arcray.core.errors import ArcrayError, ConflictError, DeadlineExceededError, InvalidArgumentError, UnavailableError
 
-__all__ = ["Claim", "Running", "claim", "end", "find", "log_path", "spawn"]
+__all__ = ["Claim", "Running", "claim", "end", "find", "left", "log_path", "spawn"]
 
 _SAME_START_S: Final = 2.0  # the kernel's boot time, which start times are counted from, may be corrected this much
 _POLL_S: Final = 0.1
+_REFUSED: Final[Mapping[int, type[ArcrayError]]] = {2: InvalidArgumentError, 6: ConflictError}  # else it is unavailable
 _LINGER_S: Final = 5.0  # what helpers of a process that ended well may take to follow it
 
 
@@ -45,9 +46,22 @@ def log_path(directory: Path) -> Path:
 
 
 def find(directory: Path) -> Running | None:
-    """Returns the process that serves from this directory, None when there is none (a stale file counts as none)."""
-    recorded = _read(_pid_path(directory))
+    """Returns the process that serves from this directory, None when there is none (a stale file counts as none).
+
+    Raises:
+        InvalidArgumentError: the directory cannot be read.
+    """
+    with _usable(directory):
+        recorded = _read(_pid_path(directory))
     return recorded if recorded and _alive(recorded) else None
+
+
+def left(directory: Path) -> int | None:
+    """Returns how many containers the last arcray of this directory left running; None when it could not tell."""
+    try:
+        return int(_left_path(directory).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @contextmanager
@@ -56,15 +70,18 @@ def claim(directory: Path) -> Iterator[Claim]:
 
     Raises:
         ConflictError: another one serves from it.
+        InvalidArgumentError: it cannot be made, or not be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     path = _pid_path(directory)
-    with _locked(directory):
-        other = find(directory)
-        if other is not None:
-            raise ConflictError(f"arcray already runs from {directory} as pid {other.pid}; see arcray down")
-        mine = Running(pid=os.getpid(), started_at=_start_of(os.getpid()) or 0.0)
-        _write(path, mine)
+    with _usable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(directory):
+            other = find(directory)
+            if other is not None:
+                raise ConflictError(f"arcray already runs from {directory} as pid {other.pid}; see arcray down")
+            mine = Running(pid=os.getpid(), started_at=_start_of(os.getpid()) or 0.0)
+            _write(path, mine)
+            _left_path(directory).unlink(missing_ok=True)
     try:
         yield Claim(path, mine)
     finally:
@@ -85,17 +102,26 @@ class Claim:
         """Tells others that we serve, and where."""
         _write(self.path, replace(self.mine, url=url))
 
+    def leave(self, containers: int) -> None:
+        """Tells whoever ended us how many containers run on; on a full disk nobody hears of it."""
+        with suppress(OSError):
+            _left_path(self.path.parent).write_text(f"{containers}\n", encoding="ascii")
+
 
 def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
     """Starts a command in a session of its own and returns once it has claimed the directory and serves.
 
     Raises:
-        UnavailableError: it ended before it served; the message has its last words.
+        InvalidArgumentError: the directory cannot be made or written, or the process said that its words were wrong.
+        ConflictError: it said that it is in another's way.
+        UnavailableError: it ended otherwise before it served; as with the two before, the message has its last words.
         DeadlineExceededError: it does not serve in time; it is ended.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     log = log_path(directory)
-    with log.open("ab") as sink:
+    with _usable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        sink = log.open("ab")
+    with sink:
         began = sink.tell()
         process = subprocess.Popen(  # noqa: S603  our own command line
             list(command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
@@ -111,7 +137,8 @@ def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
         else:
             words = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
             last = words[-1].removeprefix("arcray: ") if words else f"exit code {process.returncode}"
-            raise UnavailableError(f"it ended while starting: {last} (all of it in {log})")
+            refused = _REFUSED.get(process.returncode, UnavailableError)
+            raise refused(f"it ended while starting: {last} (all of it in {log})")
     end(Running(pid=process.pid, started_at=_start_of(process.pid) or 0.0), _LINGER_S)
     process.wait()
     raise DeadlineExceededError(f"it does not serve after {timeout_s:g} s and was stopped; see {log}")
@@ -159,11 +186,15 @@ def _pid_path(directory: Path) -> Path:
     return directory / "arcray.pid"
 
 
+def _left_path(directory: Path) -> Path:
+    return directory / "arcray.left"
+
+
 def _read(path: Path) -> Running | None:
     try:
         pid, started_at, url = [*path.read_text(encoding="utf-8").splitlines(), "", "", ""][:3]
         return Running(pid=int(pid), started_at=float(started_at), url=url)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
@@ -189,6 +220,15 @@ def _start_of(pid: int) -> float | None:
 def _alive(running: Running) -> bool:
     start = _start_of(running.pid)
     return start is not None and abs(start - running.started_at) <= _SAME_START_S
+
+
+@contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    """Says of whatever the block fails at that the directory is to blame."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgumentError(f"{directory} cannot be used: {error.strerror}", field="state_dir") from error
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arcray.cli.context import AMOUNT, Context, options, pass_context
+from arcray.cli.context import AMOUNT, Context, complain, options, pass_context
 from arcray.cli.output import emit, emit_one
 from arcray.cli.work import demand_of
+from arcray.core.errors import ConflictError
 
 if TYPE_CHECKING:
     from arcray.client import ModelInfo
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["models"]
 
 
-@click.group()
-def models() -> None:
-    """Models that the pool answers for."""
+@click.group(invoke_without_command=True)
+@options
+@pass_context
+@click.pass_context
+def models(click_context: click.Context, context: Context, /) -> None:
+    """Models that the pool answers for; alone, lists them."""
+    if click_context.invoked_subcommand is None:
+        _list(context)
 
 
 @models.command("list")
@@ -27,6 +33,10 @@ def models() -> None:
 @pass_context
 def list_models(context: Context, /) -> None:
     """List the registered models."""
+    _list(context)
+
+
+def _list(context: Context) -> None:
     with context.client() as client:
         found = client.models()
     emit(
@@ -73,7 +83,11 @@ def register(context: Context, /, name: str, source: str, format_: str, from_wor
             demand=demand_of(rest["cpu"], rest["memory_mb"], rest["gpus"], rest["gpu_memory_mb"]),
         )
         if rest["wait"]:
-            model = client.wait_model(name)
+            try:
+                model = client.wait_model(name)
+            except ConflictError as error:  # nothing is in its way: it is the model that failed
+                complain(error)
+                raise SystemExit(1) from None
     emit_one(_row(model), output=context.output, body=model.raw)
 
 

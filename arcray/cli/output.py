@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["emit", "emit_one", "table"]
+__all__ = ["emit", "emit_one", "shown", "table"]
 
 Row = Mapping[str, Any]
 
@@ -62,4 +62,11 @@ def _text(value: Any) -> str:
         case list() | tuple():
             return ", ".join(map(_text, value))
         case _:
-            return str(value)
+            return shown(str(value))
+
+
+def shown(text: str) -> str:
+    """Returns text with all that a terminal would act on spelled out: it came from whoever named a thing."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

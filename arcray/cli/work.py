@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 import click
 
 from arcray.cli.context import AMOUNT, Context, options, pass_context
-from arcray.cli.output import emit, emit_one
+from arcray.cli.output import emit, emit_one, shown
 from arcray.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["COMMANDS", "demand_of", "pairs_of"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PAGE: Final = 500
+_LOOK_S: Final = 0.5
+_QUIET_LOOKS: Final = 4  # most work has its place at once
 
 
 def _work_options(command: _Command) -> _Command:
@@ -206,9 +209,9 @@ def explain(context: Context, /, workload_id: str) -> None:
     if context.output == "json":
         emit_one(said, output="json")
         return
-    click.echo(said["sentence"])
+    click.echo(shown(said["sentence"]))
     if said.get("firstAhead"):
-        click.echo(f"ahead: {', '.join(said['firstAhead'])}")
+        click.echo(shown(f"ahead: {', '.join(said['firstAhead'])}"))
 
 
 COMMANDS: Final = (submit, workloads, logs, results, stop, explain)
@@ -217,6 +220,7 @@ COMMANDS: Final = (submit, workloads, logs, results, stop, explain)
 def _report(context: Context, client: Client, submitted: list[WorkloadInfo], *, wait: bool) -> None:
     if wait:
         for index, workload in enumerate(submitted):
+            _await_place(client, workload.id)
             # In JSON the answer is one document, so the log of it is not mixed in.
             if context.output == "table":
                 _follow(client, workload.id)
@@ -227,6 +231,20 @@ def _report(context: Context, client: Client, submitted: list[WorkloadInfo], *, 
         _emit_all(context, submitted)
     if wait and not all(workload.succeeded for workload in submitted):
         raise SystemExit(1)
+
+
+def _await_place(client: Client, workload_id: str) -> None:
+    """Returns once it waits no longer for a place. Says on stderr what it waits for, as soon as that takes a while."""
+    from arcray.core.workload import Phase
+
+    said = ""
+    for looks in count():
+        if client.get(workload_id).phase is not Phase.PENDING:
+            return
+        if looks >= _QUIET_LOOKS and (sentence := client.explain(workload_id)["sentence"]) != said:
+            said = sentence
+            click.echo(f"arcray: {workload_id} waits: {shown(sentence)}", err=True)
+        time.sleep(_LOOK_S)
 
 
 def _emit_all(context: Context, found: list[WorkloadInfo]) -> None:

@@ -6,36 +6,49 @@ waits for at this moment. A list is the rows, with those merged in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from arcray.config import RetentionSettings
 from arcray.control.journal import Journal
 from arcray.core.answers import check_page, follows, matches, workload_view
 from arcray.core.answers import workload_page as page_of
 from arcray.core.cluster import Cluster
-from arcray.core.commands import Command, DiscardWorkload, IssueCredits, StopWorkload, SubmitWorkload, TransferCredits
+from arcray.core.commands import (
+    Command,
+    DiscardWorkload,
+    IssueCredits,
+    ReleaseReservation,
+    Reserve,
+    StopWorkload,
+    SubmitWorkload,
+    TransferCredits,
+)
 from arcray.core.errors import NotFoundError
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.ledger import Entry
 from arcray.core.queries import GetReservation, GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.repeats import entry_key
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
-from arcray.core.workload import PayloadKind, WorkloadView
+from arcray.core.workload import PayloadKind, Workload, WorkloadView
 
 __all__ = [
+    "Found",
     "ended_reservation",
     "finished_workload",
     "is_all_in_memory",
+    "look_up",
     "may_be_of_old",
-    "recall",
     "workload_page",
 ]
 
 
 def may_be_of_old(command: Command, state: ClusterState) -> bool:
-    """Returns whether a command may be about a workload that memory has let go of.
+    """Returns whether a command may be about something that memory has let go of.
 
-    It may submit it again, try it again, stop it or put it away.
+    It may submit a workload again, try it again, stop it or put it away; ask for a reservation again or give it back;
+    move credits again.
 
     The sender makes id and creation time once, so a submission created after everything that was let go of has an id
     that was not seen before. An idempotency key comes with a new id each time, so it is always looked up.
@@ -43,7 +56,7 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     if isinstance(command, StopWorkload | DiscardWorkload):
         return state.forgotten_until is not None and command.workload_id not in state.workloads
     if type(command) is not SubmitWorkload:
-        return _may_repeat_an_entry(command, state)
+        return _may_repeat(command, state)
     if state.forgotten_until is None or command.spec.id in state.workloads:
         return False
     spec = command.spec
@@ -54,17 +67,37 @@ def may_be_of_old(command: Command, state: ClusterState) -> bool:
     return spec.created_at <= state.forgotten_until
 
 
-def _may_repeat_an_entry(command: Command, state: ClusterState) -> bool:
-    if not isinstance(command, IssueCredits | TransferCredits) or not command.request_id:
-        return False
-    return state.books.forgetful and (command.asked_by, command.request_id) not in state.books.requests
+def _may_repeat(command: Command, state: ClusterState) -> bool:
+    match command:
+        case IssueCredits() | TransferCredits():
+            return state.books.forgetful and entry_key(command) not in state.books.requests
+        case Reserve() | ReleaseReservation():
+            return state.reservations.forgetful and state.reservations.get(command.reservation_id) is None
+        case _:
+            return False
 
 
-async def recall(journal: Journal, commands: Sequence[Command], cluster: Callable[[], Cluster]) -> None:
-    """Takes back into memory what commands, of which ``may_be_of_old`` is true, are about.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What rows have of what commands are about."""
 
-    Args:
-        cluster: memory as it is when the rows have been read; it may have been rebuilt meanwhile.
+    workloads: Sequence[Workload]
+    entries: Sequence[Entry]
+    reservations: Sequence[Reservation]
+
+    def recall(self, cluster: Cluster) -> None:
+        """Takes it back into memory: what has ended there, for what lives was never let go of."""
+        for workload in self.workloads:
+            if workload.phase.terminal:
+                cluster.recall(workload)
+        for entry in self.entries:
+            cluster.recall_entry(entry)
+        for reservation in self.reservations:
+            cluster.recall_reservation(reservation)
+
+
+async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
+    """Returns what commands, of which ``may_be_of_old`` is true, are about.
 
     Raises:
         UnavailableError: the rows cannot be read.
@@ -72,6 +105,7 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
     ids: set[WorkloadId] = set()
     keys: dict[AccountId, set[str]] = {}
     entries: list[Entry | None] = []
+    reservations: list[Reservation | None] = []
     for command in commands:
         match command:
             case SubmitWorkload(spec=spec):
@@ -82,16 +116,16 @@ async def recall(journal: Journal, commands: Sequence[Command], cluster: Callabl
             case StopWorkload() | DiscardWorkload():
                 ids.add(command.workload_id)
             case IssueCredits() | TransferCredits():
-                entries.append(await journal.entry(command.asked_by, command.request_id))
+                entries.append(await journal.entry(*entry_key(command)))
+            case Reserve() | ReleaseReservation():
+                reservations.append(await journal.reservation(command.reservation_id))
             case _:
                 raise AssertionError(f"{type(command).__name__} is about nothing old")
-    earlier = await journal.earlier(ids, keys) if ids else []
-    for workload in earlier:
-        if workload.phase.terminal:
-            cluster().recall(workload)
-    for entry in entries:
-        if entry is not None:
-            cluster().recall_entry(entry)
+    return Found(
+        workloads=await journal.earlier(ids, keys) if ids else [],
+        entries=[entry for entry in entries if entry is not None],
+        reservations=[reservation for reservation in reservations if reservation is not None],
+    )
 
 
 async def finished_workload(journal: Journal, query: GetWorkload, kept: RetentionSettings) -> WorkloadView:

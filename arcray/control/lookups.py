@@ -80,9 +80,7 @@ class Lookups:
         self._work.clear()
         self._under_way = list(self._waiting)
         self._waiting.clear()
-        state = self._cluster().state
-        of_old = [command for command, _ in self._under_way if history.may_be_of_old(command, state)]
-        failure = await contain_async(history.recall(self._journal, of_old, self._cluster), "lookup")
+        failure = await contain_async(self._recall([command for command, _ in self._under_way]), "lookup")
         entries, self._under_way = self._under_way, []
         if failure is not None:
             for _, reply in entries:
@@ -90,3 +88,15 @@ class Lookups:
             return
         if entries:  # else they were answered meanwhile
             self._handle([command for command, _ in entries], [reply for _, reply in entries])
+
+    async def _recall(self, commands: Sequence[Command]) -> None:
+        """Takes back into memory what commands are about; nothing is let go of again before they are handled."""
+        found: list[history.Found] = []
+        left = list(commands)
+        while of_old := [each for each in left if history.may_be_of_old(each, self._cluster().state)]:
+            found.append(await history.look_up(self._journal, of_old))
+            # Memory may have let go meanwhile of what others of these are about, so those are looked at again.
+            looked_up = set(map(id, of_old))
+            left = [each for each in left if id(each) not in looked_up]
+        for each in found:
+            each.recall(self._cluster())

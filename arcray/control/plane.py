@@ -186,7 +186,7 @@ class Plane:
     def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         """Handles commands in order, and answers as ``begin`` does, to replies of the caller's: one per command."""
         state = self._writer.cluster.state
-        forgetful = state.forgotten_until is not None or state.books.forgetful
+        forgetful = state.forgotten_until is not None or state.books.forgetful or state.reservations.forgetful
         of_old = forgetful and any(history.may_be_of_old(each, state) for each in commands)
         if of_old and self._writer.refusal is None:
             self._lookups.add(commands, replies)

@@ -87,6 +87,7 @@ def as_on_disk(memory: Cluster, before: Before, policy: ClusterPolicy, now: date
         ],
     )
     cluster.state.forgotten_until = state.forgotten_until
+    cluster.state.reservations.forgetful = state.reservations.forgetful
     cluster.state.attempts_from = state.attempts_from  # it gives none out: nothing is accepted while it serves
     return cluster
 

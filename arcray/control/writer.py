@@ -326,6 +326,8 @@ class Writer:
             rebuilt = await contain_async(self._load(), "recovery")
             if isinstance(rebuilt, ArcrayError):
                 return rebuilt
+            assert self._broken is not None, "writes are refused until this is done"
+            self.commits.give_up(self._broken)  # what the memory decided that is replaced now, which will be again
             self._adopt(rebuilt)
             self.rebuilt = True
         return await contain_async(self._journal.probe(), "probe")

@@ -188,6 +188,9 @@ class Cluster:
             drains.advance_drains(turn)
         if self.state.books.charging:  # else nothing can have a price, and costs no time either
             charging.follow(turn)
+            while self.state.gangs.broken or self.state.claims.settled:  # by what could not be paid
+                settling.settle(turn)
+                charging.follow(turn)
             reply = workloads.as_it_stands(turn, reply)
         return Outcome(reply=reply, events=tuple(turn.events), orders=tuple(turn.orders), awaits=turn.awaits)
 
@@ -205,6 +208,10 @@ class Cluster:
     def recall_entry(self, entry: Entry) -> None:
         """Takes an entry back into memory from its row, so that the rules see what repeats it."""
         self.state.books.remember(entry)
+
+    def recall_reservation(self, reservation: Reservation) -> None:
+        """Takes an ended reservation back into memory from its row, so that the rules see what repeats it."""
+        self.state.reservations.recall(reservation)
 
     def retire(self, workload_ids: Iterable[WorkloadId], settled: Iterable[WorkloadId] = ()) -> None:
         """Lets go of finished workloads beyond the policy's limits; the shell names those that are in the rows now.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from arcray.core.errors import ArcrayError, NotFoundError, StaleReportError
 from arcray.core.gang import Layout
 from arcray.core.ids import AccountId, EntryId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey, KeyView
@@ -60,7 +59,6 @@ __all__ = [
     "Submitted",
     "Tick",
     "TransferCredits",
-    "was_done_before",
 ]
 
 
@@ -279,7 +277,7 @@ class IssueCredits:
     """Put credits into an account, from nowhere: the operator was paid for them. Replies ``Posted``.
 
     Args:
-        asked_by, request_id: idempotency key and whose it is; "" is none.
+        asked_by, request_id: idempotency key and whose it is; "" is none, and ``id`` takes its place.
     """
 
     id: EntryId
@@ -295,7 +293,7 @@ class TransferCredits:
     """Give credits of one account to another. Replies ``Posted``.
 
     Args:
-        asked_by, request_id: idempotency key and whose it is; "" is none.
+        asked_by, request_id: idempotency key and whose it is; "" is none, and ``id`` takes its place.
     """
 
     id: EntryId
@@ -481,18 +479,3 @@ class Posted:
 
 Reply: TypeAlias = Submitted | Attached | Heard | Posted | AccountView | KeyView | WorkloadView | Reservation | None
 """As the command's docstring says; None where it says nothing."""
-
-
-def was_done_before(command: Command, refusal: ArcrayError) -> bool:
-    """Returns whether a refusal means that what a command wants is so already.
-
-    For whoever asked again because an acknowledgement was lost: most commands mean the same twice and say so by their
-    reply; these are refused the second time, which would tell of a failure where there was none.
-    """
-    match command:
-        case RemoveModel():
-            return isinstance(refusal, NotFoundError)
-        case DetachNode():
-            return isinstance(refusal, StaleReportError)
-        case _:
-            return False

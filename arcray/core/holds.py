@@ -91,10 +91,16 @@ class Claims:
 
 
 class Reservations:
-    """Active reservations, and the newest of those that ended."""
+    """Active reservations, and the newest of those that ended.
+
+    Attributes:
+        active: how many there are.
+        forgetful: whether earlier ones that ended may be in the rows alone.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.active = 0
+        self.forgetful = False
         self._engine = engine
         self._known: dict[ReservationId, Reservation] = {}
         self._on_node: dict[NodeId, dict[ReservationId, None]] = {}
@@ -129,6 +135,11 @@ class Reservations:
             self._on_node.setdefault(part.node_id, {})[reservation.id] = None
         heappush(self._expiries, (reservation.expires_at, reservation.id))
 
+    def recall(self, reservation: Reservation) -> None:
+        """Takes one that has ended back into memory from its row, so that the rules see what repeats it."""
+        if reservation.id not in self._known and reservation.state is not ReservationState.ACTIVE:
+            self.grant(reservation)
+
     def take(self, reservation_id: ReservationId, index: int, left: Allocation) -> None:
         """Leaves a slice what a workload did not take of it."""
         reservation = self._known[reservation_id]
@@ -154,6 +165,7 @@ class Reservations:
         self._ended.extend(reservation_ids)
         while len(self._ended) > limit:
             self._known.pop(self._ended.popleft(), None)
+            self.forgetful = True
 
     def next_due(self) -> datetime | None:
         """Returns when the next reservation expires."""

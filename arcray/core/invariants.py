@@ -43,7 +43,9 @@ def check_invariants(state: ClusterState) -> None:
         assert (workload.allocation is not None) == holds, workload
         served = holds and isinstance(workload.spec.payload, Inference)
         assert (workload.id in state.dispatched) == served, workload
-    copies = [w.id for w in state.workloads.values() if isinstance(w.spec.payload, ModelServer) and not w.phase.terminal]
+    copies = [
+        w.id for w in state.workloads.values() if isinstance(w.spec.payload, ModelServer) and not w.phase.terminal
+    ]
     assert sorted(state.copies) == sorted(copies)
     members = (workload_id for gang in state.gangs for workload_id in gang.members if gang.waits(workload_id))
     assert state.gangs.waiting == sum(1 for _ in members)

@@ -78,7 +78,8 @@ class Entry:
     Args:
         postings: at most one for each book; their credits sum to zero.
         workload_id: what they were held, settled or refunded for.
-        asked_by, request_id: idempotency key of the request, unique per account that asks; "" and "" where none asked.
+        asked_by, request_id: idempotency key of the request, else ``id``, unique per account that asks; "" and ""
+            where none asked.
         memo: a word for people.
     """
 

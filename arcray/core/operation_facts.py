@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from heapq import heappush
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from arcray.core import events as ev
 from arcray.core.quota import Usage
@@ -31,6 +31,8 @@ __all__ = [
 OperationFact: TypeAlias = (
     ev.NodeSchedulingChanged | ev.NodeDrainChanged | ev.NodeRelabelled | ev.QuotaChanged | ev.WorkloadSettled
 )
+
+_NOTHING: Final = Allocation()
 
 
 def apply_operation(state: ClusterState, fact: OperationFact) -> None:
@@ -74,6 +76,8 @@ def _drain_changed(state: ClusterState, fact: ev.NodeDrainChanged) -> None:
 
 def take(state: ClusterState, account: AccountId, held: Demand | Allocation) -> None:
     """Takes note that an account holds more: what a workload asked for, or a slice without a workload."""
+    if held == _NOTHING:  # what may be left of a slice
+        return
     usage = state.usage.get(account)
     if usage is None:
         usage = state.usage[account] = Usage()
@@ -82,6 +86,8 @@ def take(state: ClusterState, account: AccountId, held: Demand | Allocation) -> 
 
 def give_back(state: ClusterState, account: AccountId, held: Demand | Allocation) -> None:
     """Takes note that an account holds that no longer, which may be what others of its work waited for."""
+    if held == _NOTHING:
+        return
     usage = state.usage[account]
     usage.take(held, -1)
     if usage == Usage():

@@ -47,8 +47,11 @@ def restore(
     for workload in ordered:
         if workload.claim is not None:
             keep_place(state, workload, workload.claim)
-    for reservation in sorted(reservations, key=lambda r: (r.created_at, r.id)):
+    known = sorted(reservations, key=lambda r: (r.created_at, r.id))
+    for reservation in known:
         grant(state, reservation)
+    # As many as are kept may be all there are, or the newest of more.
+    state.reservations.forgetful = len(known) - state.reservations.active >= state.policy.keep_reservations
     state.dispatched = OrderedDict(sorted(state.dispatched.items(), key=lambda entry: (entry[1], entry[0])))
 
 

@@ -15,7 +15,7 @@ from arcray.core.commands import Reply
 from arcray.core.events import Event
 from arcray.core.ids import WorkloadId
 from arcray.core.node import Node
-from arcray.core.orders import NodeOrder, Order
+from arcray.core.orders import NodeOrder, Order, StartWorkload
 from arcray.core.policy import ClusterPolicy
 
 if TYPE_CHECKING:
@@ -66,6 +66,17 @@ class Turn:
         """Asks a node, under its present attachment."""
         self.orders.append(NodeOrder(node_id=node.registration.id, epoch=node.epoch, order=order))
 
-    def withdraw(self, workload_id: WorkloadId) -> None:
-        """Takes back what this turn would order for a workload: its node has not heard of it."""
-        self.orders = [order for order in self.orders if order.order.workload_id != workload_id]
+    def withdraw(self, workload_id: WorkloadId) -> bool:
+        """Takes back the start that this turn would order of a workload, of which its node has not heard.
+
+        Returns:
+            Whether there was one.
+        """
+        kept = [
+            order
+            for order in self.orders
+            if not isinstance(order.order, StartWorkload) or order.order.workload_id != workload_id
+        ]
+        withdrawn = len(kept) < len(self.orders)
+        self.orders = kept
+        return withdrawn

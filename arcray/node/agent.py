@@ -27,7 +27,6 @@ from arcray.core.commands import (
 from arcray.core.errors import (
     ArcrayError,
     Code,
-    IllegalTransitionError,
     StaleReportError,
     UnavailableError,
 )
@@ -41,7 +40,7 @@ from arcray.node.engine import Engine
 from arcray.node.gpu import GpuProbe
 from arcray.node.machine import Machine, Runners
 from arcray.node.models.registry import ModelRegistry
-from arcray.node.reporter import Report, Reporter
+from arcray.node.reporter import Report, Reporter, is_unwanted, lease_is_lost
 from arcray.node.work import Attempt, End, Runner
 
 __all__ = ["NodeAgent"]
@@ -92,7 +91,7 @@ class NodeAgent:
         self._registration: NodeRegistration | None = None
         self._epoch = 0
         self._attached = asyncio.Event()
-        self._lost = asyncio.Event()
+        self._due = asyncio.Event()  # attaching again: the lease was lost, or the machine can do other things
         self._attempts: dict[WorkloadId, Attempt] = {}
         self._seen: tuple[dict[WorkloadId, int], dict[WorkloadId, int]] = ({}, {})
         self._work: dict[asyncio.Task[None], Attempt] = {}
@@ -210,14 +209,21 @@ class NodeAgent:
         if self._attached.is_set():
             self._report_models()
 
-    async def stop(self) -> None:
-        """Goes away: ends programs and models, leaves containers to the next agent, sends the last reports."""
+    async def stop(self) -> int:
+        """Goes away: ends programs and models, leaves containers to the next agent, sends the last reports.
+
+        Containers that were asked to end are waited for a little; the engine ends the rest of them without us.
+
+        Returns:
+            How many containers run on.
+        """
         for attempt in tuple(self._attempts.values()):
             if self._ends_with_agent(attempt):
                 attempt.abandoned = True
                 attempt.stop(_STOP_GRACE_S)
-        if ending := {task for task in self._work if not task.get_name().startswith("container ")}:
+        if ending := {task for task, attempt in self._work.items() if attempt.stopping}:
             await asyncio.wait(ending, timeout=_STOP_GRACE_S * 2)
+        running = sum(not attempt.stopping for attempt in self._work.values())
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
@@ -231,26 +237,55 @@ class NodeAgent:
             self._main.cancel()
             await asyncio.gather(self._main, return_exceptions=True)
         await self._machine.close()
+        return running
 
     async def _run(self) -> None:
         """Owns the agent's loops; ends when one of them does."""
         assert self._runners is not None
-        for found in await self._runners.adopt():
-            self._is_new(found.order.workload_id, found.order.attempt)
-            self._launch(self._attempt(found.order, ran_s=found.ran_s), self._runners.of(found.order.payload))
+        await self._adopt(self._runners)
         await self._attach()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._reporter.run_forever(), name="reports")
             loops.create_task(self._registry.sweep_forever(), name="sweep")
             loops.create_task(self._beat_forever(), name="heartbeat")
             loops.create_task(self._keep_attached(), name="lease")
+            loops.create_task(self._watch_engine(), name="engine")
+
+    async def _adopt(self, runners: Runners) -> None:
+        """Goes on with containers that nobody here waits for. The cluster hears of them when the machine attaches."""
+        for found in await runners.adopt():
+            self._is_new(found.order.workload_id, found.order.attempt)
+            attempt = self._attempt(found.order, ran_s=found.ran_s)
+            if found.order.workload_id in self._attempts:  # a later attempt, so the cluster has given this one up
+                attempt.abandoned = True
+                attempt.stop(_STOP_GRACE_S)
+            self._launch(attempt, runners.of(found.order.payload))
+
+    async def _watch_engine(self) -> None:
+        """Attaches again as what the machine has become, when its container engine has come or gone."""
+        while True:
+            await self._clock.sleep(self._settings.node.containers.look_s)
+            if not await self._machine.look_again():
+                continue
+            assert self._registration is not None
+            runners = await self._machine.runners(plane=self._plane, registry=self._registry)
+            try:
+                await self._adopt(runners)
+            except UnavailableError as error:
+                _log.warning("container engine away again", extra={"node_id": self._node_id, "reason": error.message})
+                self._machine.doubt_engine()
+                continue
+            self._runners = runners
+            self._registration = replace(self._registration, capabilities=self._machine.capabilities)
+            self._due.set()
 
     async def _attach(self) -> None:
         assert self._registration is not None
         self._attached.clear()
         self._reporter.pause()
         while True:
-            command = AttachNode(registration=self._registration, inventory=self._inventory())
+            registration = self._registration
+            command = AttachNode(registration=registration, inventory=self._inventory())
             try:
                 (reply,) = await self._plane.submit([command])
             except UnavailableError as error:
@@ -268,7 +303,8 @@ class NodeAgent:
         self._epoch = reply.epoch
         for work in reply.stop:
             self._abandon(work)
-        self._lost.clear()
+        if self._registration is registration:
+            self._due.clear()
         self._reporter.resume(reply.epoch)
         self._report_models()
         self._attached.set()
@@ -283,8 +319,8 @@ class NodeAgent:
 
     async def _keep_attached(self) -> None:
         while True:
-            await self._lost.wait()
-            _log.warning("attachment lost, attaching again", extra={"node_id": self._node_id, "epoch": self._epoch})
+            await self._due.wait()
+            _log.warning("attaching again", extra={"node_id": self._node_id, "epoch": self._epoch})
             await self._attach()
 
     async def _beat_forever(self) -> None:
@@ -331,10 +367,10 @@ class NodeAgent:
         self._launch(self._attempt(order), runner)
 
     def _launch(self, attempt: Attempt, runner: Runner) -> None:
-        self._attempts[attempt.workload_id] = attempt
-        kind = "child" if self._ends_with_agent(attempt) else "container"
+        if not attempt.abandoned:
+            self._attempts[attempt.workload_id] = attempt
         leaving = [task for task, each in self._work.items() if each.abandoned or each.killed]
-        task = asyncio.create_task(self._execute(attempt, runner, leaving), name=f"{kind} {attempt.workload_id}")
+        task = asyncio.create_task(self._execute(attempt, runner, leaving), name=f"attempt {attempt.workload_id}")
         self._work[task] = attempt
         task.add_done_callback(self._work.pop)
 
@@ -348,7 +384,7 @@ class NodeAgent:
         try:
             if leaving:
                 await asyncio.wait(leaving)
-            end = _STOPPED_EARLY if attempt.stopping else await runner.run(attempt)
+            end = _STOPPED_EARLY if attempt.stopping and not attempt.adopted else await runner.run(attempt)
         except ArcrayError as error:
             end = End(phase=Phase.FAILED, message=str(error))
         except OSError as error:
@@ -442,27 +478,15 @@ class NodeAgent:
 
     def _on_refused(self, report: Report, error: ArcrayError) -> None:
         """Acts on a report that the cluster did not take."""
-        if _lease_is_lost(error):
+        if lease_is_lost(error):
             if isinstance(report, ReportPhase | ReportEnd):
                 self._reporter.report(replace(report, epoch=self._epoch))  # told again, under the next epoch
             if report.epoch == self._epoch:
                 self._reporter.pause()
-                self._lost.set()
+                self._due.set()
             return
         _log.info(
             "report refused", extra={"node_id": self._node_id, "report": type(report).__name__, "reason": str(error)}
         )
-        if isinstance(report, ReportPhase | ReportEnd) and _is_unwanted(error):
+        if isinstance(report, ReportPhase | ReportEnd) and is_unwanted(error):
             self._abandon(Running(workload_id=report.workload_id, attempt=report.attempt))
-
-
-def _lease_is_lost(error: ArcrayError) -> bool:
-    """Returns whether the node, not the attempt, is what the cluster does not know."""
-    return (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId"))
-
-
-def _is_unwanted(error: ArcrayError) -> bool:
-    """Returns whether the attempt is over for the cluster. A phase out of order is only a word too late."""
-    return error.code in (Code.STALE_REPORT, Code.NOT_FOUND, Code.CONFLICT) and not isinstance(
-        error, IllegalTransitionError
-    )

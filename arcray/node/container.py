@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -86,6 +86,7 @@ class ContainerRunner:
         self._directory = directory
         self._devices = devices
         self._adopted: dict[tuple[WorkloadId, int], str] = {}
+        self._in_hand: set[tuple[WorkloadId, int]] = set()
 
     async def run(self, attempt: Attempt) -> End:
         """Runs a container to its end, or goes on with an adopted one.
@@ -98,20 +99,32 @@ class ContainerRunner:
         """
         adopted = self._adopted.pop((attempt.workload_id, attempt.order.attempt), None)
         if adopted is not None:
-            async with self._nothing_left(attempt, adopted):
-                return await self._finish(attempt, adopted)
+            with self._held(attempt):
+                async with self._nothing_left(attempt, adopted):
+                    return await self._finish(attempt, adopted)
         return await self.run_spec(attempt, self._spec(attempt.order))
 
     async def run_spec(self, attempt: Attempt, spec: ContainerSpec) -> End:
         """Runs a container of any spec as this attempt. A transient one ends when this is cancelled."""
-        container_id = await self._create(attempt, spec)
+        with self._held(attempt):
+            container_id = await self._create(attempt, spec)
+            try:
+                async with self._nothing_left(attempt, container_id):
+                    return await self._start_and_finish(attempt, spec, container_id)
+            except asyncio.CancelledError:
+                if LABEL_TRANSIENT in spec.labels:
+                    await self._remove(attempt, container_id)
+                raise
+
+    @contextmanager
+    def _held(self, attempt: Attempt) -> Iterator[None]:
+        """Keeps an attempt's container, from before it is made, out of what is adopted."""
+        key = attempt.workload_id, attempt.order.attempt
+        self._in_hand.add(key)
         try:
-            async with self._nothing_left(attempt, container_id):
-                return await self._start_and_finish(attempt, spec, container_id)
-        except asyncio.CancelledError:
-            if LABEL_TRANSIENT in spec.labels:
-                await self._remove(attempt, container_id)
-            raise
+            yield
+        finally:
+            self._in_hand.discard(key)
 
     async def _start_and_finish(self, attempt: Attempt, spec: ContainerSpec, container_id: str) -> End:
         if attempt.stopping:
@@ -136,14 +149,22 @@ class ContainerRunner:
             raise
 
     async def adopt(self) -> tuple[Adopted, ...]:
-        """Returns the containers that an earlier agent of this node left; ``run`` goes on with them."""
+        """Returns this node's containers that nobody here waits for; ``run`` goes on with them.
+
+        An earlier agent left them, or this one could not remove them while the engine was away.
+        """
         adopted: list[Adopted] = []
         for found in await self._engine.find(LABEL_NODE, self._node_id):
+            if _key_of(found) in self._in_hand | self._adopted.keys():
+                continue
             if LABEL_TRANSIENT in found.labels:
                 await self._engine.remove(found.id)
                 continue
             order = _order_of(found)
-            state = await self._engine.inspect(found.id)
+            try:
+                state = await self._engine.inspect(found.id)
+            except NotFoundError:  # removed by others since it was listed
+                continue
             if state.started_at is None:  # created and never started: as if it had not been ordered
                 await self._engine.remove(found.id)
                 continue
@@ -348,12 +369,17 @@ class _LogPosition:
         self._path.unlink(missing_ok=True)
 
 
+def _key_of(found: FoundContainer) -> tuple[WorkloadId, int]:
+    return WorkloadId(found.labels[LABEL_WORKLOAD]), int(found.labels[LABEL_ATTEMPT])
+
+
 def _order_of(found: FoundContainer) -> StartWorkload:
     """Returns what the labels keep of an order."""
     limit = found.labels.get(LABEL_MAX_DURATION)
+    workload_id, attempt = _key_of(found)
     return StartWorkload(
-        workload_id=WorkloadId(found.labels[LABEL_WORKLOAD]),
-        attempt=int(found.labels[LABEL_ATTEMPT]),
+        workload_id=workload_id,
+        attempt=attempt,
         payload=Container(image=""),
         demand=NO_DEMAND,
         allocation=Allocation(),

@@ -1,6 +1,8 @@
 """Docker behind the engine port. No engine is normal: the machine then takes no containers.
 
-The Docker SDK blocks, so its calls run on threads of their own, each with a time limit. Docker's errors end here.
+The Docker SDK blocks, so its calls run on threads of their own, each with a time limit: few for what the engine answers
+at once, more for stops, which last as long as the container's grace, and for pulls, which last as long as a registry is
+silent. So neither holds up the others. Docker's errors end here.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _THREADS: Final = 32
+_STOP_THREADS: Final = 512  # they wait and do nothing; what comes beyond them waits for a grace to end
+_PULL_THREADS: Final = 64
 _PROBE_TIMEOUT_S: Final = 3
 _ENGINE_LOG_MIN_BYTES: Final = 16 * 2**20  # what a container may write before we must have read it
 _LOG_PIPE_BYTES: Final = 1 << 20  # between the thread that reads a log and the loop
@@ -50,6 +54,8 @@ class DockerEngine:
         self._timeout_s = timeout_s
         self._client: docker.APIClient | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
+        self._stops = ThreadPoolExecutor(_STOP_THREADS, thread_name_prefix="docker stop")
+        self._pulls = ThreadPoolExecutor(_PULL_THREADS, thread_name_prefix="docker pull")
 
     async def available(self) -> bool:
         """Returns whether the engine answers."""
@@ -85,7 +91,7 @@ class DockerEngine:
                     raise NotFoundError(f"cannot pull {image}: {line['error']}", field="payload.image")
 
         try:
-            await self._call(pull, limited=False)
+            await self._call(pull, threads=self._pulls, limited=False)
         except (_RefusedError, NotFoundError) as error:
             raise NotFoundError(f"cannot pull {image}: {error}", field="payload.image") from error
 
@@ -100,7 +106,9 @@ class DockerEngine:
 
     async def stop(self, container_id: str, grace_s: float) -> None:
         """Ends it."""
-        await self._call(lambda client: client.stop(container_id, timeout=round(grace_s)), extra_s=grace_s)
+        await self._call(
+            lambda client: client.stop(container_id, timeout=round(grace_s)), threads=self._stops, extra_s=grace_s
+        )
 
     async def remove(self, container_id: str) -> None:
         """Removes it."""
@@ -146,7 +154,8 @@ class DockerEngine:
 
     async def close(self) -> None:
         """Lets go of the engine."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._stops, self._pulls):
+            threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
 
@@ -154,6 +163,7 @@ class DockerEngine:
         self,
         call: Callable[[docker.APIClient], _T],
         *,
+        threads: ThreadPoolExecutor | None = None,
         absent: type[NotFoundError] = NotFoundError,
         limited: bool = True,
         extra_s: float = 0.0,
@@ -161,7 +171,7 @@ class DockerEngine:
         limit = self._timeout_s + extra_s if limited else None
         try:
             async with asyncio.timeout(limit):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, call)
+                return await asyncio.get_running_loop().run_in_executor(threads or self._threads, self._guarded, call)
         except docker.errors.ImageNotFound as error:
             raise ImageAbsentError(error.explanation, field="payload.image") from error
         except docker.errors.NotFound as error:

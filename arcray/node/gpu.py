@@ -2,6 +2,9 @@
 
 NVML numbers devices by bus; device files are numbered by minor number, and CUDA numbers by its own order. So programs
 and models are told which devices to use by uuid, and the device files by minor.
+
+Every question is asked of each device by itself: one that has fallen off the bus, or that does not know an answer, must
+not take the others with it.
 """
 
 from __future__ import annotations
@@ -44,42 +47,56 @@ class NvmlProbe:
     """NVML, opened at the first call and kept open."""
 
     def __init__(self) -> None:
-        self._handles: list[Any] | None = None
+        self._handles: dict[int, Any] | None = None
 
     def devices(self) -> tuple[Gpu, ...]:
-        """Returns the GPUs of this machine."""
-        return tuple(
-            Gpu(
-                index=index,
-                memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
-                name=_text(pynvml.nvmlDeviceGetName(handle)),
-            )
-            for index, handle in enumerate(self._open())
-        )
+        """Returns the GPUs that answer; ``memory_bytes`` is 0 where a device shares the machine's memory."""
+        found = (_device(index, handle) for index, handle in self._open().items())
+        return tuple(gpu for gpu in found if gpu is not None)
 
     def minors(self) -> Mapping[int, int]:
         """Returns the number of each GPU's device file; the index where the driver does not tell."""
-        minors = [_or_none(pynvml.nvmlDeviceGetMinorNumber, handle) for handle in self._open()]
-        return {index: index if minor is None else int(minor) for index, minor in enumerate(minors)}
+        minors = {index: _or_none(pynvml.nvmlDeviceGetMinorNumber, handle) for index, handle in self._open().items()}
+        return {index: index if minor is None else int(minor) for index, minor in minors.items()}
 
     def read(self) -> tuple[GpuTelemetry, ...]:
         """Returns one reading per GPU; what a device does not support is None (utilization: 0)."""
-        return tuple(_reading(index, handle) for index, handle in enumerate(self._open()))
+        return tuple(_reading(index, handle) for index, handle in self._open().items())
 
-    def _open(self) -> list[Any]:
+    def _open(self) -> dict[int, Any]:
         if self._handles is None:
             self._handles = _handles()
         return self._handles
 
 
-def _handles() -> list[Any]:
+def _handles() -> dict[int, Any]:
+    """Returns the devices that NVML lets us have, by index; the others keep theirs."""
     try:
         pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError as error:
         _log.info("no GPUs", extra={"reason": str(error)})
-        return []
+        return {}
+    found = {}
+    for index in range(count):
+        try:
+            found[index] = pynvml.nvmlDeviceGetHandleByIndex(index)
+        except pynvml.NVMLError as error:
+            _log.warning("GPU not offered", extra={"index": index, "reason": str(error)})
+    return found
+
+
+def _device(index: int, handle: Any) -> Gpu | None:
+    """Returns what a device is; None when it does not answer."""
+    try:
+        memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError_NotSupported:
+        memory_bytes = 0  # it has none of its own, so nothing of it can be shared out; it is given whole
+    except pynvml.NVMLError as error:
+        _log.warning("GPU not offered", extra={"index": index, "reason": str(error)})
+        return None
+    uuid, name = _or_none(pynvml.nvmlDeviceGetUUID, handle), _or_none(pynvml.nvmlDeviceGetName, handle)
+    return Gpu(index=index, memory_bytes=memory_bytes, uuid=_text(uuid or ""), name=_text(name or ""))
 
 
 def _reading(index: int, handle: Any) -> GpuTelemetry:

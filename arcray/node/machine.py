@@ -1,4 +1,8 @@
-"""What this machine can do, found by asking and trying: engine, sandbox, GPUs. And the runners that follow from it."""
+"""What this machine can do, found by asking and trying: engine, sandbox, GPUs. And the runners that follow from it.
+
+The engine is looked for again and again, for it may be started, stopped or upgraded under a living agent. The sandbox
+and the GPUs are what they were at the start.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import logging
 import os
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from arcray.config import Settings
 from arcray.core.errors import UnavailableError, UnsupportedError
@@ -22,6 +26,7 @@ from arcray.node.docker_engine import DockerEngine
 from arcray.node.engine import Engine
 from arcray.node.gpu import GpuDevices, GpuProbe, NvmlProbe
 from arcray.node.identity import hostname
+from arcray.node.leftovers import Claim, sweep
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.program import ProgramRunner
@@ -34,6 +39,8 @@ from arcray.node.work import Runner
 __all__ = ["Machine", "Runners"]
 
 _log = logging.getLogger(__name__)
+
+_MISSED_LOOKS: Final = 3  # of a busy engine, before it counts as gone
 
 
 class Runners:
@@ -77,7 +84,7 @@ class Runners:
 
 
 class Machine:
-    """This machine, as found at the first look: engine and sandbox are probed once."""
+    """This machine, as found at the last look."""
 
     def __init__(
         self, *, node_id: NodeId, settings: Settings, clock: Clock, probe: GpuProbe | None, engine: Engine | None
@@ -89,36 +96,71 @@ class Machine:
         self._engine = engine or DockerEngine(timeout_s=settings.node.containers.call_timeout_s)
         self._users = UserPool()
         self._directory = settings.state_dir / "node" / node_id
+        self._claim: Claim | None = None
         self._looked = False
         self._engine_answers = False
+        self._missed_looks = 0
+        self._containers: ContainerRunner | None = None
+        self._native: Sandbox | None = None
         self._runner_image = ""
         self._sandbox: Sandbox | None = None
         self._gpus: tuple[Gpu, ...] = ()
+        self._devices = GpuDevices(minors={})
         self._sampler: Sampler | None = None
 
     async def look(self) -> None:
         """Finds out what is here; again only after a failure.
 
         Raises:
-            UnavailableError: the settings demand a container engine and none answers.
+            UnavailableError: the settings demand a container engine and none answers; or another agent of this node
+                has not ended yet.
         """
         if self._looked:
             return
-        await asyncio.to_thread(self._make_directories)
+        await asyncio.to_thread(self._take_directories)
         wanted = self._settings.node.containers.enabled
         self._engine_answers = wanted != "never" and await self._engine.available()
         if wanted == "always" and not self._engine_answers:
             raise UnavailableError("node.containers.enabled is always, and no container engine answers")
-        self._runner_image = await self._find_runner_image()
-        if self._runner_image:
-            self._sandbox = Sandbox(kind=SandboxKind.IMAGE, own_user=os.geteuid() == 0)
-        elif self._settings.node.programs.runner != "image":
-            self._sandbox = await probe_sandbox(self._settings.node.programs, self._programs_directory, self._users)
+        await self._choose_sandbox()
         self._gpus = await asyncio.to_thread(self._probe.devices)
+        self._devices = GpuDevices(gpus=self._gpus, minors=await asyncio.to_thread(self._probe.minors))
         self._sampler = await asyncio.to_thread(
             lambda: Sampler(gpus=self._probe, clock=self._clock, disk=self._directory)
         )
         self._looked = True
+
+    async def look_again(self) -> bool:
+        """Looks for the engine again; returns whether it has come or gone, which changes what this machine can do."""
+        if self._settings.node.containers.enabled == "never":
+            return False
+        answers = await self._engine.available()
+        self._missed_looks = 0 if answers else self._missed_looks + 1
+        if answers == self._engine_answers or 0 < self._missed_looks < _MISSED_LOOKS:
+            return False
+        _log.warning("container engine found" if answers else "container engine gone", extra={"node_id": self._node_id})
+        self._engine_answers = answers
+        try:
+            await self._choose_sandbox()
+        except UnavailableError:
+            self.doubt_engine()
+            return False
+        return True
+
+    def doubt_engine(self) -> None:
+        """Takes the engine for gone though it answered: it failed at the next question. It is looked for again."""
+        self._engine_answers = False
+
+    async def _choose_sandbox(self) -> None:
+        """Decides what confines programs while the engine is there, or is not."""
+        self._runner_image = await self._find_runner_image()
+        if self._runner_image:
+            self._sandbox = Sandbox(kind=SandboxKind.IMAGE, own_user=os.geteuid() == 0)
+            return
+        programs = self._settings.node.programs
+        if programs.runner != "image" and self._native is None:
+            self._native = await probe_sandbox(programs, self._programs_directory, self._users)
+        self._sandbox = self._native
 
     async def _find_runner_image(self) -> str:
         """Returns the image that programs run in; "" when they run in the sandbox."""
@@ -154,13 +196,15 @@ class Machine:
             address=address,
             hostname=hostname(),
             capacity=await asyncio.to_thread(lambda: measure_capacity(node, gpus=offered, disk=self._directory)),
-            capabilities=self._capabilities(),
+            capabilities=self.capabilities,
             lease=lease,
             location=locate(node.location.geohash, node.location.geozone),
             labels=dict(node.labels),
         )
 
-    def _capabilities(self) -> DriverCapabilities:
+    @property
+    def capabilities(self) -> DriverCapabilities:
+        """What it can do, as found at the last look."""
         models = self._settings.node.models.enabled
         return DriverCapabilities(
             containers=self._engine_answers,
@@ -172,11 +216,11 @@ class Machine:
         )
 
     async def runners(self, *, plane: ControlPlane, registry: ModelRegistry) -> Runners:
-        """Returns the runners of all that this machine can do."""
+        """Returns the runners of all that this machine can do now. Earlier ones go on with what they have begun."""
         await self.look()
         node = self._settings.node
-        devices = GpuDevices(gpus=self._gpus, minors=await asyncio.to_thread(self._probe.minors))
-        containers = ContainerRunner(
+        devices = self._devices
+        containers = self._containers = self._containers or ContainerRunner(
             engine=self._engine,
             blobs=plane.blobs,
             settings=node.containers,
@@ -222,17 +266,26 @@ class Machine:
         return self._sampler.read()
 
     async def close(self) -> None:
-        """Lets go of the engine."""
+        """Lets go of the engine and of our directories."""
         await self._engine.close()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     @property
     def _programs_directory(self) -> Path:
         return self._directory / "programs"
 
-    def _make_directories(self) -> None:
-        """Makes our directories. Programs may run as other users, who must pass through on the way to their own."""
-        for name in ("containers", "models", "programs"):
-            (self._directory / name).mkdir(parents=True, exist_ok=True)
+    def _take_directories(self) -> None:
+        """Makes our directories ours alone, with nothing of an earlier agent but what its containers need.
+
+        Programs may run as other users, who must pass through on the way to their own.
+        """
+        models = self._directory / "models"
+        for path in (self._directory / "containers", models, self._programs_directory):
+            path.mkdir(parents=True, exist_ok=True)
         for path in (self._directory, self._programs_directory):
             path.chmod(0o711)
-        (self._directory / "models").chmod(0o700)
+        models.chmod(0o700)
+        self._claim = self._claim or Claim(self._directory)
+        sweep((models, self._programs_directory))

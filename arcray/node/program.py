@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -27,6 +25,7 @@ from arcray.core.ports import BlobStore
 from arcray.core.workload import Phase, Program, Result
 from arcray.node.archive import find_entry_point, unpack
 from arcray.node.gpu import GpuDevices
+from arcray.node.leftovers import remove_tree
 from arcray.node.log_writer import LogWriter
 from arcray.node.process import Child, spawn_piped
 from arcray.node.process_tree import anonymous_bytes, children, descendants, kill_user, signal_all
@@ -285,14 +284,7 @@ class ProgramRunner:
 
 async def _removed(root: Path) -> None:
     """Removes a directory, however often this is cancelled. In a thread: a program may leave a million files."""
-    await asyncio.shield(asyncio.get_running_loop().run_in_executor(_REMOVERS, _remove, root))
-
-
-def _remove(root: Path) -> None:
-    try:
-        shutil.rmtree(root, ignore_errors=True)
-    except RecursionError:  # Python's own descends by recursion, which a program may outdo
-        subprocess.run(("rm", "-rf", "--", root), check=False)  # noqa: S603, S607 - a path of our own making
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(_REMOVERS, remove_tree, root))
 
 
 def _describe(code: int) -> str:

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from arcray.core.commands import ReportEnd, ReportModels, ReportPhase, ReportTelemetry, Running
-from arcray.core.errors import ArcrayError, Code, UnavailableError
+from arcray.core.errors import ArcrayError, Code, IllegalTransitionError, UnavailableError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import Clock, ControlPlane
 
-__all__ = ["Report", "Reporter"]
+__all__ = ["Report", "Reporter", "is_unwanted", "lease_is_lost"]
 
 _log = logging.getLogger(__name__)
 
@@ -174,6 +174,18 @@ class Reporter:
     def _wake(self) -> None:
         self._something.set()
         self._idle.clear()
+
+
+def lease_is_lost(error: ArcrayError) -> bool:
+    """Returns whether the node, not the attempt, is what the cluster does not know."""
+    return (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId"))
+
+
+def is_unwanted(error: ArcrayError) -> bool:
+    """Returns whether the attempt is over for the cluster. A phase out of order is only a word too late."""
+    return error.code in (Code.STALE_REPORT, Code.NOT_FOUND, Code.CONFLICT) and not isinstance(
+        error, IllegalTransitionError
+    )
 
 
 def _about(report: ReportPhase | ReportEnd) -> tuple[WorkloadId, int]:

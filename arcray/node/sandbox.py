@@ -120,6 +120,11 @@ class UserPool:
                 return uid
         raise ResourceExhaustedError("too many programs run on this machine", field="node")
 
+    @staticmethod
+    def has(uid: int) -> bool:
+        """Returns whether it is one of those that programs become."""
+        return _FIRST_UID <= uid <= _LAST_UID
+
     def give_back(self, uid: int) -> None:
         """Frees a user id once nothing runs as it."""
         self._taken.discard(uid)

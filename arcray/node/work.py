@@ -54,6 +54,7 @@ class Attempt:
         self.clock = clock
         self.grace_s = 0.0
         self.abandoned = False
+        self.adopted = ran_s is not None
         self._sink = sink
         self._stop = asyncio.Event()
         self._started = None if ran_s is None else clock.monotonic() - ran_s

@@ -13,18 +13,20 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from itertools import count
 from typing import Any, Final
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.schema import ApplicationStatus
 
 from arcray.config import Settings
 from arcray.core.errors import DeadlineExceededError, UnavailableError
 from arcray.drivers.ray_actor import NAMESPACE
-from arcray.runtime.ports_check import check_ports
+from arcray.runtime.ports_check import claim_ports
 from arcray.runtime.scheduler_handle import SCHEDULER
 
 __all__ = ["APPLICATION", "Arcray", "up"]
@@ -58,18 +60,18 @@ def up(
         ray_options: further arguments of ``ray.init``.
 
     Raises:
-        ConflictError: a port is held by another process.
+        ConflictError: a port is held by another process, or by another arcray that may still be starting.
         UnavailableError: Ray cannot be reached or started.
         DeadlineExceededError: it did not become ready in time; says what was missing.
     """
     deployed = address is not None and _join_ray(address, ray_options or {})
-    if not deployed:
-        check_ports(settings.gateway)
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+    with ExitStack() as claims, concurrent.futures.ThreadPoolExecutor(1) as beside:
+        if not deployed:
+            claims.enter_context(claim_ports(settings.gateway))
         imported = beside.submit(importlib.import_module, _GATEWAY)  # takes half a second, while Ray starts processes
         if address is None:
             _start_ray(dashboard, ray_options or {})
-        arcray = Arcray(settings, owns_ray=address is None)
+        arcray = Arcray(settings, owns_ray=address is None, ports=claims.pop_all())
         try:
             gateway = imported.result()
             _start_scheduler(settings)
@@ -90,11 +92,17 @@ def up(
 
 
 class Arcray:
-    """A running arcray."""
+    """A running arcray.
 
-    def __init__(self, settings: Settings, *, owns_ray: bool) -> None:
+    Args:
+        owns_ray: whether Ray ends with it.
+        ports: its claims to them, given up at its end.
+    """
+
+    def __init__(self, settings: Settings, *, owns_ray: bool, ports: ExitStack) -> None:
         self._settings = settings
         self._owns_ray = owns_ray
+        self._ports = ports
 
     @property
     def url(self) -> str:
@@ -103,20 +111,31 @@ class Arcray:
         port = gateway.http_ports[0] if gateway.http_ports else gateway.serve_port
         return f"http://{_reachable(gateway.host)}:{port}"
 
-    def down(self) -> None:
-        """Ends it: the gateway drains, nodes end their work and tell, the scheduler commits, then Ray."""
-        if not ray.is_initialized():
-            return
+    def down(self) -> int:
+        """Ends it: the gateway drains, nodes end programs and models and tell, the scheduler commits, then Ray.
+
+        Containers run on, so that arcray can be upgraded under work that takes days: the next ``up`` from the same
+        state directory goes on with them. Those that were asked to end do end.
+
+        Returns:
+            How many containers run on, of the nodes that could still be asked.
+        """
+        with self._ports:
+            return self._end() if ray.is_initialized() else 0
+
+    def _end(self) -> int:
+        left = 0
         try:
             _delete_application()
             for name in sorted(_our_actors(), key=lambda each: each == SCHEDULER):  # the scheduler last
-                _stop_actor(name)
+                left += _stop_actor(name)
         except RayError as error:
             _log.warning("not everything ended well", extra={"reason": str(error)})
         finally:
             if self._owns_ray:
-                serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
+                _stop_serve()
             ray.shutdown()
+        return left
 
 
 def _start_scheduler(settings: Settings) -> None:
@@ -162,7 +181,7 @@ def _wait_ready(settings: Settings) -> None:
             reason = answer.read().decode(errors="replace")
             if answer.status == http.HTTPStatus.OK:
                 return
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = str(error)
         finally:
             connection.close()
@@ -187,17 +206,35 @@ def _delete_application() -> None:
         _log.warning("gateway not drained", extra={"reason": str(error)})
 
 
+def _stop_serve() -> None:
+    """Ends Serve as ``serve.shutdown`` does, without the retries of its one call.
+
+    The controller answers that call by ending itself, and says so by no other means. Serve allows infinite retries, so
+    Ray takes the end for a failure and prints that the call will be tried again.
+    """
+    try:
+        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+        ray.get(controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=_STOP_TIMEOUT_S)
+    except RayActorError:
+        pass  # it has ended
+    except (RayError, ValueError, TimeoutError) as error:
+        _log.warning("Serve ended without its clean-up", extra={"reason": str(error)})
+
+
 def _our_actors() -> list[str]:
     named: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
     return [each["name"] for each in named if each["namespace"] == NAMESPACE and each["name"].startswith("arcray-")]
 
 
-def _stop_actor(name: str) -> None:
+def _stop_actor(name: str) -> int:
+    """Ends an actor; returns how many containers it leaves running."""
     try:
         actor: Any = ray.get_actor(name, NAMESPACE)
         try:
-            ray.get(actor.stop.remote(), timeout=_STOP_TIMEOUT_S)
+            left: int | None = ray.get(actor.stop.remote(), timeout=_STOP_TIMEOUT_S)  # the scheduler has none
         finally:
             ray.kill(actor, no_restart=True)
     except (RayError, ValueError, TimeoutError) as error:
         _log.warning("actor ended without its clean-up", extra={"actor": name, "reason": str(error)})
+        return 0
+    return left or 0

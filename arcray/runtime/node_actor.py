@@ -48,6 +48,7 @@ class NodeActor:
         self._clock = SystemClock()
         self._agent: NodeAgent | None = None
         self._started = asyncio.Event()
+        self._left = 0
         self._life = supervise(self._live(), self._clock, name)
 
     async def deliver(self, epoch: int, frame: bytes) -> ArcrayError | None:
@@ -67,10 +68,15 @@ class NodeActor:
             "pid": os.getpid(),
         }
 
-    async def stop(self) -> None:
-        """Ends what ends with the agent, and tells the cluster; the actor may then be killed."""
+    async def stop(self) -> int:
+        """Ends what ends with the agent, and tells the cluster; the actor may then be killed.
+
+        Returns:
+            How many containers run on, for the next agent.
+        """
         self._life.cancel()
         await asyncio.gather(self._life, return_exceptions=True)
+        return self._left
 
     async def _live(self) -> None:
         ids = RandomIds()
@@ -107,7 +113,7 @@ class NodeActor:
             for task in done:
                 task.result()
         finally:
-            await agent.stop()
+            self._left = await agent.stop()
             carrying.cancel()
             measuring.cancel()
             await asyncio.gather(carrying, measuring, return_exceptions=True)

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from arcray.control.loops import contain_async
-from arcray.core.commands import Command, was_done_before
+from arcray.core.commands import Command
 from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.orders import Order
 from arcray.core.ports import BlobStore, Clock, EventBatch
 from arcray.core.queries import Query
 from arcray.core.queues import Queue, QueueReading
+from arcray.core.repeats import was_done_before
 from arcray.drivers.frames import decode, encode
 from arcray.runtime.line import Receiver
 from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, with_spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import ray
@@ -21,6 +22,7 @@ BLOBS: Final = "blobs"
 """Its concurrency group for bytes."""
 
 _CALL_TIMEOUT_S: Final = 10.0
+_PATIENCE_S: Final = (*(0.2,) * 15, 1.0, 2.0)  # a killed scheduler is back in 3 s: until then, ask often
 _BLOB_TIMEOUT_S: Final = 120.0  # 2 GiB at the slowest disk that makes sense
 
 
@@ -29,10 +31,19 @@ class SchedulerHandle:
 
     Args:
         client: names this process at the other end of its line.
+        patience_s: how long each call for the line may go unanswered before another is made beside it.
     """
 
-    def __init__(self, *, client: str, handles: Handles | None = None, name: str = SCHEDULER) -> None:
+    def __init__(
+        self,
+        *,
+        client: str,
+        handles: Handles | None = None,
+        name: str = SCHEDULER,
+        patience_s: Sequence[float] = _PATIENCE_S,
+    ) -> None:
         self._client = client
+        self._patience_s = patience_s
         self._handles = handles or Handles()
         self._name = name
 
@@ -42,9 +53,31 @@ class SchedulerHandle:
         Raises:
             UnavailableError: the scheduler is away, or does not serve yet; says why.
         """
-        address: LineAddress = await self._call("line", timeout_s=_CALL_TIMEOUT_S)
+        address = await self.line()
         here = await asyncio.to_thread(lambda: ray.get_runtime_context().get_node_id())
         return await dial(address, receiver, name=self._client, ray_node_id=here)
+
+    async def line(self) -> LineAddress:
+        """Returns where a client opens its line.
+
+        A call that is made while the scheduler dies hangs: Ray waits one to two seconds for news of the death, by when
+        the next scheduler may serve for long. So an unanswered call is followed by others, and the first answer counts.
+
+        Raises:
+            UnavailableError: the scheduler is away, or does not serve yet; says why.
+        """
+        calls: set[asyncio.Task[LineAddress]] = set()
+        try:
+            for patience_s in (*self._patience_s, None):
+                calls.add(asyncio.create_task(self._call("line", timeout_s=_CALL_TIMEOUT_S)))
+                answered, _ = await asyncio.wait(calls, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                if answered:
+                    break
+            return answered.pop().result()
+        finally:
+            for each in calls:
+                each.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)  # several may have failed at once
 
     async def blob(self, operation: str, key: str, *arguments: Any) -> Any:
         """Calls a method of the scheduler's blob store."""

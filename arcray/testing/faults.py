@@ -23,9 +23,9 @@ from arcray.control.rows import decode_event, decode_row, durable_node
 from arcray.core.cluster import Cluster
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event, WorkloadFinished
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.keys import ApiKey
-from arcray.core.ledger import Account, durable_account
+from arcray.core.ledger import Account, Book, Entry, Posting, durable_account
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.reservation import Reservation
@@ -40,6 +40,8 @@ __all__ = [
     "folded",
     "folded_state",
     "journalled",
+    "posted",
+    "stored_accounts",
     "stored_workloads",
 ]
 
@@ -55,31 +57,18 @@ class Failure(StrEnum):
     BUG = "bug"  # an exception that nobody thought of
 
 
-class FailPoints:
-    """Counts the steps that the journal's writing thread takes, and fails at those that ``arm`` names.
-
-    Each statement is two steps, before and after it is executed, and so is each commit: a commit that fails after the
-    database did it is the case in which nobody knows.
-
-    Args:
-        fail: what a step does that fails; by default it raises what a full disk does.
+class _Points:
+    """Counts steps, and says which of them fail.
 
     Attributes:
         steps: taken since it was armed.
         failed: how many of them failed.
     """
 
-    def __init__(self, plane: Plane, *, fail: Callable[[], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.steps = 0
         self.failed = 0
-        self._fail = fail or self._is_full
         self._fail_at: Callable[[int], bool] | None = None
-        engine = plane._journal._engine  # noqa: SLF001 - faults come from below every interface
-        self._driver: Any = engine.dialect.loaded_dbapi
-        sa.event.listen(engine, "before_cursor_execute", self._statement)
-        sa.event.listen(engine, "after_cursor_execute", self._statement)
-        self._commit = engine.dialect.do_commit
-        setattr(engine.dialect, "do_commit", self._failing_commit)  # noqa: B010 - a method, to the type checker
 
     @contextmanager
     def arm(self, fail_at: Callable[[int], bool]) -> Iterator[None]:
@@ -89,6 +78,36 @@ class FailPoints:
             yield
         finally:
             self._fail_at = None
+
+    def _fails(self) -> bool:
+        """Counts a step, and says whether it is to fail; unarmed, nothing counts."""
+        if self._fail_at is None:
+            return False
+        self.steps += 1
+        failing = self._fail_at(self.steps)
+        self.failed += failing
+        return failing
+
+
+class FailPoints(_Points):
+    """Counts the steps that the journal's writing thread takes, and fails at those that ``arm`` names.
+
+    Each statement is two steps, before and after it is executed, and so is each commit: a commit that fails after the
+    database did it is the case in which nobody knows.
+
+    Args:
+        fail: what a step does that fails; by default it raises what a full disk does.
+    """
+
+    def __init__(self, plane: Plane, *, fail: Callable[[], None] | None = None) -> None:
+        super().__init__()
+        self._fail = fail or self._is_full
+        engine = plane._journal._engine  # noqa: SLF001 - faults come from below every interface
+        self._driver: Any = engine.dialect.loaded_dbapi
+        sa.event.listen(engine, "before_cursor_execute", self._statement)
+        sa.event.listen(engine, "after_cursor_execute", self._statement)
+        self._commit = engine.dialect.do_commit
+        setattr(engine.dialect, "do_commit", self._failing_commit)  # noqa: B010 - a method, to the type checker
 
     def _statement(self, connection: sa.Connection, *_: Any) -> None:
         if connection.get_execution_options().get("arcray_writes"):
@@ -100,54 +119,31 @@ class FailPoints:
         self._step()
 
     def _step(self) -> None:
-        if self._fail_at is None:
-            return
-        self.steps += 1
-        if self._fail_at(self.steps):
-            self.failed += 1
+        if self._fails():
             self._fail()
 
     def _is_full(self) -> None:
         raise self._driver.OperationalError("database or disk is full")
 
 
-class AwaitPoints:
+class AwaitPoints(_Points):
     """Counts what the control plane awaits of the journal between applying and answering, and fails as ``how`` says.
 
     Where ``FailPoints`` fails what the database does, this fails what the loop is told of it.
-
-    Attributes:
-        steps: taken since it was armed.
-        failed: how many of them failed.
     """
 
     def __init__(self, plane: Plane, how: Failure) -> None:
-        self.steps = 0
-        self.failed = 0
+        super().__init__()
         self._how = how
-        self._fail_at: Callable[[int], bool] | None = None
         self._late: set[asyncio.Future[Any]] = set()
         journal = plane._journal  # noqa: SLF001 - faults come from below every interface
         for name in ("append", "load", "probe", "workload", "earlier"):
             setattr(journal, name, self._failing(getattr(journal, name)))
 
-    @contextmanager
-    def arm(self, fail_at: Callable[[int], bool]) -> Iterator[None]:
-        """Fails the steps, counted from 1, for which ``fail_at`` says so, within the block."""
-        self.steps, self.failed, self._fail_at = 0, 0, fail_at
-        try:
-            yield
-        finally:
-            self._fail_at = None
-
     def _failing(self, real: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            if self._fail_at is None:
+            if not self._fails():
                 return await real(*args, **kwargs)
-            self.steps += 1
-            if not self._fail_at(self.steps):
-                return await real(*args, **kwargs)
-            self.failed += 1
             match self._how:
                 case Failure.NOT_DONE:
                     pass
@@ -175,6 +171,26 @@ def stored_workloads(database: Path | str) -> dict[WorkloadId, Workload]:
     """
     stored = _rows(database, "SELECT id, body FROM workloads")
     return {WorkloadId(identity): decode_row(Workload, identity, body) for identity, body in stored}
+
+
+def stored_accounts(database: Path | str) -> dict[AccountId, Account]:
+    """Returns the rows of all accounts; their balances are what the columns say, which SQL can add up."""
+    stored = _rows(database, "SELECT id, body, available, held FROM accounts")
+    return {
+        AccountId(identity): replace(decode_row(Account, identity, body), available=available, held=held)
+        for identity, body, available, held in stored
+    }
+
+
+def posted(database: Path | str) -> list[Entry]:
+    """Returns all entries in the order of their first posting, each with all postings that stand under its id."""
+    entries: dict[str, Entry] = {}
+    told = "SELECT entry, body, account, book, credits, balance FROM postings ORDER BY seq"
+    for identity, body, account, book, credits, balance in _rows(database, told):
+        entry = entries.get(identity) or decode_row(Entry, identity, body)
+        posting = Posting(account=AccountId(account), book=Book(book), credits=credits, balance=balance)
+        entries[identity] = replace(entry, postings=(*entry.postings, posting))
+    return list(entries.values())
 
 
 def journalled(database: Path | str) -> list[Event]:

@@ -33,10 +33,18 @@ class Nursery:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def start(self, settings: Settings, kill: Kill | None) -> None:
-        """Starts a scheduler; the one before must have ended."""
+    async def start(self, settings: Settings, kill: Kill | None, build: str = "") -> None:
+        """Starts a scheduler; the one before must have ended.
+
+        Args:
+            build: where its parts are named, ``module:name`` of a ``simulation.build.Build``; "" is the product's own.
+        """
         assert self._process.stdin is not None
-        request = {"settings": settings.model_dump_json(), "kill": None if kill is None else asdict(kill)}
+        request = {
+            "settings": settings.model_dump_json(),
+            "kill": None if kill is None else asdict(kill),
+            "build": build,
+        }
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         await self._process.stdin.drain()
 
@@ -58,12 +66,16 @@ class Nursery:
 class MortalScheduler:
     """The scheduler of one state directory. Leaving it as an asynchronous context manager ends it gently.
 
+    Args:
+        build: its parts, as for ``Nursery.start``; a test of the test plants a bug there.
+
     Attributes:
         deaths: how many schedulers have been killed.
     """
 
-    def __init__(self, nursery: Nursery, settings: Settings) -> None:
+    def __init__(self, nursery: Nursery, settings: Settings, build: str = "") -> None:
         self.deaths = 0
+        self._build = build
         self._nursery = nursery
         self._settings = settings
         self._pid = 0
@@ -103,10 +115,10 @@ class MortalScheduler:
             AssertionError: a scheduler ended in another way than by its kill.
         """
         for kill in kills:
-            await self._nursery.start(self._settings, kill)
+            await self._nursery.start(self._settings, kill, self._build)
             await self._until_dead(kill)
             self.deaths += 1
-        await self._nursery.start(self._settings, None)
+        await self._nursery.start(self._settings, None, self._build)
         while not self._serves.is_set():
             self._note(await self._nursery.told())
 

@@ -245,7 +245,9 @@ class FakeEngine:
 
     async def find(self, label: str, value: str) -> tuple[FoundContainer, ...]:
         return tuple(
-            FoundContainer(id=key, labels=labels) for key, labels in self._labels.items() if labels.get(label) == value
+            FoundContainer(id=key, labels=labels)
+            for key, labels in self._labels.items()
+            if labels.get(label) == value and key not in self.removed
         )
 
     async def logs(self, container_id: str, since: str) -> AsyncIterator[tuple[str, bytes]]:

@@ -14,7 +14,6 @@ from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal
 from arcray.control.plane import Plane
 from arcray.core.commands import Command
-from arcray.core.errors import ArcrayError
 from arcray.core.events import Topic
 from arcray.core.ids import WorkloadId
 from arcray.core.policy import ClusterPolicy
@@ -23,6 +22,7 @@ from arcray.core.queries import GetWorkload
 from arcray.core.workload import WorkloadView
 from arcray.drivers.local import LocalDriver
 from arcray.testing.simulated_node import SimulatedNode
+from arcray.wire.asking import ask
 from arcray.wire.system import SystemClock
 
 __all__ = ["KEEP_ALL", "InProcessPlane", "in_process_plane"]
@@ -76,10 +76,7 @@ class InProcessPlane:
         Raises:
             ArcrayError: it was refused.
         """
-        (reply,) = await self.plane.submit([command])
-        if isinstance(reply, ArcrayError):
-            raise reply
-        return reply
+        return await ask(self.plane, command)
 
     async def finished(self, workload_id: WorkloadId, timeout_s: float = 5.0) -> WorkloadView:
         """Waits for the end of a workload and returns it.

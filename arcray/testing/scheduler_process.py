@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pkgutil
 import select
 import signal
 import sys
@@ -25,14 +26,14 @@ import uvloop
 
 from arcray.config import Settings
 from arcray.control.blobs import FsspecBlobs
-from arcray.control.journal import Journal
-from arcray.control.plane import Plane
+from arcray.control.journal import Journal, Records
 from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.runtime.line import Line, LineAddress, LineServer, Receiver
 from arcray.runtime.policy import policy_of
 from arcray.runtime.switchboard import Outlet, Switchboard
 from arcray.testing.faults import FailPoints
+from arcray.testing.simulation.build import Build
 from arcray.wire.system import SystemClock
 
 __all__ = ["HERE", "Kill", "KillPoint", "address_of", "main"]
@@ -49,6 +50,7 @@ class KillPoint(StrEnum):
     TIME = "time"  # wherever it is by then, so many milliseconds after it was started; killed from outside
     STEP = "step"  # before or after a statement or a commit of the journal, those of opening and recovery included
     APPLIED = "applied"  # what a client said is applied to memory and not committed
+    COMMITTED = "committed"  # a batch is on disk, and nobody has been told
     SAYING = "saying"  # half of a frame to a client is written
 
 
@@ -128,6 +130,18 @@ class _MortalReceiver:
         self._receiver.on_lost(reason)
 
 
+def _mortal(journal: Journal, countdown: _Countdown) -> Journal:
+    """Returns the journal; it may be that one of its commits is the last thing that the process does."""
+    append = journal.append
+
+    async def append_and_die(records: Records) -> None:
+        await append(records)
+        countdown.passed(KillPoint.COMMITTED)
+
+    setattr(journal, "append", append_and_die)  # noqa: B010 - a method, to the type checker
+    return journal
+
+
 class _LineDriver:
     """Orders over lines alone: there is no actor to call where a line is away, so the order waits for it."""
 
@@ -157,22 +171,24 @@ def _serve(request: dict[str, Any]) -> None:
         threading.Thread(target=_end_with_the_test, daemon=True).start()
         kill = request["kill"]
         countdown = _Countdown(None if kill is None else Kill(point=KillPoint(kill["point"]), count=kill["count"]))
-        uvloop.run(_live(Settings.model_validate_json(request["settings"]), countdown))
+        build = pkgutil.resolve_name(request["build"]) if request["build"] else Build()
+        uvloop.run(_live(Settings.model_validate_json(request["settings"]), countdown, build))
         status = 0
     finally:
         os._exit(status)  # not a return: the loop of the process that forked must not go on in this one
 
 
-async def _live(settings: Settings, countdown: _Countdown) -> None:
+async def _live(settings: Settings, countdown: _Countdown, build: Build) -> None:
     switchboard = Switchboard()
-    plane = Plane(
+    plane = build.plane(
         policy=policy_of(settings),
-        journal=Journal(settings.sql_url),
+        journal=_mortal(build.journal(settings.sql_url), countdown),
         drivers={"ray": _LineDriver(switchboard)},
         blobs=FsspecBlobs(settings.blob_url, max_blob_bytes=settings.blobs.max_blob_bytes),
         clock=SystemClock(),
         settings=settings.scheduler,
         retention=settings.retention,
+        rules=build.rules,
     )
     points = FailPoints(plane, fail=_die)
 

@@ -35,6 +35,7 @@ from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.workload import Phase, Result
 from arcray.testing.builders import a_node
+from arcray.wire.asking import ask
 
 __all__ = ["Script", "SimulatedNode"]
 
@@ -129,13 +130,10 @@ class SimulatedNode:
         first = self._plane is None
         self._plane, self._clock, self._group = plane, clock, group
         inventory = tuple(Running(workload_id=key, attempt=attempt) for key, (attempt, _) in self._running.items())
-        (reply,) = await plane.submit([AttachNode(registration=self.registration, inventory=inventory)])
-        if isinstance(reply, ArcrayError):
-            raise reply
-        assert isinstance(reply, Attached)
-        self.epoch = reply.epoch
+        attached: Attached = await ask(plane, AttachNode(registration=self.registration, inventory=inventory))
+        self.epoch = attached.epoch
         self._outbox = [replace(report, epoch=self.epoch) for report in self._outbox]
-        for work in reply.stop:
+        for work in attached.stop:
             self._drop(work.workload_id)
         await plane.submit([self._model_list()])  # so that it answers for them once this has returned
         if first:

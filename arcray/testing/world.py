@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import datetime, timedelta
 
 from arcray.core import events as ev
@@ -24,6 +25,7 @@ from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import ModelSlots
 from arcray.core.node import NodeRegistration
 from arcray.core.policy import ClusterPolicy
+from arcray.core.quota import AccountQuota
 from arcray.core.turn import Outcome
 from arcray.core.workload import Phase, Result, Workload, WorkloadSpec
 from arcray.testing.builders import T0, a_node
@@ -100,6 +102,22 @@ class World:
             happened += self.handle(Tick()).events
         self.now = until
         return tuple(happened)
+
+    def recovered(self) -> World:
+        """Returns a world that goes on from what rows would hold of this one: all but credits and keys."""
+        state = deepcopy(self.cluster.state)
+        after = World(state.policy, self.now)
+        after.cluster = Cluster.restore(
+            state.policy,
+            nodes=list(state.nodes.values()),
+            workloads=list(state.workloads.values()),
+            models=list(state.models.values()),
+            reservations=state.reservations.all(),
+            quotas=[AccountQuota(account=account, quota=quota) for account, quota in state.quotas.items()],
+            now=self.now,
+        )
+        after.cluster.state.check_invariants()
+        return after
 
     def stop(self, workload_id: WorkloadId, account: AccountId | None = None) -> Outcome:
         """Asks for the end of a workload."""

@@ -2,8 +2,7 @@
 
 Open mode takes everyone as the account ``local``. Keys mode wants ``Authorization: Bearer <key>`` or ``?apiKey=<key>``
 (one protocol has no other place for it; ``arcray.logs`` keeps it out of the logs).
-Open mode takes no changes that a web page of another site asks for: every page that a person visits can post to their
-loopback address, and a post can be a program. Reading needs no such rule, since browsers keep the answer from the page.
+Open mode serves no web pages of other sites (``sites``).
 
 Keys of the settings are known here. Issued ones are asked for once and then remembered: a revocation arrives by the
 event stream, a gap in the stream drops all, and nothing is remembered while no stream stands. Keys are looked up by
@@ -18,7 +17,6 @@ import hmac
 import logging
 from hashlib import sha256
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -41,12 +39,12 @@ from arcray.wire.event_hub import EventHub
 from arcray.wire.failures import FailureLimit
 from arcray.wire.headers import header
 from arcray.wire.key_cache import Identity, KeyCache, Known
+from arcray.wire.sites import OwnSites
 
 __all__ = ["LOCAL", "Authenticator", "Identity", "Scope", "check_node"]
 
 _log = logging.getLogger(__name__)
 
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS", None})  # None is a WebSocket, and ours only tell
 _TOPICS: Final = frozenset({Topic.KEYS})
 _AT_ONCE: Final = 64  # questions about keys under way; others wait for their turn
 _REOPEN_S: Final = 1.0
@@ -66,6 +64,7 @@ class Authenticator:
 
     def __init__(self, settings: AuthSettings, plane: ControlPlane, events: EventHub, clock: Clock) -> None:
         self._open = settings.mode == "open"
+        self._sites = OwnSites(settings.sites, any_host=settings.insecure)
         self._plane = plane
         self._events = events
         self._clock = clock
@@ -91,10 +90,10 @@ class Authenticator:
 
         Raises:
             UnauthenticatedError: the key is missing, wrong or expired.
-            PermissionDeniedError: in open mode, a web page of another site wants to change something.
+            PermissionDeniedError: in open mode, a web page of another site may have caused it.
         """
         if self._open:
-            _refuse_other_sites(connection)
+            self._sites.check(connection)
             return LOCAL
         return self._known(_presented(connection), connection)
 
@@ -251,11 +250,3 @@ def _presented(connection: HTTPConnection) -> str:
 
 def _address(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client is not None else ""
-
-
-def _refuse_other_sites(connection: HTTPConnection) -> None:
-    if connection.scope.get("method") in _READING:
-        return
-    origin = header(connection, b"origin")  # browsers send it with every post, other clients do not
-    if origin and urlsplit(origin).netloc != header(connection, b"host"):
-        raise PermissionDeniedError("open mode takes no changes from web pages of other sites", field="Origin")

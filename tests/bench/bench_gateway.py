@@ -34,8 +34,8 @@ from arcray.client import Client
 from arcray.config import Settings, load
 from arcray.runtime.bootstrap import up
 from tests.bench.load import Measured, measure
-from tests.bench.ports import free_ports
 from tests.bench.report import ROUNDS, check, row
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 

@@ -22,14 +22,11 @@ import pytest
 
 from arcray.core.commands import (
     Attached,
-    AttachNode,
     Command,
     ReportEnd,
-    ReportModels,
     SubmitWorkload,
 )
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
-from arcray.core.model import ModelSlots
+from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.orders import Order, RunInference
 from arcray.core.ports import ControlPlane
 from arcray.core.workload import Inference, Origin, Phase, Result, WorkloadSpec
@@ -38,6 +35,7 @@ from arcray.testing.plane import in_process_plane
 from arcray.wire.system import RandomIds, SystemClock
 from tests.bench.report import ROUNDS, check, in_turn, row
 from tests.bench.sqlite_alone import rows_by_sqlite_alone
+from tests.least_node import ECHO, LeastNode
 
 pytestmark = pytest.mark.bench
 
@@ -50,7 +48,6 @@ IN_FLIGHT = 64
 REQUESTS = 5_000
 CLOCK, IDS = SystemClock(), RandomIds()
 ORIGIN = Origin(facade="bench", account=AccountId("bench"))
-ECHO = ModelId("echo")
 INPUT = b'{"pixels": [0, 1, 2, 3, 4, 5, 6, 7]}'
 
 
@@ -101,46 +98,31 @@ async def submissions_of_callers(directory: Path) -> float:
 # -- requests --------------------------------------------------------------------------------------------------------
 
 
-class InstantNode:
-    """The least that a node can be: it answers each delivery with one call."""
+def instant_node(plane: ControlPlane) -> LeastNode:
+    """A node that answers each delivery of requests at once."""
+    return LeastNode(a_node(), plane, IN_FLIGHT, _answered)
 
-    def __init__(self, plane: ControlPlane) -> None:
-        self.registration = a_node()
-        self._plane = plane
-        self._epoch = 0
-        self._calls: set[asyncio.Task[Any]] = set()
 
-    async def attach(self) -> None:
-        (reply,) = await self._plane.submit([AttachNode(registration=self.registration)])
-        assert isinstance(reply, Attached)
-        self._epoch = reply.epoch
-        models = (ModelSlots(model_id=ECHO, slots=IN_FLIGHT),)
-        await self._plane.submit([ReportModels(node_id=self.registration.id, epoch=self._epoch, models=models)])
-
-    async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
-        node_id = self.registration.id
-        reports = [
-            ReportEnd(
-                node_id=node_id,
-                epoch=epoch,
-                workload_id=order.workload_id,
-                attempt=order.attempt,
-                phase=Phase.SUCCEEDED,
-                result=Result(output=order.input, duration_ms=0.01, pid=1),
-            )
-            for order in orders
-            if isinstance(order, RunInference)
-        ]
-        call = asyncio.ensure_future(self._plane.submit(reports))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+def _answered(node_id: NodeId, epoch: int, orders: Sequence[Order]) -> list[Command]:
+    return [
+        ReportEnd(
+            node_id=node_id,
+            epoch=epoch,
+            workload_id=order.workload_id,
+            attempt=order.attempt,
+            phase=Phase.SUCCEEDED,
+            result=Result(output=order.input, duration_ms=0.01, pid=1),
+        )
+        for order in orders
+        if isinstance(order, RunInference)
+    ]
 
 
 class NoPlane:
     """Hands a request to the node and its end to the caller: the work of caller and node without any plane."""
 
     def __init__(self) -> None:
-        self.node: InstantNode | None = None
+        self.node: LeastNode | None = None
         self._waiting: dict[str, asyncio.Future[object]] = {}
 
     async def submit(self, commands: Sequence[Command]) -> list[object]:
@@ -194,8 +176,8 @@ async def requests(plane: Any, count: int, in_flight: int) -> tuple[float, float
 
 async def requests_through_the_plane(directory: Path, in_flight: int = IN_FLIGHT) -> tuple[float, float, float]:
     async with in_process_plane(nodes=[], state_dir=directory) as cluster:
-        node = InstantNode(cluster.plane)
-        cluster.driver.add(node.registration.id, node)
+        node = instant_node(cluster.plane)
+        cluster.driver.add(node.id, node)
         await node.attach()
         await requests(cluster.plane, 500, in_flight)
         return await requests(cluster.plane, REQUESTS if in_flight > 1 else 500, in_flight)
@@ -203,7 +185,7 @@ async def requests_through_the_plane(directory: Path, in_flight: int = IN_FLIGHT
 
 async def requests_without_a_plane() -> tuple[float, float, float]:
     plane: Any = NoPlane()
-    plane.node = InstantNode(plane)
+    plane.node = instant_node(plane)
     await requests(plane, 500, IN_FLIGHT)
     return await requests(plane, REQUESTS, IN_FLIGHT)
 

@@ -50,6 +50,7 @@ from arcray.runtime.scheduler_handle import SCHEDULER, SchedulerHandle
 from arcray.testing.builders import a_node, a_workload, an_inference, node_id
 from arcray.wire.system import RandomIds, SystemClock
 from tests.bench.report import ROUNDS, row, table
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
@@ -74,6 +75,10 @@ async def fill(settings: Settings) -> None:
         await journal.append(Records(workloads=rows([a_live_workload(number) for number in range(LIVE)])))
     finally:
         await journal.close()
+
+
+def copy_of(settings: Settings) -> Path:
+    return settings.state_dir / "copy.db"
 
 
 def machines() -> list[Node]:
@@ -146,16 +151,18 @@ def a_cluster() -> Iterator[Settings]:
     """An arcray on an embedded Ray cluster that begins with the filled database; Ray's sockets need a short path."""
     directory = Path(tempfile.mkdtemp(prefix="arcray-", dir="/tmp"))
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    http, grpc, serve = free_ports(3)
     settings = load(
         None,
         state_dir=directory / "state",
-        gateway={"http_ports": [18_080], "grpc_port": 18_081, "serve_port": 18_082, "drain_s": 1.0},
+        gateway={"http_ports": [http], "grpc_port": grpc, "serve_port": serve, "drain_s": 1.0},
         node={"containers": {"enabled": "never"}},
         log_level="WARNING",
     )
     options = {"num_cpus": 2, "object_store_memory": 10**8, "_temp_dir": str(directory / "ray")}
     try:
         asyncio.run(fill(settings))
+        shutil.copy(settings.state_dir / "arcray.db", copy_of(settings))
         arcray = up(settings, dashboard=False, ray_options=options)
         try:
             yield settings
@@ -239,7 +246,9 @@ async def rounds(settings: Settings) -> list[dict[str, float]]:
 
 async def reading(settings: Settings) -> float:
     """Returns the seconds that a memory takes to be made of the rows, in this process."""
-    journal = Journal(settings.sql_url)
+    # Of a copy, because opening the database would fence its scheduler off.
+    journal = Journal(f"sqlite:///{copy_of(settings)}")
+    await journal.open()
     began = perf_counter()
     cluster = await load_rows(journal, policy_of(settings), CLOCK.now())
     took = perf_counter() - began

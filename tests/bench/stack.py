@@ -37,7 +37,7 @@ from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext, load_facades
 from arcray.wire.identity import Authenticator
 from arcray.wire.system import RandomIds, SystemClock
-from tests.bench.ports import free_ports
+from tests.ports import free_ports
 
 __all__ = ["Stack", "stack"]
 

@@ -16,26 +16,33 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-from arcray.config import Settings
-from arcray.core.commands import Command, DetachNode, StopWorkload, Submitted, SubmitWorkload
-from arcray.core.errors import ConflictError
+from arcray.core.commands import Command, StopWorkload, Submitted, SubmitWorkload
+from arcray.core.errors import ConflictError, InsufficientCreditsError
 from arcray.core.events import NodeAttached, Topic, WorkloadFinished, WorkloadPlaced
-from arcray.core.ids import NodeId, WorkloadId, foreign_id
+from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.node import LeaseTerms
-from arcray.core.orders import Order, StartWorkload
+from arcray.core.orders import StartWorkload
 from arcray.core.ports import ControlPlane
 from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
-from arcray.core.workload import Inference, PayloadKind, Phase, RestartPolicy, RestartRule, WorkloadSpec, WorkloadView
-from arcray.node.agent import NodeAgent
+from arcray.core.workload import (
+    Inference,
+    Origin,
+    PayloadKind,
+    Phase,
+    RestartPolicy,
+    RestartRule,
+    WorkloadSpec,
+    WorkloadView,
+)
 from arcray.node.container import LABEL_ATTEMPT, LABEL_WORKLOAD
 from arcray.runtime.remote_plane import Dialer, RemotePlane, TakeOrders
 from arcray.testing.builders import a_capacity, a_container, a_workload, an_inference
 from arcray.testing.faults import folded, journalled, stored_workloads
-from arcray.testing.node_fakes import FakeGpus, MemoryBlobs
+from arcray.testing.node_fakes import MemoryBlobs
 from arcray.testing.scheduler_process import Kill, KillPoint
 from arcray.testing.simulated_node import Script, SimulatedNode
-from arcray.wire.system import RandomIds
-from tests.chaos.mortal_machine import CLOCK, Machine, ShortLivedContainers
+from tests.chaos.kill_ledger import Purses
+from tests.chaos.mortal_machine import CLOCK, AgentMachine, Machine
 
 LEASE = LeaseTerms(unhealthy_after_s=6.0, lost_after_s=60.0)
 ALL_KINDS = frozenset(PayloadKind)
@@ -54,6 +61,8 @@ def drawn_kills(dice: random.Random) -> list[Kill]:
                 kill = Kill(point=KillPoint.STEP, count=dice.choice([dice.randint(1, 60), dice.randint(28, 400)]))
             case KillPoint.APPLIED:
                 kill = Kill(point=KillPoint.APPLIED, count=dice.randint(1, 150))
+            case KillPoint.COMMITTED:
+                kill = Kill(point=KillPoint.COMMITTED, count=dice.randint(1, 150))
             case KillPoint.SAYING:
                 kill = Kill(point=KillPoint.SAYING, count=dice.randint(1, 150))
         kills.append(kill)
@@ -95,19 +104,34 @@ class KillRound:
         self.submitted: dict[WorkloadId, WorkloadSpec] = {}
         self.acknowledged: list[WorkloadId] = []
         self.lost: list[WorkloadId] = []
-        self.keys: dict[str, set[WorkloadId]] = {}
+        self.keys: dict[tuple[AccountId, str], set[WorkloadId]] = {}
         self.created: Counter[WorkloadId] = Counter()
         self.ended: dict[WorkloadId, WorkloadView] = {}
         self.published: Counter[WorkloadId] = Counter()
-        self.engine = ShortLivedContainers(dice)
+        self.purses = Purses(dice, self.name, self._gateway)
         self.gateways: list[RemotePlane] = []
         self.machines: list[Machine] = []
-        self.agent: NodeAgent | None = None
+        self.refused: set[WorkloadId] = set()
+        self.agent: AgentMachine
 
     @property
     def streams(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """What clients do all the time. A further stream is one more entry."""
-        return (self.submit, self.submit, self.ask_a_model, self.ask_a_model, self.stop, self.look)
+        transfer = self.purses.transfer
+        return (
+            *(self.submit, self.submit, self.ask_a_model, self.ask_a_model),
+            *(self.stop, self.look, transfer, transfer),
+        )
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """How much was looked at, for the summary of a run."""
+        return {
+            "kill_rounds": 1,
+            "deaths": self.scheduler.deaths,
+            "acknowledged": len(set(self.acknowledged)),
+            "transfers": len(self.purses.wishes),
+        }
 
     async def run(self) -> None:
         """Kills, and lets everything end."""
@@ -122,8 +146,8 @@ class KillRound:
             await self._remember(*self.acknowledged)
             for machine in self.machines:
                 await machine.node.detach()
-            assert self.agent is not None
-            await self._gateway().submit([DetachNode(node_id=self.agent.node_id, epoch=self.agent.epoch)])
+            await self._gateway().submit([self.agent.detach()])
+            await self.purses.look()
             for life in lives:
                 life.cancel()
 
@@ -148,11 +172,12 @@ class KillRound:
 
         self.gateways = [connect(f"{self.name}-gateway-{number}") for number in (1, 2)]
         self.machines = [Machine(f"{self.name}-node-{number}", self._node, connect) for number in (1, 2)]
+        self.agent = AgentMachine(f"{self.name}-node-3", self._label, self.directory, connect, self.dice)
         return [
             *(gateway.run() for gateway in self.gateways),
             self.machines[0].live(),
             self._dying_now_and_then(self.machines[1]),
-            self._agent(connect),
+            self.agent.live(),
             self._listen(),
         ]
 
@@ -166,6 +191,7 @@ class KillRound:
             capacity=a_capacity(cores=64, memory_gib=512),
             lease=LEASE,
             labels=self._label,
+            owner=self.purses.landlord,
         )
 
     def _model(self, name: str) -> str:
@@ -198,48 +224,6 @@ class KillRound:
                 with suppress(asyncio.CancelledError, BaseExceptionGroup):
                     await life
 
-    async def _agent(self, connect: Callable[..., RemotePlane]) -> None:
-        """The real agent over an engine on paper; this one does not die."""
-        agent: NodeAgent
-        name = f"{self.name}-node-3"
-        settings = Settings.model_validate(
-            {
-                "state_dir": self.directory,
-                "node": {
-                    "labels": self._label,
-                    "heartbeat_s": 0.5,
-                    "programs": {"sandbox": "none"},
-                    "containers": {"images": ["busybox:*"]},
-                    "models": {"enabled": False},
-                },
-            }
-        )
-
-        async def take(epoch: int, orders: Sequence[Order]) -> None:
-            await agent.deliver(epoch, orders)
-
-        def greet() -> None:
-            agent.greet()
-
-        plane = connect(name, orders=take, connected=greet)
-        agent = NodeAgent(
-            node_id=NodeId(foreign_id("kills", name)),
-            plane=plane,
-            settings=settings,
-            clock=CLOCK,
-            ids=RandomIds(),
-            probe=FakeGpus(),
-            engine=self.engine,
-        )
-        self.agent = agent
-        carrying = asyncio.create_task(plane.run())
-        try:
-            await agent.start(await agent.registration(driver="ray", facade="ray", address=name))
-            await agent.ended()
-        finally:
-            await agent.stop()
-            carrying.cancel()
-
     async def _listen(self) -> None:
         """Hears of ends as a facade does; with gaps, but nothing twice and nothing untrue."""
         async for batch in self.gateways[0].events(frozenset({Topic.WORKLOADS, Topic.INFERENCE})):
@@ -265,8 +249,11 @@ class KillRound:
             model = self._model(self.dice.choice(["echo", "echo", "slow"]))
             payload = an_inference(model_id=model, input=json.dumps(number).encode())
         keyed = self.dice.random() < 0.3 and not waiting
+        payer = self.purses.payer(number // 3)
         spec = a_workload(
             payload=payload,
+            origin=Origin(facade="rest", account=payer or AccountId("local")),
+            tariff=self.purses.price(payer, request=isinstance(payload, Inference)),
             id=WorkloadId(str(UUID(int=self.dice.getrandbits(128)))),
             created_at=CLOCK.now(),
             waiting=waiting,
@@ -280,13 +267,23 @@ class KillRound:
     async def _submit(self, gateway: ControlPlane, specs: Sequence[WorkloadSpec]) -> None:
         replies = await gateway.submit([SubmitWorkload(spec=spec) for spec in specs])
         for spec, reply in zip(specs, replies, strict=True):
+            if self._is_too_dear(spec, reply):
+                continue
             assert isinstance(reply, Submitted), reply
             self.acknowledged.append(reply.workload_id)
             self.created[reply.workload_id] += reply.created
             if spec.request_id:
-                self.keys.setdefault(spec.request_id, set()).add(reply.workload_id)
+                self.keys.setdefault(_key(spec), set()).add(reply.workload_id)
             else:
                 assert reply.workload_id == spec.id
+
+    def _is_too_dear(self, spec: WorkloadSpec, reply: object) -> bool:
+        """Notes that work was refused because its account cannot pay."""
+        if not isinstance(reply, InsufficientCreditsError):
+            return False
+        assert spec.tariff is not None
+        self.refused.add(spec.id)
+        return True
 
     async def ask_a_model(self) -> None:
         """Requests whose sender waits: nothing is promised before the answer, and the answer comes.
@@ -297,6 +294,8 @@ class KillRound:
         specs = [self._spec(waiting=True) for _ in range(self.dice.randint(1, 4))]
         replies = await self._gateway().submit([SubmitWorkload(spec=spec) for spec in specs])
         for spec, reply in zip(specs, replies, strict=True):
+            if self._is_too_dear(spec, reply):
+                continue
             self.acknowledged.append(spec.id)
             if isinstance(reply, ConflictError) and "was lost" in reply.message:
                 self.lost.append(spec.id)  # the scheduler died between the commit of its end and the answer
@@ -313,7 +312,8 @@ class KillRound:
         await CLOCK.sleep(self.dice.random() * 0.02)
         if self.acknowledged:
             commands: list[Command] = [StopWorkload(workload_id=self.dice.choice(self.acknowledged))]
-            assert await self._gateway().submit(commands) == [None]
+            replies = await self._gateway().submit(commands)
+            assert replies == [None], (commands, replies)
 
     async def look(self) -> None:
         await CLOCK.sleep(self.dice.random() * 0.02)
@@ -349,8 +349,9 @@ class KillRound:
         told = {key: each for key, each in folded(journal).items() if key in self.submitted}
         events = [event for event in journal if getattr(event, "workload_id", None) in self.submitted]
 
-        # Every acknowledged id is there, with one terminal phase, the one that was ever seen.
+        # Every acknowledged id is there, with one terminal phase, the one that was ever seen, and no refused one.
         assert set(self.acknowledged) <= set(stored)
+        assert not (self.refused - set(self.acknowledged)) & set(stored)
         ends = Counter(event.workload_id for event in events if isinstance(event, WorkloadFinished))
         assert set(ends.values()) <= {1}
         assert {key for key, workload in stored.items() if workload.phase.terminal} == set(ends) == set(stored)
@@ -372,16 +373,23 @@ class KillRound:
         # Asking again made nothing new.
         assert max(self.created.values(), default=0) <= 1
         assert {key: ids for key, ids in self.keys.items() if len(ids) > 1} == {}
-        keys = Counter(workload.spec.request_id for workload in stored.values() if workload.spec.request_id)
+        keys = Counter(_key(workload.spec) for workload in stored.values() if workload.spec.request_id)
         assert keys == Counter(self.keys.keys())
 
         # An answer is lost only where the scheduler died on its way.
         assert self.scheduler.deaths or not self.lost
 
+        self.purses.check(database, stored)
+
     def _ran_in_containers(self) -> list[tuple[WorkloadId, int]]:
         return [
-            (WorkloadId(spec.labels[LABEL_WORKLOAD]), int(spec.labels[LABEL_ATTEMPT])) for spec in self.engine.created
+            (WorkloadId(spec.labels[LABEL_WORKLOAD]), int(spec.labels[LABEL_ATTEMPT]))
+            for spec in self.agent.engine.created
         ]
+
+
+def _key(spec: WorkloadSpec) -> tuple[AccountId, str]:
+    return spec.origin.account, spec.request_id
 
 
 def _end(view: WorkloadView) -> tuple[object, ...]:

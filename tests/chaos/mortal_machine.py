@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from arcray.config import Settings
+from arcray.core.commands import DetachNode
 from arcray.core.errors import UnavailableError
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import NodeId, WorkloadId, foreign_id
 from arcray.core.orders import Order
+from arcray.node.agent import NodeAgent
 from arcray.runtime.remote_plane import RemotePlane
-from arcray.testing.node_fakes import FakeEngine
+from arcray.testing.node_fakes import FakeEngine, FakeGpus
 from arcray.testing.simulated_node import SimulatedNode
-from arcray.wire.system import SystemClock
+from arcray.wire.system import RandomIds, SystemClock
 
 CLOCK = SystemClock()
 
@@ -72,3 +76,67 @@ class Machine:
                 await asyncio.get_running_loop().create_future()
             finally:
                 alive = False
+
+
+class AgentMachine:
+    """The real agent over an engine on paper; this one does not die.
+
+    Args:
+        directory: its state.
+
+    Attributes:
+        engine: what it runs containers on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        directory: Path,
+        connect: Callable[..., RemotePlane],
+        dice: random.Random,
+    ) -> None:
+        self.engine = ShortLivedContainers(dice)
+        self._name = name
+        settings = Settings.model_validate(
+            {
+                "state_dir": directory,
+                "node": {
+                    "labels": labels,
+                    "heartbeat_s": 0.5,
+                    "programs": {"sandbox": "none"},
+                    "containers": {"images": ["busybox:*"]},
+                    "models": {"enabled": False},
+                },
+            }
+        )
+        self._plane = connect(name, orders=self._take, connected=self._greet)
+        self._agent = NodeAgent(
+            node_id=NodeId(foreign_id("kills", name)),
+            plane=self._plane,
+            settings=settings,
+            clock=CLOCK,
+            ids=RandomIds(),
+            probe=FakeGpus(),
+            engine=self.engine,
+        )
+
+    async def live(self) -> None:
+        """Joins, and works until it is cancelled."""
+        carrying = asyncio.create_task(self._plane.run())
+        try:
+            await self._agent.start(await self._agent.registration(driver="ray", facade="ray", address=self._name))
+            await self._agent.ended()
+        finally:
+            await self._agent.stop()
+            carrying.cancel()
+
+    def detach(self) -> DetachNode:
+        """Returns by what it leaves."""
+        return DetachNode(node_id=self._agent.node_id, epoch=self._agent.epoch)
+
+    async def _take(self, epoch: int, orders: Sequence[Order]) -> None:
+        await self._agent.deliver(epoch, orders)
+
+    def _greet(self) -> None:
+        self._agent.greet()

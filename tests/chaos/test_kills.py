@@ -5,42 +5,55 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from arcray.config import Settings
-from arcray.testing.mortal_scheduler import MortalScheduler, Nursery, nursery
-from tests.chaos.kill_round import KillRound, drawn_kills
+from tests.chaos.kill_rounds import Played, play
+from tests.chaos.planted import PLANTED
+from tests.rounds import LookedAt
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.chaos]
+FOUND_WITHIN = 20
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def schedulers() -> AsyncIterator[Nursery]:
-    """What schedulers are forked from."""
-    async with nursery() as made:
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Two processes, because a round keeps two thirds of a core busy and waits for the rest."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as made:
         yield made
+        made.shutdown(cancel_futures=True)
 
 
+@pytest.fixture(scope="module")
+def played(
+    request: pytest.FixtureRequest, pool: ProcessPoolExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Future[Played]]:
+    """All rounds of this run, begun at once; the tests wait for theirs."""
+    directory = tmp_path_factory.mktemp("kills")
+    chosen = (getattr(item, "callspec", None) for item in request.session.items if item.path == request.path)
+    seeds = [call.params["seed"] for call in chosen if call is not None and "seed" in call.params]
+    return {seed: pool.submit(play, seed, directory) for seed in seeds}
+
+
+@pytest.mark.chaos
 @pytest.mark.rounds(15, 450)
-async def test_what_was_acknowledged_survives_kills(tmp_path: Path, schedulers: Nursery, seed: int) -> None:
+def test_what_was_acknowledged_survives_kills(
+    played: dict[int, Future[Played]], seed: int, looked_at: LookedAt
+) -> None:
     """Takes a second or two: one to three deaths under load, some of them while it starts or recovers."""
-    dice = random.Random(seed)
-    # Little is kept in memory, so that repetitions of what it has let go of are among what happens.
-    settings = Settings.model_validate(
-        {
-            "state_dir": tmp_path,
-            "scheduler": {"keep_finished": 20, "keep_finished_inference": 20, "restart_backoff_s": 0.02},
-            "inference": {"timeout_s": 10.0},
-        }
-    )
-    async with asyncio.timeout(100), MortalScheduler(schedulers, settings) as scheduler:
-        happening = KillRound(dice, scheduler, drawn_kills(dice), tmp_path)
-        print("kills:", *happening.kills)
-        await happening.run()
-    happening.check(tmp_path / "arcray.db")
+    round_ = played[seed].result()
+    assert not round_.failure, round_.failure
+    looked_at(**round_.figures)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_bug_is_found(pool: ProcessPoolExecutor, tmp_path: Path, name: str) -> None:
+    """The test of the test: each takes as many rounds as it needs, most of them one or two."""
+    broken = partial(play, directory=tmp_path, build=f"tests.chaos.planted:{PLANTED[name]}")
+    failures = (pool.submit(broken, seed).result().failure for seed in range(1, FOUND_WITHIN + 1))
+    found = next((failure for failure in failures if failure), "")
+    assert "kill_ledger" in found, found or f"{name}: not found in {FOUND_WITHIN} rounds"

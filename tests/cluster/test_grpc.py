@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 if TYPE_CHECKING:
-    from tests.cluster_fixtures import Cluster
+    from tests.embedded_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 

@@ -13,7 +13,7 @@ from arcray.client import WorkOptions
 from arcray.core.resources import Demand
 
 if TYPE_CHECKING:
-    from tests.cluster_fixtures import Cluster
+    from tests.embedded_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 

@@ -19,7 +19,7 @@ from arcray.runtime.bootstrap import APPLICATION, up
 from arcray.runtime.scheduler_handle import SCHEDULER
 
 if TYPE_CHECKING:
-    from tests.cluster_fixtures import Cluster
+    from tests.embedded_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 

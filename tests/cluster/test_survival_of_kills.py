@@ -21,9 +21,10 @@ from arcray.runtime.scheduler_handle import SCHEDULER, SchedulerHandle
 from arcray.testing.scheduler_process import Kill, KillPoint
 from arcray.wire.system import SystemClock
 from tests.chaos.kill_round import KillRound
+from tests.rounds import LookedAt
 
 if TYPE_CHECKING:
-    from tests.cluster_fixtures import Cluster
+    from tests.embedded_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -62,7 +63,9 @@ class RayScheduler:
 
 @pytest.mark.chaos
 @pytest.mark.rounds(5, 50)
-async def test_what_was_acknowledged_survives_kills_of_the_actor(cluster: Cluster, tmp_path: Path, seed: int) -> None:
+async def test_what_was_acknowledged_survives_kills_of_the_actor(
+    cluster: Cluster, tmp_path: Path, seed: int, looked_at: LookedAt
+) -> None:
     """Takes about four seconds, most of which Ray needs to start a process."""
     dice = random.Random(seed)
     kills = [Kill(point=KillPoint.TIME, count=dice.randint(1, 500)) for _ in range(dice.randint(1, 2))]
@@ -71,6 +74,7 @@ async def test_what_was_acknowledged_survives_kills_of_the_actor(cluster: Cluste
         happening = KillRound(dice, RayScheduler(cluster), kills, tmp_path)
         await happening.run()
     await asyncio.to_thread(happening.check, cluster.settings.state_dir / "arcray.db")
+    looked_at(kill_rounds_of_the_actor=1, **happening.figures)
 
 
 def test_ray_repeats_no_call_of_ours_by_itself(cluster: Cluster) -> None:

@@ -91,7 +91,7 @@ async def _served(
         stack.push_async_callback(_cancelled, tasks)
         url = await stack.enter_async_context(_listening(app)) if listen else ""
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://arcray"))
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1"))
         network = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{url or 'nowhere'}"))
         yield Served(client, network, cluster, app, url, state_dir)
 

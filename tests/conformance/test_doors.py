@@ -98,7 +98,7 @@ async def composed() -> AsyncIterator[Composed]:
         tasks = [asyncio.create_task(part) for part in parts]
         keys = await issued(cluster, clock)
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://arcray") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield Composed(app, framework, endpoints, client, cluster, keys)
         for task in tasks:
             task.cancel()

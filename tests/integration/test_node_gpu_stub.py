@@ -1,4 +1,8 @@
-"""The NVML probe against a stub ``libnvidia-ml.so.1`` with two devices: pynvml itself is convinced."""
+"""The NVML probe against a stub ``libnvidia-ml.so.1`` with two devices: pynvml itself is convinced.
+
+``-D`` makes device 1 fail: ``LOST`` from the first question on, ``FELL_OFF`` once it was found, ``NO_MEMORY`` and
+``NO_NAMES`` are questions that it does not support.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,28 @@ R nvmlInitWithFlags(unsigned f) { return 0; }
 R nvmlInit_v2(void) { return 0; }
 R nvmlShutdown(void) { return 0; }
 R nvmlDeviceGetCount_v2(unsigned *n) { *n = 2; return 0; }
-R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { if (i > 1) return 2; *d = &devices[i]; return 0; }
-R nvmlDeviceGetName(D d, char *s, unsigned n) { strncpy(s, "Stub GPU", n); return 0; }
-R nvmlDeviceGetUUID(D d, char *s, unsigned n) { strncpy(s, d->id ? "GPU-b" : "GPU-a", n); return 0; }
+R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) {
+#ifdef LOST
+  if (i == 1) return 15;
+#endif
+  if (i > 1) return 2;
+  *d = &devices[i]; return 0;
+}
+#ifdef NO_NAMES
+#define NAMED if (d->id) return 3;
+#else
+#define NAMED
+#endif
+R nvmlDeviceGetName(D d, char *s, unsigned n) { NAMED strncpy(s, "Stub GPU", n); return 0; }
+R nvmlDeviceGetUUID(D d, char *s, unsigned n) { NAMED strncpy(s, d->id ? "GPU-b" : "GPU-a", n); return 0; }
 R nvmlDeviceGetMinorNumber(D d, unsigned *m) { *m = 5 + d->id; return 0; }
 R nvmlDeviceGetMemoryInfo(D d, unsigned long long *m) {
+#ifdef NO_MEMORY
+  if (d->id) return 3;
+#endif
+#ifdef FELL_OFF
+  if (d->id) return 15;
+#endif
   m[0] = 80ull << 30; m[1] = 79ull << 30; m[2] = 1ull << 30; return 0;
 }
 R nvmlDeviceGetUtilizationRates(D d, unsigned *u) { u[0] = 25 + d->id; u[1] = 3; return 0; }
@@ -55,14 +76,19 @@ def ask(library_path: Path) -> Any:
     return answer
 
 
-def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
+def build(directory: Path, *faults: str) -> Path:
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no gcc to compile the stub with")
-    (tmp_path / "stub.c").write_text(STUB)
-    library = tmp_path / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", library, tmp_path / "stub.c"], check=True, timeout=60)
-    devices, minors, readings = ask(tmp_path)
+    (directory / "stub.c").write_text(STUB)
+    library = directory / "libnvidia-ml.so.1"
+    options = ("-shared", "-fPIC", "-w", *(f"-D{fault}" for fault in faults))
+    subprocess.run([compiler, *options, "-o", library, directory / "stub.c"], check=True, timeout=60)
+    return directory
+
+
+def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
+    devices, minors, readings = ask(build(tmp_path))
     assert devices == [
         {"index": index, "memory_bytes": 80 * 2**30, "uuid": uuid, "name": "Stub GPU"}
         for index, uuid in ((0, "GPU-a"), (1, "GPU-b"))
@@ -72,6 +98,20 @@ def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
         {"index": 0, "utilization": 0.25, "memory_used_bytes": 2**30, "temperature_c": 41, "power_w": 120.5},
         {"index": 1, "utilization": 0.26, "memory_used_bytes": 2**30, "temperature_c": 41, "power_w": None},
     ]
+
+
+@pytest.mark.parametrize("fault", ["LOST", "FELL_OFF"])
+def test_lost_device_takes_no_other_with_it(tmp_path: Path, fault: str) -> None:
+    devices, minors, readings = ask(build(tmp_path, fault))
+    assert [gpu["uuid"] for gpu in devices] == ["GPU-a"]
+    assert minors["0"] == 5
+    assert readings[0]["utilization"] == 0.25
+
+
+def test_device_that_shares_the_machines_memory_is_offered_whole(tmp_path: Path) -> None:
+    devices, _, readings = ask(build(tmp_path, "NO_MEMORY", "NO_NAMES"))
+    assert devices[1] == {"index": 1, "memory_bytes": 0, "uuid": "", "name": ""}
+    assert (readings[1]["utilization"], readings[1]["memory_used_bytes"]) == (0.26, 0)
 
 
 def test_library_that_cannot_be_opened_is_no_gpus(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from arcray.core.queries import ListWorkloads, WorkloadPage
 from arcray.core.workload import Origin, Phase, Result, Workload
 from arcray.testing.builders import T0, a_workload
 from arcray.testing.plane import in_process_plane
-from tests.rounds import rounds
+from tests.rounds import LookedAt, rounds
 
 ROWS = rounds(50_000, 1_000_000)
 PAGE = 1_000
@@ -79,7 +79,7 @@ async def a_long_history(url: str) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_a_long_history_is_paged_through_at_the_cost_of_a_page(
-    tmp_path: Path, new_database: Callable[[], str]
+    tmp_path: Path, new_database: Callable[[], str], looked_at: LookedAt
 ) -> None:
     """Makes its rows by one statement; takes some seconds, or a minute for the million."""
     url = new_database()
@@ -114,6 +114,7 @@ async def test_a_long_history_is_paged_through_at_the_cost_of_a_page(
         assert rare.total == len(rare.workloads) == ROWS // EVERY
         assert rare.next is None
         check_plans(url)
+    looked_at(rows=ROWS)
 
 
 async def traced(plane: Plane, query: ListWorkloads) -> tuple[int, int]:

@@ -145,6 +145,20 @@ async def test_a_reservation_that_memory_has_let_go_of_is_read_from_its_row(tmp_
             await cluster.plane.query(GetReservation(reservation_id=ReservationId("r1"), account=AccountId("other")))
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_reservation_that_memory_has_let_go_of_is_not_granted_again(tmp_path: Path, *, restarted: bool) -> None:
+    policy = ClusterPolicy(keep_reservations=0)
+    async with in_process_plane(policy=policy, state_dir=tmp_path) as cluster:
+        held: Reservation = await cluster.ask(a_place())
+        released: Reservation = await cluster.ask(ReleaseReservation(reservation_id=held.id))
+        if not restarted:
+            assert await cluster.ask(a_place()) == released
+    async with in_process_plane(policy=policy, state_dir=tmp_path) as cluster:
+        assert await cluster.ask(a_place()) == released
+        assert await cluster.ask(ReleaseReservation(reservation_id=held.id)) == released
+        await check_rows(cluster, tmp_path)
+
+
 async def test_a_reservation_expires_by_itself(tmp_path: Path) -> None:
     async with in_process_plane(state_dir=tmp_path) as cluster:
         changes = cluster.plane.events(frozenset({Topic.RESERVATIONS}))

@@ -25,6 +25,7 @@ from arcray.core.workload import PayloadKind, Phase, WorkloadSpec, WorkloadView
 from arcray.testing.builders import T0, a_model, a_workload, an_inference
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import SimulatedNode
+from tests.gated_model import GatedModel
 
 FORGETFUL = ClusterPolicy(keep_finished=2, keep_finished_inference=2)
 
@@ -193,13 +194,8 @@ class TestWhatMemoryHasLetGoOf:
 
 
 async def test_a_list_of_requests_joins_rows_and_those_in_flight(tmp_path: Path, database_url: str) -> None:
-    gate = asyncio.Event()
-
-    async def slow(value: object) -> object:
-        await gate.wait()
-        return value
-
-    node = SimulatedNode(models={"echo": lambda value: value, "slow": slow})
+    slow = GatedModel()
+    node = SimulatedNode(models={"echo": lambda value: value, "slow": slow.answer})
     async with in_process_plane(
         nodes=[node], policy=FORGETFUL, state_dir=tmp_path, database_url=database_url
     ) as cluster:
@@ -223,7 +219,7 @@ async def test_a_list_of_requests_joins_rows_and_those_in_flight(tmp_path: Path,
             assert page.total == 7
             listed += [view.spec for view in page.workloads]
         assert listed == specs[::-1]
-        gate.set()
+        slow.gate.set()
         await asyncio.wait_for(asyncio.gather(*replies), 5)
 
 

@@ -34,6 +34,7 @@ from arcray.testing.faults import (
 )
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import Script, SimulatedNode
+from tests.gated_model import GatedModel
 
 EVERYTHING = frozenset(Topic)
 
@@ -221,16 +222,28 @@ async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path:
         await check_memory_is_the_rows(plane, database_url)
 
 
+async def test_a_request_that_gets_its_place_while_memory_is_put_right_is_said_to_get_it_once(
+    tmp_path: Path, database_url: str
+) -> None:
+    node = SimulatedNode(models={})
+    policy = ClusterPolicy(routing_patience=timedelta(seconds=60))
+    async with in_process_plane(nodes=[node], policy=policy, state_dir=tmp_path, database_url=database_url) as cluster:
+        await cluster.ask(SubmitWorkload(spec=a_workload(1, an_inference(input=b"1"))))
+        points = FailPoints(cluster.plane)
+        with points.arm(lambda step: step == 1):
+            node.load("echo", lambda value: value)
+            view = await cluster.finished(a_workload(1).id)
+        assert (points.failed, view.phase) == (True, Phase.SUCCEEDED)
+        placed = [event.attempt for event in journalled(database_url) if isinstance(event, ev.WorkloadPlaced)]
+        assert placed == [1]
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
 async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_ignored(
     tmp_path: Path, database_url: str
 ) -> None:
-    answer = asyncio.Event()
-
-    async def slow(value: object) -> object:
-        await answer.wait()
-        return value
-
-    node = SimulatedNode(models={"slow": slow})
+    slow = GatedModel()
+    node = SimulatedNode(models={"slow": slow.answer})
     async with in_process_plane(nodes=[node], state_dir=tmp_path, database_url=database_url) as cluster:
         request = a_workload(1, an_inference(model_id="slow", input=b"1"), waiting=True)
         (reply,) = cluster.plane.begin([SubmitWorkload(spec=request)])
@@ -241,7 +254,7 @@ async def test_a_request_in_flight_at_a_failure_is_answered_and_its_late_report_
         assert isinstance(other, UnavailableError)
         assert isinstance(await asyncio.wait_for(reply, 5), UnavailableError)
         await works_again(cluster)
-        answer.set()
+        slow.gate.set()
         again = a_workload(3, an_inference(model_id="slow", input=b"2"), waiting=True)
         view = await cluster.ask(SubmitWorkload(spec=again))
         assert view.phase is Phase.SUCCEEDED
@@ -267,13 +280,8 @@ class Witness:
 async def test_a_request_that_gets_its_place_by_a_rebuild_is_ordered_once_that_is_on_disk(
     tmp_path: Path, database_url: str
 ) -> None:
-    answer = asyncio.Event()
-
-    async def slow(value: object) -> object:
-        await answer.wait()
-        return value
-
-    node = SimulatedNode(models={"slow": slow}, slots=1)
+    slow = GatedModel()
+    node = SimulatedNode(models={"slow": slow.answer}, slots=1)
     patient = ClusterPolicy(routing_patience=timedelta(seconds=60))
     async with in_process_plane(nodes=[node], policy=patient, state_dir=tmp_path, database_url=database_url) as cluster:
         witness = Witness(node, database_url)
@@ -285,7 +293,7 @@ async def test_a_request_that_gets_its_place_by_a_rebuild_is_ordered_once_that_i
         with FailPoints(cluster.plane).arm(lambda step: step == 1):
             await cluster.plane.submit([SubmitWorkload(spec=a_workload(3))])
         await works_again(cluster)
-        answer.set()
+        slow.gate.set()
         assert (await cluster.finished(kept.id)).phase is Phase.SUCCEEDED
     assert {phase for workload_id, phase in witness.seen if workload_id == kept.id} == {Phase.PLACED}
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcray.core.cluster import Cluster
 from arcray.core.commands import (
     DetachNode,
     DiscardWorkload,
@@ -25,7 +23,7 @@ from arcray.core.labels import LabelOperator, LabelTerm
 from arcray.core.node import Health
 from arcray.core.pending import PendingQueue
 from arcray.core.policy import ClusterPolicy
-from arcray.core.quota import AccountQuota, Quota, Usage
+from arcray.core.quota import Quota, Usage
 from arcray.core.resources import Demand
 from arcray.core.workload import Origin, Phase, Priority, RestartPolicy, RestartRule
 from arcray.testing.builders import T0, a_capacity, a_node, a_workload, node_id
@@ -264,16 +262,8 @@ def _check(world: World) -> None:
 
 def _check_recovery(world: World) -> None:
     """What a scheduler that starts on the rows knows is what this one knows."""
-    state = deepcopy(world.cluster.state)
-    recovered = Cluster.restore(
-        ClusterPolicy(),
-        nodes=list(state.nodes.values()),
-        workloads=list(state.workloads.values()),
-        models=[],
-        now=world.now,
-        quotas=[AccountQuota(account=account, quota=quota) for account, quota in state.quotas.items()],
-    ).state
-    recovered.check_invariants()
+    state = world.cluster.state
+    recovered = world.recovered().cluster.state
     assert (recovered.usage, recovered.quotas) == (state.usage, state.quotas)
     assert set(recovered.draining) == set(state.draining)
     assert len(recovered.pending) == len(state.pending)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from copy import deepcopy
 from datetime import timedelta
 from typing import Any, Final
 
@@ -20,7 +19,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from arcray.core import events as ev
 from arcray.core.asked import placement_request
-from arcray.core.cluster import Cluster
 from arcray.core.commands import (
     AttachNode,
     Command,
@@ -228,15 +226,7 @@ class Policies(RuleBasedStateMachine):
     def recover(self) -> None:
         """From what rows hold the same decisions follow."""
         before = self.world.cluster
-        state = deepcopy(before.state)
-        after = Cluster.restore(
-            POLICY,
-            nodes=list(state.nodes.values()),
-            workloads=list(state.workloads.values()),
-            models=[],
-            reservations=state.reservations.all(),
-            now=self.world.now,
-        )
+        after = self.world.recovered().cluster
         for node in after.state.nodes.values():
             assert after.state.placement.free(node.id) == before.state.placement.free(node.id)
         assert {key: w.claim for key, w in after.state.workloads.items()} == {

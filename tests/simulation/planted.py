@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,17 +14,29 @@ from arcray.control.journal import Journal, Live, Records
 from arcray.control.plane import Plane
 from arcray.core import commands as cmd
 from arcray.core import events as ev
+from arcray.core.books import Books
+from arcray.core.claim import Claim
 from arcray.core.cluster import Cluster
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Event
-from arcray.core.handlers import inference, nodes, workloads
+from arcray.core.gang_queue import GangQueue, GangState
+from arcray.core.handlers import accounts, inference, nodes, reservations, scheduling, workloads
 from arcray.core.handlers.attempts import finish
-from arcray.core.ids import AccountId, WorkloadId
+from arcray.core.holds import Claims, Reservations
+from arcray.core.ids import AccountId, NodeId, WorkloadId
+from arcray.core.ledger import Entry
 from arcray.core.orders import NodeOrder
+from arcray.core.placement.engine import Engine
+from arcray.core.placement.preemption import Preemption, Reclaimable, Victim
+from arcray.core.placement.request import PlacementRequest
 from arcray.core.policy import ClusterPolicy
+from arcray.core.repeats import entry_key
+from arcray.core.reservation import Reservation, ReservationState
+from arcray.core.resources import Allocation
 from arcray.core.state import ClusterState
+from arcray.core.tariff import Meter
 from arcray.core.turn import Turn
-from arcray.core.workload import Inference, Phase, Workload
+from arcray.core.workload import Inference, Phase, Priority, Workload, WorkloadSpec
 from arcray.node.agent import NodeAgent
 from arcray.testing.simulation.build import Build
 
@@ -149,6 +161,212 @@ class TellsNobodyAgain(Cluster):
 
     def undelivered(self) -> tuple[NodeOrder, ...]:
         return ()
+
+
+# -- what is reserved --------------------------------------------------------------------------------------------------
+
+
+class _NoBooks:
+    """Takes down nothing."""
+
+    def allocate(self, node_id: NodeId, allocation: Allocation) -> None:
+        """Holds nothing."""
+
+    def release(self, node_id: NodeId, allocation: Allocation) -> None:
+        """Frees nothing."""
+
+
+class GivesReservedAway(ClusterState):
+    """What is reserved is given to whoever comes first."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.reservations = Reservations(_NoBooks())  # type: ignore[arg-type]  # what they use of an engine
+
+    def check_invariants(self) -> None:
+        """Says nothing: it is the plain sums that must notice."""
+
+
+def reserves_for_ever(turn: Turn, command: cmd.Tick) -> None:
+    """A reservation whose time is over goes on."""
+    turn.state.reservations.expired(turn.now)
+    Cluster.handlers[cmd.Tick](turn, command)
+
+
+def reserves_again(turn: Turn, command: cmd.Reserve) -> Reservation:
+    """A reservation that has ended is granted anew to whoever asks again."""
+    known = turn.state.reservations.get(command.reservation_id)
+    if known is not None and known.state is not ReservationState.ACTIVE:
+        del turn.state.reservations._known[known.id]
+    return reservations.on_reserve(turn, command)
+
+
+class KeepsReservationsOfLostNodes(ClusterState):
+    """A reservation goes on with half of its nodes."""
+
+    def apply(self, event: Event) -> None:
+        super().apply(event)
+        if isinstance(event, ev.NodeHealthChanged | ev.NodeDetached):
+            self.reservations._on_node.pop(event.node_id, None)
+
+    def check_invariants(self) -> None:
+        """Says nothing: it is the facts that must notice."""
+
+
+# -- what is preempted, and what starts together -----------------------------------------------------------------------
+
+
+class _TakesWhatIsAsUrgent(Reclaimable):
+    def any_below(self, priority: int) -> bool:
+        return super().any_below(priority - 1)
+
+    def choose(self, engine: Engine, request: PlacementRequest, priority: int, now_s: float) -> Preemption | None:
+        return super().choose(engine, request, priority - 1, now_s)
+
+
+class PreemptsWhatIsAsUrgent(ClusterState):
+    """Work is ended for work of the same priority."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.reclaimable = _TakesWhatIsAsUrgent([Priority.NORMAL, Priority.BACKGROUND])
+
+
+class PreemptsAnything(ClusterState):
+    """Work is ended for other work that never allowed it."""
+
+    def apply(self, event: Event) -> None:
+        super().apply(event)
+        if not isinstance(event, ev.WorkloadPlaced):
+            return
+        workload = self.workloads[event.workload_id]
+        spec = workload.spec
+        if isinstance(spec.payload, Inference) or spec.preemptible or spec.priority is Priority.CRITICAL:
+            return
+        victim = Victim(id=spec.id, priority=spec.priority, allocation=event.allocation, since_s=event.at.timestamp())
+        self.reclaimable.add(self.placement.slot(event.node_id), victim)
+
+
+class _GivesUpAtOnce(Claims):
+    def add(self, workload_id: WorkloadId, claim: Claim, held: Mapping[WorkloadId, Allocation]) -> None:
+        _ = held
+        super().add(workload_id, claim, {})
+
+
+class KeepsNoPlace(ClusterState):
+    """The place that work is ended for is given up before that has ended."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.claims = _GivesUpAtOnce(_NoBooks())  # type: ignore[arg-type]  # as for reservations
+
+
+def starts_in_part(turn: Turn, command: cmd.Schedule) -> None:
+    """Of a gang that does not fit, those members are started that do."""
+    scheduling.on_schedule(turn, command)
+    for gang in list(turn.state.gangs):
+        for workload_id in list(gang.members) if gang.ready else ():
+            scheduling.try_place(turn, turn.state.workloads[workload_id])
+
+
+class _GoesOn(GangQueue):
+    def leave(self, spec: WorkloadSpec, phase: Phase, reason: str) -> None:
+        super().leave(spec, phase, reason)
+        self.broken.clear()
+
+
+class GoesOnWithoutAMember(ClusterState):
+    """What is left of a gang goes on when a member has failed."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.gangs = _GoesOn()
+
+
+class _WaitsForEver(GangQueue):
+    def next_due(self) -> datetime | None:
+        return None
+
+    def overdue(self, now: datetime) -> Iterator[GangState]:
+        _ = now
+        return iter(())
+
+
+class WaitsForEver(ClusterState):
+    """A gang whose last member never comes is never given up."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.gangs = _WaitsForEver()
+
+
+# -- what is paid ------------------------------------------------------------------------------------------------------
+
+
+class _KeepsTheRest(Books):
+    def charge(self, workload: Workload, meter: Meter, entry: Entry | None, at: datetime) -> None:
+        rest = 0 if workload.meter is None else workload.meter.held - (meter.paid - workload.meter.paid)
+        super().charge(workload, meter, entry, at)
+        if workload.phase.terminal and not workload.spec.waiting:
+            self.accounts[workload.spec.origin.account].available -= rest
+
+
+class KeepsTheRest(ClusterState):
+    """What was set aside for work that has ended, and not used, is not given back."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.books = _KeepsTheRest()
+
+    def check_invariants(self) -> None:
+        """Says nothing: it is the plain sums that must notice."""
+
+
+def pays_again(turn: Turn, command: cmd.TransferCredits) -> cmd.Posted:
+    """A transfer that comes again under its key is another one."""
+    turn.state.books.requests.pop(entry_key(command), None)
+    return accounts.on_transfer_credits(turn, command)
+
+
+def looks_at_no_limit(turn: Turn, command: cmd.SubmitWorkload) -> cmd.Submitted | None:
+    """Work is admitted beyond what its account may spend in a period."""
+    account = turn.state.books.accounts.get(command.spec.origin.account)
+    if account is None:
+        return workloads.on_submit_workload(turn, command)
+    limit, account.limit = account.limit, None
+    try:
+        return workloads.on_submit_workload(turn, command)
+    finally:
+        account.limit = limit
+
+
+class KeepsRevokedKeys(ClusterState):
+    """A key that was revoked is as good as before."""
+
+    def apply(self, event: Event) -> None:
+        if not isinstance(event, ev.KeyRevoked):
+            super().apply(event)
+
+
+class PaysTheOperator(Cluster):
+    """Whoever owns a node gets nothing of what its work pays."""
+
+    def __init__(self, policy: ClusterPolicy, now: datetime) -> None:
+        super().__init__(replace(policy, owner_share_percent=0), now)
+
+
+class RoundsPeriods(Cluster):
+    """Work is settled by another period than is said."""
+
+    def __init__(self, policy: ClusterPolicy, now: datetime) -> None:
+        super().__init__(replace(policy, charge_period=2 * policy.charge_period), now)
+
+
+class LosesAPosting(Journal):
+    """What was paid for work is in the books and not in the statements."""
+
+    async def append(self, records: Records) -> None:
+        await super().append(replace(records, postings=records.postings[:-1]))
 
 
 # -- what is written, and when -----------------------------------------------------------------------------------------
@@ -284,6 +502,23 @@ PLANTED: dict[str, Build] = {
     "a key is good for two": Build(rules=rules("Keys", SubmitWorkload=forgets_the_key)),
     "a back-off without end": Build(rules=rules("Waits", Tick=never_releases)),
     "a stop frees what still runs": Build(rules=rules("Frees", StopWorkload=frees_at_once)),
+    "what is reserved is given away": Build(rules=rules("Given", GivesReservedAway)),
+    "a reservation without end": Build(rules=rules("Reserves", Tick=reserves_for_ever)),
+    "a reservation is granted twice": Build(rules=rules("Again", Reserve=reserves_again)),
+    "a reservation outlives its nodes": Build(rules=rules("Halves", KeepsReservationsOfLostNodes)),
+    "work of one priority is preempted for the same": Build(rules=rules("Urgent", PreemptsWhatIsAsUrgent)),
+    "work is preempted that does not allow it": Build(rules=rules("Anything", PreemptsAnything)),
+    "no place is kept for a preemptor": Build(rules=rules("NoPlace", KeepsNoPlace)),
+    "a gang starts in part": Build(rules=rules("Part", Schedule=starts_in_part)),
+    "a gang goes on without a member": Build(rules=rules("GoesOn", GoesOnWithoutAMember)),
+    "a gang waits for ever": Build(rules=rules("Forever", WaitsForEver)),
+    "what was set aside is kept": Build(rules=rules("Keeps", KeepsTheRest)),
+    "a transfer is paid twice": Build(rules=rules("Pays", TransferCredits=pays_again)),
+    "a limit is not looked at": Build(rules=rules("Limits", SubmitWorkload=looks_at_no_limit)),
+    "a revoked key is good": Build(rules=rules("Revoked", KeepsRevokedKeys)),
+    "the owner of a node is not paid": Build(rules=PaysTheOperator),
+    "another period is charged": Build(rules=RoundsPeriods),
+    "a posting is lost": Build(journal=LosesAPosting),
     "an order is lost by a crash": Build(rules=TellsNobodyAgain),
     "a fact is lost": Build(journal=LosesAFact),
     "a row is lost": Build(journal=LosesARow),

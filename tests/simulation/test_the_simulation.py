@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from arcray.testing.simulation.plan import Look, Plan, draw_plan
+from arcray.testing.simulation.happenings import Look
+from arcray.testing.simulation.plan import Plan, draw_plan
 from arcray.testing.simulation.rounds import first_broken
 from arcray.testing.simulation.shrink import shrink
 from arcray.testing.simulation.stage import simulate

@@ -15,84 +15,65 @@ from pathlib import Path
 from typing import Any, Final
 
 from arcray.core.commands import (
-    Attached,
-    AttachNode,
     Command,
     ReportEnd,
-    ReportModels,
     ReportPhase,
     ReportTelemetry,
     SubmitWorkload,
 )
-from arcray.core.errors import ArcrayError
 from arcray.core.events import Topic, WorkloadFinished
-from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
-from arcray.core.model import ModelSlots
+from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.node import Telemetry
 from arcray.core.orders import Order, RunInference, StartWorkload
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import ControlPlane
 from arcray.core.queries import GetQueues, Queues
 from arcray.core.workload import Inference, Origin, Phase, Result, WorkloadSpec
-from arcray.testing.builders import a_container, a_node, node_id
+from arcray.testing.builders import a_container, a_node
 from arcray.testing.plane import InProcessPlane, in_process_plane
+from arcray.wire.asking import ask
 from arcray.wire.system import RandomIds, SystemClock
+from tests.least_node import ECHO, LeastNode
 
 __all__ = ["Soak", "resident_bytes", "soaking"]
 
 NODES: Final = 16
 IN_FLIGHT: Final = 128
-ECHO: Final = ModelId("echo")
 CLOCK, IDS = SystemClock(), RandomIds()
 
 
-class ShortNode:
-    """The least that a node can be without cheating: it starts, reports, ends and beats, and remembers nothing."""
+def short_node(number: int, plane: ControlPlane) -> LeastNode:
+    """A node that starts, reports, ends and beats without cheating."""
+    return LeastNode(a_node(number), plane, IN_FLIGHT, _done)
 
-    def __init__(self, number: int, plane: ControlPlane) -> None:
-        self.registration = a_node(number)
-        self._plane = plane
-        self._epoch = 0
-        self._calls: set[asyncio.Task[Any]] = set()
 
-    async def attach(self) -> None:
-        (reply,) = await self._plane.submit([AttachNode(registration=self.registration)])
-        assert isinstance(reply, Attached)
-        self._epoch = reply.epoch
-        models = (ModelSlots(model_id=ECHO, slots=IN_FLIGHT),)
-        await self._plane.submit([ReportModels(node_id=self.id, epoch=self._epoch, models=models)])
+def _done(node: NodeId, epoch: int, orders: Sequence[Order]) -> list[Command]:
+    reports: list[Command] = [
+        ReportTelemetry(node_id=node, epoch=epoch, telemetry=Telemetry(at=CLOCK.now(), cpu_utilization=0.5))
+    ]
+    for order in orders:
+        match order:
+            case StartWorkload():
+                reports.append(_running(node, epoch, order))
+                reports.append(_end(node, epoch, order, Result(exit_code=0)))
+            case RunInference():
+                reports.append(_end(node, epoch, order, Result(output=order.input, duration_ms=0.1, pid=1)))
+            case _:
+                raise AssertionError(f"nobody stops anything here: {order}")
+    return reports
 
-    @property
-    def id(self) -> NodeId:
-        return self.registration.id
 
-    async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
-        reports: list[Command] = [
-            ReportTelemetry(node_id=self.id, epoch=epoch, telemetry=Telemetry(at=CLOCK.now(), cpu_utilization=0.5))
-        ]
-        for order in orders:
-            match order:
-                case StartWorkload():
-                    reports.append(self._running(order, epoch))
-                    reports.append(self._end(order, epoch, Result(exit_code=0)))
-                case RunInference():
-                    reports.append(self._end(order, epoch, Result(output=order.input, duration_ms=0.1, pid=1)))
-                case _:
-                    raise AssertionError(f"nobody stops anything here: {order}")
-        call = asyncio.ensure_future(self._plane.submit(reports))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+def _running(node: NodeId, epoch: int, order: StartWorkload) -> ReportPhase:
+    return ReportPhase(
+        node_id=node, epoch=epoch, workload_id=order.workload_id, attempt=order.attempt, phase=Phase.RUNNING
+    )
 
-    def _running(self, order: StartWorkload, epoch: int) -> ReportPhase:
-        return ReportPhase(
-            node_id=self.id, epoch=epoch, workload_id=order.workload_id, attempt=order.attempt, phase=Phase.RUNNING
-        )
 
-    def _end(self, order: StartWorkload | RunInference, epoch: int, result: Result) -> ReportEnd:
-        return ReportEnd(
-            node_id=self.id, epoch=epoch, workload_id=order.workload_id, attempt=order.attempt,
-            phase=Phase.SUCCEEDED, result=result,
-        )  # fmt: skip
+def _end(node: NodeId, epoch: int, order: StartWorkload | RunInference, result: Result) -> ReportEnd:
+    return ReportEnd(
+        node_id=node, epoch=epoch, workload_id=order.workload_id, attempt=order.attempt,
+        phase=Phase.SUCCEEDED, result=result,
+    )  # fmt: skip
 
 
 class Soak:
@@ -149,8 +130,7 @@ class Soak:
             await ended
 
     async def _ask(self, spec: WorkloadSpec) -> None:
-        (reply,) = await self._plane.submit([SubmitWorkload(spec=spec)])
-        assert not isinstance(reply, ArcrayError), reply
+        await ask(self._plane, SubmitWorkload(spec=spec))
 
 
 def _spec(payload: Any, *, waiting: bool) -> WorkloadSpec:
@@ -172,8 +152,8 @@ async def soaking(directory: Path, policy: ClusterPolicy, *, places: int = 9_973
     """
     async with in_process_plane(nodes=[], state_dir=directory, policy=policy) as cluster:
         for number in range(NODES):
-            node = ShortNode(number, cluster.plane)
-            cluster.driver.add(node_id(number), node)
+            node = short_node(number, cluster.plane)
+            cluster.driver.add(node.id, node)
             await node.attach()
         soak = Soak(cluster, places)
         following = asyncio.create_task(soak.follow())

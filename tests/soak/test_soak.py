@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from arcray.core.policy import ClusterPolicy
-from tests.rounds import CHAOS, rounds
+from tests.rounds import CHAOS, LookedAt, rounds
 from tests.soak.soak import resident_bytes, soaking
 
 WORKLOADS: Final = rounds(5_000, 100_000)
@@ -35,7 +35,7 @@ def traced_bytes() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-async def test_memory_stays_where_it_is_and_every_queue_within_its_bound(tmp_path: Path) -> None:
+async def test_memory_stays_where_it_is_and_every_queue_within_its_bound(tmp_path: Path, looked_at: LookedAt) -> None:
     """Slow by intent: all that is kept on purpose must be full before growth means anything."""
     async with soaking(tmp_path, POLICY, places=PLACES) as soak:
         await soak.through(WORKLOADS // 10)
@@ -45,6 +45,7 @@ async def test_memory_stays_where_it_is_and_every_queue_within_its_bound(tmp_pat
             await soak.check_queues()
         after = resident_bytes()
     print(f"{soak.done:,} workloads: {before / 2**20:,.1f} MiB after a tenth, {after / 2**20:,.1f} MiB at the end")
+    looked_at(soaked_workloads=soak.done)
     assert after < before * (1 + GROWTH)
 
 

@@ -1,6 +1,7 @@
 """Rules about accounts: opening them, and moving credits because someone asked for it.
 
-A request that comes again under its idempotency key moves nothing a second time and gets the first answer.
+A request that comes again, under its idempotency key or else its entry's id, moves nothing a second time and gets the
+first answer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from arcray.core.errors import (
 from arcray.core.ids import AccountId
 from arcray.core.ledger import ISSUER, Account, AccountView, Book, Entry, EntryKind, check_account_id, credits_of
 from arcray.core.quantity import MAX_QUANTITY, bounded
+from arcray.core.repeats import entry_key
 from arcray.core.turn import Turn
 
 __all__ = ["ensure_account", "on_issue_credits", "on_open_account", "on_set_spending_limit", "on_transfer_credits"]
@@ -97,24 +99,23 @@ def _known(turn: Turn, account_id: AccountId, field: str) -> Account:
 
 
 def _earlier(turn: Turn, command: IssueCredits | TransferCredits, moves: Sequence[Move]) -> Entry | None:
+    earlier = turn.state.books.requests.get(entry_key(command))
+    if earlier is None or (earlier.moves, earlier.memo) == (frozenset(moves), command.memo):
+        return earlier
     if not command.request_id:
-        return None
-    earlier = turn.state.books.requests.get((command.asked_by, command.request_id))
-    if earlier is not None and (earlier.moves, earlier.memo) != (frozenset(moves), command.memo):
-        raise IdempotencyMismatchError(
-            f"key {command.request_id!r} belongs to entry {earlier.id}", field="Idempotency-Key"
-        )
-    return earlier
+        raise AlreadyExistsError(f"entry {command.id} exists", field="id")
+    raise IdempotencyMismatchError(f"key {command.request_id!r} belongs to entry {earlier.id}", field="Idempotency-Key")
 
 
 def _move(turn: Turn, command: IssueCredits | TransferCredits, kind: EntryKind, moves: Sequence[Move]) -> Posted:
+    asked_by, request_id = entry_key(command)
     entry = Entry(
         id=command.id,
         kind=kind,
         postings=turn.state.books.postings(moves),
         at=turn.now,
-        asked_by=command.asked_by if command.request_id else AccountId(""),
-        request_id=command.request_id,
+        asked_by=asked_by,
+        request_id=request_id,
         memo=command.memo,
     )
     turn.emit(ev.CreditsMoved(entry=entry, at=turn.now))

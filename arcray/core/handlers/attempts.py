@@ -67,7 +67,7 @@ def conclude_eviction(
     assert eviction is not None
     reason, exit_code = eviction.reason, result.exit_code if result else None
     ended_well = phase is Phase.SUCCEEDED and workload.spec.restart.rule is not RestartRule.ALWAYS
-    if ended_well and eviction.cause is not Cause.GANG:
+    if ended_well and eviction.cause is not Cause.GANG and not _gang_waits(turn.state, workload):
         finish(turn, workload, phase, message, result)
     elif eviction.cause is Cause.OVERTIME:
         if restarts(turn, workload, Phase.FAILED):
@@ -76,8 +76,8 @@ def conclude_eviction(
             finish(turn, workload, Phase.FAILED, reason, result)
     elif (replacement := live_replacement(turn.state, workload)) is not None:
         finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
-    elif eviction.fails:
-        finish(turn, workload, Phase.FAILED, reason, result)
+    elif eviction.fails or (eviction.cause is Cause.DRAIN and workload.spec.restart.rule is RestartRule.NEVER):
+        finish(turn, workload, Phase.FAILED, reason, result)  # the latter where the copy in its place has ended too
     else:
         requeue(turn, workload, reason, restart=eviction.restart, delay=eviction.restart, exit_code=exit_code)
 
@@ -107,7 +107,14 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
 def requeue(
     turn: Turn, workload: Workload, reason: str, *, restart: bool, delay: bool, exit_code: int | None = None
 ) -> None:
-    """Emits that another attempt follows, after a back-off when ``delay``."""
+    """Emits that another attempt follows, after a back-off when ``delay``; or that none can.
+
+    A gang of which a member has ended for good cannot start again as a whole, so one that would have to has failed.
+    """
+    gang = workload.spec.gang
+    if gang is not None and turn.state.gangs.of(workload.spec).bereft:
+        finish(turn, workload, Phase.FAILED, f"{reason}, and gang {gang.id} cannot start again: a member has ended")
+        return
     rested = _rested(turn, workload)
     wait = turn.policy.backoff(0 if rested else workload.streak) if delay else timedelta(0)
     turn.emit(
@@ -123,6 +130,12 @@ def requeue(
             exit_code=exit_code,
         )
     )
+
+
+def _gang_waits(state: ClusterState, workload: Workload) -> bool:
+    """Whether the gang of a workload has a member that waits, so that it starts again as a whole."""
+    spec = workload.spec
+    return spec.gang is not None and any(state.gangs.of(spec).waits(member) for member in state.gangs.of(spec).members)
 
 
 def _rested(turn: Turn, workload: Workload) -> bool:

@@ -48,7 +48,8 @@ def on_drain_node(turn: Turn, command: DrainNode) -> None:
     if node.drain is not None and gpus:
         gpus = gpus | node.drain.gpus if node.drain.gpus else frozenset()  # of a node that is drained as a whole
     drain = Drain(started_at=turn.now, gpus=gpus, deadline=deadline, grace_s=command.grace_s)
-    turn.emit(ev.NodeDrainChanged(node_id=node.id, drain=drain, at=turn.now))
+    if drain != node.drain:  # else it was asked for twice within an instant
+        turn.emit(ev.NodeDrainChanged(node_id=node.id, drain=drain, at=turn.now))
     for workload in _affected(turn.state, node):
         if workload.spec.node_id is not None and not drain.gpus:
             continue  # bound to the node that is drained as a whole, it has nowhere to go

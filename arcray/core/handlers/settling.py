@@ -53,7 +53,9 @@ def _settle_gang(turn: Turn, gang: GangState, what: Break) -> None:
     reason = f"member {what.member} of its gang: {what.reason}"
     for workload_id in list(gang.members):
         workload = turn.state.workloads[workload_id]
-        if what.phase is Phase.STOPPED:
+        if what.phase is Phase.STOPPED and turn.withdraw(workload_id):
+            finish(turn, workload, Phase.STOPPED, reason)  # its node has not heard of it
+        elif what.phase is Phase.STOPPED:
             stop(turn, workload, turn.policy.preemption_grace.total_seconds())
         elif workload.phase is not Phase.PENDING:
             _evict(turn, workload, what, reason)

@@ -28,6 +28,7 @@ from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.facades.arcnet import codec, openapi, translate
 from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, NodeStatus
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.headers import header
 from arcray.wire.identity import Identity
@@ -132,7 +133,7 @@ class ArcnetRest:
         """Routes a request to a node that has the model and returns its answer."""
         identity = identity_of(request)
         spec = self._spec(request, identity, await request.body())
-        reply = await self._submit(spec)
+        reply = await ask(self._plane, SubmitWorkload(spec=spec))
         match reply:
             case Submitted():
                 return self._accepted(spec, reply)
@@ -154,12 +155,6 @@ class ArcnetRest:
             digest=digest,
             waiting="respond-async" not in header(request, b"prefer").lower(),
         )
-
-    async def _submit(self, spec: WorkloadSpec) -> Any:
-        reply = (await self._plane.submit((SubmitWorkload(spec=spec),)))[0]
-        if isinstance(reply, ArcrayError):
-            raise reply
-        return reply
 
     def _accepted(self, spec: WorkloadSpec, reply: Submitted) -> Response:
         answer = InferenceAnswer(

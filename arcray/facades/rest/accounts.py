@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from arcray.core.commands import Command, IssueCredits, OpenAccount, Posted, SetSpendingLimit, TransferCredits
-from arcray.core.errors import ArcrayError, NotFoundError
+from arcray.core.commands import IssueCredits, OpenAccount, Posted, SetSpendingLimit, TransferCredits
+from arcray.core.errors import NotFoundError
 from arcray.core.ids import AccountId, EntryId
 from arcray.core.keys import Scope
 from arcray.core.ledger import AccountView
@@ -19,6 +19,7 @@ from arcray.facades.rest import account_messages as m
 from arcray.facades.rest import account_translate as translate
 from arcray.facades.rest import codec
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.routes import idempotency, json_answer, json_body, json_response, problems, schema_of
 
@@ -116,10 +117,11 @@ class AccountRoutes:
         """Opens an account; the same again changes nothing (200), other terms under its name are refused (409)."""
         wanted = codec.decode(m.AccountBody, await request.body())
         before = self._context.clock.now()
-        view: AccountView = await self._ask(
+        view: AccountView = await ask(
+            self._plane,
             OpenAccount(
                 account_id=AccountId(wanted.id), limit=translate.limit_of(wanted.limit), overdraft=wanted.overdraft
-            )
+            ),
         )
         status = 201 if view.opened_at >= before else 200
         return json_response(codec.encode(translate.account_message(view)), status)
@@ -152,7 +154,7 @@ class AccountRoutes:
         """Sets what an account's work may cost in a period; `null` lifts it. A new period begins to be counted."""
         wanted = codec.decode(m.LimitBody, await request.body())
         command = SetSpendingLimit(account_id=AccountId(account_id), limit=translate.limit_of(wanted.limit))
-        return json_response(codec.encode(translate.account_message(await self._ask(command))))
+        return json_response(codec.encode(translate.account_message(await ask(self._plane, command))))
 
     async def deposit(self, request: Request, account_id: _Id) -> Response:
         """Puts credits into an account. With an `Idempotency-Key` it is safe to send again."""
@@ -167,7 +169,7 @@ class AccountRoutes:
             request_id=key,
             memo=wanted.memo,
         )
-        return self._posted(await self._ask(command), account_id)
+        return self._posted(await ask(self._plane, command), account_id)
 
     async def transfer(self, request: Request, account_id: _Id) -> Response:
         """Gives an account's credits to another. With an `Idempotency-Key` it is safe to send again."""
@@ -187,7 +189,7 @@ class AccountRoutes:
             request_id=key,
             memo=wanted.memo,
         )
-        return self._posted(await self._ask(command), account_id)
+        return self._posted(await ask(self._plane, command), account_id)
 
     async def statement(
         self,
@@ -211,12 +213,6 @@ class AccountRoutes:
         query = GetAccount(account_id=AccountId(account_id), account=identity_of(request).sees)
         view: AccountView = await self._plane.query(query)
         return view
-
-    async def _ask(self, command: Command) -> Any:
-        (reply,) = await self._plane.submit((command,))
-        if isinstance(reply, ArcrayError):
-            raise reply
-        return reply
 
     def _posted(self, posted: Posted, account_id: str) -> Response:
         message = translate.entry_message(posted.entry, AccountId(account_id))

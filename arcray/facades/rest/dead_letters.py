@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from arcray.core.commands import DiscardWorkload, Submitted, SubmitWorkload
-from arcray.core.errors import ArcrayError, InvalidArgumentError, NotFoundError
+from arcray.core.commands import DiscardWorkload, Submitted
+from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.queries import OFFSET_LIMIT, PAGE_LIMIT, GetWorkload, ListWorkloads, WorkloadPage
@@ -19,7 +19,9 @@ from arcray.facades.rest import codec, operation_translate, translate
 from arcray.facades.rest import messages as m
 from arcray.facades.rest import operation_messages as om
 from arcray.facades.rest.replays import Replay, replay_of
+from arcray.facades.rest.submitting import submit_work
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.routes import idempotency, json_answer, json_body, json_response, problems, schema_of
@@ -132,9 +134,7 @@ class DeadLetterRoutes:
         """Takes a dead letter off the list; doing it again changes nothing."""
         identity = identity_of(request)
         command = DiscardWorkload(workload_id=_parsed(workload_id), account=identity.sees)
-        reply = (await self._plane.submit((command,)))[0]
-        if isinstance(reply, ArcrayError):
-            raise reply
+        await ask(self._plane, command)
         return Response(status_code=204)
 
     async def _submit(self, replay: Replay) -> Submitted:
@@ -144,17 +144,7 @@ class DeadLetterRoutes:
                 blobs[key] = await self._plane.blobs.get(source)
             except NotFoundError as error:
                 raise InvalidArgumentError("its code is gone; give it again", field="source") from error
-        for key, data in blobs.items():
-            await self._plane.blobs.put(key, data)
-        # Where this raises, nothing is known of the submission: it may have been accepted, so its blobs stay.
-        reply = (await self._plane.submit((SubmitWorkload(spec=replay.spec),)))[0]
-        if isinstance(reply, ArcrayError) or not reply.created:
-            for key in blobs:
-                await self._plane.blobs.delete(key)
-        if isinstance(reply, ArcrayError):
-            raise reply
-        assert isinstance(reply, Submitted), "work that nobody waits for is answered at once"
-        return reply
+        return await submit_work(self._plane, replay.spec, blobs)
 
     async def _view(self, identity: Identity, workload_id: WorkloadId) -> WorkloadView:
         view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id, account=identity.sees))

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.commands import IssueKey, RevokeKey
-from arcray.core.errors import ArcrayError
 from arcray.core.ids import AccountId, KeyId
 from arcray.core.keys import KeyView, Scope
 from arcray.core.queries import PAGE_LIMIT, KeyPage, ListKeys
@@ -19,6 +18,7 @@ from arcray.facades.rest import account_messages as m
 from arcray.facades.rest import account_translate as translate
 from arcray.facades.rest import codec
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.routes import json_answer, json_body, json_response, problems, schema_of
 
@@ -78,10 +78,7 @@ class KeyRoutes:
         key, secret = translate.key_of(
             wanted, self._context.ids.new(), secrets.token_bytes(translate.SECRET_BYTES), self._context.clock.now()
         )
-        (view,) = await self._plane.submit((IssueKey(key=key),))
-        if isinstance(view, ArcrayError):
-            raise view
-        assert isinstance(view, KeyView)
+        view: KeyView = await ask(self._plane, IssueKey(key=key))
         return json_response(codec.encode(translate.issued_message(view, secret)), 201, {"Cache-Control": "no-store"})
 
     async def index(
@@ -99,9 +96,7 @@ class KeyRoutes:
 
     async def revoke(self, request: Request, key_id: _Id) -> Response:
         """Makes a key worthless, at once and for ever."""
-        (reply,) = await self._plane.submit((RevokeKey(key_id=KeyId(key_id), account=_manages(request)),))
-        if isinstance(reply, ArcrayError):
-            raise reply
+        await ask(self._plane, RevokeKey(key_id=KeyId(key_id), account=_manages(request)))
         self._context.authenticator.forget(KeyId(key_id))
         return Response(status_code=204)
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.blobkeys import model_key
-from arcray.core.commands import Command, RegisterModel, RemoveModel, Submitted, SubmitWorkload
+from arcray.core.commands import RegisterModel, RemoveModel, Submitted, SubmitWorkload
 from arcray.core.errors import ArcrayError, ConflictError
 from arcray.core.ids import ModelId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
@@ -22,6 +22,7 @@ from arcray.core.workload import WorkloadView
 from arcray.facades.rest import codec, translate
 from arcray.facades.rest import messages as m
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.listing import every_node
@@ -89,7 +90,7 @@ class ModelRoutes:
             source = await self._store(identity, wanted)
         now = self._context.clock.now()
         model = translate.model_of(wanted, source, identity.account, now)
-        await self._submit(RegisterModel(model=model))
+        await ask(self._plane, RegisterModel(model=model))
         known: ModelView = await self._plane.query(GetModel(model_id=model.id))
         started = await self._start(identity, wanted, known, now)
         created = started or known.model.created_at == now
@@ -128,7 +129,7 @@ class ModelRoutes:
     async def delete(self, request: Request, name: _Name) -> Response:
         """Forgets a model of one's own. Copies of another account end by that account's word only."""
         identity = identity_of(request)
-        await self._submit(RemoveModel(model_id=ModelId(name), account=identity.sees))
+        await ask(self._plane, RemoveModel(model_id=ModelId(name), account=identity.sees))
         return Response(status_code=204)
 
     async def _store(self, identity: Identity, wanted: m.ModelBody) -> str:
@@ -146,11 +147,6 @@ class ModelRoutes:
         workload_id = WorkloadId(canonical_uuid(wanted.id, "fromWorkload.id"))
         view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id, account=identity.sees))
         return await self._plane.blobs.get(translate.result_key_of(view, wanted.path))
-
-    async def _submit(self, command: Command) -> None:
-        (reply,) = await self._plane.submit([command])
-        if isinstance(reply, ArcrayError):
-            raise reply
 
     async def _view(self, model_id: ModelId, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         view: ModelView = await self._plane.query(GetModel(model_id=model_id))

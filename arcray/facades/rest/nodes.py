@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.commands import DrainNode, LabelNode, SetNodeScheduling
-from arcray.core.errors import ArcrayError
 from arcray.core.ids import NodeId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.node import NodeView
@@ -21,6 +20,7 @@ from arcray.core.queries import PAGE_LIMIT, GetNode, ListNodes, NodePage
 from arcray.facades.rest import codec, operation_translate
 from arcray.facades.rest import operation_messages as om
 from arcray.wire.access import Door
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.routes import json_answer, json_body, json_response, problems, schema_of
 
@@ -119,9 +119,7 @@ class NodeRoutes:
         return await self._do(SetNodeScheduling(node_id=node_id, cordoned=cordoned, gpus=frozenset(body.gpus)))
 
     async def _do(self, command: SetNodeScheduling | LabelNode | DrainNode) -> Response:
-        reply = (await self._plane.submit((command,)))[0]
-        if isinstance(reply, ArcrayError):
-            raise reply
+        await ask(self._plane, command)
         return await self._state(command.node_id)
 
     async def _state(self, node_id: NodeId) -> Response:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.commands import SetQuota
-from arcray.core.errors import ArcrayError, NotFoundError
+from arcray.core.errors import NotFoundError
 from arcray.core.ids import AccountId
 from arcray.core.keys import Scope
 from arcray.core.queries import PAGE_LIMIT, GetQuota, ListQuotas, QuotaPage, QuotaView
@@ -18,6 +18,7 @@ from arcray.core.quota import Quota
 from arcray.facades.rest import codec, operation_translate
 from arcray.facades.rest import operation_messages as om
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.routes import json_answer, json_body, json_response, problems, schema_of
 
@@ -99,9 +100,7 @@ class QuotaRoutes:
         return await self._set(AccountId(account), None)
 
     async def _set(self, account: AccountId, quota: Quota | None) -> Response:
-        reply = (await self._plane.submit((SetQuota(account=account, quota=quota),)))[0]
-        if isinstance(reply, ArcrayError):
-            raise reply
+        await ask(self._plane, SetQuota(account=account, quota=quota))
         return await self._view(account)
 
     async def _view(self, account: AccountId) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from arcray.facades.rest import codec
 from arcray.facades.rest import messages as m
 from arcray.facades.rest import translate_reservations as translate
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.routes import idempotency, json_answer, json_body, json_response, problems, schema_of
 
@@ -82,10 +83,11 @@ class ReservationRoutes:
         key, digest = idempotency(request, raw)
         reservation_id = translate.reservation_id_of(identity.account, key, self._context.ids.new())
         command = translate.reserve_of(body, reservation_id, identity.account, digest)
-        reply: Any = (await self._plane.submit((command,)))[0]
-        if isinstance(reply, ArcrayError):
-            raise translate.blamed(body, reply)
-        return _view(reply, 201, {"Location": f"{_PATH}/{reservation_id}"})
+        try:
+            held: Reservation = await ask(self._plane, command)
+        except ArcrayError as error:
+            raise translate.blamed(body, error) from None
+        return _view(held, 201, {"Location": f"{_PATH}/{reservation_id}"})
 
     async def index(
         self,
@@ -116,10 +118,7 @@ class ReservationRoutes:
         if known.state is not ReservationState.ACTIVE:
             return _view(known)
         command = ReleaseReservation(reservation_id=known.id, account=identity.sees)
-        reply: Any = (await self._plane.submit((command,)))[0]
-        if isinstance(reply, ArcrayError):
-            raise reply
-        return _view(reply)
+        return _view(await ask(self._plane, command))
 
 
 def _parsed(reservation_id: str) -> ReservationId:

@@ -12,17 +12,19 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from arcray.core.blobkeys import log_key
-from arcray.core.commands import StopWorkload, Submitted, SubmitWorkload
-from arcray.core.errors import ArcrayError, NotFoundError
+from arcray.core.commands import StopWorkload
+from arcray.core.errors import NotFoundError
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import NodeId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.queries import OFFSET_LIMIT, PAGE_LIMIT, ExplainWorkload, GetWorkload, ListWorkloads, WorkloadPage
-from arcray.core.workload import Inference, PayloadKind, Phase, WorkloadSpec, WorkloadView
+from arcray.core.workload import Inference, PayloadKind, Phase, WorkloadView
 from arcray.facades.rest import codec, logs, translate
 from arcray.facades.rest import messages as m
 from arcray.facades.rest.cursors import cursor_of, cursor_text
+from arcray.facades.rest.submitting import submit_work
 from arcray.wire.access import Door, identity_of
+from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.routes import RawRoute, idempotency, json_answer, json_body, json_response, problems, schema_of
@@ -145,7 +147,7 @@ class WorkloadRoutes:
                 spec = translate.container_of(wanted, submission)
             case _:
                 assert_never(wanted)
-        reply = await self._submit(spec, blobs)
+        reply = await submit_work(self._plane, spec, blobs)
         headers = {"Location": f"{_PATH}/{reply.workload_id}"}
         if not reply.created:
             return await self._view(identity, reply.workload_id, 200, headers)
@@ -239,27 +241,12 @@ class WorkloadRoutes:
         found: WorkloadExplanation = await self._plane.query(query)
         return json_response(codec.encode(translate.explanation_body(found)))
 
-    async def _submit(self, spec: WorkloadSpec, blobs: Mapping[str, bytes]) -> Submitted:
-        for key, data in blobs.items():
-            await self._plane.blobs.put(key, data)
-        # Where this raises, nothing is known of the submission: it may have been accepted, so its blobs stay.
-        reply = (await self._plane.submit((SubmitWorkload(spec=spec),)))[0]
-        if isinstance(reply, ArcrayError) or not reply.created:
-            for key in blobs:
-                await self._plane.blobs.delete(key)
-        if isinstance(reply, ArcrayError):
-            raise reply
-        assert isinstance(reply, Submitted), "work that nobody waits for is answered at once"
-        return reply
-
     async def _stop(self, identity: Identity, workload_id: WorkloadId, body: m.StopBody) -> Response:
         # Read first: the rows remember ended work that the scheduler has let go, and stopping that is no error.
         view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id, account=identity.sees))
         if not view.phase.terminal:
             command = StopWorkload(workload_id=workload_id, account=identity.sees, grace_s=body.grace_s)
-            reply = (await self._plane.submit((command,)))[0]
-            if isinstance(reply, ArcrayError):
-                raise reply
+            await ask(self._plane, command)
         return await self._view(identity, workload_id, 202)
 
     async def _view(

@@ -79,7 +79,7 @@ class ModelRunner:
         """Keeps a copy loaded until it is stopped.
 
         Raises:
-            PermissionDeniedError: the settings do not allow this module.
+            PermissionDeniedError: the settings do not allow this module, or a variable of its environment.
             NotFoundError: its file is not in the blob store.
         """
         payload = attempt.order.payload
@@ -103,7 +103,13 @@ class ModelRunner:
             shutil.rmtree(root, ignore_errors=True)
 
     def _check_allowed(self, model: Model) -> None:
-        """Refuses code that no operator put there: a model's process is no sandbox, and any callable is a model."""
+        """Refuses code that no operator put there: a model's process is no sandbox, and any callable is a model.
+
+        Variables can bring code as well, so they are allowed by name.
+        """
+        for name, _ in model.env:
+            if not any(fnmatchcase(name, pattern) for pattern in self._settings.env):
+                raise PermissionDeniedError(f"node.models.env does not allow {name}", field="model.env")
         module, colon, _ = model.source.partition(":")
         if model.format is not ModelFormat.PYTHON or not colon:  # an entry point was installed on purpose
             return
@@ -133,13 +139,13 @@ class ModelRunner:
             threads=int(threads["OMP_NUM_THREADS"]),
             gpu=bool(attempt.order.allocation.gpus),
             env={
+                **dict(model.env),  # first: it decides nothing that arcray does
                 "HOME": str(root),
                 "LANG": "C.UTF-8",
                 "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
                 "PYTHONUNBUFFERED": "1",
                 "CUDA_VISIBLE_DEVICES": self._devices.visible(attempt.order.allocation),
                 **threads,
-                **dict(model.env),
                 "PYTHONPATH": ":".join(map(str, (*self._settings.python_path, _PACKAGE_ROOT))),
             },
         )

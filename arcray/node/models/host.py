@@ -21,7 +21,7 @@ import traceback
 from collections import deque
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, FrameReader, LoadSpec, pack
 from arcray.node.models.loaders import Loaded, load
@@ -29,6 +29,8 @@ from arcray.node.models.loaders import Loaded, load
 _PR_SET_PDEATHSIG: Final = 1
 _RECEIVE_BYTES: Final = 1 << 20
 _BATCH: Final = 128  # answers in one frame at the most
+_BATCH_BYTES: Final = 64 * 2**20  # and their outputs, beyond which no further answer is added
+_MAX_MESSAGE: Final = 4_096  # characters of what is told of an error
 _STALL_S: Final = 0.005  # a queue that has not moved for so long gets more threads
 _IDLE_S: Final = 2.0  # a surplus thread without work ends
 _MAX_OUTPUT_BYTES: Final = 32 * 2**20
@@ -85,7 +87,29 @@ def _plain(value: Any) -> Any:
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    """Returns a word about an error that can be sent, whatever the model's code raised."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own text raises
+        text = type(error).__name__
+    return text[:_MAX_MESSAGE].encode("utf-8", "backslashreplace").decode()
+
+
+def _next_batch(answers: deque[_Answer]) -> list[_Answer]:
+    """Takes what one frame carries off the front."""
+    batch: list[_Answer] = []
+    size = 0
+    while answers and len(batch) < _BATCH and size < _BATCH_BYTES:
+        batch.append(answers.popleft())
+        size += len(batch[-1][2])
+    return batch
+
+
+def _die() -> NoReturn:
+    """Ends this process after a fault of ours: the agent sees it and starts another, where a silent one would hang."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class _ThreadHost:
@@ -147,6 +171,12 @@ class _ThreadHost:
             threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
+        try:
+            self._work_off()
+        except BaseException:  # noqa: BLE001 - the model's own errors are answers; this is ours
+            _die()
+
+    def _work_off(self) -> None:
         while True:
             try:
                 message = self._queue.get_nowait()
@@ -179,17 +209,14 @@ class _ThreadHost:
         try:
             output: bytes | str = _encode(self._call(_decode(data)))
             ok = True
-        except Exception as error:  # noqa: BLE001 - the model's code may raise anything; its caller is told
+        except BaseException as error:  # noqa: BLE001 - the model's code may raise anything; its caller is told
             traceback.print_exc()
             output, ok = _describe(error), False
         return seq, ok, output, (time.perf_counter() - started) * 1000
 
     def _send(self) -> None:
         with self._sending:
-            batch: list[_Answer] = []
-            while self._answers and len(batch) < _BATCH:
-                batch.append(self._answers.popleft())
-            if batch:
+            if batch := _next_batch(self._answers):
                 self._connection.sendall(pack(DONE, batch))
 
 
@@ -204,7 +231,7 @@ class _AsyncHost:
         self._slots = slots
         self._waiting: deque[tuple[int, bytes | None, int]] = deque()
         self._running: dict[int, asyncio.Task[tuple[bool, bytes | str]]] = {}
-        self._answers: list[_Answer] = []
+        self._answers: deque[_Answer] = deque()
         self._cancelled: set[int] = set()
         self._pending = asyncio.Event()
 
@@ -248,7 +275,9 @@ class _AsyncHost:
     async def _answer(self, data: bytes | None) -> tuple[bool, bytes | str]:
         try:
             return True, _encode(await self._call(_decode(data)))
-        except Exception as error:  # noqa: BLE001 - the model's code may raise anything; its caller is told
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the model's code may raise anything; its caller is told
             traceback.print_exc()
             return False, _describe(error)
 
@@ -263,12 +292,20 @@ class _AsyncHost:
         self._pending.set()
 
     async def _send_forever(self) -> None:
+        try:
+            await self._send_all()
+        except OSError:
+            pass  # the agent is gone, which ends ``serve`` as well
+        except Exception:  # noqa: BLE001 - a bug of ours
+            _die()
+
+    async def _send_all(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._pending.wait()
             self._pending.clear()
-            batch, self._answers = self._answers, []
-            await loop.sock_sendall(self._connection, pack(DONE, batch))
+            while batch := _next_batch(self._answers):
+                await loop.sock_sendall(self._connection, pack(DONE, batch))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ __all__ = ["Answer", "ModelBrokenError", "ModelLink"]
 
 
 _BUFFER_BYTES: Final = 1 << 20
+_BATCH_BYTES: Final = 64 * 2**20  # of inputs in one frame; where there is more of them, each has one of its own
 
 Answer = tuple[int, bool, bytes | str, float]
 """Sequence number, whether it worked, the output or the message, milliseconds."""
@@ -36,6 +37,7 @@ class ModelLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[int] = loop.create_future()
         self._requests: list[tuple[int, bytes | None, int]] = []
+        self._request_bytes = 0
         self._cancels: list[int] = []
         self._flushing = False
 
@@ -60,6 +62,7 @@ class ModelLink(asyncio.Protocol):
     def send_request(self, seq: int, data: bytes | None, context_tokens: int) -> None:
         """Puts a request into the next frame."""
         self._requests.append((seq, data, context_tokens))
+        self._request_bytes += len(data) if data is not None else 0
         self._flush_soon()
 
     def send_cancel(self, seq: int) -> None:
@@ -105,7 +108,12 @@ class ModelLink(asyncio.Protocol):
         self._flushing = False
         if self._requests:
             requests, self._requests = self._requests, []
-            self._write(pack(RUN, requests))
+            if self._request_bytes > _BATCH_BYTES:
+                for request in requests:
+                    self._write(pack(RUN, [request]))
+            else:
+                self._write(pack(RUN, requests))
+            self._request_bytes = 0
         if self._cancels:
             cancels, self._cancels = self._cancels, []
             self._write(pack(CANCEL, cancels))

@@ -17,6 +17,8 @@ __all__ = ["LIE", "LieKind", "lie"]
 LIE: Final = "a lie"
 """What stands in the result of every lie, so that one that was taken is found on disk."""
 
+_MUCH_LATER: Final = 1_000  # the next one may be the present one by now, whose end is the machine's to tell
+
 
 class LieKind(StrEnum):
     """What is wrong with a report."""
@@ -67,7 +69,7 @@ def _bend(kind: LieKind, end: ReportEnd) -> Command:
         case LieKind.OLDER_ATTEMPT | LieKind.OTHER_MACHINE:
             return end
         case LieKind.LATER_ATTEMPT:
-            return replace(end, attempt=end.attempt + 1)
+            return replace(end, attempt=end.attempt + _MUCH_LATER)
         case LieKind.OLDER_EPOCH:
             return replace(end, epoch=end.epoch - 1)
         case LieKind.NO_LIVE_PHASE:

@@ -9,7 +9,7 @@ from typing import Any, Final, assert_never
 
 from arcray.core.commands import Command
 from arcray.core.errors import ArcrayError, Code, UnavailableError
-from arcray.testing.simulation import plan as p
+from arcray.testing.simulation import happenings as h
 from arcray.testing.simulation.central import Central
 from arcray.testing.simulation.clock import UnsteadyClock
 from arcray.testing.simulation.disk import Disk
@@ -76,41 +76,41 @@ class Luck:
         for machine in self._machines.all.values():
             machine.door.open = True
 
-    async def happen(self, what: p.Happening) -> None:  # noqa: C901  one arm per kind
+    async def happen(self, what: h.Happening) -> None:  # noqa: C901  one arm per kind
         """Has something happen; returns when it is over."""
         match what:
-            case p.Ask():
+            case h.Ask():
                 await self.ask(what.command, what.tries)
-            case p.Look():
+            case h.Look():
                 await self._central.look(what.query)
-            case p.KillScheduler():
+            case h.KillScheduler():
                 await self._restart_scheduler(what.down_s)
-            case p.KillAtCommit():
+            case h.KillAtCommit():
                 self._disk.at_commit(what.after, lambda: self.spawn(self._restart_scheduler(what.down_s)))
-            case p.TakeOver():
+            case h.TakeOver():
                 if self._central.plane is not None and not self.down.get("scheduler"):
                     async with self._being_down("scheduler"):
                         await self._central.take_over(what.overlap_s)
-            case p.KillAgent():
+            case h.KillAgent():
                 machine = self._machines.all[what.node_id]
                 async with self._being_down(machine.name):
                     await machine.kill(power=what.power)
                     await asyncio.sleep(what.down_s)
                 self._start(machine.name)
-            case p.Leave():
+            case h.Leave():
                 machine = self._machines.all[what.node_id]
                 async with self._being_down(machine.name):
                     await machine.leave()
                     await asyncio.sleep(what.down_s)
                 self._start(machine.name)
-            case p.CutOff():
+            case h.CutOff():
                 door = self._machines.all[what.node_id].door
                 door.open = False
                 await asyncio.sleep(what.for_s)
                 door.open = True
-            case p.Lie():
+            case h.Lie():
                 await self._lie(what)
-            case p.BreakDriver():
+            case h.BreakDriver():
                 self._machines.refuses_to_carry.add(what.node_id)
                 await asyncio.sleep(what.for_s)
                 self._machines.refuses_to_carry.discard(what.node_id)
@@ -118,26 +118,26 @@ class Luck:
                 await self._surroundings(what)
 
     async def _surroundings(
-        self, what: p.FailDisk | p.DiskAway | p.SlowDisk | p.SetClock | p.StopClock | p.ChangeWeather
+        self, what: h.FailDisk | h.DiskAway | h.SlowDisk | h.SetClock | h.StopClock | h.ChangeWeather
     ) -> None:
         match what:
-            case p.FailDisk():
+            case h.FailDisk():
                 self._disk.fail_after(what.steps)
-            case p.DiskAway():
+            case h.DiskAway():
                 self._disk.fail_for(what.for_s)
-            case p.SlowDisk():
+            case h.SlowDisk():
                 self._disk.slow_s = what.slow_s
                 await asyncio.sleep(what.for_s)
                 self._disk.slow_s = 0.003
-            case p.SetClock():
+            case h.SetClock():
                 self._clock.jump(what.by_s)
                 self.set_back_s += max(0.0, -what.by_s)
-            case p.StopClock():
+            case h.StopClock():
                 self._clock.stop()
                 self.set_back_s += what.for_s
                 await asyncio.sleep(what.for_s)
                 self._clock.go_on()
-            case p.ChangeWeather():
+            case h.ChangeWeather():
                 self._network.weather = what.weather
                 await asyncio.sleep(what.for_s)
                 self._network.weather = CALM
@@ -156,7 +156,7 @@ class Luck:
                     return
             await asyncio.sleep(_RETRY_S)
 
-    async def _lie(self, what: p.Lie) -> None:
+    async def _lie(self, what: h.Lie) -> None:
         machine = self._machines.all[what.node_id]
         epoch = machine.agent.epoch if machine.agent is not None else 0
         report = lie(what.what, what.node_id, epoch, list(self._book.runs.values()), what.draw)

@@ -7,195 +7,62 @@ faults of every kind at once hide what two of them do together, and leaves other
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 from typing import Final, TypeAlias
 
-from arcray.core.commands import Command, RegisterModel, SetNodeScheduling, StopWorkload, SubmitWorkload
-from arcray.core.ids import NodeId
+from arcray.core.commands import Command
 from arcray.core.node import LeaseTerms, NodeRegistration
-from arcray.core.queries import ExplainWorkload, GetStats, GetWorkload, ListNodes, ListWorkloads, Query
+from arcray.core.policy import ClusterPolicy
+from arcray.core.queries import (
+    ExplainWorkload,
+    GetAccount,
+    GetReservation,
+    GetStats,
+    GetWorkload,
+    ListNodes,
+    ListReservations,
+    ListWorkloads,
+    Query,
+)
+from arcray.core.tariff import FREE, Prices
 from arcray.testing.builders import a_capacity, a_node
+from arcray.testing.simulation.happenings import (
+    Ask,
+    BreakDriver,
+    ChangeWeather,
+    CutOff,
+    DiskAway,
+    FailDisk,
+    Happening,
+    KillAgent,
+    KillAtCommit,
+    KillScheduler,
+    Leave,
+    Lie,
+    Look,
+    SetClock,
+    SlowDisk,
+    StopClock,
+    TakeOver,
+    words,
+)
 from arcray.testing.simulation.lies import LieKind
 from arcray.testing.simulation.network import Weather
-from arcray.testing.simulation.nouns.cast import Cast
+from arcray.testing.simulation.nouns.accounts import draw_credits, draw_terms, draw_wealth
+from arcray.testing.simulation.nouns.cast import ACCOUNTS, OWNER, Cast
+from arcray.testing.simulation.nouns.gangs import draw_member
+from arcray.testing.simulation.nouns.keys import draw_key
 from arcray.testing.simulation.nouns.models import draw_model
 from arcray.testing.simulation.nouns.nodes import draw_cordon, draw_drain, draw_labels
 from arcray.testing.simulation.nouns.quotas import draw_quota
-from arcray.testing.simulation.nouns.workloads import draw_settlement, draw_stop, draw_submission
+from arcray.testing.simulation.nouns.reservations import draw_reservation
+from arcray.testing.simulation.nouns.submissions import draw_settlement, draw_stop, draw_submission
 
-__all__ = [
-    "Ask",
-    "BreakDriver",
-    "ChangeWeather",
-    "CutOff",
-    "DiskAway",
-    "FailDisk",
-    "Happening",
-    "KillAgent",
-    "KillAtCommit",
-    "KillScheduler",
-    "Leave",
-    "Lie",
-    "Look",
-    "Plan",
-    "SetClock",
-    "SlowDisk",
-    "Step",
-    "StopClock",
-    "TakeOver",
-    "draw_plan",
-]
+__all__ = ["Plan", "Step", "draw_plan"]
 
 STEPS: Final = 90
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Somebody asks for a change, and again when no answer comes, up to so many times."""
-
-    command: Command
-    tries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Somebody asks a question."""
-
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class KillScheduler:
-    """The scheduler is killed; another one starts later."""
-
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class KillAtCommit:
-    """The scheduler is killed when a transaction is on disk and nobody was told, after so many others."""
-
-    after: int
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver:
-    """Another scheduler starts while the present one goes on for a while."""
-
-    overlap_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class KillAgent:
-    """A machine's agent is killed, with all that it runs when the power fails, and starts again later."""
-
-    node_id: NodeId
-    power: bool
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class CutOff:
-    """A machine is cut off from the network for a while."""
-
-    node_id: NodeId
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """A machine says goodbye and comes back later."""
-
-    node_id: NodeId
-    down_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lie:
-    """A machine reports what is not so, about some attempt that once ran somewhere.
-
-    Args:
-        what: which sort of lie; see ``lies``.
-        draw: chooses the attempt.
-    """
-
-    node_id: NodeId
-    what: LieKind
-    draw: int
-
-
-@dataclass(frozen=True, slots=True)
-class BreakDriver:
-    """The driver fails at the orders of a machine for a while, before or after it has handed them over."""
-
-    node_id: NodeId
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class FailDisk:
-    """One step of a transaction fails, after so many others."""
-
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskAway:
-    """Nothing can be written for a while."""
-
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SlowDisk:
-    """Transactions take up to so long for a while; beyond half a minute they time out and succeed."""
-
-    slow_s: float
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SetClock:
-    """The scheduler's clock is set forward, or back."""
-
-    by_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StopClock:
-    """The scheduler's clock stands still for a while."""
-
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeWeather:
-    """The network gets worse for a while."""
-
-    weather: Weather
-    for_s: float
-
-
-Happening: TypeAlias = (
-    Ask
-    | Look
-    | KillScheduler
-    | KillAtCommit
-    | TakeOver
-    | KillAgent
-    | CutOff
-    | Leave
-    | Lie
-    | BreakDriver
-    | FailDisk
-    | DiskAway
-    | SlowDisk
-    | SetClock
-    | StopClock
-    | ChangeWeather
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +73,7 @@ class Step:
     what: Happening
 
     def __str__(self) -> str:
-        return f"{self.at_s:10.4f}  {_words(self.what)}"
+        return f"{self.at_s:10.4f}  {words(self.what)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,13 +82,13 @@ class Plan:
 
     Args:
         seed: decides besides it what the network, the disk and the machines do.
-        keep_finished: ended workloads that the scheduler keeps in memory.
+        policy: the numbers that the scheduler's rules use, its prices among them.
         max_queued_orders: undelivered orders per node.
     """
 
     seed: int
     nodes: tuple[NodeRegistration, ...]
-    keep_finished: int
+    policy: ClusterPolicy
     max_queued_orders: int
     steps: tuple[Step, ...]
 
@@ -229,12 +96,20 @@ class Plan:
 def draw_plan(seed: int) -> Plan:
     """Returns the schedule of a seed: the same for the same seed, always."""
     dice = Random(f"plan {seed}")  # noqa: S311 - a simulation
-    cast = Cast(nodes=_draw_nodes(dice))
+    priced, preempts = dice.random() < 0.5, dice.random() < 0.5
+    nodes = _draw_nodes(dice, dice.choice((2, 3, 4)), priced=priced)
+    cast = Cast(nodes=nodes, priced=priced, reserves=dice.random() < 0.5, preempts=preempts)
     commands = [draw for draw, weight in _COMMANDS.items() for _ in range(weight)]
+    if priced:
+        commands += [draw for draw, weight in _OF_THE_LEDGER.items() for _ in range(weight)]
+    if cast.reserves:
+        commands += [draw for draw, weight in _OF_RESERVATIONS.items() for _ in range(weight)]
+    if dice.random() < 0.5:
+        commands += [draw for draw, weight in _OF_GANGS.items() for _ in range(weight)]
     luck = [draw for draw, weight in _BAD_LUCK.items() for _ in range(weight) if dice.random() < 0.75]
     unlucky = dice.choice((0.05, 0.15, 0.3))
     pace_s = dice.choice((0.1, 0.4, 1.0))
-    steps: list[Step] = []
+    steps = [Step(0.1, Ask(command, 1000)) for command in draw_wealth(dice, cast)] if priced else []
     at_s = 0.5
     while len(steps) < STEPS:
         at_s += dice.choice((0.0, 0.05, 1.0, 1.0, 4.0)) * dice.random() * pace_s
@@ -246,13 +121,37 @@ def draw_plan(seed: int) -> Plan:
     return Plan(
         seed=seed,
         nodes=cast.nodes,
-        keep_finished=dice.choice((1, 4, 1000)),
-        max_queued_orders=dice.choice((2, 1000)),
+        policy=_draw_policy(dice, priced=priced),
+        max_queued_orders=dice.choice((4, 1000)),
         steps=tuple(steps),
     )
 
 
-def _draw_nodes(dice: Random) -> tuple[NodeRegistration, ...]:
+def _draw_policy(dice: Random, *, priced: bool) -> ClusterPolicy:
+    keep_finished = dice.choice((1, 4, 1000))
+    prices = Prices(
+        cpu_core_minute=dice.choice((0, 6, 7)),
+        gpu_minute=dice.choice((0, 60, 95)),
+        gib_minute=dice.choice((0, 1)),
+        workload=dice.choice((0, 1, 5)),
+        inference=dice.choice((0, 2)),
+    )
+    return ClusterPolicy(
+        keep_finished=keep_finished,
+        keep_finished_inference=keep_finished,
+        keep_reservations=dice.choice((1, 1000)),
+        inference_timeout=timedelta(seconds=5),
+        preemption_grace=timedelta(seconds=dice.choice((0, 2, 30))),
+        gang_timeout=timedelta(seconds=dice.choice((6, 30))),
+        gang_patience=timedelta(seconds=dice.choice((0, 3, 60))),
+        gang_hold=timedelta(seconds=dice.choice((5, 600))),
+        prices=prices if priced else FREE,
+        charge_period=timedelta(seconds=dice.choice((1, 4, 60))),
+        owner_share_percent=dice.choice((0, 70, 100)),
+    )
+
+
+def _draw_nodes(dice: Random, count: int, *, priced: bool) -> tuple[NodeRegistration, ...]:
     lease = LeaseTerms(unhealthy_after_s=3.0, lost_after_s=9.0)
     return tuple(
         a_node(
@@ -261,8 +160,9 @@ def _draw_nodes(dice: Random) -> tuple[NodeRegistration, ...]:
             lease=lease,
             capacity=a_capacity(cores=dice.choice((4, 8)), gpus=dice.choice((0, 1, 2, 2)), memory_gib=16),
             labels={"zone": "ab"[number % 2]},
+            owner=dice.choice((None, OWNER, ACCOUNTS[0])) if priced else None,
         )
-        for number in range(1, dice.choice((2, 3, 4)) + 1)
+        for number in range(1, count + 1)
     )
 
 
@@ -287,6 +187,18 @@ def _look(dice: Random, cast: Cast) -> Happening:
     return Look(dice.choice(queries))
 
 
+def _look_at_account(dice: Random, cast: Cast) -> Happening:
+    _ = cast
+    return Look(GetAccount(account_id=dice.choice((*ACCOUNTS, OWNER))))
+
+
+def _look_at_reservations(dice: Random, cast: Cast) -> Happening:
+    queries: list[Query] = [ListReservations()]
+    if cast.reservations:
+        queries.append(GetReservation(reservation_id=dice.choice(cast.reservations).reservation_id))
+    return Look(dice.choice(queries))
+
+
 def _some(dice: Random, *seconds: float) -> float:
     return dice.choice(seconds) * (0.5 + dice.random() / 2)
 
@@ -302,6 +214,20 @@ _COMMANDS: Final[Mapping[Draw, int]] = {
     _asked(draw_model): 2,
     _look: 5,
 }
+
+_OF_THE_LEDGER: Final[Mapping[Draw, int]] = {
+    _asked(draw_credits): 4,
+    _asked(draw_terms): 1,
+    _asked(draw_key): 1,
+    _look_at_account: 1,
+}
+
+_OF_RESERVATIONS: Final[Mapping[Draw, int]] = {
+    _asked(draw_reservation): 4,
+    _look_at_reservations: 1,
+}
+
+_OF_GANGS: Final[Mapping[Draw, int]] = {_asked(draw_member): 6}
 
 _BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {
     lambda dice, _: KillScheduler(_some(dice, 0.0, 0.5, 3.0, 12.0)): 3,
@@ -328,29 +254,3 @@ _BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {
         _some(dice, 2.0, 10.0),
     ): 3,
 }
-
-
-def _words(what: Happening) -> str:
-    match what:
-        case Ask():
-            return f"asks up to {what.tries} times: {_command_words(what.command)}"
-        case _:
-            values = ", ".join(f"{each.name}={getattr(what, each.name)}" for each in fields(what))
-            return f"{type(what).__name__}({values})"
-
-
-def _command_words(command: Command) -> str:
-    match command:
-        case SubmitWorkload():
-            spec = command.spec
-            key = f" under {spec.request_id}" if spec.request_id else ""
-            wanted = f"{spec.demand.cpu_milli} mCPU, {spec.demand.gpus} GPUs"
-            return f"submit {spec.id} {type(spec.payload).__name__}{key}, {wanted}, restart {spec.restart.rule}"
-        case StopWorkload():
-            return f"stop {command.workload_id} for {command.account}"
-        case SetNodeScheduling():
-            return f"{'cordon' if command.cordoned else 'uncordon'} {command.node_id}"
-        case RegisterModel():
-            return f"register {command.model.id}"
-        case _:
-            return str(command)

@@ -8,14 +8,24 @@ from typing import TypeVar
 
 from arcray.control.rows import decode_event, decode_row
 from arcray.core.events import Event
+from arcray.core.keys import ApiKey
+from arcray.core.ledger import Account
 from arcray.core.model import Model
 from arcray.core.node import Node
+from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload
 
 __all__ = ["RowReader"]
 
 _T = TypeVar("_T")
-_TABLES = {"workloads": Workload, "nodes": Node, "models": Model}
+_TABLES = {
+    "workloads": Workload,
+    "nodes": Node,
+    "models": Model,
+    "accounts": Account,
+    "api_keys": ApiKey,
+    "reservations": Reservation,
+}
 
 
 class RowReader:
@@ -49,12 +59,20 @@ class RowReader:
         return None if row is None else decode_row(Workload, *row)
 
     def all(self, kind: type[_T]) -> list[_T]:
-        """Returns all rows of nodes, models or workloads."""
+        """Returns all rows of one kind."""
         connection = self._connect()
         table = next(name for name, of in _TABLES.items() if of is kind)
         if connection is None:
             return []
         return [decode_row(kind, *row) for row in connection.execute(f"SELECT id, body FROM {table}")]  # noqa: S608 - our own names
+
+    def sums(self) -> dict[tuple[str, str], int]:
+        """Returns what all postings come to, by account and book."""
+        connection = self._connect()
+        if connection is None:
+            return {}
+        told = connection.execute("SELECT account, book, SUM(credits) FROM postings GROUP BY account, book")
+        return {(account, book): credits for account, book, credits in told}
 
     def close(self) -> None:
         """Closes the file."""

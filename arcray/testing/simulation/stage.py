@@ -17,19 +17,21 @@ from typing import Final
 from arcray.config import SchedulerSettings
 from arcray.core.commands import Command, LabelNode, SetNodeScheduling, SetQuota, StopWorkload, SubmitWorkload
 from arcray.core.errors import Code
+from arcray.core.gang import Layout
 from arcray.core.ids import NodeId, WorkloadId
-from arcray.core.policy import ClusterPolicy
+from arcray.core.node import NodeRegistration
 from arcray.core.queries import ExplainWorkload
-from arcray.core.workload import ModelServer
-from arcray.testing.simulation import plan as p
+from arcray.core.workload import ModelServer, WorkloadSpec
 from arcray.testing.simulation.build import Build
 from arcray.testing.simulation.central import Central
 from arcray.testing.simulation.clock import UnsteadyClock
 from arcray.testing.simulation.disk import Disk
+from arcray.testing.simulation.happenings import Ask
 from arcray.testing.simulation.loop import VirtualLoop
 from arcray.testing.simulation.luck import Luck
 from arcray.testing.simulation.machines import Door, Machines
 from arcray.testing.simulation.network import Network
+from arcray.testing.simulation.plan import Plan
 from arcray.testing.simulation.rows import RowReader
 from arcray.testing.simulation.trace import Trace
 from arcray.testing.simulation.watch import Watch
@@ -37,11 +39,10 @@ from arcray.testing.simulation.workshop import Book, script_of
 
 __all__ = ["Verdict", "simulate"]
 
-from datetime import timedelta
-
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - commits cost nothing there; the folder is our own
 _REST_S: Final = 150.0
 _RETRY_S: Final = 0.5
+_OFTEN: Final = 1_000
 _AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 
 
@@ -64,7 +65,7 @@ class Verdict:
     lines: tuple[str, ...] = ()
 
 
-def simulate(plan: p.Plan, build: Build | None = None, *, trace: bool = False) -> Verdict:
+def simulate(plan: Plan, build: Build | None = None, *, trace: bool = False) -> Verdict:
     """Runs a plan to its end, or to the first promise that is broken.
 
     Args:
@@ -79,15 +80,16 @@ def simulate(plan: p.Plan, build: Build | None = None, *, trace: bool = False) -
             loop.close()
 
 
-async def _simulate(loop: VirtualLoop, plan: p.Plan, build: Build, directory: Path, *, trace: bool) -> Verdict:
+async def _simulate(loop: VirtualLoop, plan: Plan, build: Build, directory: Path, *, trace: bool) -> Verdict:
     told = Trace(loop.time, keep=trace)
     rows = RowReader(directory / "arcray.db")
     specs = [
         step.what.command.spec
         for step in plan.steps
-        if isinstance(step.what, p.Ask) and isinstance(step.what.command, SubmitWorkload)
+        if isinstance(step.what, Ask) and isinstance(step.what.command, SubmitWorkload)
     ]
-    watch = Watch(rows, told, awaited=frozenset(spec.id for spec in specs if spec.waiting))
+    awaited = frozenset(spec.id for spec in specs if spec.waiting)
+    watch = Watch(rows, told, awaited=awaited, policy=plan.policy)
     stage = _Stage(plan, build, directory / "arcray.db", watch, told)
     loop.pace = stage.disk.pace
     try:
@@ -109,7 +111,7 @@ async def _simulate(loop: VirtualLoop, plan: p.Plan, build: Build, directory: Pa
 class _Stage:
     """Everything that plays."""
 
-    def __init__(self, plan: p.Plan, build: Build, path: Path, watch: Watch, trace: Trace) -> None:
+    def __init__(self, plan: Plan, build: Build, path: Path, watch: Watch, trace: Trace) -> None:
         dice = Random(f"luck {plan.seed}")  # noqa: S311 - a simulation
         self.book = Book(trace, broken=watch.broken, is_over=watch.model.workloads.is_over)
         self.disk = Disk(path, kind=build.journal, dice=dice, trace=trace, committed=watch.committed)
@@ -122,11 +124,7 @@ class _Stage:
         self._machines = Machines(self._network, dice)
         self._central = Central(
             build=build,
-            policy=ClusterPolicy(
-                keep_finished=plan.keep_finished,
-                keep_finished_inference=plan.keep_finished,
-                inference_timeout=timedelta(seconds=5),
-            ),
+            policy=plan.policy,
             settings=SchedulerSettings(event_buffer=1024, max_queued_orders=plan.max_queued_orders),
             driver=self._machines,
             disk=self.disk,
@@ -200,11 +198,12 @@ class _Stage:
             for undo in self._undone():
                 self._luck.spawn(self._luck.ask(undo, 1))
             waiting = set(self._watch.model.workloads.live())
+            active = self._watch.model.reservations.active()
             for workload_id in sorted(waiting - stopped):
                 if self._is_endless(workload_id) or self._is_impossible(workload_id):
                     stopped.add(workload_id)
                     self._luck.spawn(self._explain_and_stop(workload_id))
-            if not waiting and not any(self._luck.down.values()) and not self._luck.acts:
+            if not waiting and not active and not any(self._luck.down.values()) and not self._luck.acts:
                 break
         else:
             self._say_what_does_not_end()
@@ -240,15 +239,26 @@ class _Stage:
     def _is_impossible(self, workload_id: WorkloadId) -> bool:
         """Returns whether no machine could take it even if it were empty."""
         spec = self._watch.model.workloads.known[workload_id]["spec"]
-        wanted = spec.demand
-        return not any(
-            spec.node_id in (None, node.id)
-            and set(spec.selector) <= set(node.labels.items())
-            and node.capacity.cpu_milli >= wanted.cpu_milli
-            and node.capacity.memory_bytes >= wanted.memory_bytes
-            and sum(gpu.memory_bytes >= (wanted.gpu_memory_bytes or 0) for gpu in node.capacity.gpus) >= wanted.gpus
-            for node in self._plan.nodes
-        )
+        return not self._fits_when_empty(spec) if spec.gang is None else not self._gang_fits_when_empty(spec)
+
+    def _fits_when_empty(self, spec: WorkloadSpec) -> bool:
+        return any(_times(spec, node) for node in self._plan.nodes)
+
+    def _gang_fits_when_empty(self, spec: WorkloadSpec) -> bool:
+        """Returns whether a gang certainly fits: of members that differ, a fit may be missed."""
+        model, gang = self._watch.model, spec.gang
+        assert gang is not None
+        members = [model.workloads.known[each]["spec"] for each in model.gangs.members[spec.origin.account, gang.id]]
+        if any(each.demand != spec.demand for each in members):
+            return False
+        times = [_times(spec, node) for node in self._plan.nodes]
+        match gang.layout:
+            case Layout.PACK:
+                return max(times) >= gang.size
+            case Layout.SPREAD:
+                return sum(each > 0 for each in times) >= gang.size
+            case Layout.ANY:
+                return sum(times) >= gang.size
 
     async def _explain_and_stop(self, workload_id: WorkloadId) -> None:
         await self._central.look(ExplainWorkload(workload_id=workload_id))
@@ -258,6 +268,8 @@ class _Stage:
         for workload_id in self._watch.model.workloads.live():
             work = self._watch.model.workloads.known[workload_id]
             self._watch.broken(f"{workload_id} does not end: it is {work['phase']} at attempt {work['attempt']}")
+        for facts in self._watch.model.reservations.active():
+            self._watch.broken(f"reservation {facts['id']} does not end")
         self._watch.broken(f"{len(self._luck.acts)} acts do not end; kept down are {self._luck.down}")
 
     def _look_in(self) -> bool:
@@ -265,3 +277,19 @@ class _Stage:
         if self._central.plane is not None:
             self._watch.compare_memory(self._central.plane)
         return bool(self._watch.failure)
+
+
+def _times(spec: WorkloadSpec, node: NodeRegistration) -> int:
+    """Returns how often a demand fits on a node that is empty."""
+    if spec.node_id not in (None, node.id) or not set(spec.selector) <= set(node.labels.items()):
+        return 0
+    wanted, has = spec.demand, node.capacity
+    times = [has.cpu_milli // wanted.cpu_milli] if wanted.cpu_milli else []
+    times += [has.memory_bytes // wanted.memory_bytes] if wanted.memory_bytes else []
+    if wanted.gpus > len(has.gpus):
+        return 0
+    if wanted.gpus:
+        share = wanted.gpu_memory_bytes
+        slots = sum(1 if share is None else gpu.memory_bytes // share for gpu in has.gpus)
+        times.append(slots // wanted.gpus)
+    return min(times, default=_OFTEN)

@@ -6,9 +6,9 @@ The first promise that is broken is kept; the simulation ends at its next step. 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from arcray.control.plane import Plane
 from arcray.control.rows import subject
@@ -17,26 +17,22 @@ from arcray.core import events as ev
 from arcray.core import queries as q
 from arcray.core.errors import ArcrayError, Code
 from arcray.core.events import Event
-from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import NodeId, WorkloadId
-from arcray.core.model import Model
-from arcray.core.node import Node
 from arcray.core.orders import Order, RunInference, StartWorkload
+from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import EventBatch
-from arcray.core.workload import Inference, Workload, WorkloadView
 from arcray.testing.simulation.model import PlainModel
 from arcray.testing.simulation.promise import PromiseBrokenError, must
 from arcray.testing.simulation.rows import RowReader
+from arcray.testing.simulation.statements import Asked, check_answer, check_reply
 from arcray.testing.simulation.trace import Trace
 
 __all__ = ["Watch"]
 
 _LOGGERS: Final = ("arcray.control.loops",)
-_ENDED: Final = frozenset({"succeeded", "failed", "stopped", "rejected"})
-_FINAL: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED})
+_MONEY: Final = (ev.AccountOpened, ev.SpendingLimitSet, ev.CreditsMoved, ev.WorkloadCharged)
 
 Key = tuple[object, ...]
-Asked = Mapping[WorkloadId, tuple[str, int]]
 
 
 class _Faults(logging.Handler):
@@ -64,8 +60,8 @@ class Watch:
         runs_on: tells of an attempt on which machine it runs now, and under which epoch that is attached.
     """
 
-    def __init__(self, rows: RowReader, trace: Trace, *, awaited: frozenset[WorkloadId]) -> None:
-        self.model = PlainModel()
+    def __init__(self, rows: RowReader, trace: Trace, *, awaited: frozenset[WorkloadId], policy: ClusterPolicy) -> None:
+        self.model = PlainModel(policy)
         self.failure = ""
         self.runs_on: Callable[[WorkloadId, int], tuple[NodeId, int] | None] = lambda *_: None
         self._rows = rows
@@ -125,6 +121,8 @@ class Watch:
                     must(row is not None, f"{workload_id} has facts and no row")
                     if row is not None:
                         self.model.workloads.compare(row, "its row")
+            if any(isinstance(event, _MONEY) for event in events):
+                self.model.compare_books(self._rows)
 
     def recovered(self, plane: Plane) -> None:
         """A process has read the rows and takes commands from now on."""
@@ -143,7 +141,7 @@ class Watch:
             if isinstance(reply, ArcrayError):
                 must(reply.code is not Code.INTERNAL, f"{type(command).__name__} is answered with our own fault")
                 return
-            self._states(command, reply)
+            check_reply(self.model, command, reply, awaited=self._awaited)
 
     def ordered(self, node_id: NodeId, orders: Sequence[Order]) -> None:
         """A process hands orders out."""
@@ -180,25 +178,7 @@ class Watch:
     def answered(self, query: q.Query, answer: object, asked: Asked) -> None:
         """A process has answered a query."""
         with self._checking():
-            match answer:
-                case WorkloadView():
-                    self._shows(answer, asked)
-                case q.WorkloadPage():
-                    for view in answer.workloads:
-                        self._shows(view, asked)
-                    must(
-                        answer.total is not None and answer.total >= self._listed(asked),
-                        "a list leaves out what is on disk",
-                    )
-                case WorkloadExplanation():
-                    pass
-                case ArcrayError() if answer.code is Code.NOT_FOUND:
-                    if isinstance(query, q.GetWorkload):
-                        must(query.workload_id not in asked, f"{query.workload_id} was accepted and cannot be found")
-                case ArcrayError():
-                    must(answer.code in _FINAL, f"{type(query).__name__} is answered with {answer!r}")
-                case _:
-                    pass
+            check_answer(self.model, query, answer, asked)
 
     # -- memory ----------------------------------------------------------------------------------------------------
 
@@ -217,14 +197,12 @@ class Watch:
                 self.model.compare_memory(state)
 
     def _compare_rows(self) -> None:
-        self.model.compare_rows(self._rows.all(Node), self._rows.all(Model), self._rows.all(Workload))
+        self.model.compare_rows(self._rows)
 
     def settled(self) -> None:
         """Everything has come to rest."""
         with self._checking():
             self._compare_rows()
-
-    # -- what a reply states -----------------------------------------------------------------------------------------
 
     def _check_over(self, workload_id: WorkloadId, attempt: int) -> None:
         """Checks that what was given up does not run on, on a machine that the cluster believes to know."""
@@ -233,74 +211,6 @@ class Watch:
             node = self.model.nodes.known[where[0]]
             known = node["health"] == "healthy" and node["epoch"] == where[1]
             must(not known, f"attempt {attempt} of {workload_id} is over for the cluster and runs on {where[0]}")
-
-    def _states(self, command: cmd.Command, reply: object) -> None:
-        known = self.model.workloads.known
-        work: dict[str, Any] | None
-        match command, reply:
-            case cmd.SubmitWorkload(), cmd.Submitted():
-                must(reply.workload_id in known, f"{reply.workload_id} is acknowledged before it is on disk")
-                work = known[reply.workload_id]
-                must(
-                    work["spec"].origin.account == command.spec.origin.account,
-                    "a submission is answered with another's",
-                )
-                must(
-                    not reply.created or reply.workload_id == command.spec.id,
-                    f"{command.spec.id} is created as another",
-                )
-                if reply.phase.terminal:
-                    must(work["phase"] == reply.phase, f"{reply.workload_id} is said to be {reply.phase}")
-            case cmd.SubmitWorkload(), WorkloadView():
-                self._shows(reply, {})
-                must(reply.phase.terminal, f"{reply.spec.id} is answered while {reply.phase}")
-            case cmd.StopWorkload(), _:
-                work = known.get(command.workload_id)
-                must(
-                    work is not None and (work["stop_requested"] or work["phase"] in _ENDED),
-                    f"the stop of {command.workload_id} is acknowledged before it is on disk",
-                )
-            case cmd.AttachNode(), cmd.Attached():
-                node = self.model.nodes.known.get(reply.node_id)
-                must(node is not None and node["epoch"] >= reply.epoch, f"{reply} is answered before it is on disk")
-            case cmd.RegisterModel(), _:
-                must(
-                    command.model.id in self.model.models.ever,
-                    f"{command.model.id} is acknowledged before it is on disk",
-                )
-            case cmd.ReportEnd(), _ if command.workload_id not in self._awaited:
-                work = known.get(command.workload_id)
-                must(
-                    work is not None
-                    and (work["attempt"] > command.attempt or work["phase"] in _ENDED or work["phase"] == "pending"),
-                    f"the end of {command.workload_id} is acknowledged before it is on disk",
-                )
-            case _:
-                pass
-
-    def _shows(self, view: WorkloadView, asked: Asked) -> None:
-        key = view.spec.id
-        work = self.model.workloads.known.get(key)
-        if view.spec.waiting and not view.phase.terminal:
-            return
-        must(work is not None, f"{key} is shown before it is on disk")
-        facts: dict[str, Any] = work or {}
-        if view.phase.terminal:
-            must(facts["phase"] == view.phase, f"{key} is shown as {view.phase}, and is {facts['phase']}")
-            payload = view.spec.payload
-            if isinstance(payload, Inference) and view.result is not None and view.result.output is not None:
-                must(
-                    view.result.output == payload.input, f"{key} is answered with the output of {view.result.output!r}"
-                )
-        must(view.attempt <= facts["attempt"], f"{key} is shown at an attempt that is not on disk")
-        if key in asked:
-            phase, attempt = asked[key]
-            must(view.attempt >= attempt, f"{key} is shown as it was before")
-            must(phase not in _ENDED or view.phase == phase, f"{key} had ended as {phase} and is shown as {view.phase}")
-
-    def _listed(self, asked: Asked) -> int:
-        known = self.model.workloads.known
-        return sum(not isinstance(known[key]["spec"].payload, Inference) for key in asked)
 
     def _find(self, event: Event, position: int, *, missed: bool) -> int:
         key = _key(event)

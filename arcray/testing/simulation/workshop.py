@@ -158,6 +158,9 @@ class Workshop(Machine):
         _ = plane
         return _Runners(self, registry)
 
+    async def look_again(self) -> bool:
+        return False
+
     def read(self) -> Telemetry:
         return Telemetry(at=self.clock.now(), cpu_utilization=0.5)
 

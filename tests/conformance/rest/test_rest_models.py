@@ -157,9 +157,7 @@ async def test_model_posted_right_after_its_removal_is_loaded_again(serve: Any) 
 
 async def test_posts_at_the_same_time_start_no_copy_too_many(serve: Any) -> None:
     async with serve(nodes=[endless()]) as served:
-        answers = await asyncio.gather(
-            *(served.client.post(PATH, json=PYTHON | {"replicas": 2}) for _ in range(8))
-        )
+        answers = await asyncio.gather(*(served.client.post(PATH, json=PYTHON | {"replicas": 2}) for _ in range(8)))
         assert {answer.status_code for answer in answers} <= {200, 201}
         assert len((await served.client.get(f"{PATH}/echo")).json()["servers"]) == 2
 

@@ -12,7 +12,13 @@ import psutil
 import pytest
 
 from arcray.cli import daemon
-from arcray.core.errors import ConflictError, DeadlineExceededError, UnavailableError
+from arcray.core.errors import (
+    ArcrayError,
+    ConflictError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 
 WAIT_S = 20.0
 SERVE = """
@@ -130,6 +136,29 @@ def test_stubborn_process_is_killed_with_its_children(tmp_path: Path) -> None:
 def test_failed_start_says_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="port 8080 is taken"):
         daemon.spawn([sys.executable, "-c", "raise SystemExit('arcray: port 8080 is taken')"], tmp_path, WAIT_S)
+
+
+@pytest.mark.parametrize(("code", "error"), [(2, InvalidArgumentError), (6, ConflictError), (3, UnavailableError)])
+def test_failed_start_is_told_as_the_process_told_it(tmp_path: Path, code: int, error: type[ArcrayError]) -> None:
+    with pytest.raises(error, match=f"exit code {code}"):
+        daemon.spawn([sys.executable, "-c", f"raise SystemExit({code})"], tmp_path, WAIT_S)
+
+
+@pytest.mark.parametrize("below", ["file", "file/deeper"])
+def test_directory_that_cannot_be_one_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("")
+    directory = tmp_path / below
+    with pytest.raises(InvalidArgumentError, match="cannot be used") as refused, daemon.claim(directory):
+        pass
+    assert refused.value.field == "state_dir"
+    with pytest.raises(InvalidArgumentError, match="cannot be used"):
+        daemon.spawn([sys.executable, "-c", ""], directory, WAIT_S)
+    assert daemon.find(directory) is None
+
+
+def test_directory_is_made(tmp_path: Path) -> None:
+    with daemon.claim(tmp_path / "a" / "b"):
+        assert daemon.find(tmp_path / "a" / "b") is not None
 
 
 def test_old_words_in_the_log_are_not_this_starts(tmp_path: Path) -> None:

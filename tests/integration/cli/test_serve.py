@@ -23,6 +23,7 @@ class Served:
     url = "http://127.0.0.1:9"
     def down(self):
         print("down", flush=True)
+        return int(sys.argv[2]) if sys.argv[2:] else 0
 
 def start():
     try:
@@ -64,6 +65,30 @@ def test_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
         assert output == "arcray is ending\ndown\n"
         assert process.returncode == 0
     assert not (tmp_path / "arcray.pid").exists()
+
+
+@pytest.mark.parametrize(
+    ("containers", "said"), [(1, "1 container runs on; "), (2, "2 containers run on; ")], ids=["one", "two"]
+)
+def test_down_says_how_many_containers_run_on(tmp_path: Path, containers: int, said: str) -> None:
+    with serving(tmp_path, str(containers)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        command = [sys.executable, "-m", "arcray.cli.main", "down", "--state-dir", str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as down:
+            output, _ = process.communicate(timeout=WAIT_S)  # or it would stay a zombie, which counts as running
+            told, _ = down.communicate(timeout=WAIT_S)
+    assert told.splitlines()[0] == f"arcray has ended (pid {process.pid})"
+    assert told.splitlines()[1].startswith(said)
+    assert output.splitlines()[-1].startswith(said)
+
+
+def test_down_owns_that_it_does_not_know_what_runs_on(tmp_path: Path) -> None:
+    with daemon.claim(tmp_path) as claim:
+        claim.leave(3)
+    assert daemon.left(tmp_path) == 3
+    with daemon.claim(tmp_path):  # and is killed before it can tell
+        assert daemon.left(tmp_path) is None
 
 
 def test_being_ended_while_it_starts_cleans_up(tmp_path: Path) -> None:

@@ -47,6 +47,18 @@ def double(value): return value * 2
 def none(value): return value is None
 def array(value): return {"a": numpy.arange(3, dtype="float32"), "b": numpy.int64(7)}
 def fail(value): raise ValueError("no such digit")
+class Unspeakable(Exception):
+    def __str__(self): raise RuntimeError("no words")
+def unspeakable(value): raise Unspeakable
+def quit(value): sys.exit(7) if value == "bad" else None
+def repeat(value): raise ValueError(f"unknown word {value}")
+async def repeat_async(value):
+    if value == "good": return value
+    raise ValueError(f"unknown word {value}")
+async def quit_async(value):
+    if value == "bad": sys.exit(7)
+    return value
+def large(value): return "x" * (30 * 2**20)
 def nan(value): return float("nan")
 def opaque(value): return object()
 def die(value): os._exit(3)
@@ -379,6 +391,53 @@ async def test_modules_of_the_environment_are_no_models_by_default(bench: Bench)
     assert refused.value.field == "model.source"
 
 
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "CUDA_VISIBLE_DEVICES", "OPENSSL_CONF"])
+async def test_variables_that_bring_code_are_refused_by_name(bench: Bench, name: str) -> None:
+    with pytest.raises(PermissionDeniedError, match=name) as refused:
+        await bench.start("double", env=((name, "./model.onnx"),))
+    assert refused.value.field == "model.env"
+
+
+async def test_variables_that_are_allowed_decide_nothing_of_ours(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"env": ("*",)})
+    async with bench.loaded("environment", env=(("CUDA_VISIBLE_DEVICES", "0"), ("PATH", "/tmp"), ("A", "1"))):
+        env = await bench.ask(0)
+    assert (env["CUDA_VISIBLE_DEVICES"], env["A"]) == ("", "1")
+    assert env["PATH"] != "/tmp"
+
+
+@pytest.mark.parametrize(
+    ("model", "bad", "said"),
+    [
+        ("repeat", "\ud800", r"ValueError: unknown word \ud800"),
+        ("repeat_async", "\ud800", r"ValueError: unknown word \ud800"),
+        ("unspeakable", "", "Unspeakable"),
+        ("quit", "bad", "SystemExit: 7"),
+        ("quit_async", "bad", "SystemExit: 7"),
+        ("repeat", "x" * 100_000, "ValueError: unknown word xxx"),
+    ],
+)
+async def test_whatever_a_model_raises_is_told_to_its_caller_alone(
+    bench: Bench, model: str, bad: str, said: str
+) -> None:
+    async with bench.loaded(model):
+        pid = bench.pid
+        for _ in range(3):
+            end = await bench.end(bench.send(bad))
+            assert (end.phase, end.message[: len(said)]) == (Phase.FAILED, said)
+            assert len(end.message) <= 5_000
+        if model.endswith("_async"):
+            assert await bench.ask("good") == "good"
+        assert bench.pid == pid
+
+
+async def test_many_large_outputs_at_once_are_all_carried(bench: Bench) -> None:
+    """Ten times 30 MiB, more than one frame may have."""
+    async with bench.loaded("large"):
+        ends = await asyncio.gather(*(bench.ask(number) for number in range(10)))
+    assert {len(end) for end in ends} == {30 * 2**20}
+
+
 async def test_output_of_the_process_is_the_workloads_log(bench: Bench) -> None:
     async with bench.loaded("talk"):
         await bench.ask("hello")
@@ -386,9 +445,9 @@ async def test_output_of_the_process_is_the_workloads_log(bench: Bench) -> None:
 
 
 async def test_environment_is_the_models_own_and_the_child_is_lean(bench: Bench) -> None:
-    async with bench.loaded("environment", env=(("WEIGHTS", "/w"),)):
+    async with bench.loaded("environment", env=(("MODEL_WEIGHTS", "/w"),)):
         env = await bench.ask(0)
-    assert env["WEIGHTS"] == "/w"
+    assert env["MODEL_WEIGHTS"] == "/w"
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert not env.keys() & {"USER", "LOGNAME", "PYTEST_CURRENT_TEST"}
 

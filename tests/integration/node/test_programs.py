@@ -489,7 +489,7 @@ async def test_removing_what_a_program_leaves_holds_nothing_up(bench: Bench, mon
             assert going_on.wait(30)
         plain(path, **options)
 
-    monkeypatch.setattr("arcray.node.program.shutil.rmtree", slow)
+    monkeypatch.setattr("arcray.node.leftovers.shutil.rmtree", slow)
     running = bench.start("print(1)")
     await asyncio.to_thread(removing.wait, 30)
     assert not running.done()

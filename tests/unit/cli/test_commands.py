@@ -117,6 +117,33 @@ def test_waiting_prints_the_log_and_returns_the_works_own_success(shell: MakeShe
     assert json.loads(bad.stdout)["exitCode"] == 3
 
 
+def test_waiting_says_what_the_work_waits_for_once_that_takes_a_while(
+    shell: MakeShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcray.cli.work._LOOK_S", 0.0)
+    looks = iter([{**DONE, "phase": "pending"}] * 7)
+    pool = shell(
+        {
+            "POST /api/v1/workloads": WORKLOAD,
+            "GET /api/v1/workloads/w1/explain": {"sentence": "1 node lacks GPUs\x1b[2J"},
+            "GET /api/v1/workloads/w1/logs": "",
+            "GET /api/v1/workloads/w1": lambda _: next(looks, DONE),
+        }
+    )
+    result = pool("submit", "container", "x", "--wait", "--output", "json")
+    assert result.stderr == "arcray: w1 waits: 1 node lacks GPUs\\x1b[2J\n"
+    assert json.loads(result.stdout)["phase"] == "succeeded"
+
+
+def test_names_cannot_forge_rows_nor_command_a_terminal(shell: MakeShell) -> None:
+    name = "evil\nw2  container\x1b[2J\u202e"
+    pool = shell({"GET /api/v1/workloads": {"workloads": [{**DONE, "name": name}], "total": 1, "nextCursor": None}})
+    table = pool("workloads").stdout
+    assert len(table.splitlines()) == 2
+    assert "evil\\nw2  container\\x1b[2J\\u202e" in table
+    assert json.loads(pool("workloads", "--output", "json").stdout)[0]["name"] == name
+
+
 def test_logs_are_printed_and_followed(shell: MakeShell) -> None:
     pool = shell({"GET /api/v1/workloads/w1/logs": "one\ntwo"})
     assert pool("logs", "w1").stdout == pool("logs", "-f", "w1").stdout == "one\ntwo"
@@ -170,6 +197,27 @@ def test_models_are_registered_listed_and_removed(shell: MakeShell, tmp_path: Pa
     assert pool("models", "remove", "digits").exit_code == 0
 
 
+def test_models_alone_are_listed_as_nodes_are(shell: MakeShell) -> None:
+    pool = shell({"GET /api/v1/models": {"models": []}})
+    assert json.loads(pool("models", "--output", "json").stdout) == json.loads(
+        pool("models", "list", "--output", "json").stdout
+    )
+
+
+def test_model_that_cannot_be_loaded_is_a_failure_and_no_conflict(shell: MakeShell) -> None:
+    model = {"name": "m", "format": "python", "readyOn": []}
+    looks = iter([{**model, "servers": [{"id": "w1"}]}])
+    pool = shell(
+        {
+            "POST /api/v1/models": model,
+            "GET /api/v1/models/m": lambda _: next(looks, {**model, "servers": []}),
+            "GET /api/v1/workloads/w1": {**DONE, "phase": "failed", "message": "no such module"},
+        }
+    )
+    result = pool("models", "register", "m", "a:b", "--format", "python", "--wait")
+    assert (result.exit_code, "no such module" in result.stderr) == (1, True)
+
+
 def test_model_comes_from_a_programs_result(shell: MakeShell) -> None:
     pool = shell({"POST /api/v1/models": {"name": "m", "format": "onnx", "readyOn": []}})
     pool("models", "register", "m", "model.onnx", "--format", "onnx", "--from-workload", "w1", "--cpu", "1")
@@ -216,6 +264,34 @@ def test_stopping_nothing_is_no_failure(shell: MakeShell, tmp_path: Path) -> Non
     result = shell({})("down")
     assert result.exit_code == 0
     assert str(tmp_path) in result.stdout
+
+
+def test_stopping_is_told_to_programs(shell: MakeShell) -> None:
+    said = json.loads(shell({})("down", "--output", "json").stdout)
+    assert said == {"pid": None, "gently": True, "containersLeft": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"gateway: [", "is no YAML"),
+        (b"just words", "holds no mapping of settings"),
+        (b"a: \xff", "is not UTF-8 text"),
+        (b"gateway: {http_ports: [70000]}", "gateway.http_ports.0: "),
+    ],
+)
+def test_file_that_is_no_settings_is_named(shell: MakeShell, tmp_path: Path, content: bytes, complaint: str) -> None:
+    file = tmp_path / "arcray.yaml"
+    file.write_bytes(content)
+    result = shell({})("up", "--config", str(file))
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+def test_environment_that_is_no_json_is_named(shell: MakeShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCRAY_GATEWAY", "{bad")
+    result = shell({})("up")
+    assert (result.exit_code, "gateway" in result.stderr) == (2, True)
 
 
 def test_wrong_settings_are_named(shell: MakeShell, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from arcray.config import SchedulerSettings
-from arcray.core.commands import Submitted, SubmitWorkload
+from arcray.core.commands import Command, ReportEnd, StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import ResourceExhaustedError, UnavailableError
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.policy import ClusterPolicy
-from arcray.core.workload import Workload
+from arcray.core.workload import Phase, Workload
 from arcray.testing.builders import T0, a_workload
 from arcray.testing.plane import InProcessPlane, in_process_plane
 
@@ -55,7 +55,7 @@ class CountingReads:
         return await self._earlier(ids, keys)
 
 
-async def begun(cluster: InProcessPlane, commands: Sequence[SubmitWorkload]) -> list[asyncio.Future[Any]]:
+async def begun(cluster: InProcessPlane, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
     replies = cluster.plane.begin(commands)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -84,6 +84,26 @@ async def test_a_key_that_comes_twice_in_one_lookup_is_one_workload(cluster: InP
     assert isinstance(first, Submitted)
     assert isinstance(second, Submitted)
     assert (second.workload_id, second.created) == (first.workload_id, False)
+
+
+async def test_what_memory_lets_go_of_during_a_lookup_is_looked_up_too(cluster: InProcessPlane) -> None:
+    """Found by rounds of kills: a stop of work that ended in that moment was told that there is none."""
+    (node,) = cluster.nodes
+    node.deaf = True
+    await cluster.plane.submit([keyed(7, "ends meanwhile")])
+    reads = CountingReads(cluster)
+    stop = StopWorkload(workload_id=a_workload(7).id)
+    replies = await begun(cluster, [keyed(2, "new"), stop, keyed(8, "ends meanwhile")])
+    assert reads.asked == [1]
+    await cluster.plane.submit(
+        [ReportEnd(node_id=node.id, epoch=node.epoch, workload_id=a_workload(7).id, attempt=1, phase=Phase.SUCCEEDED)]
+    )
+    await cluster.finished(a_workload(7).id)
+    reads.go.set()
+    _, stopped, again = [await reply for reply in replies]
+    assert stopped is None
+    assert isinstance(again, Submitted)
+    assert (again.workload_id, again.created) == (a_workload(7).id, False)
 
 
 async def test_more_than_may_wait_are_refused(cluster: InProcessPlane) -> None:

@@ -344,3 +344,24 @@ def test_a_copy_whose_replacement_failed_goes_elsewhere_itself_at_the_deadline(w
     world.report(copy, Phase.STOPPED)
     world.run_round()
     assert (copy.phase, copy.node_id) == (Phase.PLACED, N2)
+
+
+def test_a_copy_that_may_not_start_again_does_not_when_its_replacement_ends_before_it(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    world.handle(RegisterModel(model=a_model()))
+    copy = running(world, payload=ModelServer(model=a_model()), node_id=None)
+    drain(world)
+    world.run_round()
+    another = world.workload(replacement_id(copy))
+    world.report(another, Phase.RUNNING)
+    world.report(another, Phase.FAILED)
+    world.report(copy, Phase.STOPPED)
+    assert (copy.phase, copy.message) == (Phase.FAILED, "its node was drained")
+
+
+def test_a_drain_that_is_asked_for_twice_within_an_instant_is_said_once(world: World) -> None:
+    world.attach()
+    running(world)
+    assert drain(world, deadline_s=5.0).events
+    assert drain(world, deadline_s=5.0).events == ()

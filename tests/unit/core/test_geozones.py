@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.geozones import UNKNOWN, ZONES, centre_of, decode_geohash, encode_geohash, locate, zone_at
@@ -60,10 +58,3 @@ def test_short_geohash_is_filled_up_to_six_characters() -> None:
     found = locate("9q9")
     assert len(found.geohash) == 6
     assert found.geohash.startswith("9q9")
-
-
-@given(longitude=st.floats(-180, 180), latitude=st.floats(-90, 90))
-def test_encoding_a_cells_centre_returns_the_cell(longitude: float, latitude: float) -> None:
-    cell = encode_geohash(longitude, latitude)
-    assert encode_geohash(*decode_geohash(cell)) == cell
-    zone_at(longitude, latitude)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from arcray.core.errors import (
     InvalidArgumentError,
     NotFoundError,
 )
+from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, EntryId, WorkloadId
 from arcray.core.ledger import ISSUER, Account, Book, EntryKind, SpendingLimit
 from arcray.core.node import LeaseTerms
@@ -34,6 +35,7 @@ from arcray.testing.world import World
 ANA, BO, EVE, OPERATOR = map(AccountId, ("ana", "bo", "eve", "operator"))
 PATIENT = LeaseTerms(unhealthy_after_s=1e6, lost_after_s=1e7)
 PRICED = ClusterPolicy(prices=Prices(cpu_core_minute=6, workload=1, inference=2))
+NUMBERS = count(1)
 
 
 @pytest.fixture
@@ -60,8 +62,9 @@ def fund(world: World, account_id: AccountId, credits: int, **terms: object) -> 
 
 
 def transfer(world: World, source: AccountId, target: AccountId, credits: int, **fields: str) -> cmd.Posted:
+    identity = EntryId(f"transfer-{next(NUMBERS)}")
     moved = world.handle(
-        cmd.TransferCredits(id=EntryId("t"), source=source, target=target, credits=credits, asked_by=source, **fields)
+        cmd.TransferCredits(id=identity, source=source, target=target, credits=credits, asked_by=source, **fields)
     )
     assert isinstance(moved.reply, cmd.Posted)
     return moved.reply
@@ -136,6 +139,18 @@ def test_a_request_that_comes_again_moves_nothing_again(world: World) -> None:
     assert stands(world, ANA) == (70, 0)
     with pytest.raises(IdempotencyMismatchError):
         transfer(world, ANA, BO, 31, request_id="key")
+
+
+def test_a_request_without_a_key_that_its_client_asks_again_moves_nothing_again(world: World) -> None:
+    fund(world, ANA, 100)
+    fund(world, BO, 1)
+    asked = cmd.TransferCredits(id=EntryId("once"), source=ANA, target=BO, credits=30, asked_by=ANA)
+    first, second = (world.handle(asked).reply for _ in range(2))
+    assert isinstance(first, cmd.Posted)
+    assert second == replace(first, created=False)
+    assert stands(world, ANA) == (70, 0)
+    with pytest.raises(AlreadyExistsError):
+        world.handle(replace(asked, credits=31))
 
 
 def test_a_key_belongs_to_the_account_that_asked(world: World) -> None:
@@ -506,3 +521,17 @@ def test_an_entry_names_its_work(world: World) -> None:
     assert entry is not None
     assert (entry.id, entry.workload_id) == (f"{of(ANA).id}/1", of(ANA).id)
     assert {(p.book, p.credits) for p in entry.postings} == {(Book.AVAILABLE, -7), (Book.HELD, 7)}
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(prices=Prices(cpu_core_minute=10))])
+def test_a_gang_one_of_whose_members_cannot_be_paid_where_it_is_placed_does_not_start(world: World) -> None:
+    """A node's own price is known once it is chosen: here the second member costs more than was set aside."""
+    fund(world, ANA, 40)
+    world.attach(a_node(owner=EVE, lease=PATIENT))
+    tariff = Tariff(minute=10, owned_minute=30)
+    for number in (1, 2):
+        outcome = world.submit(of(ANA, number, gang=Gang(id="g", size=2), tariff=tariff))
+    outcome = world.run_round() if not outcome.orders else outcome
+    assert outcome.orders == ()
+    assert [world.workload(a_workload(number).id).phase for number in (1, 2)] == [Phase.STOPPED, Phase.STOPPED]
+    assert stands(world, ANA) == (40, 0)

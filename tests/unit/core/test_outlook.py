@@ -155,17 +155,8 @@ def test_a_node_that_is_away_is_not_advised_to_be_uncordoned(world: World) -> No
 
 
 def test_history_begins_with_the_finished_work_that_recovery_reads(world: World) -> None:
-    from copy import deepcopy
-
-    from arcray.core.cluster import Cluster
-    from arcray.core.policy import ClusterPolicy
-
     ran(world, 10, 10, 10)
-    state = deepcopy(world.cluster.state)
-    world.cluster = Cluster.restore(
-        ClusterPolicy(), nodes=list(state.nodes.values()), workloads=list(state.workloads.values()), models=[],
-        now=world.now,
-    )  # fmt: skip
+    world.cluster = world.recovered().cluster
     world.submit(whole(1))
     world.submit(whole(2))
     found = explained(world, 2)

@@ -89,6 +89,36 @@ def test_a_gang_of_which_a_member_is_drained_moves_as_a_whole(world: World) -> N
     world.cluster.state.check_invariants()
 
 
+def test_a_member_that_would_move_has_failed_once_another_one_has_ended(world: World) -> None:
+    run_gang(world, restart=AGAIN)
+    world.succeed(world.workload(key(1)))
+    drained = world.workload(key(2)).node_id
+    assert drained is not None
+    world.handle(DrainNode(node_id=drained))
+    world.report(world.workload(key(2)), Phase.STOPPED)
+    assert phases(world, 1, 2) == [Phase.SUCCEEDED, Phase.FAILED]
+    assert "cannot start again" in world.workload(key(2)).message
+
+
+def test_a_member_that_its_node_refuses_has_failed_once_another_one_has_ended(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(member(number))
+    world.succeed(world.workload(key(1)))
+    world.report(world.workload(key(2)), Phase.FAILED, refused=True)
+    assert phases(world, 1, 2) == [Phase.SUCCEEDED, Phase.FAILED]
+
+
+def test_a_drained_member_that_ends_well_while_its_gang_starts_again_does_so_too(world: World) -> None:
+    run_gang(world, restart=AGAIN)
+    first, second = world.workload(key(1)), world.workload(key(2))
+    assert first.node_id is not None
+    world.handle(DrainNode(node_id=first.node_id))
+    world.report(second, Phase.FAILED)
+    world.succeed(first)
+    assert phases(world, 1, 2) == [Phase.PENDING, Phase.PENDING]
+
+
 def test_a_drain_that_has_to_end_a_member_fails_its_gang(world: World) -> None:
     run_gang(world)
     drained = world.workload(key(1)).node_id

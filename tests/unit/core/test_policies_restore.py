@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from datetime import timedelta
 
 import pytest
 
-from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportEnd, Reservable, Reserve, Schedule, SubmitWorkload, Tick
 from arcray.core.gang import Gang, Layout
 from arcray.core.ids import AccountId, ReservationId
-from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Priority, RestartPolicy, RestartRule, WorkloadSpec
 from arcray.testing.builders import a_node, a_workload, node_id
@@ -20,22 +17,6 @@ from arcray.testing.world import World
 
 WHOLE_NODE = Demand(cpu_milli=8000)
 HALF_NODE = Demand(cpu_milli=4000)
-
-
-def recovered(world: World) -> World:
-    """Returns a world that went on from what rows would hold of this one."""
-    state = deepcopy(world.cluster.state)
-    after = World(ClusterPolicy(), world.now)
-    after.cluster = Cluster.restore(
-        ClusterPolicy(),
-        nodes=list(state.nodes.values()),
-        workloads=list(state.workloads.values()),
-        models=[],
-        reservations=state.reservations.all(),
-        now=world.now,
-    )
-    after.cluster.state.check_invariants()
-    return after
 
 
 def a_member(number: int, size: int = 2) -> WorkloadSpec:
@@ -134,7 +115,7 @@ def with_a_gang_for_which_nodes_are_held_back(world: World) -> list[Command]:
 )
 def test_what_follows_is_the_same_after_a_recovery(world: World, scene: Callable[[World], list[Command]]) -> None:
     commands = scene(world)
-    after = recovered(world)
+    after = world.recovered()
     happened = 0
     for command in commands:
         for one in (world, after):

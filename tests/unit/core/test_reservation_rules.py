@@ -336,3 +336,14 @@ def test_a_reservation_takes_nothing_that_is_held_back_for_a_gang(world: World) 
     world.run_round()
     with pytest.raises(NoCandidatesError):
         reserve(world, a_reservation(1, HALF_NODE))
+
+
+def test_the_last_slice_that_is_given_back_may_be_one_of_which_nothing_is_left(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    reserve(world, a_reservation(1, HALF_NODE, WHOLE_NODE))
+    world.submit(taking(1, WHOLE_NODE))
+    world.succeed(world.workload(a_workload(1).id))
+    world.handle(ReleaseReservation(reservation_id=ReservationId("r1")))
+    assert known(world).state is ReservationState.RELEASED
+    assert not world.cluster.state.usage

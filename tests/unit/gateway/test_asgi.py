@@ -16,13 +16,13 @@ from arcray.gateway.asgi import Probes, compose
 from arcray.wire.facade import Facade, FacadeEndpoints
 
 if TYPE_CHECKING:
-    from tests.unit.gateway.conftest import Fixtures
+    from tests.probe_gateway import ProbeGateway
 
 
 @pytest.fixture
-async def http(gateway: Fixtures) -> AsyncIterator[httpx.AsyncClient]:
+async def http(gateway: ProbeGateway) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(gateway.app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -54,7 +54,7 @@ async def unasked() -> None:
     raise AssertionError("nothing is served")
 
 
-async def test_a_replica_is_ready_when_the_scheduler_is(http: httpx.AsyncClient, gateway: Fixtures) -> None:
+async def test_a_replica_is_ready_when_the_scheduler_is(http: httpx.AsyncClient, gateway: ProbeGateway) -> None:
     assert (await http.get("/readyz")).status_code == 200
     gateway.unready = UnavailableError("the scheduler does not serve yet: the disk is full")
     answer = await http.get("/readyz")
@@ -90,7 +90,7 @@ async def test_a_body_that_comes_in_pieces_is_read_whole(http: httpx.AsyncClient
     assert (await http.post(path, content=pieces())).text == "one, two, three"
 
 
-async def test_a_client_that_goes_before_its_body_came_gets_no_answer_and_makes_no_error(gateway: Fixtures) -> None:
+async def test_a_client_that_goes_before_its_body_came_gets_no_answer_and_makes_no_error(gateway: ProbeGateway) -> None:
     async def gone() -> Message:
         return {"type": "http.disconnect"}
 
@@ -115,9 +115,9 @@ async def test_an_unexpected_exception_shows_nothing_of_itself(http: httpx.Async
     assert answer.json()["code"] == "INTERNAL"
 
 
-async def test_an_unexpected_exception_reaches_the_log_of_the_server(gateway: Fixtures) -> None:
+async def test_an_unexpected_exception_reaches_the_log_of_the_server(gateway: ProbeGateway) -> None:
     transport = httpx.ASGITransport(gateway.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         with pytest.raises(ZeroDivisionError):
             await client.post("/raw", content="break")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,8 +18,23 @@ MAX_README_LINES = 60
 MAX_MODULE_LINES = 500
 
 
-def module(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+class Outline(NamedTuple):
+    """What these tests ask of a module."""
+
+    documented: bool
+    has_public_names: bool
+    says_what_is_public: bool
+
+
+@cache  # both tests look at all modules, and to parse them takes a third of a second
+def outline(path: Path) -> Outline:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return Outline(
+        documented=bool(ast.get_docstring(tree)),
+        has_public_names=any(isinstance(node, kinds) and not node.name.startswith("_") for node in tree.body),
+        says_what_is_public=exported(tree) is not None,
+    )
 
 
 def exported(tree: ast.Module) -> list[str] | None:
@@ -31,10 +48,7 @@ def exported(tree: ast.Module) -> list[str] | None:
 
 def test_modules_say_what_is_public() -> None:
     def silent(path: Path) -> bool:
-        tree = module(path)
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
-        return bool(public) and exported(tree) is None
+        return outline(path).has_public_names and not outline(path).says_what_is_public
 
     def loaded_by_convention(path: Path) -> bool:
         # Alembic finds the names of a migration by itself; a script that is only run has none that matter.
@@ -44,7 +58,7 @@ def test_modules_say_what_is_public() -> None:
 
 
 def test_modules_begin_with_what_they_decide() -> None:
-    assert [path for path in MODULES if not ast.get_docstring(module(path))] == []
+    assert [path for path in MODULES if not outline(path).documented] == []
 
 
 def test_modules_stay_small() -> None:

@@ -39,6 +39,8 @@ from arcray.testing.clock import FakeClock, SequenceIds
 if TYPE_CHECKING:
     from arcray.testing.node_fakes import FakeEngine, FakeGpus, FakePlane
 
+SANDBOX = {"sandbox": "none"}  # settings of programs
+
 
 class Node:
     """An agent under test."""
@@ -102,15 +104,19 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def node(
-    tmp_path: Path, plane: FakePlane, engine: FakeEngine, gpus: FakeGpus, clock: FakeClock
-) -> AsyncIterator[Node]:
-    settings = Settings.model_validate(
+def programs() -> dict[str, str]:
+    """Settings of programs: in an image of the fake engine, because a sandbox is probed by running a real program."""
+    return {"runner": "image", "image": "busybox:1"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, programs: dict[str, str]) -> Settings:
+    return Settings.model_validate(
         {
             "state_dir": tmp_path,
             "node": {
                 "max_orders": 10,
-                "programs": {"sandbox": "none"},
+                "programs": programs,
                 "containers": {"images": ["busybox:*"]},
                 "labels": {"rack": "7"},
                 "location": {"geohash": "9q9hvu"},
@@ -118,6 +124,12 @@ async def node(
             },
         }
     )
+
+
+@pytest.fixture
+async def node(
+    settings: Settings, plane: FakePlane, engine: FakeEngine, gpus: FakeGpus, clock: FakeClock
+) -> AsyncIterator[Node]:
     agent = NodeAgent(
         node_id=NodeId("n"),
         plane=plane,
@@ -136,6 +148,7 @@ async def node(
     await stopping
 
 
+@pytest.mark.parametrize("programs", [SANDBOX])
 async def test_registration_says_what_was_found(node: Node) -> None:
     registration = await node.agent.registration(driver="local", facade="ray", address="here")
     assert (registration.id, registration.driver, registration.address) == ("n", "local", "here")
@@ -465,6 +478,85 @@ async def test_work_found_from_an_earlier_agent_is_in_the_inventory(node: Node) 
     assert (end.attempt, end.phase) == (4, Phase.SUCCEEDED)
 
 
+def attachments(node: Node) -> list[AttachNode]:
+    return [each for each in node.plane.commands if isinstance(each, AttachNode)]
+
+
+async def until_attached(node: Node, times: int) -> list[AttachNode]:
+    await node.plane.until(lambda _: len(attachments(node)) >= times)
+    await node.clock.advance(0)  # the agent reads the answer
+    return attachments(node)
+
+
+async def test_engine_that_is_started_later_is_offered_and_used(node: Node) -> None:
+    node.engine.answers = False
+    await node.attach()
+    await node.clock.advance(30)
+    assert len(attachments(node)) == 1
+    node.engine.answers = True
+    await node.clock.advance(5)
+    assert [each.registration.capabilities.containers for each in await until_attached(node, 2)] == [False, True]
+    await node.agent.deliver(2, [container()])
+    await node.until_phase(Phase.RUNNING)
+
+
+async def test_engine_that_stays_away_is_no_longer_offered_and_one_that_misses_a_look_is(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container()])
+    await node.until_phase(Phase.RUNNING)
+    node.engine.answers = False
+    await node.clock.advance(10)
+    node.engine.answers = True
+    await node.clock.advance(10)
+    assert len(attachments(node)) == 1
+    node.engine.answers = False
+    await node.clock.advance(15)
+    assert [each.registration.capabilities.containers for each in await until_attached(node, 2)] == [True, False]
+    assert attachments(node)[-1].inventory == (Running(workload_id=WorkloadId("w"), attempt=1),)
+    await node.agent.deliver(2, [container("refused")])
+    assert (await node.until_end("refused")).refused
+    node.engine.answers = True
+    await node.clock.advance(5)
+    await until_attached(node, 3)
+    assert (len(node.engine.created), node.engine.stopped) == (1, [])  # what it waits for is not adopted again
+    node.engine.finish("c1", exit_code=0)
+    assert (await node.until_end()).epoch == 3
+
+
+async def test_containers_of_an_earlier_agent_are_taken_up_once_the_engine_is_back(node: Node) -> None:
+    node.engine.answers = False
+    for name in ("wanted", "unwanted"):
+        node.engine.leave(name, node_id="n", workload_id=name, attempt=1)
+    await node.attach()
+    assert attachments(node)[0].inventory == ()
+    node.plane.answer = _refuse_epoch(
+        1, StaleReportError(field="epoch"), stop=(Running(workload_id=WorkloadId("unwanted"), attempt=1),)
+    )
+    node.engine.answers = True
+    await node.clock.advance(5)
+    assert {work.workload_id for work in (await until_attached(node, 2))[-1].inventory} == {"wanted", "unwanted"}
+    await node.clock.advance(5)
+    assert node.engine.running == {"wanted"}
+    node.engine.finish("wanted", exit_code=0)
+    assert (await node.until_end("wanted")).phase is Phase.SUCCEEDED
+
+
+async def test_container_of_an_attempt_that_has_a_successor_is_ended_without_a_word(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container(attempt=2)])
+    await node.until_phase(Phase.RUNNING)
+    node.engine.answers = False
+    await node.clock.advance(15)
+    await until_attached(node, 2)
+    node.engine.leave("old", node_id="n", workload_id="w", attempt=1)
+    node.engine.answers = True
+    await node.clock.advance(5)
+    assert (await until_attached(node, 3))[-1].inventory == (Running(workload_id=WorkloadId("w"), attempt=2),)
+    await node.clock.advance(5)
+    assert (node.engine.running, node.ends()) == ({"c1"}, [])
+
+
+@pytest.mark.parametrize("programs", [SANDBOX])
 async def test_stopping_leaves_containers_and_ends_programs_without_a_word(node: Node) -> None:
     await node.attach()
     node.plane.blobs.data["code"] = b"print('ready')\nimport time\ntime.sleep(60)"
@@ -482,9 +574,26 @@ async def test_stopping_leaves_containers_and_ends_programs_without_a_word(node:
     stopping = asyncio.ensure_future(node.agent.stop())
     while not stopping.done():
         await node.clock.advance(0.1)
+    assert stopping.result() == 1
     assert node.engine.running == {"c1"}
     assert node.engine.stopped == []
     assert node.ends() == []
+
+
+async def test_container_that_was_asked_to_end_has_ended_and_was_told_before_the_agent_goes(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container()])
+    await node.until_phase(Phase.RUNNING)
+    node.engine.slow_stop = asyncio.Event()
+    await node.agent.deliver(1, [stop()])
+    await node.clock.advance(1)
+    stopping = asyncio.ensure_future(node.agent.stop())
+    await node.clock.advance(1)
+    assert not stopping.done()
+    node.engine.slow_stop.set()
+    assert await stopping == 0
+    assert [(end.workload_id, end.phase) for end in node.ends()] == [("w", Phase.STOPPED)]
+    assert node.engine.removed == ["c1"]
 
 
 def _refuse_epoch(epoch: int, error: ArcrayError, *, stop: tuple[Running, ...] = ()) -> Callable[[Command], Any]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import stat
 import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from arcray.core.errors import ArcrayError, InvalidArgumentError, ResourceExhaustedError
 from arcray.node.archive import find_entry_point, unpack
@@ -93,24 +89,6 @@ def test_name_that_comes_twice_is_refused(tmp_path: Path, target: Path) -> None:
         unpack(write(tmp_path / "a.zip", ("a", b"1"), ("a", b"2")), target, max_bytes=1000)
     with pytest.raises(InvalidArgumentError, match="twice"):
         unpack(write(tmp_path / "b.zip", ("b", b"1"), ("b/c", b"2")), target, max_bytes=1000)
-
-
-@given(data=st.binary(max_size=300), cut=st.integers(0, 400), flip=st.integers(0, 400))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
-def test_damaged_archive_is_our_error_and_never_another(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, cut: int, flip: int
-) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
-        bundle.writestr("main.py", data)
-    damaged = bytearray(buffer.getvalue()[: max(0, len(buffer.getvalue()) - cut % 40)])
-    if damaged:
-        damaged[flip % len(damaged)] ^= 0x55
-    folder = tmp_path_factory.mktemp("damaged")
-    (folder / "target").mkdir()
-    (folder / "a.zip").write_bytes(damaged)
-    with contextlib.suppress(ArcrayError):
-        unpack(folder / "a.zip", folder / "target", max_bytes=1000)
 
 
 def test_usual_entry_points_are_found_in_order(tmp_path: Path) -> None:

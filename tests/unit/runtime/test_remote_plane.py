@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from arcray.core.commands import Command, RemoveModel, StopWorkload
+from arcray.core.commands import Command, RemoveModel, RevokeKey, StopWorkload
 from arcray.core.errors import (
     DeadlineExceededError,
     NotFoundError,
@@ -14,7 +14,7 @@ from arcray.core.errors import (
     UnavailableError,
 )
 from arcray.core.events import NodeDetached, Topic
-from arcray.core.ids import ModelId, NodeId, WorkloadId
+from arcray.core.ids import KeyId, ModelId, NodeId, WorkloadId
 from arcray.core.orders import StopAttempt
 from arcray.core.ports import EventBatch
 from arcray.core.queries import GetModel, GetStats
@@ -153,8 +153,8 @@ async def test_what_is_asked_again_comes_in_frames_of_bounded_size_and_in_order(
         assert await waiting == list(range(600))
 
 
-async def test_a_removal_whose_acknowledgement_was_lost_is_no_failure(rig: Rig) -> None:
-    removal = RemoveModel(model_id=ModelId("m"))
+@pytest.mark.parametrize("removal", [RemoveModel(model_id=ModelId("m")), RevokeKey(key_id=KeyId("k"))])
+async def test_a_removal_whose_acknowledgement_was_lost_is_no_failure(rig: Rig, removal: Command) -> None:
     async with rig.running(), asyncio.timeout(5):
         asked = asyncio.create_task(rig.remote.submit([removal]))
         await rig.settle()

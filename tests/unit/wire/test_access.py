@@ -42,7 +42,7 @@ def an_app(cluster: InProcessPlane) -> FastAPI:
 async def ask(path: str, key: str = "") -> httpx.Response:
     async with in_process_plane(nodes=[]) as cluster:
         transport = httpx.ASGITransport(an_app(cluster))
-        async with httpx.AsyncClient(transport=transport, base_url="http://arcray") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.get(path, headers={"Authorization": f"Bearer {key}"} if key else {})
 
 

@@ -81,15 +81,20 @@ class NodeFacts:
         drain = self.known[key]["drain"]
         must(drain is not None and drain.done_at is None, f"{workload_id} has to leave {key}, which is not drained")
 
+    def check_open(self, key: NodeId, who: str, held: Allocation) -> None:
+        """Checks that a node, and the GPUs that are given of it, take anything new."""
+        must(key in self.known, f"{who} is placed on {key}, which never attached")
+        node = self.known[key]
+        must(node["health"] == "healthy", f"{who} is placed on {key}, which is {node['health']}")
+        must(not node["cordoned"], f"{who} is placed on {key}, which is cordoned")
+        drain, closed = node["drain"], node["cordoned_gpus"]
+        must(drain is None or drain.gpus, f"{who} is placed on {key}, which is drained")
+        must(all(share.index not in closed for share in held.gpus), f"{who} gets a GPU of {key} that is cordoned")
+
     def check_takes(self, key: NodeId, spec: WorkloadSpec, held: Allocation) -> None:
         """Checks that a node may be given this work."""
-        must(key in self.known, f"{spec.id} is placed on {key}, which never attached")
+        self.check_open(key, spec.id, held)
         node = self.known[key]
-        must(node["health"] == "healthy", f"{spec.id} is placed on {key}, which is {node['health']}")
-        must(not node["cordoned"], f"{spec.id} is placed on {key}, which is cordoned")
-        drain, closed = node["drain"], node["cordoned_gpus"]
-        must(drain is None or drain.gpus, f"{spec.id} is placed on {key}, which is drained")
-        must(all(share.index not in closed for share in held.gpus), f"{spec.id} gets a GPU of {key} that is cordoned")
         changed = {**node["registration"].labels, **node["relabelled"]}
         labels = {name: value for name, value in changed.items() if value is not None}
         must(set(spec.selector) <= set(labels.items()), f"{spec.id} wants {spec.selector}, {key} has {labels}")

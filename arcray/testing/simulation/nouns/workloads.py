@@ -1,147 +1,29 @@
-"""Workloads: submitted in every kind, stopped at any time; placed, run, requeued, ended exactly once."""
+"""Workloads: accepted once, placed, run, requeued, ended exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from random import Random
 from typing import Any, Final
-from uuid import UUID
 
 from arcray.core import events as ev
 from arcray.core.claim import Eviction
-from arcray.core.commands import Command, DiscardWorkload, StopWorkload, SubmitWorkload
-from arcray.core.ids import ModelId, WorkloadId
+from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.policy import ClusterPolicy
-from arcray.core.quantity import CPU_MILLI, GIB
-from arcray.core.resources import NO_DEMAND, Demand
-from arcray.core.workload import (
-    Inference,
-    ModelServer,
-    Origin,
-    Payload,
-    Priority,
-    Program,
-    RestartPolicy,
-    RestartRule,
-    Workload,
-    WorkloadSpec,
-)
-from arcray.testing.builders import a_container, a_model
-from arcray.testing.simulation.nouns.cast import ACCOUNTS, Cast
+from arcray.core.resources import NO_DEMAND, Allocation, Demand
+from arcray.core.workload import Inference, Workload, WorkloadSpec
 from arcray.testing.simulation.nouns.nodes import NodeFacts
 from arcray.testing.simulation.nouns.quotas import QuotaFacts
+from arcray.testing.simulation.nouns.reservations import ReservationFacts
 from arcray.testing.simulation.promise import must
 
-__all__ = ["WorkloadFacts", "draw_settlement", "draw_stop", "draw_submission", "result_mark"]
+__all__ = ["WorkloadFacts", "result_mark"]
 
 _ENDS: Final = ("succeeded", "failed", "stopped", "rejected")
 _ON_NODE: Final = ("placed", "pulling", "starting", "running", "stopping")
 _ORDER: Final = ("placed", "pulling", "starting", "running")
 _REST_S: Final = ClusterPolicy().restart_rest.total_seconds()
-
-
-def draw_submission(dice: Random, cast: Cast) -> Command:
-    """Returns a new submission, or one that repeats an earlier one rightly or wrongly."""
-    if cast.workloads and dice.random() < 0.12:
-        return SubmitWorkload(spec=_repeated(dice, dice.choice(cast.workloads)))
-    spec = _new(dice, cast)
-    cast.workloads.append(spec)
-    return SubmitWorkload(spec=spec)
-
-
-def draw_settlement(dice: Random, cast: Cast) -> Command | None:
-    """Returns another try of what may have ended badly, or that it is put away."""
-    if not cast.workloads:
-        return None
-    ended = dice.choice(cast.workloads)
-    if dice.random() < 0.4:
-        return DiscardWorkload(workload_id=ended.id, account=dice.choice((None, ended.origin.account)))
-    number = len(cast.workloads) + 1
-    again = replace(
-        ended,
-        id=WorkloadId(str(UUID(int=0xB000_0000 + number))),
-        created_at=cast.client_time(dice),
-        request_id=f"replay of {ended.id}",
-        request_digest="replay",
-        waiting=False,
-        replay_of=ended.id,
-    )
-    cast.workloads.append(again)
-    return SubmitWorkload(spec=again)
-
-
-def draw_stop(dice: Random, cast: Cast) -> Command | None:
-    """Returns a stop, asked by its owner, the operator, or somebody who may not."""
-    if not cast.workloads:
-        return None
-    spec = dice.choice(cast.workloads[-12:])
-    account = dice.choice((None, spec.origin.account, spec.origin.account, *ACCOUNTS))
-    return StopWorkload(workload_id=spec.id, account=account, grace_s=dice.choice((0.0, 1.0, 5.0)))
-
-
-def _new(dice: Random, cast: Cast) -> WorkloadSpec:
-    number = len(cast.workloads) + 1
-    workload_id = WorkloadId(str(UUID(int=0xB000_0000 + number)))
-    payload = _payload(dice, cast, workload_id)
-    inference = isinstance(payload, Inference)
-    return WorkloadSpec(
-        id=workload_id,
-        origin=Origin(facade="rest", account=dice.choice(ACCOUNTS)),
-        payload=payload,
-        created_at=cast.client_time(dice),
-        demand=NO_DEMAND if inference else _demand(dice),
-        priority=dice.choice(tuple(Priority)),
-        restart=RestartPolicy() if inference else _restart(dice),
-        selector=(("zone", dice.choice("abx")),) if not inference and dice.random() < 0.15 else (),
-        node_id=dice.choice(cast.nodes).id if not inference and dice.random() < 0.08 else None,
-        max_duration_s=dice.choice((0.0, 2.0, 6.0)) if dice.random() < 0.2 else None,
-        request_id=f"key-{number}" if dice.random() < 0.4 else "",
-        request_digest=f"digest-{number}",
-        waiting=inference and dice.random() < 0.6,
-    )
-
-
-def _repeated(dice: Random, spec: WorkloadSpec) -> WorkloadSpec:
-    match dice.randrange(3):
-        case 0:
-            return spec
-        case 1:  # as our REST facade does it: the same key, and an id of its own
-            number = UUID(spec.id).int + 0x1_0000_0000 * dice.randrange(1, 1 << 16)
-            return replace(
-                spec, id=WorkloadId(str(UUID(int=number))), request_id=spec.request_id or f"key-of-{spec.id}"
-            )
-        case _:
-            return replace(spec, request_digest="another")
-
-
-def _payload(dice: Random, cast: Cast, workload_id: WorkloadId) -> Payload:
-    kind = dice.random()
-    if kind < 0.35:
-        return a_container()
-    if kind < 0.5:
-        return Program(blob="programs/1")
-    if kind < 0.65:
-        return ModelServer(model=dice.choice(cast.models) if cast.models else a_model("unknown"))
-    model_id = dice.choice(cast.models).id if cast.models else ModelId("unknown")
-    return Inference(model_id=model_id, input=workload_id.encode(), geohash=dice.choice(("", "s00000", "u33dbf")))
-
-
-def _demand(dice: Random) -> Demand:
-    if dice.random() < 0.04:
-        return Demand(cpu_milli=1000 * CPU_MILLI)  # no machine has them
-    gpus = dice.choice((0, 0, 1, 1, 2))
-    return Demand(
-        cpu_milli=dice.choice((500, 1000, 4000)),
-        memory_bytes=dice.choice((1, 2, 8)) * GIB,
-        gpus=gpus,
-        gpu_memory_bytes=dice.choice((None, 20 * GIB, 50 * GIB)) if gpus else None,
-    )
-
-
-def _restart(dice: Random) -> RestartPolicy:
-    rule = dice.choice((RestartRule.NEVER, RestartRule.ON_FAILURE, RestartRule.ALWAYS))
-    return RestartPolicy(rule=rule, max_restarts=dice.choice((0, 1, 2)))
+_GANG_STARTS: Final = ClusterPolicy().gang_starts
 
 
 class WorkloadFacts:
@@ -151,10 +33,12 @@ class WorkloadFacts:
         known: the fields of ``Workload`` by their names, of every workload.
     """
 
-    def __init__(self, nodes: NodeFacts, quotas: QuotaFacts) -> None:
+    def __init__(self, nodes: NodeFacts, quotas: QuotaFacts, reservations: ReservationFacts) -> None:
         self.known: dict[WorkloadId, dict[str, Any]] = {}
         self._nodes = nodes
         self._quotas = quotas
+        self._reservations = reservations
+        self._kept: set[WorkloadId] = set()  # whose place was kept until now, in this transaction
 
     @property
     def takes(self) -> Mapping[type, Callable[[Any], None]]:
@@ -168,6 +52,7 @@ class WorkloadFacts:
             ev.WorkloadRequeued: self._requeued,
             ev.WorkloadSettled: self._settled,
             ev.WorkloadFinished: self._finished,
+            ev.ReservationGranted: self._reserved,
         }
 
     def live(self) -> list[WorkloadId]:
@@ -185,6 +70,9 @@ class WorkloadFacts:
             if work["phase"] in _ON_NODE:
                 health = self._nodes.known[work["node_id"]]["health"]
                 must(health == "healthy", f"{key} is {work['phase']} on a node that is {health}")
+            taking = work["spec"].reservation_id is not None and work["phase"] == "pending"
+            must(not taking or work["attempt"], f"{key} waits, and was to take its place out of a reservation")
+        self._kept.clear()
 
     def compare(self, workload: Workload, where: str) -> None:
         """Checks that a workload is what the facts say of it."""
@@ -197,29 +85,42 @@ class WorkloadFacts:
                 found = replace(found, output=None)  # it went to the sender and is not kept
             must(found == value, f"{workload.spec.id}: {name} is {found!r} in {where}, and {value!r} by the facts")
 
-    def _check_quota(self, spec: WorkloadSpec) -> None:
+    def check_quota(self, spec: WorkloadSpec, *, taken: bool = False) -> None:
         """Checks that an account may hold one more; what takes the place of a live copy needs no room of its own."""
         account = spec.origin.account
-        quota = self._quotas.known.get(account)
         replaced = self.known.get(spec.replaces) if spec.replaces is not None else None
-        if quota is None or (replaced is not None and replaced["phase"] not in _ENDS):
+        if replaced is not None and replaced["phase"] not in _ENDS:
             return
-        held = [
+        demands = [*self._demands_of(account), spec.demand]
+        # What it takes of a reservation is counted there, all but that it is one workload more.
+        asked = NO_DEMAND if taken else spec.demand
+        self._check_sums(spec.id, account, demands, asked, workloads=1)
+
+    def _check_sums(
+        self, who: str, account: AccountId, demands: Sequence[Demand], asked: Demand, *, workloads: int
+    ) -> None:
+        """Checks that what an account holds is within its quota, as far as more of it was asked for."""
+        quota = self._quotas.known.get(account)
+        if quota is None:
+            return
+        reserved = self._reservations.held_by(account)
+        cpu_milli = sum(each.cpu_milli for each in demands) + sum(each.cpu_milli for each in reserved)
+        gpus = sum(each.gpus for each in demands) + sum(len(each.gpus) for each in reserved)
+        for what, limit, sum_of, more in (
+            ("workloads", quota.workloads, len(demands), workloads),
+            ("processors", quota.cpu_milli, cpu_milli, asked.cpu_milli),
+            ("GPUs", quota.gpus, gpus, asked.gpus),
+        ):
+            must(limit is None or not more or sum_of <= limit, f"{who}: {account} holds {sum_of} {what} of {limit}")
+
+    def _demands_of(self, account: AccountId) -> list[Demand]:
+        return [
             work["spec"].demand
             for work in self.known.values()
-            if work["allocation"] is not None
+            if (work["allocation"] is not None or work["claim"] is not None)
             and work["spec"].origin.account == account
             and not isinstance(work["spec"].payload, Inference)
         ]
-        held.append(spec.demand)
-        for what, limit, sum_of, asked in (
-            ("workloads", quota.workloads, len(held), 1),
-            ("processors", quota.cpu_milli, sum(each.cpu_milli for each in held), spec.demand.cpu_milli),
-            ("GPUs", quota.gpus, sum(each.gpus for each in held), spec.demand.gpus),
-        ):
-            must(
-                limit is None or not asked or sum_of <= limit, f"{spec.id}: {account} holds {sum_of} {what} of {limit}"
-            )
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -242,6 +143,10 @@ class WorkloadFacts:
             "started_at": None,
             "finished_at": None,
             "stop_requested": False,
+            "stop_reason": "",
+            "meter": None,
+            "preemptions": 0,
+            "claim": None,
             "not_before": None,
             "ports": (),
         }
@@ -259,22 +164,22 @@ class WorkloadFacts:
         self._begin(event.spec)
 
     def _placed(self, event: ev.WorkloadPlaced) -> None:
-        work = self._live(event.workload_id)
+        work = self.not_ended(event.workload_id)
         spec = work["spec"]
         must(work["phase"] == "pending", f"{spec.id} is placed while {work['phase']}")
         must(event.attempt == work["attempt"] + 1, f"{spec.id}: attempt {event.attempt} follows {work['attempt']}")
+        must(work["claim"] is None, f"{spec.id} is placed, and another place is kept for it")
         must(work["not_before"] is None or event.at >= work["not_before"], f"{spec.id} is placed before its back-off")
         must(spec.node_id in (None, event.node_id), f"{spec.id} is placed beside the only node that it may have")
         self._nodes.check_takes(event.node_id, spec, event.allocation)
+        taken = spec.reservation_id is not None and event.attempt == 1
+        if taken:
+            self._reservations.check_takes(spec, event)
         if not isinstance(spec.payload, Inference):
-            self._check_quota(spec)
-        if not isinstance(spec.payload, Inference):
-            got, wanted = event.allocation, spec.demand
-            must(
-                (got.cpu_milli, got.memory_bytes, len(got.gpus))
-                == (wanted.cpu_milli, wanted.memory_bytes, wanted.gpus),
-                f"{spec.id} gets {got}, and asked for {wanted}",
-            )
+            if spec.id not in self._kept:  # its place counted before, and the quota may be another one by now
+                self.check_quota(spec, taken=taken)
+            self.check_asked(spec, event.allocation)
+        self._kept.discard(spec.id)
         work.update(
             phase="placed",
             attempt=event.attempt,
@@ -284,11 +189,44 @@ class WorkloadFacts:
             started_at=None,
             not_before=None,
         )
-        held = [w["allocation"] for w in self.known.values() if w["allocation"] and w["node_id"] == event.node_id]
-        self._nodes.check_fits(event.node_id, held)
+        self.check_fits(event.node_id)
+
+    def check_asked(self, spec: WorkloadSpec, got: Allocation) -> None:
+        """Checks that work gets what it asked for."""
+        wanted = spec.demand
+        must(
+            (got.cpu_milli, got.memory_bytes, len(got.gpus)) == (wanted.cpu_milli, wanted.memory_bytes, wanted.gpus),
+            f"{spec.id} gets {got}, and asked for {wanted}",
+        )
+
+    def check_fits(self, node_id: NodeId) -> None:
+        """Checks that a node has all that is held of it, by work and for it, now and once those preempted are gone."""
+        here = [work for work in self.known.values() if work["allocation"] and work["node_id"] == node_id]
+        reserved = self._reservations.held_on(node_id)
+        self._nodes.check_fits(node_id, [work["allocation"] for work in here] + reserved)
+        claims = [
+            work["claim"].allocation
+            for work in self.known.values()
+            if work["claim"] is not None and work["claim"].node_id == node_id
+        ]
+        if claims:
+            staying = [each["allocation"] for each in here if each["eviction"] is None or each["eviction"].by is None]
+            self._nodes.check_fits(node_id, staying + claims + reserved)
+
+    def end_claim(self, work: dict[str, Any]) -> None:
+        """Takes that a place is kept no longer, for it is given or given up."""
+        work["claim"] = None
+        self._kept.add(work["spec"].id)
+
+    def _reserved(self, event: ev.ReservationGranted) -> None:
+        for part in event.reservation.granted:
+            self.check_fits(part.node_id)
+            held, account = part.allocation, event.reservation.account
+            asked = Demand(cpu_milli=held.cpu_milli, memory_bytes=held.memory_bytes, gpus=len(held.gpus))
+            self._check_sums(event.reservation_id, account, self._demands_of(account), asked, workloads=0)
 
     def _phase_changed(self, event: ev.WorkloadPhaseChanged) -> None:
-        work = self._attempt(event.workload_id, event.attempt)
+        work = self.at_attempt(event.workload_id, event.attempt)
         must(
             work["phase"] in _ORDER and _ORDER.index(event.phase) > _ORDER.index(work["phase"]),
             f"{event.workload_id} goes from {work['phase']} to {event.phase}",
@@ -298,27 +236,29 @@ class WorkloadFacts:
             work["started_at"] = event.at
 
     def _stop_requested(self, event: ev.WorkloadStopRequested) -> None:
-        work = self._live(event.workload_id)
+        work = self.not_ended(event.workload_id)
         asked = work["phase"] == "stopping" and work["eviction"] is not None and not work["stop_requested"]
         must(work["phase"] in _ORDER or asked, f"{event.workload_id} is asked to stop while {work['phase']}")
-        work.update(phase="stopping", stop_requested=True)
+        work.update(phase="stopping", stop_requested=True, stop_reason=event.reason)
 
     def _evicted(self, event: ev.WorkloadEvicted) -> None:
-        work = self._attempt(event.workload_id, event.attempt)
-        must(work["phase"] in _ORDER, f"{event.workload_id} is evicted while {work['phase']}")
-        must(event.cause in ("drain", "overtime"), f"{event.workload_id} is evicted for {event.cause}")
-        must(not event.restart, f"{event.workload_id}: what the cluster does counts as a restart")
+        work = self.at_attempt(event.workload_id, event.attempt)
+        known, gang = work["eviction"], event.cause == "gang"
+        told_more = gang and known is not None and event.fails and not known.fails
+        must(work["phase"] in _ORDER or told_more, f"{event.workload_id} is evicted while {work['phase']}")
+        must(not gang or work["spec"].gang is not None, f"{event.workload_id} is in no gang, and evicted with it")
+        must(gang or not event.restart, f"{event.workload_id}: what the cluster does counts as a restart")
         if event.cause == "overtime":
             longest, began = work["spec"].max_duration_s, work["started_at"]
             must(longest is not None, f"{event.workload_id} is evicted for a time that it never had")
             must((event.at - began).total_seconds() > longest, f"{event.workload_id} is evicted before its time")
-        else:
+        elif event.cause == "drain":
             self._nodes.check_drained(work["node_id"], event.workload_id)
         eviction = Eviction(reason=event.reason, restart=event.restart, fails=event.fails, cause=event.cause)
         work.update(phase="stopping", eviction=eviction)
 
     def _requeued(self, event: ev.WorkloadRequeued) -> None:
-        work = self._attempt(event.workload_id, event.attempt)
+        work = self.at_attempt(event.workload_id, event.attempt)
         eviction = work["eviction"]
         must(
             work["phase"] in _ORDER or (eviction is not None and not eviction.fails),
@@ -331,10 +271,15 @@ class WorkloadFacts:
         if event.rested:
             ran_s = 0.0 if work["started_at"] is None else (event.at - work["started_at"]).total_seconds()
             must(ran_s >= _REST_S, f"{event.workload_id} is said to have run long, and ran {ran_s} s")
-        if event.restart or eviction is not None:
-            must(policy.rule != "never", f"{event.workload_id} is restarted against its policy")
-        if event.restart:
-            must(work["streak"] <= policy.max_restarts, f"{event.workload_id} is restarted too often")
+        if eviction is not None and eviction.cause == "preempted":
+            must(not event.restart, f"{event.workload_id} was preempted, and that counts as a restart")
+        elif work["spec"].gang is not None:
+            most = max(_GANG_STARTS, policy.max_restarts if policy.rule == "on_failure" else 0)
+            must(work["streak"] <= most, f"{event.workload_id} is restarted with its gang too often")
+        else:
+            again = event.restart or eviction is not None
+            must(not again or policy.rule != "never", f"{event.workload_id} is restarted against its policy")
+            must(not event.restart or work["streak"] <= policy.max_restarts, f"{event.workload_id} restarts too often")
         work.update(
             phase="pending",
             eviction=None,
@@ -351,7 +296,7 @@ class WorkloadFacts:
             work.update(
                 attempt=event.attempt, node_id=event.node_id, placed_at=event.placed_at, started_at=event.started_at
             )
-        work = self._live(event.workload_id)
+        work = self.not_ended(event.workload_id)
         must(event.phase in _ENDS, f"{event.workload_id} ends as {event.phase}")
         must(event.attempt == work["attempt"], f"{event.workload_id} ends by an attempt that is not its last")
         must(event.node_id == work["node_id"], f"{event.workload_id} ends on a node where it is not")
@@ -369,6 +314,7 @@ class WorkloadFacts:
             finished_at=event.at,
             allocation=None,
             eviction=None,
+            claim=None,
         )
 
     def _settled(self, event: ev.WorkloadSettled) -> None:
@@ -385,7 +331,8 @@ class WorkloadFacts:
             )
         work.update(replayed_by=event.replayed_by, discarded=event.replayed_by is None)
 
-    def _live(self, workload_id: WorkloadId) -> dict[str, Any]:
+    def not_ended(self, workload_id: WorkloadId) -> dict[str, Any]:
+        """Returns a workload about which there may be further facts."""
         work = self.known.get(workload_id)
         if work is None:
             must(False, f"{workload_id} was never accepted")  # noqa: FBT003 - must never happen
@@ -393,8 +340,9 @@ class WorkloadFacts:
         must(work["phase"] not in _ENDS, f"{workload_id} has ended as {work['phase']}, and nothing follows that")
         return work
 
-    def _attempt(self, workload_id: WorkloadId, attempt: int) -> dict[str, Any]:
-        work = self._live(workload_id)
+    def at_attempt(self, workload_id: WorkloadId, attempt: int) -> dict[str, Any]:
+        """Returns a workload about whose present attempt there may be further facts."""
+        work = self.not_ended(workload_id)
         must(
             attempt == work["attempt"], f"{workload_id}: a fact of attempt {attempt}, the present is {work['attempt']}"
         )

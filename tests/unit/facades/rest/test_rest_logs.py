@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from arcray.core.errors import NotFoundError
 from arcray.facades.rest import logs
@@ -33,14 +31,6 @@ class OneBlob:
 
     async def delete(self, key: str) -> None:
         raise NotImplementedError
-
-
-@given(st.lists(st.sampled_from([b"", b"a", b"line"]), max_size=8), st.booleans(), st.integers(0, 10))
-async def test_tail_begins_at_the_last_lines(lines: list[bytes], ended: bool, wanted: int) -> None:
-    data = b"\n".join(lines) + (b"\n" if ended and lines else b"")
-    start = await logs.tail_start(OneBlob(data), "log", wanted)
-    kept = data.splitlines(keepends=True)
-    assert data[start:] == b"".join(kept[len(kept) - wanted :] if wanted < len(kept) else kept)
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 70_000, 100_001])

@@ -1,4 +1,4 @@
-"""Ports for servers that benches start."""
+"""Ports for servers that tests and benches start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["free_ports"]
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of loopback that are free."""
+    """Ports of loopback that are free, found together so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:

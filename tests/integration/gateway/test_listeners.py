@@ -12,10 +12,10 @@ from arcray.core.errors import UnavailableError
 from arcray.gateway.listeners import HttpListener, bind
 
 if TYPE_CHECKING:
-    from tests.unit.gateway.conftest import Fixtures
+    from tests.probe_gateway import ProbeGateway
 
 
-async def test_a_listener_serves_http_and_websocket_on_one_port(gateway: Fixtures) -> None:
+async def test_a_listener_serves_http_and_websocket_on_one_port(gateway: ProbeGateway) -> None:
     async with gateway.listening() as listener, httpx.AsyncClient() as http, asyncio.timeout(10):
         listener.check()
         assert (await http.get(f"http://127.0.0.1:{listener.port}/healthz")).json() == {"status": "ok"}
@@ -25,7 +25,7 @@ async def test_a_listener_serves_http_and_websocket_on_one_port(gateway: Fixture
             assert await websocket.recv() == "hello"
 
 
-async def test_replicas_share_a_port(gateway: Fixtures) -> None:
+async def test_replicas_share_a_port(gateway: ProbeGateway) -> None:
     async with gateway.listening() as first, httpx.AsyncClient() as http, asyncio.timeout(10):
         second = HttpListener(gateway.app, GatewaySettings(), first.port)
         await second.start()
@@ -34,7 +34,7 @@ async def test_replicas_share_a_port(gateway: Fixtures) -> None:
         await second.drain()
 
 
-async def test_a_request_that_is_open_ends_while_the_listener_drains(gateway: Fixtures) -> None:
+async def test_a_request_that_is_open_ends_while_the_listener_drains(gateway: ProbeGateway) -> None:
     async with gateway.listening() as listener, httpx.AsyncClient() as http, asyncio.timeout(10):
         request = asyncio.create_task(http.get(f"http://127.0.0.1:{listener.port}/slow"))
         await gateway.entered.wait()
@@ -51,7 +51,7 @@ async def test_a_request_that_is_open_ends_while_the_listener_drains(gateway: Fi
         await draining
 
 
-async def test_a_request_that_does_not_end_is_cut_after_the_drain_time(gateway: Fixtures) -> None:
+async def test_a_request_that_does_not_end_is_cut_after_the_drain_time(gateway: ProbeGateway) -> None:
     """Waits the shortest drain time that uvicorn knows, one second."""
     async with httpx.AsyncClient() as http, asyncio.timeout(10):
         async with gateway.listening(drain_s=0.0) as listener:
@@ -62,14 +62,14 @@ async def test_a_request_that_does_not_end_is_cut_after_the_drain_time(gateway: 
         assert isinstance(end, httpx.TransportError) or (isinstance(end, httpx.Response) and end.status_code == 500)
 
 
-async def test_a_listener_that_has_ended_is_unhealthy(gateway: Fixtures) -> None:
+async def test_a_listener_that_has_ended_is_unhealthy(gateway: ProbeGateway) -> None:
     async with gateway.listening() as listener:
         await listener.drain()
         with pytest.raises(UnavailableError, match="ended"):
             listener.check()
 
 
-async def test_connections_over_the_limit_are_answered_503(gateway: Fixtures) -> None:
+async def test_connections_over_the_limit_are_answered_503(gateway: ProbeGateway) -> None:
     async with gateway.listening(max_connections=2) as listener, asyncio.timeout(10):
         url = f"http://127.0.0.1:{listener.port}/healthz"
         async with httpx.AsyncClient() as one, httpx.AsyncClient() as two, httpx.AsyncClient() as three:

@@ -1,0 +1,99 @@
+"""A facade made for tests of the gateway, composed and served as the real ones are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, WebSocket
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp
+
+from arcray.config import GatewaySettings
+from arcray.core.errors import ArcrayError, ConflictError
+from arcray.core.node import LeaseTerms
+from arcray.gateway.asgi import Probes, compose
+from arcray.gateway.listeners import HttpListener
+from arcray.wire.access import public
+from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
+from arcray.wire.routes import RawRoute
+
+__all__ = ["ProbeGateway"]
+
+
+class ProbeGateway:
+    """The application under test and what its routes do."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.entered = asyncio.Event()
+        self.unready: ArcrayError | None = None
+        self.app: ASGIApp = compose(
+            [self._facade()],
+            [FacadeEndpoints(router=self._router())],
+            Probes(version="1.2.3", ready=self._ready, metrics=self._metrics),
+            max_body_bytes=1024,
+        )
+
+    @asynccontextmanager
+    async def listening(self, **settings: Any) -> AsyncIterator[HttpListener]:
+        """The application on a port of loopback."""
+        listener = HttpListener(self.app, GatewaySettings(drain_s=2.0).model_copy(update=settings), 0)
+        await listener.start()
+        try:
+            yield listener
+        finally:
+            await listener.drain()
+
+    async def _metrics(self, request: Request) -> Response:
+        return PlainTextResponse(f"asked_for {request.url.path}\n")
+
+    async def _ready(self) -> None:
+        if self.unready is not None:
+            raise self.unready
+
+    def _facade(self) -> Facade:
+        def never(_: FacadeContext) -> FacadeEndpoints:
+            raise AssertionError("opened by the test itself")
+
+        lease = LeaseTerms(unhealthy_after_s=1, lost_after_s=2)
+        return Facade(name="probe", summary="Routes for tests", lease=lease, open=never)
+
+    def _router(self) -> APIRouter:
+        router = APIRouter()
+
+        @public
+        async def raw(request: Request) -> Response:
+            match (await request.body()).decode():
+                case "refuse":
+                    raise ConflictError("taken", field="name")
+                case "break":
+                    raise ZeroDivisionError("secret")
+                case text:
+                    return PlainTextResponse(text)
+
+        @public
+        async def framed(request: Request) -> Response:
+            return await raw(request)
+
+        @public
+        async def slow() -> Response:
+            self.entered.set()
+            await self.release.wait()
+            return PlainTextResponse("done")
+
+        @public
+        async def echo(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.send_text(await websocket.receive_text())
+            await websocket.receive_text()
+
+        router.add_api_route("/raw", raw, methods=["POST"], route_class_override=RawRoute)
+        router.add_api_route("/raw/{name}", raw, methods=["POST"], route_class_override=RawRoute)
+        router.add_api_route("/framed", framed, methods=["POST"], response_class=Response)
+        router.add_api_route("/slow", slow, methods=["GET"], response_class=Response)
+        router.add_api_websocket_route("/echo", echo)
+        return router
