@@ -7,13 +7,14 @@ of the same turn sees it (a scheduling round places many). A handler refuses by 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from arcray.core.commands import Reply
 from arcray.core.events import Event
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Node
 from arcray.core.orders import NodeOrder, Order, StartWorkload
 from arcray.core.policy import ClusterPolicy
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from arcray.core.state import ClusterState
 
 __all__ = ["Outcome", "Turn"]
+
+_NOBODY: Final[Mapping[NodeId, datetime]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class Outcome:
 class Turn:
     """The state, the policy, the time, and what has been decided so far."""
 
-    __slots__ = ("awaits", "charged", "events", "heard_at", "now", "orders", "policy", "state")
+    __slots__ = ("awaits", "charged", "events", "heard", "now", "orders", "policy", "state")
 
     def __init__(self, state: ClusterState, policy: ClusterPolicy, now: datetime) -> None:
         self.state = state
@@ -53,7 +56,7 @@ class Turn:
         self.orders: list[NodeOrder] = []
         self.awaits: WorkloadId | None = None
         self.charged = 0  # events whose price has been seen to
-        self.heard_at: datetime | None = None  # of the node that was lost in this turn: up to when its work is paid
+        self.heard: Mapping[NodeId, datetime] = _NOBODY  # nodes lost in this turn: up to when their work is paid
 
     def emit(self, event: Event) -> None:
         """Applies and records a fact."""

@@ -100,7 +100,7 @@ def _rate_there(turn: Turn, workload: Workload, event: ev.WorkloadPlaced) -> int
 
 def _lost(turn: Turn, event: ev.NodeHealthChanged) -> None:
     if event.health is Health.LOST:
-        turn.heard_at = turn.state.nodes[event.node_id].last_seen
+        turn.heard = {**turn.heard, event.node_id: turn.state.nodes[event.node_id].last_seen}
 
 
 def _running(turn: Turn, event: ev.WorkloadPhaseChanged) -> None:
@@ -118,7 +118,8 @@ def _left(turn: Turn, event: ev.WorkloadRequeued) -> None:
     meter = workload.meter
     if meter is None or meter.since is None:
         return
-    used = _used(meter, turn.heard_at or event.at)
+    left = workload.history[-1].node_id
+    used = _used(meter, event.at if left is None else turn.heard.get(left, event.at))
     after = replace(
         meter,
         start=0,
@@ -144,7 +145,7 @@ def _finished(turn: Turn, event: ev.WorkloadFinished) -> None:
     else:
         if meter.since is None and event.phase is Phase.SUCCEEDED:
             meter = replace(meter, since=event.placed_at)  # too short for a word of its start
-        used = _used(meter, turn.heard_at or event.at)
+        used = _used(meter, event.at if event.node_id is None else turn.heard.get(event.node_id, event.at))
     rest = meter.held - used
     after = replace(meter, held=0, paid=meter.paid + used, attempt_paid=meter.attempt_paid + used, until=None)
     moves = _pay(turn, workload, payee, used)

@@ -324,6 +324,28 @@ def test_a_lost_node_is_paid_to_its_last_sign_of_life(world: World) -> None:
     assert stands(world, OPERATOR) == (13, 0)
 
 
+def test_a_lost_node_ends_no_bill_but_those_of_its_own_work() -> None:
+    """Work of another node that ends within the same instant pays to its own end."""
+
+    def paid(*, beside: bool) -> int:
+        world = World(replace(PRICED, overtime_grace=timedelta(seconds=10)), T0)
+        fund(world, ANA, 10_000)
+        world.attach(a_node(1, lease=PATIENT))
+        spec = of(ANA, max_duration_s=100.0, node_id=node_id(1), demand=Demand(cpu_milli=1000))
+        world.submit(spec)
+        world.report(world.workload(spec.id), Phase.RUNNING)
+        if beside:
+            world.attach(a_node(2, lease=LeaseTerms(unhealthy_after_s=1, lost_after_s=120)))
+        world.later(110)  # it is asked to end, and does not
+        world.now = T0 + timedelta(seconds=120)
+        world.tick()
+        meter = world.workload(spec.id).meter
+        assert meter is not None
+        return meter.paid
+
+    assert paid(beside=True) == paid(beside=False) > 0
+
+
 def test_a_node_lost_within_a_period_costs_no_more_than_it_was_there(world: World) -> None:
     fund(world, ANA, 100)
     world.attach(a_node(lease=replace(a_node().lease, unhealthy_after_s=5, lost_after_s=20)))
