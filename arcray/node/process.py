@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -82,19 +83,13 @@ class Child:
 
     def kill_group(self) -> None:
         """Kills it and every process of its group."""
-        if not self.exited:
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
+        self.send(signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal to its process group."""
+        """Sends a signal to its process group, unless it has ended."""
         if not self.exited:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
-            except ProcessLookupError:
-                return
 
     async def ensure_dead(self) -> None:
         """Kills the group and waits for the end."""
@@ -104,6 +99,9 @@ class Child:
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
+        # What it leaves behind ends with it. Now, for once it is waited for its number may be somebody else's.
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         code = self._popen.wait()
         if not self._exit.done():
             self._exit.set_result(code if code >= 0 else _SIGNAL_BASE - code)

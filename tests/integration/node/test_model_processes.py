@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from arcray.config import ModelSettings
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from arcray.testing.node_fakes import Attempts, MemoryBlobs
 
 MODULE = """
-import asyncio, os, sys, threading, time
+import asyncio, os, subprocess, sys, threading, time
 import numpy
 
 class Doubler:
@@ -58,6 +59,7 @@ async def repeat_async(value):
 async def quit_async(value):
     if value == "bad": sys.exit(7)
     return value
+def spawn(value): return subprocess.Popen(["sleep", "987"]).pid
 def large(value): return "x" * (30 * 2**20)
 def nan(value): return float("nan")
 def opaque(value): return object()
@@ -455,6 +457,12 @@ async def test_environment_is_the_models_own_and_the_child_is_lean(bench: Bench)
 async def test_child_imports_nothing_of_the_cluster(bench: Bench) -> None:
     async with bench.loaded("modules"):
         assert await bench.ask(0) == []
+
+
+async def test_what_a_model_has_started_ends_with_it(bench: Bench) -> None:
+    async with bench.loaded("spawn"):
+        child = psutil.Process(await bench.ask(0))
+    assert psutil.wait_procs([child], timeout=20)[1] == []
 
 
 async def test_cancelling_ends_the_process(bench: Bench) -> None:
