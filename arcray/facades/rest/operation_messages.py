@@ -15,6 +15,7 @@ from arcray.facades.rest.messages import (
     DemandBody,
     Env,
     ExplanationBody,
+    GangBody,
     Id,
     Message,
     PortBody,
@@ -186,6 +187,8 @@ class ReplayBody(Message):
     selector: Selector = Field(default_factory=dict)
     node_id: Id | None = None
     max_duration_s: Annotated[float | None, Field(gt=0, le=10**9)] = None
+    gang: Annotated[GangBody | None, Field(description="null tries it alone")] = None
+    reservation_id: Annotated[Id | None, Field(description="absent takes a place like other work")] = None
     args: Words = Field(default_factory=list)
     env: Env = Field(default_factory=dict)
     # container

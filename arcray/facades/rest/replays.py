@@ -31,7 +31,9 @@ from arcray.facades.rest import translate
 
 __all__ = ["Replay", "replay_of"]
 
-_ANY: Final = frozenset({"name", "demand", "priority", "restart_policy", "selector", "node_id", "max_duration_s"})
+_ANY: Final = frozenset(
+    {"name", "demand", "priority", "restart_policy", "selector", "node_id", "max_duration_s", "gang", "reservation_id"}
+)
 _EDITABLE: Final = {
     PayloadKind.CONTAINER: _ANY | {"image", "command", "args", "env", "ports", "volumes"},
     PayloadKind.PROGRAM: _ANY | {"source", "archive", "entry_point", "args", "env", "stdin"},
@@ -76,6 +78,7 @@ def replay_of(ended: WorkloadSpec, edits: om.ReplayBody, submission: translate.S
         waiting=False,
         replay_of=ended.id,
         replaces=None,
+        reservation_id=None,  # its place there was given back when it ended
     )
     return replace(replay, spec=_work(spec, edits, edited))
 
@@ -97,6 +100,10 @@ def _work(spec: WorkloadSpec, edits: om.ReplayBody, edited: set[str]) -> Workloa
         spec = replace(spec, node_id=translate.node_id_of(edits.node_id))
     if "max_duration_s" in edited:
         spec = replace(spec, max_duration_s=edits.max_duration_s)
+    if "gang" in edited:
+        spec = replace(spec, gang=translate.gang_of(edits.gang))
+    if "reservation_id" in edited:
+        spec = replace(spec, reservation_id=translate.reservation_id_of(edits.reservation_id))
     return spec
 
 

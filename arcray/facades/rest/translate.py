@@ -51,10 +51,12 @@ __all__ = [
     "demand_body",
     "demand_of",
     "explanation_body",
+    "gang_of",
     "model_of",
     "model_view",
     "node_id_of",
     "program_of",
+    "reservation_id_of",
     "restart_of",
     "result_key_of",
     "result_paths",
@@ -425,11 +427,23 @@ def _spec(body: m.WorkBody, payload: Program | Container, submission: Submission
         request_id=submission.key,
         request_digest=submission.digest,
         preemptible=body.preemptible,
-        gang=None if body.gang is None else Gang(id=body.gang.id, size=body.gang.size, layout=body.gang.layout),
-        reservation_id=None
-        if body.reservation_id is None
-        else ReservationId(canonical_uuid(body.reservation_id, "reservationId")),
+        gang=gang_of(body.gang),
+        reservation_id=reservation_id_of(body.reservation_id),
     )
+
+
+def gang_of(body: m.GangBody | None) -> Gang | None:
+    """Returns the gang that work belongs to."""
+    return None if body is None else Gang(id=body.id, size=body.size, layout=body.layout)
+
+
+def reservation_id_of(text: str | None) -> ReservationId | None:
+    """Returns the reservation that work takes its place out of.
+
+    Raises:
+        InvalidArgumentError: it is no UUID.
+    """
+    return None if text is None else ReservationId(canonical_uuid(text, "reservationId"))
 
 
 def restart_of(body: m.RestartPolicyBody | None, default: RestartPolicy) -> RestartPolicy:

@@ -247,6 +247,31 @@ async def test_program_is_replayed_with_other_code(serve: Any) -> None:
         assert await served.cluster.plane.blobs.get(order.payload.blob) == b"print(2)"
 
 
+async def test_work_is_replayed_without_the_reservation_that_is_spent(serve: Any) -> None:
+    node = failing_once()
+    async with serve(nodes=[node]) as served:
+        reserved = (await served.client.post("/api/v1/reservations", json={"demand": {"cpu": 1}, "ttlS": 60})).json()
+        workload_id = await failed(served, PROGRAM | {"demand": {"cpu": 1}, "reservationId": reserved["id"]})
+        replay = await served.client.post(f"{LETTERS}/{workload_id}/replay", json={})
+        assert (replay.status_code, replay.json()["reservationId"]) == (201, None)
+        await node.delivered(2)
+
+
+async def test_member_of_a_gang_is_replayed_in_it_unless_it_is_to_run_alone(serve: Any) -> None:
+    node = failing_once()
+    async with serve(nodes=[node]) as served:
+        workload_id = await failed(served, PROGRAM | {"gang": {"id": "g", "size": 1}})
+        kept = await served.client.post(f"{LETTERS}/{workload_id}/replay", json={"gang": {"id": "h", "size": 2}})
+        assert kept.json()["gang"] == {"id": "h", "size": 2, "layout": "any"}
+        await served.client.post(f"{WORK}/{kept.json()['id']}/stop")
+    node = failing_once()
+    async with serve(nodes=[node]) as served:
+        workload_id = await failed(served, PROGRAM | {"gang": {"id": "g", "size": 1}})
+        alone = await served.client.post(f"{LETTERS}/{workload_id}/replay", json={"gang": None})
+        assert (alone.status_code, alone.json()["gang"]) == (201, None)
+        await node.delivered(2)
+
+
 async def test_container_is_replayed_with_another_image(serve: Any) -> None:
     node = failing_once()
     async with serve(nodes=[node]) as served:
