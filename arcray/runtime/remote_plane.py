@@ -6,16 +6,16 @@ submitted; every ask is answered once, by the scheduler or by an ``UnavailableEr
 
 Batching is adaptive and needs no timer: what is asked in one turn of the event loop is one frame, except that every
 ``CHUNK`` asks go at once, so that the scheduler begins while this process still reads requests. A line that is full
-makes the next frame larger, up to ``_FRAME`` asks: what is asked again after a restart would else be one frame of any
-size, which a line refuses and which holds up everyone else at the scheduler.
+makes the next frame larger, up to ``_FRAME`` asks and ``_FRAME_BYTES``: what is asked again after a restart would else
+be one frame of any size, which a line refuses and which holds up everyone else at the scheduler.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from arcray.control.loops import contain_async
@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF_S: Final = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)  # a killed scheduler is back in 3 s: until then, look often
 _FRAME: Final = 256
+_FRAME_BYTES: Final = 64 * 2**20
 _TAKEN_S: Final = 0.001
 _SWEEP_S: Final = 1.0
 _EVENT_LIMIT: Final = 16_384
@@ -252,9 +253,10 @@ class RemotePlane:
     def _flush(self) -> None:
         line = self._line
         while line is not None and not line.full and (self._unsent or self._taken or self._streams_changed):
-            line.send(self._next_frame())
+            for frame in _frames_of(self._next()):
+                line.send(frame)
 
-    def _next_frame(self) -> bytes:
+    def _next(self) -> FromClient:
         asks, self._unsent = self._unsent[:_FRAME], self._unsent[_FRAME:]
         for ask in asks:
             ask.sent = True
@@ -271,7 +273,7 @@ class RemotePlane:
         )
         self._taken.clear()
         self._streams_changed = False
-        return encode(said)
+        return said
 
     # -- hearing -------------------------------------------------------------------------------------------------
 
@@ -391,6 +393,19 @@ class RemotePlane:
 
 class _NeverReachedError(UnavailableError):
     """The scheduler was away for too long; whether it acted is unknown."""
+
+
+def _frames_of(said: FromClient) -> Iterator[bytes]:
+    """Yields what is said as one frame, or as several where few of its asks are already more than one should carry."""
+    frame = encode(said)
+    commands, queries = said.commands, said.queries
+    if len(frame) <= _FRAME_BYTES or len(commands) + len(queries) < 2:
+        yield frame
+        return
+    half = (len(commands) + len(queries)) // 2
+    yield from _frames_of(replace(said, commands=commands[:half], queries=queries[: max(0, half - len(commands))]))
+    rest = FromClient(commands=commands[half:], queries=queries[max(0, half - len(commands)) :])
+    yield from _frames_of(rest)
 
 
 def _share(stream: _Stream, batch: EventBatch | None) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -62,8 +63,11 @@ __all__ = [
     "WorkloadsView",
 ]
 
+_Texts = TypeVar("_Texts", bound=Iterable[str])
+
 _MAX_WORDS: Final = 4096
 _MAX_WORD: Final = 131_072  # what Linux takes as one argument
+_MAX_TEXT: Final = 2**20  # of all arguments, or of the environment; Linux takes some 2 MiB of both together
 _ENV_NAME: Final = re.compile(r"[^=\0]{1,256}")
 
 
@@ -102,7 +106,16 @@ def _named(env: dict[str, str]) -> dict[str, str]:
     for name in env:
         if not _ENV_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a variable")
+    _of_a_size(env.values())
     return env
+
+
+def _of_a_size(words: _Texts) -> _Texts:
+    """Passes what a process can be given, and a record should hold."""
+    size = sum(map(len, words))
+    if size > _MAX_TEXT:
+        raise ValueError(f"has {size} characters in all, at most {_MAX_TEXT} are taken")
+    return words
 
 
 def _rule(value: object) -> object:
@@ -114,7 +127,7 @@ def _container_port(value: object) -> object:
 
 
 Word: TypeAlias = Annotated[str, Field(max_length=_MAX_WORD), AfterValidator(_no_nul)]
-Words: TypeAlias = Annotated[list[Word], Field(max_length=_MAX_WORDS)]
+Words: TypeAlias = Annotated[list[Word], Field(max_length=_MAX_WORDS), AfterValidator(_of_a_size)]
 Env: TypeAlias = Annotated[dict[str, Word], Field(max_length=_MAX_WORDS), AfterValidator(_named)]
 _Labels: TypeAlias = Annotated[dict[str, str], Field(max_length=64)]
 Selector: TypeAlias = Annotated[

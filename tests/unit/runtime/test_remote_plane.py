@@ -18,6 +18,8 @@ from arcray.core.ids import KeyId, ModelId, NodeId, WorkloadId
 from arcray.core.orders import StopAttempt
 from arcray.core.ports import EventBatch
 from arcray.core.queries import GetModel, GetStats
+from arcray.drivers.frames import encode
+from arcray.runtime import remote_plane
 from arcray.runtime.messages import CHUNK
 from arcray.testing.builders import T0
 
@@ -151,6 +153,22 @@ async def test_what_is_asked_again_comes_in_frames_of_bounded_size_and_in_order(
         for number, reply in enumerate(rig.plane.replies):
             reply.set_result(number)
         assert await waiting == list(range(600))
+
+
+async def test_what_is_said_is_cut_into_frames_that_a_line_carries(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restart, when all that is unanswered is said at once; one ask that is larger goes alone."""
+    monkeypatch.setattr(remote_plane, "_FRAME_BYTES", 10_000)
+    large = [GetModel(model_id=ModelId("m" * size)) for size in (4_000, 4_000, 4_000, 30_000, 10)]
+    asked = [asyncio.create_task(ask(rig, number)) for number in range(9)]
+    asked += [asyncio.create_task(rig.remote.query(query)) for query in large]
+    async with rig.running(), asyncio.timeout(5):
+        await rig.settle()
+        assert begun(rig) == list(range(9))
+        assert [query for said in rig.said for _, query in said.queries] == large
+        assert all(len(encode(said)) <= 10_000 or len(said.queries) == 1 for said in rig.said)
+        assert len([said for said in rig.said if said.queries]) > 2
+        for task in asked:
+            task.cancel()
 
 
 @pytest.mark.parametrize("removal", [RemoveModel(model_id=ModelId("m")), RevokeKey(key_id=KeyId("k"))])

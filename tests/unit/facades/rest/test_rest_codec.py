@@ -35,6 +35,8 @@ def container(**members: Any) -> bytes:
         (program(args=["a\0b"]), "args.0"),
         (program(env={"A": 1}), "env.A"),
         (program(env={"A=B": "1"}), "env"),
+        (program(args=["a" * 131_072] * 9), "args"),
+        (program(env={f"A{number}": "a" * 131_072 for number in range(9)}), "env"),
         (program(archive="***"), "archive"),
         (program(archive=5), "archive"),
         (program(demand={"cpu": "1"}), "demand.cpu"),
