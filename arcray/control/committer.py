@@ -18,6 +18,7 @@ from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.loops import contain, contain_async
 from arcray.core.before import Before
 from arcray.core.errors import ArcrayError, UnavailableError
+from arcray.core.ids import WorkloadId
 
 __all__ = ["Committer", "as_refusal"]
 
@@ -74,6 +75,10 @@ class Committer:
     def gathered(self) -> int:
         """How many events the next transaction has so far."""
         return len(self._open.events)
+
+    def changed(self) -> set[WorkloadId]:
+        """Returns the workloads whose rows these batches write."""
+        return {workload_id for batch in (*self._sealed, self._open) for workload_id in batch.before.workloads}
 
     def commit(self) -> None:
         """Has the open batch written soon."""

@@ -36,6 +36,7 @@ class Lookups:
         cluster: memory as it is now.
         handle: takes commands that were looked up.
         limit: commands that may wait; more are refused.
+        rows: held while something that was read is not handled yet; whoever deletes rows holds it as well.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Lookups:
         cluster: Callable[[], Cluster],
         handle: Callable[[Sequence[Command], Sequence[Reply]], None],
         limit: int,
+        rows: asyncio.Lock,
     ) -> None:
         self._journal = journal
         self._cluster = cluster
         self._handle = handle
         self._limit = limit
+        self._rows = rows
         self._waiting: deque[_Entry] = deque()
         self._under_way: list[_Entry] = []
         self._work = asyncio.Event()
@@ -77,6 +80,10 @@ class Lookups:
     async def turn(self) -> None:
         """Waits for work, then looks up and handles all that there is."""
         await self._work.wait()
+        async with self._rows:
+            await self._work_off()
+
+    async def _work_off(self) -> None:
         self._work.clear()
         self._under_way = list(self._waiting)
         self._waiting.clear()

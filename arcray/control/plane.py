@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from arcray.config import RetentionSettings, SchedulerSettings
@@ -102,8 +103,13 @@ class Plane:
             changed=self._changed,
             rules=rules,
         )
+        self._rows = asyncio.Lock()  # of ended workloads: either looked up or deleted
         self._lookups = Lookups(
-            journal, cluster=lambda: self._writer.cluster, handle=self._writer.handle, limit=settings.max_commands
+            journal,
+            cluster=lambda: self._writer.cluster,
+            handle=self._writer.handle,
+            limit=settings.max_commands,
+            rows=self._rows,
         )
         self._retention = Retention(
             journal,
@@ -111,7 +117,7 @@ class Plane:
             clock,
             retention,
             writing=lambda: self._writer.refusal is None,
-            forget=self._forget,
+            let_go=self._let_go,
             in_use=lambda: blobs_in_use(self._writer.cluster.state),
         )
         self._kept = retention
@@ -308,8 +314,18 @@ class Plane:
         if books.imbalance:
             _log.error("the books do not balance", extra={"credits": books.imbalance})
 
-    def _forget(self, gone: Iterable[WorkloadId]) -> None:
-        self._writer.cluster.discard(gone)
+    @asynccontextmanager
+    async def _let_go(self, old: Sequence[WorkloadId]) -> AsyncIterator[Sequence[WorkloadId]]:
+        """Lets go of ended workloads whose rows are about to be deleted; nothing recalls any from there meanwhile.
+
+        Yields:
+            Those of ``old`` of which nothing is about to be written.
+        """
+        async with self._rows:
+            changed = self._writer.commits.changed()
+            free = [workload_id for workload_id in old if workload_id not in changed]
+            self._writer.cluster.discard(free)
+            yield free
 
     def _changed(self) -> None:
         if self._writer.cluster.needs_round:

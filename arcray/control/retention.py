@@ -11,7 +11,8 @@ journal however much there is to delete.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -53,7 +54,8 @@ class Retention:
 
     Args:
         writing: whether the journal takes writes now; while it does not, nothing is deleted.
-        forget: takes ended workloads out of memory; what is asked of them is answered from the rows, while there are.
+        let_go: takes ended workloads out of memory for the time of a block, and says which it could; what is asked of
+            them is answered from the rows, while there are, and nothing is recalled from there before the block ends.
         in_use: returns what something alive refers to; see ``blobs_in_use``.
     """
 
@@ -65,7 +67,7 @@ class Retention:
         settings: RetentionSettings,
         *,
         writing: Callable[[], bool],
-        forget: Callable[[Iterable[WorkloadId]], None],
+        let_go: Callable[[Sequence[WorkloadId]], AbstractAsyncContextManager[Sequence[WorkloadId]]],
         in_use: Callable[[], set[str]],
     ) -> None:
         self._journal = journal
@@ -73,7 +75,7 @@ class Retention:
         self._clock = clock
         self._settings = settings
         self._writing = writing
-        self._forget = forget
+        self._let_go = let_go
         self._in_use = in_use
         self._orphans_due_s = 0.0
 
@@ -114,9 +116,8 @@ class Retention:
             search = partial(expiry.expired_workloads, rule=rule, after=position, limit=self._settings.batch)
             found = await self._journal.read(search)
             if found.ids:
-                self._forget(found.ids)  # before, because nobody may be told that the rows have gone
-                gone = await self._journal.write(partial(expiry.delete_workloads, ids=found.ids, now=now))
-                deleted += len(gone)
+                async with self._let_go(found.ids) as ids:  # before, for nobody may be told that the rows have gone
+                    deleted += len(await self._journal.write(partial(expiry.delete_workloads, ids=ids, now=now)))
                 if not inference:
                     await self._sweep_blobs()
             position = found.next

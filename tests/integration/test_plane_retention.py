@@ -15,12 +15,13 @@ from arcray.config import RetentionSettings
 from arcray.control.plane import Plane
 from arcray.control.retention import RetainedBlobs, Retention, blobs_in_use
 from arcray.core.blobkeys import log_key, program_key, result_key, stdin_key
-from arcray.core.commands import RegisterModel, Submitted, SubmitWorkload
-from arcray.core.errors import NotFoundError, UnavailableError
+from arcray.core.commands import DiscardWorkload, RegisterModel, Submitted, SubmitWorkload
+from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.ids import WorkloadId
 from arcray.core.model import ModelFormat
+from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
-from arcray.core.workload import PayloadKind, Phase, Program, WorkloadSpec
+from arcray.core.workload import PayloadKind, Phase, Program, Workload, WorkloadSpec
 from arcray.testing.builders import T0, a_model, a_workload, an_inference
 from arcray.testing.clock import FakeClock
 from arcray.testing.faults import FailPoints, check_memory_is_the_rows, stored_workloads
@@ -70,7 +71,7 @@ def retention_of(plane: Plane, blobs: RetainedBlobs | None = None, **settings: A
         RestlessClock(LATER),
         RetentionSettings(batch=2, **settings),
         writing=lambda: plane.refusal is None,
-        forget=plane._forget,
+        let_go=plane._let_go,
         in_use=lambda: blobs_in_use(plane._writer.cluster.state),
     )
 
@@ -128,6 +129,56 @@ async def test_what_has_ended_goes_with_its_blobs_and_what_lives_stays(
         await check_memory_is_the_rows(cluster.plane, database_url)
         cluster.nodes[0].finish(alive.id)
         assert (await cluster.finished(alive.id)).phase is Phase.SUCCEEDED
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
+def a_dead_node() -> SimulatedNode:
+    return SimulatedNode(script=lambda _: Script(end=Phase.FAILED))
+
+
+async def test_what_is_being_written_is_not_deleted(tmp_path: Path, database_url: str) -> None:
+    async with in_process_plane(
+        nodes=[a_dead_node()], clock=FakeClock(), state_dir=tmp_path, database_url=database_url
+    ) as cluster:
+        old, new = a_program(1), a_program(2)
+        await run(cluster, old)
+        replies = cluster.plane.begin([DiscardWorkload(workload_id=old.id, account=None), SubmitWorkload(spec=new)])
+        async with cluster.plane._let_go([old.id]) as free:
+            assert free == []
+        assert not [reply for reply in await asyncio.gather(*replies) if isinstance(reply, ArcrayError)]
+        await cluster.finished(new.id)
+        await retention_of(cluster.plane).sweep()
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
+async def test_what_is_being_looked_up_is_deleted_only_after_it_was_handled(tmp_path: Path, database_url: str) -> None:
+    """Else what was read before would be written again after, and rows and their counts part for good."""
+    policy = ClusterPolicy(keep_finished=0)
+    async with in_process_plane(
+        nodes=[a_dead_node()], policy=policy, clock=FakeClock(), state_dir=tmp_path, database_url=database_url
+    ) as cluster:
+        old = [a_program(number) for number in (1, 2, 3)]
+        await run(cluster, *old)
+        journal, read, swept = cluster.plane._journal, asyncio.Event(), asyncio.Event()
+        earlier = journal.earlier
+
+        async def slowly(*asked: Any) -> list[Workload]:
+            found = await earlier(*asked)
+            read.set()
+            await asyncio.wait({asyncio.ensure_future(swept.wait())}, timeout=0.2)  # which must not happen meanwhile
+            assert not swept.is_set()
+            return found
+
+        journal.earlier = slowly  # type: ignore[method-assign, assignment]
+        discarding = asyncio.create_task(cluster.plane.submit([DiscardWorkload(workload_id=old[0].id, account=None)]))
+        await read.wait()
+        await retention_of(cluster.plane).sweep()
+        swept.set()
+        assert await discarding == [None]
+        await retention_of(cluster.plane).sweep()
+        page = await cluster.plane.query(ListWorkloads())
+        assert isinstance(page, WorkloadPage)
+        assert (page.total, page.workloads) == (0, ())
         await check_memory_is_the_rows(cluster.plane, database_url)
 
 
