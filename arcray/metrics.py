@@ -22,6 +22,7 @@ __all__ = [
     "QUEUE_WAITING",
     "SCHEDULER_REACHED",
     "WORKLOADS",
+    "WRITES_TAKEN",
     "Metric",
 ]
 
@@ -80,6 +81,10 @@ QUEUE_ALLOWED: Final = Metric(
 SCHEDULER_REACHED: Final = Metric(
     name="arcray_scheduler_reached_state", help="1 when the scheduler answered this scrape, else 0."
 )
+WRITES_TAKEN: Final = Metric(
+    name="arcray_scheduler_writes_state",
+    help="1 while the scheduler takes writes, 0 while its database fails; what is known is answered all the same.",
+)
 
 ALL: Final = (
     NODES,
@@ -92,4 +97,5 @@ ALL: Final = (
     QUEUE_WAITING,
     QUEUE_ALLOWED,
     SCHEDULER_REACHED,
+    WRITES_TAKEN,
 )

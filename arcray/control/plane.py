@@ -211,7 +211,7 @@ class Plane:
             UnavailableError: memory is being rebuilt, the rows cannot be read, or the scheduler has ended.
         """
         if isinstance(query, GetQueues):
-            return Queues(readings=self._queues())
+            return Queues(readings=self._queues(), refusal="" if self.refusal is None else self.refusal.message)
         try:
             async with asyncio.timeout(_QUERY_TIMEOUT_S):
                 return await self._query(query)

@@ -412,9 +412,15 @@ class KeyPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queues:
-    """How long queues are; each name at most once."""
+    """How long queues are.
+
+    Args:
+        readings: each name at most once.
+        refusal: why writes are refused now; "" while they are taken.
+    """
 
     readings: tuple[QueueReading, ...]
+    refusal: str = ""
 
 
 Answer: TypeAlias = (

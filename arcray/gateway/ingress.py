@@ -132,4 +132,4 @@ class Ingress:
     async def _ready(self) -> None:
         status: dict[str, Any] = await self._scheduler.status()
         if not status["ready"]:
-            raise UnavailableError(f"the scheduler does not serve yet: {status['reason']}")
+            raise UnavailableError(f"the scheduler takes nothing yet: {status['reason']}")

@@ -44,11 +44,13 @@ class Measures:
             async with asyncio.timeout(_PATIENCE_S):
                 said: Queues = await self._plane.query(GetQueues())
         except (ArcrayError, TimeoutError):
-            reached = 0
+            reached, writes = 0, 0
         else:
-            reached = 1
+            reached, writes = 1, int(not said.refusal)
             readings += said.readings
-        return "\n".join([*_lines(readings), *_family(metrics.SCHEDULER_REACHED, [("", reached)]), ""])
+        states = ((metrics.SCHEDULER_REACHED, reached), (metrics.WRITES_TAKEN, writes))
+        lines = (line for metric, state in states for line in _family(metric, [("", state)]))
+        return "\n".join([*_lines(readings), *lines, ""])
 
 
 def _lines(readings: Iterable[QueueReading]) -> Iterator[str]:

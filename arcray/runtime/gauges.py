@@ -105,6 +105,7 @@ def readings(
             yield metrics.INFERENCE_LATENCY, (quantile,), latency_ms
     yield metrics.CLIENTS, (), clients
     yield metrics.IMBALANCE, (), stats.imbalance
+    yield metrics.WRITES_TAKEN, (), int(not queues.refusal)
     yield from _queue_readings(queues.readings)
 
 

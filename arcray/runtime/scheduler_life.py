@@ -89,15 +89,16 @@ class SchedulerLife:
         return result
 
     def status(self) -> dict[str, Any]:
-        """Returns the version, the process, whether it serves, and why not.
+        """Returns the version, the process, whether it serves and takes writes, and why not.
 
         ``began_at`` is when this process began to recover, ``recovery_s`` how long it took; None before the end.
         """
+        refusal = self._plane.refusal if self._plane is not None and self._ready.is_set() else None
         return {
             "version": installed_version(),
             "pid": os.getpid(),
-            "ready": self._ready.is_set(),
-            "reason": self._reason,
+            "ready": self._ready.is_set() and refusal is None,
+            "reason": self._reason if refusal is None else refusal.message,
             "began_at": self._began_at.isoformat(),
             "recovery_s": self._recovery_s,
         }

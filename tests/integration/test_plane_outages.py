@@ -28,7 +28,7 @@ from arcray.core.events import Topic
 from arcray.core.ids import WorkloadId
 from arcray.core.node import Health, NodeView
 from arcray.core.policy import ClusterPolicy
-from arcray.core.queries import GetNode, GetStats, GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.queries import GetNode, GetQueues, GetStats, GetWorkload, ListWorkloads, Queues, WorkloadPage
 from arcray.core.workload import Phase, WorkloadView
 from arcray.testing.builders import T0, a_workload
 from arcray.testing.faults import check_memory_is_the_rows, journalled, stored_workloads
@@ -170,6 +170,13 @@ async def healed(cluster: InProcessPlane) -> None:
             await cluster.clock.sleep(0.05)
 
 
+async def told(cluster: InProcessPlane) -> str:
+    """Returns why writes are refused, as whoever measures queues is told."""
+    queues = await cluster.plane.query(GetQueues())
+    assert isinstance(queues, Queues)
+    return queues.refusal
+
+
 def refusal_of(cluster: InProcessPlane) -> str:
     return "" if cluster.plane.refusal is None else cluster.plane.refusal.message
 
@@ -211,6 +218,7 @@ async def test_an_outage_refuses_writes_and_nothing_else(tmp_path: Path, outage:
         await asyncio.to_thread(outage.begin)
         await refused(cluster, outage.says)
         assert outage.says in refusal_of(cluster)
+        assert outage.says in await told(cluster)
         (reply,) = await plane.submit([StopWorkload(workload_id=a_workload(1).id)])
         assert isinstance(reply, UnavailableError)
         (heard,) = await plane.submit([ReportTelemetry(node_id=node.id, epoch=node.epoch)])
@@ -229,7 +237,7 @@ async def test_an_outage_refuses_writes_and_nothing_else(tmp_path: Path, outage:
 
         await asyncio.to_thread(outage.end)
         await healed(cluster)
-        assert refusal_of(cluster) == ""
+        assert refusal_of(cluster) == await told(cluster) == ""
         assert (await view_of(cluster, a_workload(3).id)).phase is Phase.SUCCEEDED
         node.finish(a_workload(1).id)
         await cluster.finished(a_workload(1).id)

@@ -47,6 +47,9 @@ async def test_a_scrape_tells_of_this_process_and_of_the_scheduler() -> None:
         "# HELP arcray_scheduler_reached_state 1 when the scheduler answered this scrape, else 0.",
         "# TYPE arcray_scheduler_reached_state gauge",
         "arcray_scheduler_reached_state 1",
+        f"# HELP arcray_scheduler_writes_state {metrics.WRITES_TAKEN.help}",
+        "# TYPE arcray_scheduler_writes_state gauge",
+        "arcray_scheduler_writes_state 1",
     ]
     assert text.endswith("\n")
 
@@ -58,6 +61,14 @@ async def test_a_scrape_is_answered_while_the_scheduler_is_away() -> None:
     assert 'arcray_queue_waiting_count{queue="asks"} 2' in text
     assert "arcray_scheduler_reached_state 0" in text
     assert "pending" not in text
+
+
+async def test_a_scrape_tells_that_writes_are_refused() -> None:
+    scheduler = Scheduler()
+    scheduler.answer = Queues(readings=(), refusal="the disk is full")
+    text = await Measures(cast("ControlPlane", scheduler), [asks]).text()
+    assert "arcray_scheduler_reached_state 1" in text
+    assert "arcray_scheduler_writes_state 0" in text
 
 
 async def test_a_queue_at_its_bound_shows() -> None:
