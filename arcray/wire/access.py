@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket
 
 from arcray.core.errors import ArcrayError, PermissionDeniedError
 from arcray.core.keys import Scope
 from arcray.wire.identity import Authenticator, Identity
 from arcray.wire.problem import problem_response
+from arcray.wire.streams import answer_until, serve_until
 
 __all__ = ["Door", "deny", "has_door", "identity_of", "public", "scope_of"]
 
@@ -47,7 +48,11 @@ class Door:
                 identity = await authenticator.identify(request)
             _check(identity, needed)
             request.scope[_IDENTITY] = identity
-            return await (endpoint(request, **values) if takes_request else endpoint(**values))
+            response = await (endpoint(request, **values) if takes_request else endpoint(**values))
+            if isinstance(response, StreamingResponse) and identity.key_id is not None:
+                chunks = aiter(response.body_iterator)
+                response.body_iterator = answer_until(chunks, authenticator.worthless(request))
+            return response
 
         # What the framework reads of an endpoint: its parameters, and the words for its documentation.
         admitted.__doc__ = f"{inspect.getdoc(endpoint) or ''}\n\nNeeds scope `{needed}`."
@@ -60,7 +65,7 @@ class Door:
         return admitted
 
     def socket(
-        self, needed: Scope, endpoint: Callable[[WebSocket], Awaitable[None]]
+        self, needed: Scope, endpoint: Callable[[WebSocket], Coroutine[Any, Any, None]]
     ) -> Callable[[WebSocket], Coroutine[Any, Any, None]]:
         """Returns the endpoint of a WebSocket route for those who have a scope; others are denied before it opens."""
         authenticator = self._authenticator
@@ -73,7 +78,10 @@ class Door:
                 await deny(socket, error)
                 return
             socket.scope[_IDENTITY] = identity
-            await endpoint(socket)
+            if identity.key_id is None:
+                await endpoint(socket)  # for keys of the settings last as long as this process
+            else:
+                await serve_until(endpoint(socket), authenticator.worthless(socket), socket)
 
         setattr(admitted, _NEEDED, needed)
         return admitted

@@ -84,6 +84,8 @@ class Authenticator:
         self._failures = FailureLimit(settings.failures_per_minute)
         self._asking = asyncio.Semaphore(_AT_ONCE)
         self._standing = False
+        self._term_s = settings.key_cache_s
+        self._doubt = asyncio.Event()  # set, and made anew, when open streams are to be looked at
 
     def recognise(self, connection: HTTPConnection) -> Identity | None:
         """Returns who opened an HTTP request or a WebSocket; None when ``identify`` must ask the scheduler for it.
@@ -125,6 +127,26 @@ class Authenticator:
     def forget(self, key_id: KeyId) -> None:
         """Takes that a key was revoked, ahead of the event that says so."""
         self._cache.forget(key_id)
+        self._look_again()
+
+    async def worthless(self, connection: HTTPConnection) -> ArcrayError:
+        """Returns once what opened a connection opens it no longer, and why; for those that may stay open for days.
+
+        A revocation is heard of at once, the end of a key's time within ``key_cache_s``.
+        """
+        while True:
+            doubts = {asyncio.ensure_future(self._doubt.wait()), asyncio.ensure_future(self._clock.sleep(self._term_s))}
+            try:
+                await asyncio.wait(doubts, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for doubt in doubts:
+                    doubt.cancel()
+            try:
+                await self.identify(connection)
+            except (UnauthenticatedError, PermissionDeniedError) as error:
+                return error
+            except ArcrayError as error:  # nobody can tell now
+                _log.debug("an open stream is not looked at", extra={"code": error.code})
 
     async def run(self) -> None:
         """Follows what happens to keys, and reports which are used, until it is cancelled."""
@@ -197,6 +219,7 @@ class Authenticator:
                         batch = await events.next()
                         if batch.gap:
                             self._cache.clear()
+                            self._look_again()
                         for event in batch.events:
                             self._take(event)
             except UnavailableError as error:
@@ -209,11 +232,15 @@ class Authenticator:
     def _take(self, event: Event) -> None:
         match event:
             case KeyRevoked():
-                self._cache.forget(event.key_id)
+                self.forget(event.key_id)
             case KeyIssued():
                 self._cache.forget_wrong(bytes.fromhex(event.key.digest))
             case _:
                 pass
+
+    def _look_again(self) -> None:
+        self._doubt.set()
+        self._doubt = asyncio.Event()
 
     async def _report(self) -> None:
         reported = self._clock.now()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.typing import Origin
 
 from arcray.core.commands import ReportTelemetry, SetNodeScheduling
 from arcray.core.node import EnergySource, Location, Telemetry
@@ -61,6 +62,29 @@ async def test_case_1_keys_mode_answers_401_without_the_right_key(serve: Any, qu
         assert json.loads(response.body or b"")["code"] == "UNAUTHENTICATED"
         async with connect(f"ws://{served.url}/telemetry?apiKey=right") as console:
             await pong(console)
+
+
+async def test_socket_whose_key_is_revoked_is_closed(serve: Any) -> None:
+    auth = {"mode": "keys", "keys": {"root": "right"}, "scopes": {"root": "admin"}}
+    root = {"Authorization": "Bearer right"}
+    async with serve(nodes=a_fleet(), listen=True, auth=auth) as served:
+        await served.client.post("/api/v1/accounts", json={"id": "ana"}, headers=root)
+        key = (await served.client.post("/api/v1/keys", json={"account": "ana", "scope": "read"}, headers=root)).json()
+        async with connect(f"ws://{served.url}/telemetry?apiKey={key['key']}") as console:
+            await pong(console)
+            assert (await served.client.delete(f"/api/v1/keys/{key['id']}", headers=root)).status_code == 204
+            with pytest.raises(ConnectionClosedError) as closed:
+                while True:
+                    await frame(console)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
+
+
+async def test_socket_of_a_strangers_page_is_denied(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served:
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(f"ws://{served.url}/telemetry", origin=Origin("http://evil.example"))
+        assert refusal.value.response.status_code == 403
 
 
 async def test_snapshot_of_all_nodes_follows_every_connect(serve: Any) -> None:

@@ -336,3 +336,46 @@ def test_a_nodes_key_is_for_that_node() -> None:
     check_node(LOCAL, node_id(2))
     with pytest.raises(PermissionDeniedError, match=node_id(1)):
         check_node(identity, node_id(2))
+
+
+# -- open streams ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_open_stream_is_worthless_once_its_key_is_revoked(plane: KeyPlane, clock: FakeClock) -> None:
+    first, second = a_key(1), a_key(2)
+    plane.keys |= {first.digest: first, second.digest: second}
+    async with following(KEYS, plane, clock) as found:
+        for number in (1, 2):
+            await found.identify(with_secret(number))
+        ends = [asyncio.create_task(found.worthless(with_secret(number))) for number in (1, 2)]
+        await settle()
+        plane.revoke(first)
+        await settle()
+        assert [end.done() for end in ends] == [True, False]
+        assert isinstance(ends[0].result(), UnauthenticatedError)
+        ends[1].cancel()
+
+
+async def test_an_open_stream_is_worthless_soon_after_its_key_has_expired(plane: KeyPlane, clock: FakeClock) -> None:
+    key = replace(a_key(), expires_at=clock.now() + timedelta(seconds=90))
+    plane.keys[key.digest] = key
+    async with following(KEYS, plane, clock) as found:
+        end = asyncio.create_task(found.worthless(with_secret()))
+        await clock.advance(61)
+        await settle()
+        assert not end.done()
+        await clock.advance(60)
+        await settle()
+        assert "expired" in end.result().message
+
+
+async def test_a_revocation_that_was_missed_ends_a_stream_with_the_gap(plane: KeyPlane, clock: FakeClock) -> None:
+    key = a_key()
+    plane.keys[key.digest] = key
+    async with following(KEYS, plane, clock) as found:
+        end = asyncio.create_task(found.worthless(with_secret()))
+        await settle()
+        del plane.keys[key.digest]
+        plane.tell(gap=True)
+        await settle()
+        assert end.done()
