@@ -6,10 +6,11 @@ Called by ``ClusterState`` and its kin alone. Like all of ``apply`` these never 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from heapq import heappush
+from heapq import heapify, heappush
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from arcray.core import events as ev
+from arcray.core.ids import WorkloadId
 from arcray.core.quota import Usage
 from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Inference, Workload
@@ -103,8 +104,18 @@ def watch_overtime(state: ClusterState, workload: Workload, started_at: datetime
 
 
 def look_for_overtime(state: ClusterState, workload: Workload, ends_at: datetime) -> None:
-    """Has an attempt looked at, some grace after it should have ended."""
+    """Has an attempt looked at, some grace after it should have ended. Those that have ended are let go of now and then."""
+    if len(state.overtime) >= state.overtime_limit:
+        state.overtime = [due for due in state.overtime if _may_run_too_long(state, due)]
+        heapify(state.overtime)
+        state.overtime_limit = max(state.overtime_limit, 2 * len(state.overtime))
     heappush(state.overtime, (ends_at + state.policy.overtime_grace, workload.spec.id, workload.attempt))
+
+
+def _may_run_too_long(state: ClusterState, due: tuple[datetime, WorkloadId, int]) -> bool:
+    _, workload_id, attempt = due
+    workload = state.workloads.get(workload_id)
+    return workload is not None and workload.attempt == attempt and not workload.phase.terminal
 
 
 def look_at_replaced(state: ClusterState, replacement: Workload) -> None:

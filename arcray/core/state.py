@@ -85,7 +85,8 @@ class ClusterState:
         usage: what each account holds, while it holds something.
         draining: nodes with a drain that has not come to its end.
         drains_to_check: those of them from which work has gone since somebody looked.
-        overtime: heap of (when to look, workload, attempt) of running work that may run only so long.
+        overtime: heap of (when to look, workload, attempt) of work that may run only so long; what has ended is swept
+            out of it when there are ``overtime_limit``.
         durations: what estimates are made of.
     """
 
@@ -131,6 +132,7 @@ class ClusterState:
         self.draining: dict[NodeId, None] = {}
         self.drains_to_check: dict[NodeId, None] = {}
         self.overtime: list[tuple[datetime, WorkloadId, int]] = []
+        self.overtime_limit = 1_024
         self.durations = Durations()
         self.policy = policy
         self._finished: deque[WorkloadId] = deque()

@@ -137,6 +137,21 @@ def test_a_node_that_does_not_even_stop_it_loses_it(world: World) -> None:
     assert (work.phase, work.allocation) == (Phase.FAILED, None)
 
 
+def test_what_has_ended_in_time_is_not_kept_to_be_looked_at() -> None:
+    world = World(ClusterPolicy(default_max_duration=timedelta(days=1), keep_finished=10), T0)
+    world.attach()
+    for number in range(1, 3_000):
+        spec = a_workload(number)
+        world.submit(spec)
+        world.report(world.workload(spec.id), Phase.RUNNING)
+        if number % 1_000:
+            world.succeed(world.workload(spec.id))
+    assert len(world.cluster.state.overtime) <= 1_024
+    running = {workload.spec.id for workload in world.cluster.state.workloads.values() if not workload.phase.terminal}
+    assert len(running) == 2
+    assert running <= {workload_id for _, workload_id, _ in world.cluster.state.overtime}
+
+
 def test_overtime_is_a_failure_to_the_restart_policy(world: World) -> None:
     work = started(world, max_duration_s=60.0, restart=STUBBORN)
     beating(world, 91)
