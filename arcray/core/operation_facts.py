@@ -104,7 +104,7 @@ def watch_overtime(state: ClusterState, workload: Workload, started_at: datetime
 
 
 def look_for_overtime(state: ClusterState, workload: Workload, ends_at: datetime) -> None:
-    """Has an attempt looked at, some grace after it should have ended. Those that have ended are let go of now and then."""
+    """Has an attempt looked at, some grace after it should have ended; forgets those that have."""
     if len(state.overtime) >= state.overtime_limit:
         state.overtime = [due for due in state.overtime if _may_run_too_long(state, due)]
         heapify(state.overtime)
