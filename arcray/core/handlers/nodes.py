@@ -20,7 +20,7 @@ from arcray.core.commands import (
 )
 from arcray.core.errors import InvalidArgumentError, NotFoundError, StaleReportError
 from arcray.core.handlers.attempts import give_up
-from arcray.core.handlers.reservations import lose_reservations
+from arcray.core.handlers.reservations import lose_missing, lose_reservations
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import EnergySource, Health, Node, Telemetry
 from arcray.core.orders import StopAttempt
@@ -78,6 +78,7 @@ def on_attach_node(turn: Turn, command: AttachNode) -> Attached:
     known = turn.state.nodes.get(registration.id)
     epoch = known.epoch + 1 if known else 1
     turn.emit(ev.NodeAttached(registration=registration, epoch=epoch, at=turn.now))
+    lose_missing(turn, turn.state.nodes[registration.id])
     stop = _reconcile(turn, registration.id, command.inventory)
     return Attached(node_id=registration.id, epoch=epoch, stop=stop)
 

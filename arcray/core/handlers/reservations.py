@@ -25,6 +25,7 @@ from arcray.core.errors import (
 from arcray.core.handlers.quotas import check_one_more, check_slices
 from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
+from arcray.core.node import Node
 from arcray.core.placement.request import Placement, PlacementRequest
 from arcray.core.placement.together import Shortfall, place_together
 from arcray.core.reservation import Reservation, ReservationState, Slice, carve, is_empty
@@ -36,6 +37,7 @@ from arcray.core.workload import Inference, Workload, WorkloadSpec
 __all__ = [
     "check_taking",
     "expire_reservations",
+    "lose_missing",
     "lose_reservations",
     "on_release_reservation",
     "on_reserve",
@@ -192,6 +194,24 @@ def lose_reservations(turn: Turn, node_id: NodeId, reason: str) -> None:
     """Ends the reservations that hold something of a node that was lost or left."""
     for reservation in turn.state.reservations.on_node(node_id):
         _end(turn, reservation, ReservationState.RELEASED, f"{reason}: {node_id}")
+
+
+def lose_missing(turn: Turn, node: Node) -> None:
+    """Ends the reservations that hold what a node has come back without."""
+    capacity = node.registration.capacity
+    memory = {gpu.index: gpu.memory_bytes for gpu in capacity.gpus}
+    for reservation in turn.state.reservations.on_node(node.id):
+        held = [each.allocation for each in reservation.slices if each.node_id == node.id]
+        gone = {share.index for each in held for share in each.gpus if share.memory_bytes > memory.get(share.index, -1)}
+        if gone:
+            missing = f"GPU {', '.join(map(str, sorted(gone)))}"
+        elif sum(each.cpu_milli for each in held) > capacity.cpu_milli:
+            missing = "some of its cores"
+        elif sum(each.memory_bytes for each in held) > capacity.memory_bytes:
+            missing = "some of its memory"
+        else:
+            continue
+        _end(turn, reservation, ReservationState.RELEASED, f"node {node.id} came back without {missing}")
 
 
 def _end(turn: Turn, reservation: Reservation, state: ReservationState, message: str) -> None:

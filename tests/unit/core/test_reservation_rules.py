@@ -268,6 +268,26 @@ def test_a_node_that_only_attaches_again_keeps_what_is_reserved_on_it(world: Wor
     assert known(world).state is ReservationState.ACTIVE
 
 
+@pytest.mark.parametrize(
+    ("left", "missing"),
+    [
+        ({"gpus": 1}, "GPU 1"),
+        ({"gpus": 2, "gpu_memory_gib": 40}, "GPU 0, 1"),
+        ({"gpus": 2, "cores": 1}, "of its cores"),
+    ],
+)
+def test_a_reservation_ends_when_its_node_comes_back_without_what_it_holds(
+    world: World, left: dict[str, int], missing: str
+) -> None:
+    world.attach(a_node(capacity=a_capacity(gpus=2)))
+    reserve(world, a_reservation(1, Demand(gpus=2, cpu_milli=2000)))
+    world.attach(a_node(capacity=a_capacity(**left)))
+    assert known(world).state is ReservationState.RELEASED
+    assert missing in known(world).message
+    world.attach(a_node(capacity=a_capacity(gpus=2)))
+    assert reserve(world, a_reservation(2, Demand(gpus=2, cpu_milli=8000))).state is ReservationState.ACTIVE
+
+
 def test_the_same_reservation_again_is_the_same_and_another_one_is_refused(world: World) -> None:
     world.attach()
     first = reserve(world, a_reservation(request_digest="d"))
