@@ -78,7 +78,7 @@ def _restore_node(state: ClusterState, node: Node, now: datetime) -> None:
 def _restore_workload(state: ClusterState, workload: Workload, now: datetime) -> None:
     spec = workload.spec
     state.workloads[spec.id] = workload
-    if spec.request_id:
+    if spec.request_id and not workload.repeatable:
         state.requests[spec.origin.account, spec.request_id] = spec.id
     state.books.restore_meter(workload)
     if workload.phase.terminal:

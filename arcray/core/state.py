@@ -47,7 +47,7 @@ from arcray.core.queues import Queue, QueueReading
 from arcray.core.quota import Quota, Usage
 from arcray.core.timers import LeaseTimers
 from arcray.core.turns import SearchTurns
-from arcray.core.workload import Inference, Phase, Priority, Workload
+from arcray.core.workload import Inference, Phase, Priority, Workload, WorkloadSpec
 
 __all__ = ["ClusterState"]
 
@@ -396,6 +396,8 @@ class ClusterState:
             look_at_replaced(self, workload)
         if isinstance(workload.spec.payload, Inference):
             self._count_inference(workload, event)
+            if workload.repeatable:
+                self._free_key(workload.spec)
         else:
             self.copies.discard(workload)
 
@@ -409,10 +411,14 @@ class ClusterState:
 
     def _let_go(self, workload_id: WorkloadId) -> None:
         spec = self.workloads.pop(workload_id).spec
-        if spec.request_id:
-            self.requests.pop((spec.origin.account, spec.request_id), None)
+        self._free_key(spec)
         if self.forgotten_until is None or spec.created_at > self.forgotten_until:
             self.forgotten_until = spec.created_at
+
+    def _free_key(self, spec: WorkloadSpec) -> None:
+        key = spec.origin.account, spec.request_id
+        if spec.request_id and self.requests.get(key) == spec.id:
+            del self.requests[key]
 
     def _count_inference(self, workload: Workload, event: ev.WorkloadFinished) -> None:
         counts = self.inference

@@ -344,6 +344,11 @@ class Workload:
         return self.spec.id
 
     @property
+    def repeatable(self) -> bool:
+        """Whether its key is free for another try: its sender waited, and was told that nothing was done."""
+        return self.spec.waiting and self.phase is Phase.REJECTED
+
+    @property
     def dead(self) -> bool:
         """Whether it is a dead letter: it ended badly without anybody wishing so, and nobody has dealt with it.
 

@@ -23,7 +23,7 @@ from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import NodeId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.node import EnergySource
-from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetNode, GetStats
+from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetNode, GetStats, GetWorkload
 from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.facades.arcnet import codec, openapi, translate
 from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, NodeStatus
@@ -135,6 +135,9 @@ class ArcnetRest:
         spec = self._spec(request, identity, await request.body())
         reply = await ask(self._plane, SubmitWorkload(spec=spec))
         match reply:
+            case Submitted(phase=phase) if spec.waiting and phase.terminal:  # it was asked before, without waiting
+                known = GetWorkload(workload_id=reply.workload_id, account=identity.account)
+                return await self._answered(await self._plane.query(known), request)
             case Submitted():
                 return self._accepted(spec, reply)
             case WorkloadView():

@@ -215,6 +215,27 @@ async def test_same_request_id_runs_once(serve: Any) -> None:
     assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_MISMATCH")
 
 
+async def test_request_that_found_no_node_may_be_tried_again_under_its_id(serve: Any) -> None:
+    node = SimulatedNode()
+    body = {"modelId": "late", "requestId": "r-6"}
+    async with serve(nodes=[node]) as served:
+        refused = await served.client.post("/api/v1/inference", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        node.load("late", lambda _: "here")
+        for _ in range(2):
+            answer = await served.client.post("/api/v1/inference", json=body)
+            assert (answer.status_code, answer.json()["output"]) == (200, "here")
+
+
+async def test_request_that_was_asked_before_without_waiting_is_answered_with_its_output(serve: Any) -> None:
+    body = {"modelId": "echo", "input": 1, "requestId": "r-7"}
+    async with serve(nodes=a_fleet()) as served:
+        first = await served.client.post("/api/v1/inference", json=body, headers={"Prefer": "respond-async"})
+        await served.cluster.finished(first.headers["location"].rpartition("/")[2])
+        answer = await served.client.post("/api/v1/inference", json=body)
+        assert (answer.status_code, answer.json()["status"], answer.json()["output"]) == (200, "completed", {"got": 1})
+
+
 async def test_idempotency_key_comes_before_the_request_id(serve: Any) -> None:
     calls = count(1)
     nodes = [SimulatedNode(models={"count": lambda _: next(calls)})]

@@ -98,6 +98,20 @@ def test_a_request_without_a_node_is_rejected_after_its_patience_with_the_reason
     assert rejected.message.startswith("model echo: 0 of 1 nodes can take it")
 
 
+@pytest.mark.parametrize("recovered", [False, True])
+def test_a_rejected_request_leaves_its_key_to_the_next_try(world: World, *, recovered: bool) -> None:
+    world.attach()
+    world.submit(request(1, request_id="key"))
+    world.later(1)
+    assert world.workload(R1).phase is Phase.REJECTED
+    world = world.recovered() if recovered else world
+    world.load(node_id(1), slots=1)
+    assert world.submit(request(2, request_id="key")).awaits == request(2).id
+    assert world.submit(request(3, request_id="key")).awaits == request(2).id
+    world.cluster.discard([R1])  # the old one takes nothing along
+    assert world.submit(request(3, request_id="key")).awaits == request(2).id
+
+
 def test_a_request_that_takes_too_long_fails_and_its_slot_is_free(world: World) -> None:
     ready(world)
     world.submit(request(1))

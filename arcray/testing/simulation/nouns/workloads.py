@@ -159,6 +159,7 @@ class WorkloadFacts:
                 work["spec"].id
                 for work in self.known.values()
                 if (work["spec"].origin.account, work["spec"].request_id) == (event.spec.origin.account, key)
+                and not (work["spec"].waiting and work["phase"] == "rejected")  # its sender was told to try again
             ]
             must(not same, f"{event.spec.id} is accepted under {key}, which is the key of {same}")
         self._begin(event.spec)
