@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NoReturn
@@ -48,8 +49,8 @@ def main() -> None:
     try:
         spec = _receive_spec(connection, reader)
         loaded = load(spec)
-    except Exception as error:  # noqa: BLE001 - the model's code may raise anything; the agent is told
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - the model's code may raise anything; the agent is told
+        _log_error()
         connection.sendall(pack(BROKEN, _describe(error)))
         os._exit(1)
     if loaded.call is not None:
@@ -90,7 +91,7 @@ def _describe(error: BaseException) -> str:
     """Returns a word about an error that can be sent, whatever the model's code raised."""
     try:
         text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - its own text raises
+    except BaseException:  # noqa: BLE001 - its own text raises
         text = type(error).__name__
     return text[:_MAX_MESSAGE].encode("utf-8", "backslashreplace").decode()
 
@@ -107,9 +108,15 @@ def _next_batch(answers: deque[_Answer]) -> list[_Answer]:
 
 def _die() -> NoReturn:
     """Ends this process after a fault of ours: the agent sees it and starts another, where a silent one would hang."""
-    traceback.print_exc()
-    sys.stderr.flush()
+    _log_error()
     os._exit(1)
+
+
+def _log_error() -> None:
+    """Writes the error that is being handled to the log, unless the model has closed that."""
+    with suppress(BaseException):
+        traceback.print_exc()
+        sys.stderr.flush()
 
 
 class _ThreadHost:
@@ -210,7 +217,7 @@ class _ThreadHost:
             output: bytes | str = _encode(self._call(_decode(data)))
             ok = True
         except BaseException as error:  # noqa: BLE001 - the model's code may raise anything; its caller is told
-            traceback.print_exc()
+            _log_error()
             output, ok = _describe(error), False
         return seq, ok, output, (time.perf_counter() - started) * 1000
 
@@ -278,7 +285,7 @@ class _AsyncHost:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - the model's code may raise anything; its caller is told
-            traceback.print_exc()
+            _log_error()
             return False, _describe(error)
 
     def _finish(self, seq: int, started: float, task: asyncio.Task[tuple[bool, bytes | str]]) -> None:

@@ -51,6 +51,10 @@ def fail(value): raise ValueError("no such digit")
 class Unspeakable(Exception):
     def __str__(self): raise RuntimeError("no words")
 def unspeakable(value): raise Unspeakable
+class Rude(Exception):
+    def __str__(self): sys.exit(9)
+def rude(value): raise Rude
+def silent(value): sys.stderr.close(); raise ValueError("unheard")
 def quit(value): sys.exit(7) if value == "bad" else None
 def repeat(value): raise ValueError(f"unknown word {value}")
 async def repeat_async(value):
@@ -414,6 +418,8 @@ async def test_variables_that_are_allowed_decide_nothing_of_ours(bench: Bench) -
         ("repeat", "\ud800", r"ValueError: unknown word \ud800"),
         ("repeat_async", "\ud800", r"ValueError: unknown word \ud800"),
         ("unspeakable", "", "Unspeakable"),
+        ("rude", "", "Rude"),
+        ("silent", "", "ValueError: unheard"),
         ("quit", "bad", "SystemExit: 7"),
         ("quit_async", "bad", "SystemExit: 7"),
         ("repeat", "x" * 100_000, "ValueError: unknown word xxx"),
