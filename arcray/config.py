@@ -187,6 +187,7 @@ class ModelSettings(_Section):
             by default only what is below ``python_path`` and entry points may.
         env: glob patterns of the variables that a model may set in its process. Name only what is read as plain data:
             many a variable (``LD_PRELOAD``, ``PYTHONPATH``, ``OPENSSL_CONF``) has a process load code.
+        endpoints: glob patterns of hosts whose OpenAI-compatible endpoints may be models.
         max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
     """
 
@@ -196,6 +197,7 @@ class ModelSettings(_Section):
     python_path: tuple[Path, ...] = ()
     allow: tuple[str, ...] = ()
     env: tuple[str, ...] = ("MODEL_*", "OPENAI_API_KEY")
+    endpoints: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     max_restarts: int = Field(default=3, ge=0)
 
 

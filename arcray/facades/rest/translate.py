@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Final, assert_never
+from urllib.parse import urlsplit
 
 from arcray.core.blobkeys import program_key, result_path, stdin_key
 from arcray.core.commands import Submitted
@@ -210,9 +211,22 @@ def source_of(body: m.ModelBody) -> str | None:
         return None
     if body.source is None:
         raise InvalidArgumentError(f"a {body.format.value} model comes by source", field=named[0])
-    if body.format is ModelFormat.OPENAI and not body.source.startswith(("http://", "https://")):
-        raise InvalidArgumentError("must be an http or https URL", field="source")
+    if body.format is ModelFormat.OPENAI:
+        _check_endpoint(body.source)
     return body.source
+
+
+def _check_endpoint(url: str) -> None:
+    """Passes the base URL of an API: what is behind its path would say what else of its host is asked."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise InvalidArgumentError("must be an http or https URL", field="source")
+    if parts.username is not None or "?" in url or "#" in url:
+        raise InvalidArgumentError("must be a URL without credentials, query and fragment", field="source")
 
 
 def server_of(body: m.ModelBody, model: Model, submission: Submission) -> WorkloadSpec:

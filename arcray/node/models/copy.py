@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import arcray
 from arcray.config import ModelSettings
@@ -105,12 +106,17 @@ class ModelRunner:
     def _check_allowed(self, model: Model) -> None:
         """Refuses code that no operator put there: a model's process is no sandbox, and any callable is a model.
 
-        Variables can bring code as well, so they are allowed by name.
+        Variables can bring code as well, so they are allowed by name; an endpoint would let whoever may submit ask any
+        host that this machine reaches, so they are allowed by host.
         """
         for name, _ in model.env:
             if not any(fnmatchcase(name, pattern) for pattern in self._settings.env):
                 raise PermissionDeniedError(f"node.models.env does not allow {name}", field="model.env")
         module, colon, _ = model.source.partition(":")
+        if model.format is ModelFormat.OPENAI:
+            host = urlsplit(model.source).hostname or ""
+            if not any(fnmatchcase(host, pattern) for pattern in self._settings.endpoints):
+                raise PermissionDeniedError(f"node.models.endpoints does not allow {host}", field="model.source")
         if model.format is not ModelFormat.PYTHON or not colon:  # an entry point was installed on purpose
             return
         top = module.partition(".")[0]

@@ -404,6 +404,12 @@ async def test_variables_that_bring_code_are_refused_by_name(bench: Bench, name:
     assert refused.value.field == "model.env"
 
 
+async def test_endpoints_are_allowed_by_their_host(bench: Bench) -> None:
+    with pytest.raises(PermissionDeniedError, match=r"192\.0\.2\.7") as refused:
+        await bench.start("http://192.0.2.7:8000", format=ModelFormat.OPENAI)
+    assert refused.value.field == "model.source"
+
+
 async def test_variables_that_are_allowed_decide_nothing_of_ours(bench: Bench) -> None:
     bench.settings = bench.settings.model_copy(update={"env": ("*",)})
     async with bench.loaded("environment", env=(("CUDA_VISIBLE_DEVICES", "0"), ("PATH", "/tmp"), ("A", "1"))):

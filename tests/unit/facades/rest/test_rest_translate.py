@@ -151,6 +151,11 @@ def test_container_members_are_translated() -> None:
         ({"format": "python", "content": "AAAA"}, "content"),
         ({"format": "openai", "source": "ftp://host"}, "source"),
         ({"format": "openai", "source": "localhost:8000"}, "source"),
+        ({"format": "openai", "source": "http://"}, "source"),
+        ({"format": "openai", "source": "http://host:99999"}, "source"),
+        ({"format": "openai", "source": "http://host/api/jobs/?x="}, "source"),
+        ({"format": "openai", "source": "http://host/api/jobs/#"}, "source"),
+        ({"format": "openai", "source": "http://me:word@host"}, "source"),
     ],
 )
 def test_model_comes_as_its_format_wants_it(members: dict[str, Any], field: str) -> None:
