@@ -19,7 +19,7 @@ from arcray.core.ids import ModelId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.queries import PAGE_LIMIT, GetModel, GetWorkload, ListModels, ModelPage, ModelView
 from arcray.core.workload import WorkloadView
-from arcray.facades.rest import codec, translate
+from arcray.facades.rest import codec, model_translate, translate
 from arcray.facades.rest import messages as m
 from arcray.wire.access import Door, identity_of
 from arcray.wire.asking import ask
@@ -85,11 +85,11 @@ class ModelRoutes:
         """Registers a model and starts the copies that are missing to `replicas`; safe to send again."""
         identity = identity_of(request)
         wanted = codec.decode_model(await request.body())
-        source = translate.source_of(wanted)
+        source = model_translate.source_of(wanted)
         if source is None:
             source = await self._store(identity, wanted)
         now = self._context.clock.now()
-        model = translate.model_of(wanted, source, identity.account, now)
+        model = model_translate.model_of(wanted, source, identity.account, now)
         await ask(self._plane, RegisterModel(model=model))
         known: ModelView = await self._plane.query(GetModel(model_id=model.id))
         started = await self._start(identity, wanted, known, now)
@@ -98,7 +98,7 @@ class ModelRoutes:
 
     async def _start(self, identity: Identity, wanted: m.ModelBody, known: ModelView, now: datetime) -> bool:
         """Starts the copies that are missing; returns whether any was. Those that others start meanwhile count."""
-        spec = partial(translate.server_of, wanted, known.model)
+        spec = partial(model_translate.server_of, wanted, known.model)
         missing = [
             translate.Submission(workload_id=WorkloadId(self._context.ids.new()), account=identity.account, now=now)
             for _ in range(known.lasting, wanted.replicas)
@@ -119,7 +119,7 @@ class ModelRoutes:
         """Lists models, sorted by name."""
         page: ModelPage = await self._plane.query(ListModels(limit=limit, offset=offset))
         pids = await self._pids()
-        views = [translate.model_view(view, pids) for view in page.models]
+        views = [model_translate.model_view(view, pids) for view in page.models]
         return json_response(codec.encode(m.ModelsView(models=views, total=page.total, limit=limit, offset=offset)))
 
     async def get(self, name: _Name) -> Response:
@@ -150,7 +150,7 @@ class ModelRoutes:
 
     async def _view(self, model_id: ModelId, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         view: ModelView = await self._plane.query(GetModel(model_id=model_id))
-        return json_response(codec.encode(translate.model_view(view, await self._pids())), status, headers)
+        return json_response(codec.encode(model_translate.model_view(view, await self._pids())), status, headers)
 
     async def _pids(self) -> dict[WorkloadId, int | None]:
         return {

@@ -36,7 +36,7 @@ from arcray.core.workload import (
     WorkloadSpec,
     WorkloadView,
 )
-from arcray.facades.rest import codec, translate
+from arcray.facades.rest import codec, model_translate, translate
 from arcray.facades.rest import messages as m
 from arcray.testing.builders import T0, a_container, a_model, a_workload, an_inference, node_id
 from arcray.testing.world import World
@@ -160,18 +160,18 @@ def test_container_members_are_translated() -> None:
 )
 def test_model_comes_as_its_format_wants_it(members: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgumentError) as refusal:
-        translate.source_of(model(**members))
+        model_translate.source_of(model(**members))
     assert refusal.value.field == field
 
 
 def test_model_and_its_servers() -> None:
     body = model(format="python", source="pkg:call", maxConcurrency=4, demand={"gpus": 1}, env={"A": "1"})
-    assert translate.source_of(body) == "pkg:call"
-    assert translate.source_of(model(content="AAAA")) is None
-    found = translate.model_of(body, "pkg:call", AccountId("ana"), T0)
+    assert model_translate.source_of(body) == "pkg:call"
+    assert model_translate.source_of(model(content="AAAA")) is None
+    found = model_translate.model_of(body, "pkg:call", AccountId("ana"), T0)
     assert (found.id, found.format, found.max_concurrency) == ("digits", ModelFormat.PYTHON, 4)
     assert (found.demand, found.env, found.owner) == (Demand(gpus=1), (("A", "1"),), "ana")
-    server = translate.server_of(body, found, WHO)
+    server = model_translate.server_of(body, found, WHO)
     assert server.payload == ModelServer(model=found)
     assert (server.demand, server.name, server.request_id) == (Demand(gpus=1), "digits", "")
     assert server.restart.rule is RestartRule.ON_FAILURE
@@ -289,12 +289,12 @@ def test_model_shows_its_copies_with_their_processes() -> None:
     registered = a_model()
     spec = a_workload(payload=ModelServer(model=registered))
     found = ModelView(model=registered, servers=(view(spec, message="warm"),), lasting=1, ready_on=(node_id(1),))
-    shown = translate.model_view(found, {spec.id: 99})
+    shown = model_translate.model_view(found, {spec.id: 99})
     assert (shown.name, shown.ready_on) == (ModelId("echo"), [node_id(1)])
     assert shown.servers == [
         m.ServerView(id=spec.id, phase=Phase.RUNNING, node_id=node_id(1), pid=99, message="warm", restarts=0)
     ]
-    assert translate.model_view(found, {}).servers[0].pid is None
+    assert model_translate.model_view(found, {}).servers[0].pid is None
 
 
 def explained(**fields: Any) -> WorkloadExplanation:
