@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from starlette.requests import HTTPConnection, Request
@@ -51,7 +52,7 @@ class Door:
             response = await (endpoint(request, **values) if takes_request else endpoint(**values))
             if isinstance(response, StreamingResponse) and identity.key_id is not None:
                 chunks = aiter(response.body_iterator)
-                response.body_iterator = answer_until(chunks, authenticator.worthless(request))
+                response.body_iterator = answer_until(chunks, partial(authenticator.worthless, request))
             return response
 
         # What the framework reads of an endpoint: its parameters, and the words for its documentation.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -35,9 +35,15 @@ async def serve_until(
         await _cancelled(ended)
 
 
-async def answer_until(chunks: AsyncIterator[_T], worthless: Coroutine[Any, Any, ArcrayError]) -> AsyncIterator[_T]:
-    """Yields an answer to its end, or until the credentials of who asked are worthless."""
-    ended = asyncio.ensure_future(worthless)
+async def answer_until(
+    chunks: AsyncIterator[_T], worthless: Callable[[], Coroutine[Any, Any, ArcrayError]]
+) -> AsyncIterator[_T]:
+    """Yields an answer to its end, or until the credentials of who asked are worthless.
+
+    Args:
+        worthless: waits for that; called once somebody reads, which who has gone already does not.
+    """
+    ended = asyncio.ensure_future(worthless())
     chunk: asyncio.Future[_T] | None = None
     try:
         while True:

@@ -74,7 +74,7 @@ async def test_an_answer_ends_between_two_chunks() -> None:
         finally:
             ended.set()
 
-    answer = answer_until(chunks(), verdict.wait())
+    answer = answer_until(chunks(), verdict.wait)
     assert await anext(answer) == "one"
     verdict.said.set_result(UnauthenticatedError())
     assert [chunk async for chunk in answer] == []
@@ -88,5 +88,5 @@ async def test_an_answer_that_ends_by_itself_is_whole() -> None:
         yield 1
         yield 2
 
-    assert [chunk async for chunk in answer_until(chunks(), verdict.wait())] == [1, 2]
+    assert [chunk async for chunk in answer_until(chunks(), verdict.wait)] == [1, 2]
     assert verdict.dropped
