@@ -6,7 +6,7 @@ The options may stand before or after the command's name, as people type them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,33 +15,16 @@ import click
 from click.core import ParameterSource
 
 from arcray.cli import daemon
+from arcray.cli.exit_codes import EXIT_CODES
 from arcray.cli.output import shown
-from arcray.core.errors import ArcrayError, Code
+from arcray.core.errors import ArcrayError
 
 if TYPE_CHECKING:
     from arcray.client import Client
 
-__all__ = ["AMOUNT", "EXIT_CODES", "Context", "complain", "options", "output_option", "pass_context", "state_option"]
+__all__ = ["AMOUNT", "Context", "complain", "options", "output_option", "pass_context", "state_option"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
-
-EXIT_CODES: Final[Mapping[Code, int]] = {
-    Code.INTERNAL: 1,
-    Code.STALE_REPORT: 1,
-    Code.UNSUPPORTED: 1,
-    Code.INVALID_ARGUMENT: 2,  # as click's own for wrong use
-    Code.UNAVAILABLE: 3,
-    Code.DEADLINE_EXCEEDED: 3,
-    Code.NOT_FOUND: 4,
-    Code.UNAUTHENTICATED: 5,
-    Code.PERMISSION_DENIED: 5,
-    Code.ALREADY_EXISTS: 6,
-    Code.CONFLICT: 6,
-    Code.IDEMPOTENCY_MISMATCH: 6,
-    Code.RESOURCE_EXHAUSTED: 7,
-    Code.NO_CANDIDATES: 7,
-    Code.INSUFFICIENT_CREDITS: 8,
-}
 
 
 def _connect(url: str, api_key: str | None) -> Client:

@@ -10,19 +10,20 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from arcray.core.errors import ArcrayError, ConflictError, DeadlineExceededError, InvalidArgumentError, UnavailableError
+from arcray.cli.exit_codes import EXIT_CODES
+from arcray.core.errors import ConflictError, DeadlineExceededError, InvalidArgumentError, UnavailableError
 
 __all__ = ["Claim", "Running", "claim", "end", "find", "left", "log_path", "spawn"]
 
 _SAME_START_S: Final = 2.0  # the kernel's boot time, which start times are counted from, may be corrected this much
 _POLL_S: Final = 0.1
-_REFUSED: Final[Mapping[int, type[ArcrayError]]] = {2: InvalidArgumentError, 6: ConflictError}  # else it is unavailable
+_REFUSED: Final = {EXIT_CODES[error.code]: error for error in (InvalidArgumentError, ConflictError)}  # else unavailable
 _LINGER_S: Final = 5.0  # what helpers of a process that ended well may take to follow it
 
 

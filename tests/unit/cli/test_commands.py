@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from arcray.cli.context import EXIT_CODES
+from arcray.cli.exit_codes import EXIT_CODES
 from arcray.core.errors import Code
 from tests.cli_fixtures import MakeShell, Routes
 
