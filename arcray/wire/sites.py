@@ -47,7 +47,7 @@ class OwnSites:
         if host not in self._known:
             self._check_host(host)
         scope = connection.scope
-        if scope["type"] == "http" and scope.get("method", "GET") in _READING:
+        if scope["type"] == "http" and scope["method"] in _READING:
             return
         origin = header(connection, b"origin")  # browsers send it with every post and WebSocket, programs rarely do
         if origin and origin.partition("://")[2] != host and urlsplit(origin).netloc.lower() not in self._sites:

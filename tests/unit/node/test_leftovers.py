@@ -48,7 +48,7 @@ async def test_files_of_a_killed_agent_are_gone_before_the_next_one_offers_its_d
     tmp_path: Path, new_agent: Callable[[], NodeAgent]
 ) -> None:
     home = tmp_path / "node" / "n"
-    for path in ("programs/w-1/work/a", "programs/w-1/results", "models/w-1", "models/w-2"):
+    for path in ("programs/w-1/work", "programs/w-1/results", "models/w-1", "models/w-2"):
         (home / path).mkdir(parents=True)
     (home / "models" / "w-1" / "model.onnx").write_bytes(b"1")
     (home / "containers").mkdir()

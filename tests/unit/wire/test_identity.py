@@ -123,7 +123,8 @@ async def settle() -> None:
 
 def connection(authorization: str = "", query: str = "", address: str = "10.0.0.1") -> HTTPConnection:
     headers = [(b"authorization", authorization.encode("latin-1"))] if authorization else []
-    return HTTPConnection({"type": "http", "headers": headers, "query_string": query.encode(), "client": (address, 1)})
+    scope = {"type": "http", "method": "GET", "headers": headers, "query_string": query.encode()}
+    return HTTPConnection({**scope, "client": (address, 1)})
 
 
 def with_secret(number: int = 1, address: str = "10.0.0.1") -> HTTPConnection:
