@@ -24,10 +24,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from arcray.config import DatabaseSettings
 from arcray.control import database, revision
+from arcray.control.driver import Driver
 from arcray.control.ledger_rows import load_keys, load_ledger, read_entry, read_statement
 from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_page
 from arcray.control.rows import Row, decode_event, decode_row
-from arcray.control.schema import EVENTS, GENERATION, KEYS, META, MODELS, NODES, QUOTAS, RESERVATIONS, WORKLOADS
+from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, QUOTAS, RESERVATIONS, WORKLOADS
 from arcray.control.statements import Statements
 from arcray.core.books import REQUESTS_KEPT
 from arcray.core.cluster import Ledger
@@ -245,16 +246,46 @@ class Journal:
             self._drop()
             raise
 
+    @contextmanager
+    def _committing(self) -> Iterator[Driver]:
+        """One transaction as those of ``_writing``, the short way: for what is written all the time."""
+        try:
+            driver = self._again_if_dead(self._begin_short)
+            try:
+                yield driver
+                driver.commit()
+            except BaseException:
+                driver.roll_back()
+                raise
+        except SQLAlchemyError:
+            self._drop()
+            raise
+
     def _begin(self) -> sa.RootTransaction:
+        return self._again_if_dead(self._begin_fenced)
+
+    def _again_if_dead(self, begin: Callable[[], _T]) -> _T:
         """Begins a transaction behind the fence; a connection that died in idleness is replaced, once."""
         try:
-            return self._begin_fenced()
+            return begin()
         except DBAPIError as error:
             # Nothing of this transaction was sent before, so doing it again does nothing twice.
             if not error.connection_invalidated:
                 raise
             self._drop()
-        return self._begin_fenced()
+        return begin()
+
+    def _begin_short(self) -> Driver:
+        self._file.check()
+        driver = Driver(self._connected())
+        try:
+            driver.begin()
+            if driver.number(self._sql.generation) != self._generation:
+                raise FencedError  # noqa: TRY301 - a failure like any other, after which nothing may stay locked
+        except BaseException:
+            driver.roll_back()
+            raise
+        return driver
 
     def _begin_fenced(self) -> sa.RootTransaction:
         self._file.check()
@@ -263,7 +294,7 @@ class Journal:
         try:
             newest = connection.exec_driver_sql(self._sql.generation).scalar_one()
             if newest != self._generation:
-                raise FencedError  # noqa: TRY301 - a failure like any other, after which nothing may stay locked
+                raise FencedError  # noqa: TRY301 - as above
         except BaseException:
             transaction.rollback()
             raise
@@ -302,24 +333,22 @@ class Journal:
         self._file.opened()
 
     def _append(self, records: Records) -> None:
-        with self._writing() as connection:
-            self._sql.insert_events.many(connection, records.events)
-            self._sql.upsert_nodes.many(connection, records.nodes)
-            self._sql.upsert_workloads.many(connection, records.workloads)
-            self._sql.upsert_models.many(connection, records.models)
-            self._sql.upsert_reservations.many(connection, records.reservations)
-            self._sql.add_tallies.many(connection, records.tallies)
-            if records.removed_models:
-                connection.execute(sa.delete(MODELS).where(MODELS.c.id.in_(records.removed_models)))
-            self._sql.upsert_accounts.many(connection, records.accounts)
-            self._sql.insert_postings.many(connection, records.postings)
-            self._sql.upsert_entries.many(connection, records.entries)
-            self._sql.upsert_keys.many(connection, records.keys)
-            if records.removed_keys:
-                connection.execute(sa.delete(KEYS).where(KEYS.c.id.in_(records.removed_keys)))
-            self._sql.upsert_quotas.many(connection, records.quotas)
-            if records.removed_quotas:
-                connection.execute(sa.delete(QUOTAS).where(QUOTAS.c.id.in_(records.removed_quotas)))
+        sql = self._sql
+        with self._committing() as driver:
+            sql.insert_events.many(driver, records.events)
+            sql.upsert_nodes.many(driver, records.nodes)
+            sql.upsert_workloads.many(driver, records.workloads)
+            sql.upsert_models.many(driver, records.models)
+            sql.upsert_reservations.many(driver, records.reservations)
+            sql.add_tallies.many(driver, records.tallies)
+            sql.delete_models.many(driver, [{"id": model_id} for model_id in records.removed_models])
+            sql.upsert_accounts.many(driver, records.accounts)
+            sql.insert_postings.many(driver, records.postings)
+            sql.upsert_entries.many(driver, records.entries)
+            sql.upsert_keys.many(driver, records.keys)
+            sql.delete_keys.many(driver, [{"id": key_id} for key_id in records.removed_keys])
+            sql.upsert_quotas.many(driver, records.quotas)
+            sql.delete_quotas.many(driver, [{"id": account_id} for account_id in records.removed_quotas])
 
     def _probe(self) -> None:
         with self._writing() as connection:

@@ -18,6 +18,7 @@ from typing import Any, Final, assert_never
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from arcray.control.journal import Journal
 from arcray.control.plane import Plane
 from arcray.control.rows import decode_event, decode_row, durable_node
 from arcray.core.cluster import Cluster
@@ -36,6 +37,7 @@ __all__ = [
     "AwaitPoints",
     "FailPoints",
     "Failure",
+    "around_statements",
     "check_memory_is_the_rows",
     "folded",
     "folded_state",
@@ -102,16 +104,12 @@ class FailPoints(_Points):
     def __init__(self, plane: Plane, *, fail: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._fail = fail or self._is_full
-        engine = plane._journal._engine  # noqa: SLF001 - faults come from below every interface
-        self._driver: Any = engine.dialect.loaded_dbapi
-        sa.event.listen(engine, "before_cursor_execute", self._statement)
-        sa.event.listen(engine, "after_cursor_execute", self._statement)
-        self._commit = engine.dialect.do_commit
-        setattr(engine.dialect, "do_commit", self._failing_commit)  # noqa: B010 - a method, to the type checker
-
-    def _statement(self, connection: sa.Connection, *_: Any) -> None:
-        if connection.get_execution_options().get("arcray_writes"):
-            self._step()
+        journal = plane._journal  # noqa: SLF001 - faults come from below every interface
+        dialect: Any = journal._engine.dialect  # noqa: SLF001
+        self._driver: Any = dialect.loaded_dbapi
+        around_statements(journal, self._step)
+        self._commit = dialect.do_commit
+        dialect.do_commit = self._failing_commit
 
     def _failing_commit(self, connection: Any) -> None:
         self._step()
@@ -124,6 +122,26 @@ class FailPoints(_Points):
 
     def _is_full(self) -> None:
         raise self._driver.OperationalError("database or disk is full")
+
+
+def around_statements(journal: Journal, step: Callable[[], None]) -> None:
+    """Calls ``step`` before and after every statement of the writing thread; what it raises is the database's error."""
+    dialect: Any = journal._engine.dialect  # noqa: SLF001 - faults come from below every interface
+
+    def stepping(execute: Callable[..., None]) -> Callable[..., None]:
+        def call(cursor: Any, *args: Any) -> None:
+            writer = journal._writer  # noqa: SLF001
+            writes = writer is not None and writer.connection.dbapi_connection is cursor.connection
+            if writes:
+                step()
+            execute(cursor, *args)
+            if writes:
+                step()
+
+        return call
+
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(dialect, name, stepping(getattr(dialect, name)))
 
 
 class AwaitPoints(_Points):

@@ -13,9 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import sqlalchemy as sa
-
 from arcray.control.journal import Journal
+from arcray.testing.faults import around_statements
 from arcray.testing.simulation.trace import Trace
 
 __all__ = ["Disk"]
@@ -48,10 +47,9 @@ class Disk:
     def journal(self) -> Journal:
         """Returns a journal that is not open yet."""
         journal = self._kind(self._url)
-        engine = journal._engine  # noqa: SLF001 - faults come from below every interface
-        sa.event.listen(engine, "before_cursor_execute", self._statement)
-        sa.event.listen(engine, "after_cursor_execute", self._statement)
-        commit = engine.dialect.do_commit
+        around_statements(journal, lambda: self._step("statement"))
+        dialect: Any = journal._engine.dialect  # noqa: SLF001 - faults come from below every interface
+        commit = dialect.do_commit
 
         def failing_commit(connection: Any) -> None:
             self._step("commit")
@@ -60,7 +58,7 @@ class Disk:
             self._count_commit()
             self._step("answer to a commit")
 
-        setattr(engine.dialect, "do_commit", failing_commit)  # noqa: B010 - a method, to the type checker
+        dialect.do_commit = failing_commit
         return journal
 
     def pace(self) -> tuple[float, float]:
@@ -93,10 +91,6 @@ class Disk:
         self._at_commit = (left - 1, act) if left else None
         if not left:
             act()
-
-    def _statement(self, connection: sa.Connection, *_: Any) -> None:
-        if connection.get_execution_options().get("arcray_writes"):
-            self._step("statement")
 
     def _step(self, what: str) -> None:
         if asyncio.get_running_loop().time() < self._away_until:
