@@ -99,7 +99,7 @@ class GatewaySettings(_Section):
         grpc_port: gRPC; None opens none.
         serve_port: Ray Serve's own HTTP proxy.
         replicas: gateway processes; the listeners share their ports.
-        max_body_bytes: largest request body.
+        max_body_bytes: largest request body; inference has a limit of its own.
         ws_max_bytes: largest WebSocket message the listener accepts; protocols have tighter limits.
         max_connections: open connections per listener; more are answered 503.
         call_timeout_s: longest wait for an answer of the scheduler.
@@ -268,6 +268,7 @@ class InferenceSettings(_Section):
         max_waiting: requests waiting for a slot; more are refused at once.
         saturation: a node that has no slot control of its own takes nothing at or above this utilization.
         stale_after_s: a reading older than this excludes such a node.
+        max_body_bytes: largest request, with its input; larger ones are answered 413.
     """
 
     backoff_ms: tuple[int, ...] = (100, 200, 400)
@@ -275,6 +276,7 @@ class InferenceSettings(_Section):
     max_waiting: int = Field(default=10_000, ge=1)
     saturation: float = Field(default=0.85, gt=0, le=1)
     stale_after_s: float = Field(default=30.0, gt=0)
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
 
 
 class RetentionSettings(_Section):
