@@ -103,6 +103,11 @@ class GatewaySettings(_Section):
         ws_max_bytes: largest WebSocket message the listener accepts; protocols have tighter limits.
         max_connections: open connections per listener; more are answered 503.
         call_timeout_s: longest wait for an answer of the scheduler.
+        header_timeout_s: longest that the headers of a request may take, from the connection or their first byte.
+        body_timeout_s, body_bytes_per_s: longest that its body may take: so long, and what its size takes at this rate.
+        write_timeout_s: longest that a client may take nothing of what was written to it.
+        idle_timeout_s: longest between two requests of a connection; longer than the 60 s of common load balancers,
+            which must be the ones to close.
         drain_s: time that open requests get when a replica is replaced.
     """
 
@@ -115,6 +120,11 @@ class GatewaySettings(_Section):
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_connections: int = Field(default=4096, ge=1)
     call_timeout_s: float = Field(default=30.0, gt=0)
+    header_timeout_s: float = Field(default=20.0, gt=0)
+    body_timeout_s: float = Field(default=30.0, gt=0)
+    body_bytes_per_s: int = Field(default=16 * 2**10, ge=1)
+    write_timeout_s: float = Field(default=30.0, gt=0)
+    idle_timeout_s: int = Field(default=75, ge=1)
     drain_s: float = Field(default=5.0, ge=0)
 
 
