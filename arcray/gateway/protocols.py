@@ -20,6 +20,8 @@ from arcray.wire.problem import problem_response
 
 __all__ = ["HttpProtocol", "WebSocketProtocol", "is_http"]
 
+_NOT_UTF8 = 1007
+
 
 class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection."""
@@ -86,6 +88,18 @@ class HttpProtocol(HttpToolsProtocol):
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket."""
+
+    def send_receive_event_to_app(self) -> None:
+        """Hands a message on; text that is no UTF-8 closes with 1007 (RFC 6455, section 8.1), and is no news."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(_NOT_UTF8)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
 
 def is_http(protocol: asyncio.BaseProtocol) -> TypeGuard[HttpProtocol]:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 if TYPE_CHECKING:
     from tests.probe_gateway import ProbeGateway
@@ -108,3 +111,19 @@ async def test_a_connection_over_the_limit_is_refused_by_a_problem_document(gate
         answer = await http.get(f"http://127.0.0.1:{listener.port}/healthz")
         assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
         assert "gateway.max_connections" in answer.json()["error"]
+
+
+async def test_text_that_is_no_utf8_closes_its_socket_and_is_no_news(
+    gateway: ProbeGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        asyncio.timeout(10),
+        gateway.listening() as listener,
+        connect(f"ws://127.0.0.1:{listener.port}/echo") as socket,
+    ):
+        socket.transport.write(Frame(Opcode.TEXT, b"\xff").serialize(mask=True))
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1007
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
