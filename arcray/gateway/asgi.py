@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from arcray.core.errors import ArcrayError, InvalidArgumentError
+from arcray.gateway.documentation import add_documentation
 from arcray.gateway.express import Endpoint, Express, raw_endpoints
 from arcray.wire.access import has_door
 from arcray.wire.facade import Facade, FacadeEndpoints
@@ -53,8 +54,9 @@ def compose(
         InvalidArgumentError: a route does not say who may reach it; a door that was forgotten stays shut.
     """
     described = "\n\n".join(f"**{facade.name}**: {facade.summary}" for facade in facades)
-    app = FastAPI(title="arcray", version=probes.version, description=described)
+    app = FastAPI(title="arcray", version=probes.version, description=described, docs_url=None, redoc_url=None)
     install(app)
+    add_documentation(app)
     _add_own(app, facades, probes)
     fast: dict[tuple[str, str], Endpoint] = {}
     for facade, each in zip(facades, endpoints, strict=True):
