@@ -22,6 +22,13 @@ from yaml import YAMLError
 from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.keys import Scope
+from arcray.node_settings import (
+    ContainerSettings,
+    LocationSettings,
+    ModelSettings,
+    NodeSettings,
+    ProgramSettings,
+)
 
 __all__ = [
     "ArcnetSettings",
@@ -99,10 +106,15 @@ class GatewaySettings(_Section):
         grpc_port: gRPC; None opens none.
         serve_port: Ray Serve's own HTTP proxy.
         replicas: gateway processes; the listeners share their ports.
-        max_body_bytes: largest request body.
+        max_body_bytes: largest request body; inference has a limit of its own.
         ws_max_bytes: largest WebSocket message the listener accepts; protocols have tighter limits.
         max_connections: open connections per listener; more are answered 503.
         call_timeout_s: longest wait for an answer of the scheduler.
+        header_timeout_s: longest that the headers of a request may take, from the connection or their first byte.
+        body_timeout_s, body_bytes_per_s: longest that its body may take: so long, and what its size takes at this rate.
+        write_timeout_s: longest that a client may take nothing of what was written to it.
+        idle_timeout_s: longest between two requests of a connection; longer than the 60 s of common load balancers,
+            which must be the ones to close.
         drain_s: time that open requests get when a replica is replaced.
     """
 
@@ -115,113 +127,12 @@ class GatewaySettings(_Section):
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_connections: int = Field(default=4096, ge=1)
     call_timeout_s: float = Field(default=30.0, gt=0)
+    header_timeout_s: float = Field(default=20.0, gt=0)
+    body_timeout_s: float = Field(default=30.0, gt=0)
+    body_bytes_per_s: int = Field(default=16 * 2**10, ge=1)
+    write_timeout_s: float = Field(default=30.0, gt=0)
+    idle_timeout_s: int = Field(default=75, ge=1)
     drain_s: float = Field(default=5.0, ge=0)
-
-
-class LocationSettings(_Section):
-    """Where this machine stands; the zone follows from the geohash unless it is given."""
-
-    geohash: str = Field(default="", max_length=6, pattern=r"^[0-9b-hjkmnp-z]{0,6}$")
-    geozone: str = Field(default="", max_length=32)
-
-
-class ContainerSettings(_Section):
-    """Containers on this machine.
-
-    Args:
-        enabled: ``auto`` offers containers where an engine answers.
-        images: glob patterns of images that may run; ``*`` allows all.
-        mounts: host directories that volumes may come from, each with everything below it.
-        pull: whether images that are absent are pulled.
-        pids_limit: processes in one container.
-        log_max_bytes: log kept of one container; older lines go first.
-        call_timeout_s: longest wait for one call of the engine.
-        look_s: time between two looks whether an engine has come or gone.
-    """
-
-    enabled: Literal["auto", "always", "never"] = "auto"
-    images: tuple[str, ...] = ("*",)
-    mounts: tuple[Path, ...] = ()
-    pull: bool = True
-    pids_limit: int = Field(default=4096, ge=1)
-    log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
-    call_timeout_s: float = Field(default=60.0, gt=0)
-    look_s: float = Field(default=5.0, gt=0)
-
-
-class ProgramSettings(_Section):
-    """Programs on this machine.
-
-    Args:
-        runner: ``auto`` takes the image if it is set and present, else the sandbox.
-        image: runner image with a python3.
-        sandbox: ``auto`` takes the strongest that works here; it is probed by running it.
-        network: whether a program may use the network.
-        max_archive_bytes: unpacked size of an archive.
-        max_result_bytes: size of all its result files.
-        log_max_bytes: stdout and stderr kept; a longer log is cut with a note.
-        default_memory_bytes: limit of a program that asked for none.
-        pids_limit: processes and threads of one program.
-    """
-
-    runner: Literal["auto", "image", "sandbox"] = "auto"
-    image: str = ""
-    sandbox: Literal["auto", "bubblewrap", "user", "none"] = "auto"
-    network: bool = False
-    max_archive_bytes: int = Field(default=1 * 2**30, ge=1024)
-    max_result_bytes: int = Field(default=1 * 2**30, ge=1024)
-    log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
-    default_memory_bytes: int = Field(default=4 * 2**30, ge=2**20)
-    pids_limit: int = Field(default=512, ge=1)
-
-
-class ModelSettings(_Section):
-    """Models on this machine.
-
-    Args:
-        enabled: whether this machine loads models.
-        start_timeout_s: longest load.
-        max_concurrency: requests in flight of a copy whose model sets none.
-        python_path: directories that ``module:name`` models are imported from, before the environment's own.
-        allow: glob patterns of ``module:name`` that may be loaded from elsewhere; a model's process is no sandbox, so
-            by default only what is below ``python_path`` and entry points may.
-        env: glob patterns of the variables that a model may set in its process. Name only what is read as plain data:
-            many a variable (``LD_PRELOAD``, ``PYTHONPATH``, ``OPENSSL_CONF``) has a process load code.
-        endpoints: glob patterns of hosts whose OpenAI-compatible endpoints may be models.
-        max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
-    """
-
-    enabled: bool = True
-    start_timeout_s: float = Field(default=120.0, gt=0)
-    max_concurrency: int = Field(default=32, ge=1)
-    python_path: tuple[Path, ...] = ()
-    allow: tuple[str, ...] = ()
-    env: tuple[str, ...] = ("MODEL_*", "OPENAI_API_KEY")
-    endpoints: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
-    max_restarts: int = Field(default=3, ge=0)
-
-
-class NodeSettings(_Section):
-    """What a machine offers and how it tells.
-
-    Args:
-        heartbeat_s: time between readings sent to the scheduler.
-        reserved_cpu_milli, reserved_memory_bytes: kept back for the machine itself and arcray.
-        cpu_milli, memory_bytes: what is offered; None measures it.
-        max_orders: orders waiting on the machine before it refuses more.
-    """
-
-    heartbeat_s: float = Field(default=5.0, gt=0)
-    reserved_cpu_milli: int = Field(default=0, ge=0)
-    reserved_memory_bytes: int = Field(default=512 * 2**20, ge=0)
-    cpu_milli: int | None = Field(default=None, ge=0)
-    memory_bytes: int | None = Field(default=None, ge=0)
-    max_orders: int = Field(default=10_000, ge=1)
-    labels: dict[str, str] = Field(default_factory=dict)
-    location: LocationSettings = LocationSettings()
-    containers: ContainerSettings = ContainerSettings()
-    programs: ProgramSettings = ProgramSettings()
-    models: ModelSettings = ModelSettings()
 
 
 class BlobSettings(_Section):
@@ -268,6 +179,7 @@ class InferenceSettings(_Section):
         max_waiting: requests waiting for a slot; more are refused at once.
         saturation: a node that has no slot control of its own takes nothing at or above this utilization.
         stale_after_s: a reading older than this excludes such a node.
+        max_body_bytes: largest request, with its input; larger ones are answered 413.
     """
 
     backoff_ms: tuple[int, ...] = (100, 200, 400)
@@ -275,6 +187,7 @@ class InferenceSettings(_Section):
     max_waiting: int = Field(default=10_000, ge=1)
     saturation: float = Field(default=0.85, gt=0, le=1)
     stale_after_s: float = Field(default=30.0, gt=0)
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
 
 
 class RetentionSettings(_Section):

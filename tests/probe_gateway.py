@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp
 
 from arcray.config import GatewaySettings
@@ -30,6 +30,7 @@ class ProbeGateway:
     def __init__(self) -> None:
         self.release = asyncio.Event()
         self.entered = asyncio.Event()
+        self.released = asyncio.Event()
         self.unready: ArcrayError | None = None
         self.app: ASGIApp = compose(
             [self._facade()],
@@ -86,14 +87,28 @@ class ProbeGateway:
             return PlainTextResponse("done")
 
         @public
+        async def endless() -> Response:
+            async def pieces() -> AsyncIterator[bytes]:
+                try:
+                    while True:
+                        yield b"x" * 2**20
+                        await asyncio.sleep(0)  # a connection that has gone takes everything at once
+                finally:
+                    self.released.set()
+
+            return StreamingResponse(pieces())
+
+        @public
         async def echo(websocket: WebSocket) -> None:
             await websocket.accept()
-            await websocket.send_text(await websocket.receive_text())
-            await websocket.receive_text()
+            with suppress(WebSocketDisconnect):
+                await websocket.send_text(await websocket.receive_text())
+                await websocket.receive_text()
 
         router.add_api_route("/raw", raw, methods=["POST"], route_class_override=RawRoute)
         router.add_api_route("/raw/{name}", raw, methods=["POST"], route_class_override=RawRoute)
         router.add_api_route("/framed", framed, methods=["POST"], response_class=Response)
         router.add_api_route("/slow", slow, methods=["GET"], response_class=Response)
+        router.add_api_route("/endless", endless, methods=["GET"], response_class=Response)
         router.add_api_websocket_route("/echo", echo)
         return router

@@ -32,7 +32,7 @@ __all__ = ["Entry", "FsspecBlobs"]
 
 _T = TypeVar("_T")
 
-_KEY: Final = re.compile(r"(?!.*//)[A-Za-z0-9._-][A-Za-z0-9._/-]{0,510}[A-Za-z0-9._-]|[A-Za-z0-9._-]")
+_KEY: Final = re.compile(r"(?!.*//)[\w.=-][\w.=/-]{0,510}[\w.=-]|[\w.=-]")
 _PARTIAL: Final = ".partial"  # blobs being written; same file system, so that the last step is a rename
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MODIFIED: Final = ("LastModified", "last_modified", "mtime", "updated", "created")  # as stores call it
@@ -195,7 +195,7 @@ class FsspecBlobs:
 def _checked(key: str) -> str:
     parts = key.split("/")
     if not _KEY.fullmatch(key) or "." in parts or ".." in parts or parts[0] == _PARTIAL:
-        raise InvalidArgumentError("is not a relative path of [A-Za-z0-9._/-]", field="key")
+        raise InvalidArgumentError("is not a relative path of letters, digits and . _ - = /", field="key")
     return key
 
 

@@ -1,8 +1,16 @@
-"""Keys of the blob store: where programs, models, logs and results live, so that writers and readers agree."""
+"""Keys of the blob store: where programs, models, logs and results live, so that writers and readers agree.
+
+Names of result files are the only part that is not ours. Letters and digits of any script stand in the key as they are,
+which keeps a name within what a file system allows; of all else but ``.``, ``_`` and ``-`` each byte of its UTF-8 is
+spelled ``=C3``. So names that differ have keys that differ, and the key tells the name.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Final
 
 from arcray.core.errors import InvalidArgumentError
@@ -21,7 +29,11 @@ __all__ = [
     "workload_of_log",
 ]
 
-_FOREIGN: Final = re.compile(r"[^A-Za-z0-9._/-]")
+_FOREIGN: Final = re.compile(r"[^\w./-]")
+_FOREIGN_TO_ASCII: Final = re.compile(r"[^A-Za-z0-9_./-]")
+_SPELLED: Final = re.compile(r"(?:=[0-9A-F]{2})+")
+_PART_BYTES: Final = 255  # what file systems take for a name
+_PATH_CHARACTERS: Final = 440  # what a key has left beside the workload's id
 
 
 def log_key(workload_id: WorkloadId) -> str:
@@ -57,24 +69,29 @@ def result_prefix(workload_id: WorkloadId) -> str:
 
 
 def result_key(workload_id: WorkloadId, path: str, attempt: int = 1) -> str:
-    """Returns the key of a result file; characters that keys do not have become ``_``.
+    """Returns the key of a result file; no other path has the same.
 
     Attempts share no key: a machine that was given up for lost, and works on, must not write over the results of the
     attempt that took its place.
 
     Args:
-        path: relative to the result directory, with ``/`` between its parts.
+        path: relative to the result directory, with ``/`` between its parts. What is too long for a key ends in, or
+            lies in, a digest of it, and is then not told by its key.
     """
-    named = _FOREIGN.sub("_", path)
+    # Some file systems compose letters and accents, so only what is composed may stand as it is.
+    foreign = _FOREIGN if unicodedata.is_normalized("NFC", path) else _FOREIGN_TO_ASCII
+    named = "/".join(_fitting(part, foreign) for part in path.split("/"))
+    if len(named) > _PATH_CHARACTERS:
+        named = f"=={_digest(path)}/{named.rpartition('/')[2]}"
     if named.startswith("-"):  # that is what the directories of later attempts begin with
-        named = f"_{named[1:]}"
+        named = f"=2D{named[1:]}"
     return f"{result_prefix(workload_id)}{named if attempt == 1 else f'-{attempt}/{named}'}"
 
 
 def result_path(key: str) -> str:
-    """Returns the path of a result file by its key."""
+    """Returns the path of a result file by its key; bytes that are no UTF-8 stay spelled."""
     path = key.split("/", 2)[2]
-    return path.split("/", 1)[1] if path.startswith("-") else path
+    return _SPELLED.sub(_read, path.split("/", 1)[1] if path.startswith("-") else path)
 
 
 def program_key(workload_id: WorkloadId, *, archive: bool) -> str:
@@ -90,3 +107,35 @@ def stdin_key(workload_id: WorkloadId) -> str:
 def model_key(sha256: str) -> str:
     """Returns the key of a model file; by content, so that the same file is kept once."""
     return f"models/{sha256}.onnx"
+
+
+def _fitting(part: str, foreign: re.Pattern[str]) -> str:
+    spelled = foreign.sub(_spell, part)
+    if len(spelled.encode()) <= _PART_BYTES:
+        return spelled
+    end = f"=={_digest(part)}"
+    return "".join(_within((foreign.sub(_spell, one) for one in part), _PART_BYTES - len(end))) + end
+
+
+def _within(pieces: Iterator[str], size_bytes: int) -> Iterator[str]:
+    for piece in pieces:
+        size_bytes -= len(piece.encode())
+        if size_bytes < 0:
+            return
+        yield piece
+
+
+def _spell(found: re.Match[str]) -> str:
+    # A file name that is no UTF-8 comes with its bytes as lone surrogates.
+    return "".join(f"={byte:02X}" for byte in found.group().encode("utf-8", "surrogateescape"))
+
+
+def _read(found: re.Match[str]) -> str:
+    try:
+        return bytes.fromhex(found.group().replace("=", "")).decode()
+    except UnicodeDecodeError:
+        return found.group()
+
+
+def _digest(name: str) -> str:
+    return blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

@@ -162,6 +162,7 @@ class Inference:
 
     Args:
         input: UTF-8 JSON of the input, opaque to core; None when the request has none.
+        max_latency_ms: what the requester wishes; no deadline, see the decisions in ARCHITECTURE.md.
         longitude, latitude: the requester's position in degrees, both None when unknown.
     """
 

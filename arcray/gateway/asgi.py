@@ -16,10 +16,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from arcray.core.errors import ArcrayError, InvalidArgumentError
+from arcray.gateway.documentation import add_documentation
 from arcray.gateway.express import Endpoint, Express, raw_endpoints
 from arcray.wire.access import has_door
 from arcray.wire.facade import Facade, FacadeEndpoints
-from arcray.wire.limits import BodyLimit
+from arcray.wire.limits import BodyBound, BodyLimit
 from arcray.wire.problem import install, problem_response
 
 __all__ = ["Probes", "compose"]
@@ -47,14 +48,15 @@ def compose(
 
     Args:
         endpoints: one entry per facade, in the same order.
-        max_body_bytes: largest request body.
+        max_body_bytes: largest request body; facades say where it is less.
 
     Raises:
         InvalidArgumentError: a route does not say who may reach it; a door that was forgotten stays shut.
     """
     described = "\n\n".join(f"**{facade.name}**: {facade.summary}" for facade in facades)
-    app = FastAPI(title="arcray", version=probes.version, description=described)
+    app = FastAPI(title="arcray", version=probes.version, description=described, docs_url=None, redoc_url=None)
     install(app)
+    add_documentation(app)
     _add_own(app, facades, probes)
     fast: dict[tuple[str, str], Endpoint] = {}
     for facade, each in zip(facades, endpoints, strict=True):
@@ -62,7 +64,9 @@ def compose(
             _check_doors(facade, each.router)
             app.include_router(each.router)
             fast |= raw_endpoints(each.router.routes)
-    return BodyLimit(Express(app, fast), max_body_bytes)
+    bound = BodyBound(bytes=max_body_bytes, setting="gateway.max_body_bytes")
+    tighter = {path: own for each in endpoints for path, own in each.bodies.items()}
+    return BodyLimit(Express(app, fast), bound, tighter)
 
 
 def _check_doors(facade: Facade, router: APIRouter) -> None:

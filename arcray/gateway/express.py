@@ -8,6 +8,7 @@ framework's table as well, which documents them and answers other methods. Error
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
@@ -44,7 +45,8 @@ class Express:
         """Serves one connection."""
         endpoint = self._endpoints.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if endpoint is None:
-            await self._app(scope, receive, send)
+            with suppress(ClientDisconnect):
+                await self._app(scope, receive, send)
             return
         request = _Request(scope, receive)
         try:

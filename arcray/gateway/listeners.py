@@ -18,11 +18,13 @@ from starlette.types import ASGIApp
 from arcray.config import GatewaySettings
 from arcray.core.errors import UnavailableError
 from arcray.core.queues import Queue, QueueReading
+from arcray.gateway.patience import LOOK_S, Patience
+from arcray.gateway.protocols import HttpProtocol, WebSocketProtocol
 
 __all__ = ["HttpListener", "bind", "connections"]
 
 _BACKLOG: Final = 2048
-_KEEP_ALIVE_S: Final = 75  # longer than the 60 s of common load balancers, which must be the ones to close
+_TICKS_PER_LOOK: Final = round(LOOK_S / 0.1)  # uvicorn's tick
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -57,8 +59,8 @@ class HttpListener:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
-                ws="websockets-sansio",
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
                 ws_max_size=settings.ws_max_bytes,
                 ws_per_message_deflate=False,  # costs memory per connection, and our messages are small
                 lifespan="off",
@@ -68,9 +70,10 @@ class HttpListener:
                 proxy_headers=False,  # who calls decides about access, so no header may claim it
                 limit_concurrency=settings.max_connections,
                 backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_keep_alive=settings.idle_timeout_s,
                 timeout_graceful_shutdown=max(1, round(settings.drain_s)),
-            )
+            ),
+            Patience(settings),
         )
         self._serving: asyncio.Task[None] | None = None
 
@@ -110,11 +113,17 @@ def connections(listeners: Sequence[HttpListener], settings: GatewaySettings) ->
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server in a process whose signals belong to Ray."""
+    """uvicorn's server in a process whose signals belong to Ray, with limits to its patience."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, patience: Patience) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._patience = patience
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_LOOK == 0:
+            self._patience.look(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -67,6 +67,11 @@ class RpcListener:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", settings.max_body_bytes),
+                # Until the client has introduced itself; between calls; and for one that has gone without a word.
+                ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_s * 1000)),
+                ("grpc.max_connection_idle_ms", round(settings.idle_timeout_s * 1000)),
+                ("grpc.keepalive_time_ms", round(settings.idle_timeout_s * 1000)),
+                ("grpc.keepalive_timeout_ms", round(settings.write_timeout_s * 1000)),
             ),
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set at import, unseen by the stubs

@@ -61,11 +61,11 @@ async def upload_results(
     total = sum(file.size_bytes for file in files)
     if total > max_bytes:
         raise ResourceExhaustedError(f"result files have {total} bytes, at most {max_bytes} are kept", field="results")
-    keys: set[str] = set()
+    keys = []
     for file in files:
-        key = _unused(result_key(workload_id, file.relative, attempt), keys)
+        key = result_key(workload_id, file.relative, attempt)
         await _upload(blobs, key, root / file.relative, file.size_bytes)
-        keys.add(key)
+        keys.append(key)
     return tuple(sorted(keys))
 
 
@@ -109,12 +109,3 @@ async def _upload(blobs: BlobStore, key: str, path: Path, size: int) -> None:
         while sent < size and (piece := await asyncio.to_thread(file.read, min(_PIECE_BYTES, size - sent))):
             await blobs.append(key, piece)
             sent += len(piece)
-
-
-def _unused(key: str, taken: set[str]) -> str:
-    """Returns the key, numbered when two file names differ only in characters that keys do not have."""
-    number, candidate = 1, key
-    while candidate in taken:
-        number += 1
-        candidate = f"{key}-{number}"
-    return candidate

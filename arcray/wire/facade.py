@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -23,6 +23,7 @@ from arcray.core.ports import Clock, ControlPlane, Ids
 from arcray.core.queues import Meter
 from arcray.wire.event_hub import EventHub
 from arcray.wire.identity import Authenticator
+from arcray.wire.limits import BodyBound
 
 if TYPE_CHECKING:
     import grpc.aio  # importing gRPC takes a tenth of a second that HTTP-only processes need not pay
@@ -61,12 +62,14 @@ class FacadeEndpoints:
         run: background work for as long as the process serves; it is cancelled at the end and must then clean up.
             If it raises, the replica is unhealthy.
         queues: reads the queues that it keeps.
+        bodies: bounds of request bodies by path, where they are tighter than what holds for all.
     """
 
     router: APIRouter | None = None
     grpc: RegisterServices | None = None
     run: Callable[[], Coroutine[Any, Any, None]] | None = None
     queues: Meter | None = None
+    bodies: Mapping[str, BodyBound] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Limits that every wire shares: the size of a request body and the depth of JSON.
+"""Limits that wires share: the size of a request body, for all and for single paths, and the depth of JSON.
 
 Sizes are checked before anything is parsed, and a body without a declared length is counted as it streams in, so a
 request costs at most the limit in memory.
@@ -6,45 +6,67 @@ request costs at most the limit in memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arcray.wire.problem import BodyTooLargeError, problem_response
 
-__all__ = ["MAX_JSON_DEPTH", "BodyLimit"]
+__all__ = ["MAX_JSON_DEPTH", "BodyBound", "BodyLimit"]
 
 MAX_JSON_DEPTH: Final = 64
 """Nesting of arrays and objects; the standard parser recurses once per level."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyBound:
+    """How large a body may be.
+
+    Args:
+        bytes: the largest.
+        setting: which says so, for whoever meets it.
+    """
+
+    bytes: int
+    setting: str
+
+    def refusal(self) -> BodyTooLargeError:
+        """Returns what a larger one is told."""
+        return BodyTooLargeError(f"is larger than the {self.bytes} bytes that {self.setting} allows", field="body")
 
 
 class BodyLimit:
     """ASGI middleware: answers 413 to a request body over the limit.
 
     Args:
-        max_bytes: largest body.
+        bound: of every path.
+        tighter: of single paths, where it is less.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, bound: BodyBound, tighter: Mapping[str, BodyBound]) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._bound = bound
+        self._tighter = {path: own for path, own in tighter.items() if own.bytes < bound.bytes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        bound = self._tighter.get(scope["path"], self._bound)
         declared = _declared_length(scope)
         if declared is None:
-            await self._counted(scope, receive, send)
-        elif declared > self._max_bytes:
-            await self._refuse(scope, receive, send)
+            await self._counted(bound, scope, receive, send)
+        elif declared > bound.bytes:
+            await _refuse(bound, scope, receive, send)
         else:
             # The server enforces a declared length, so there is nothing to count on the common path.
             await self._app(scope, receive, send)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left = self._max_bytes
+    async def _counted(self, bound: BodyBound, scope: Scope, receive: Receive, send: Send) -> None:
+        left = bound.bytes
         started = False
 
         async def counted() -> Message:
@@ -52,7 +74,7 @@ class BodyLimit:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise BodyTooLargeError(f"is larger than {self._max_bytes} bytes", field="body")
+                raise bound.refusal()
             return message
 
         async def noted(message: Message) -> None:
@@ -65,13 +87,13 @@ class BodyLimit:
         except BodyTooLargeError:
             if started:
                 raise
-            await self._refuse(scope, receive, send)
+            await _refuse(bound, scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = BodyTooLargeError(f"is larger than {self._max_bytes} bytes", field="body")
-        # The rest of the body is not read; closing keeps it from being taken for the next request.
-        refusal = problem_response(error, instance=scope["path"], headers={"Connection": "close"})
-        await refusal(scope, receive, send)
+
+async def _refuse(bound: BodyBound, scope: Scope, receive: Receive, send: Send) -> None:
+    # The rest of the body is not read; closing keeps it from being taken for the next request.
+    refusal = problem_response(bound.refusal(), instance=scope["path"], headers={"Connection": "close"})
+    await refusal(scope, receive, send)
 
 
 def _declared_length(scope: Scope) -> int | None:

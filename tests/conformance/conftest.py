@@ -24,7 +24,7 @@ from arcray.wire import problem
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext, load_facades
 from arcray.wire.identity import Authenticator
-from arcray.wire.limits import BodyLimit
+from arcray.wire.limits import BodyBound, BodyLimit
 from arcray.wire.system import RandomIds
 
 
@@ -79,14 +79,17 @@ async def _served(
         )
         app = FastAPI()
         problem.install(app)
-        app.add_middleware(BodyLimit, max_bytes=found.gateway.max_body_bytes)
         background = [context.events.run(), context.authenticator.run()]
+        tighter: dict[str, BodyBound] = {}
         for facade in load_facades(found.facades):
             endpoints = facade.open(context)
+            tighter |= endpoints.bodies
             if endpoints.router is not None:
                 app.include_router(endpoints.router)
             if endpoints.run is not None:
                 background.append(endpoints.run())
+        largest = BodyBound(bytes=found.gateway.max_body_bytes, setting="gateway.max_body_bytes")
+        app.add_middleware(BodyLimit, bound=largest, tighter=tighter)
         tasks = [asyncio.create_task(work) for work in background]
         stack.push_async_callback(_cancelled, tasks)
         url = await stack.enter_async_context(_listening(app)) if listen else ""

@@ -41,7 +41,8 @@ from arcray.wire.identity import Authenticator
 from arcray.wire.system import RandomIds
 
 PUBLIC: Final = frozenset(
-    {"/healthz", "/readyz", "/version", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+    {"/healthz", "/readyz", "/version", "/openapi.json", "/docs", "/redoc"}
+    | {f"/docs/{asset}" for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js", "favicon.png")}
 )
 """What everyone may ask: probes, and the description of the API."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -22,6 +23,7 @@ from arcray.facades.rest.codec import decode_model, decode_stop, decode_submissi
 from arcray.facades.rest.messages import ContainerBody, ModelBody, ProgramBody, StopBody
 from arcray.node.archive import unpack
 from arcray.testing.builders import T0
+from arcray.wire.large_json import Turns
 from arcray.wire.strict_json import dumps, members, parse
 
 _In = TypeVar("_In")
@@ -74,6 +76,21 @@ def test_members_agree_with_the_document_and_keep_their_text(value: dict[str, An
         assert raw.decode() in text
         assert json.loads(raw) == member
     assert found.raw("no such member") is None or "no such member" in value
+
+
+@given(
+    st.dictionaries(st.text(), REAL_JSON, max_size=6).map(json.dumps).map(str.encode)
+    | st.text(alphabet='{}[]",:019.eE+-trufalsn \\').map('{{"a":{}'.format).map(str.encode)
+)
+def test_a_large_document_is_read_as_a_small_one_is(body: bytes) -> None:
+    small = outcome(members, body)
+    large = outcome(lambda body: asyncio.run(Turns().members(body)), body)
+    if isinstance(small, InvalidArgumentError) or isinstance(large, InvalidArgumentError):
+        assert (type(small), type(large)) == (InvalidArgumentError, InvalidArgumentError), body
+    else:
+        assert small.spans == large.spans
+        # What is long and opaque is left unread.
+        assert all(large.values[name] in (value, type(value)()) for name, value in small.values.items())
 
 
 @given(

@@ -27,7 +27,7 @@ from arcray.facades.arcnet.messages import (
     TelemetryUpdate,
 )
 from arcray.wire.fields import Fields
-from arcray.wire.strict_json import dumps, members, quote
+from arcray.wire.strict_json import Members, dumps, members, quote
 
 __all__ = [
     "answer_members",
@@ -35,6 +35,7 @@ __all__ = [
     "decode_inference",
     "encode_answer",
     "encode_frame",
+    "inference_of",
     "node_members",
     "node_page",
     "timestamp",
@@ -77,7 +78,15 @@ def decode_inference(body: bytes) -> InferenceRequest:
     Raises:
         InvalidArgumentError: names the field.
     """
-    document = members(body)
+    return inference_of(members(body))
+
+
+def inference_of(document: Members) -> InferenceRequest:
+    """Reads the members of such a body.
+
+    Raises:
+        InvalidArgumentError: names the field.
+    """
     values = document.values
     fields = Fields(values)
     source = fields.numbers("source", _POSITION)

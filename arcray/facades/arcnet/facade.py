@@ -8,12 +8,13 @@ from fastapi import APIRouter
 
 from arcray.core.keys import Scope
 from arcray.core.node import LeaseTerms
-from arcray.facades.arcnet.rest import ArcnetRest
+from arcray.facades.arcnet.rest import INFERENCE_PATH, ArcnetRest
 from arcray.facades.arcnet.telemetry import TelemetryEndpoint, TelemetryFeed
 from arcray.facades.arcnet.translate import FACADE as NAME
 from arcray.facades.arcnet.translate import OFFLINE_AFTER, STALE_AFTER
 from arcray.wire.access import Door
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
+from arcray.wire.limits import BodyBound
 
 __all__ = ["FACADE"]
 
@@ -24,7 +25,8 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     feed = TelemetryFeed(context)
     door = Door(context.authenticator)
     router.add_api_websocket_route("/telemetry", door.socket(Scope.READ, TelemetryEndpoint(context, feed).serve))
-    return FacadeEndpoints(router=router, run=feed.run, queues=feed.queues)
+    largest = BodyBound(bytes=context.settings.inference.max_body_bytes, setting="inference.max_body_bytes")
+    return FacadeEndpoints(router=router, run=feed.run, queues=feed.queues, bodies={INFERENCE_PATH: largest})
 
 
 FACADE: Final = Facade(

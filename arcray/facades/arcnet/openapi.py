@@ -32,7 +32,12 @@ REQUEST: Final = _object(
     modelId={"type": "string", "minLength": 1, "maxLength": 128},
     contextWindowTokens={"type": "integer", "minimum": 1, "default": 1},
     priority={"type": "string", "enum": list(PRIORITIES), "default": "normal"},
-    maxLatencyMs={"type": "integer", "minimum": 1, "default": 500},
+    maxLatencyMs={
+        "type": "integer",
+        "minimum": 1,
+        "default": 500,
+        "description": "a wish, kept with the request: a later answer is still an answer, and latencyMs tells how late",
+    },
     requesterGeozone={"type": "string", "maxLength": 32},
     source=_POSITION,
     input={"description": "any JSON; its form is the model's own"},

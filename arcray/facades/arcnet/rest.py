@@ -6,7 +6,7 @@ injection, no response model, one call of the plane.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BeforeValidator
@@ -26,18 +26,21 @@ from arcray.core.node import EnergySource
 from arcray.core.queries import PAGE_LIMIT, ExplainWorkload, GetNode, GetStats, GetWorkload
 from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.facades.arcnet import codec, openapi, translate
-from arcray.facades.arcnet.messages import InferenceAnswer, InferenceStatus, NodeStatus
+from arcray.facades.arcnet.messages import InferenceAnswer, InferenceRequest, InferenceStatus, NodeStatus
 from arcray.wire.access import Door, identity_of
 from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.headers import header
 from arcray.wire.identity import Identity
+from arcray.wire.large_json import LARGE_BYTES, Turns
 from arcray.wire.listing import every_node
 from arcray.wire.problem import explanation_members, problem_response
 from arcray.wire.routes import RawRoute, idempotency, json_answer, json_body, json_response, problems
 from arcray.wire.strict_json import dumps
 
-__all__ = ["ArcnetRest"]
+__all__ = ["INFERENCE_PATH", "ArcnetRest"]
+
+INFERENCE_PATH: Final = "/api/v1/inference"
 
 
 class ArcnetRest:
@@ -46,13 +49,14 @@ class ArcnetRest:
     def __init__(self, context: FacadeContext) -> None:
         self._context = context
         self._plane = context.plane
+        self._turns = Turns()
 
     def add_to(self, router: APIRouter) -> None:
         """Adds the routes."""
         door = Door(self._context.authenticator)
         # First, because routes are tried in order.
         router.add_api_route(
-            "/api/v1/inference",
+            INFERENCE_PATH,
             door(Scope.SUBMIT, self.infer),
             methods=["POST"],
             tags=["inference"],
@@ -132,7 +136,12 @@ class ArcnetRest:
     async def infer(self, request: Request) -> Response:
         """Routes a request to a node that has the model and returns its answer."""
         identity = identity_of(request)
-        spec = self._spec(request, identity, await request.body())
+        body = await request.body()
+        if len(body) <= LARGE_BYTES:
+            wanted = codec.decode_inference(body)
+        else:
+            wanted = codec.inference_of(await self._turns.members(body))
+        spec = self._spec(request, identity, body, wanted)
         reply = await ask(self._plane, SubmitWorkload(spec=spec))
         match reply:
             case Submitted(phase=phase) if spec.waiting and phase.terminal:  # it was asked before, without waiting
@@ -145,8 +154,7 @@ class ArcnetRest:
             case _:
                 raise InternalError(f"the scheduler answered a request with {type(reply).__name__}")
 
-    def _spec(self, request: Request, identity: Identity, body: bytes) -> WorkloadSpec:
-        wanted = codec.decode_inference(body)
+    def _spec(self, request: Request, identity: Identity, body: bytes, wanted: InferenceRequest) -> WorkloadSpec:
         own = f"{translate.FACADE}/{wanted.request_id}" if wanted.request_id else ""
         key, digest = idempotency(request, body, fallback=own)
         return translate.spec_of(

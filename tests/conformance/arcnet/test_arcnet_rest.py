@@ -303,6 +303,25 @@ async def test_large_body_is_413(serve: Any) -> None:
         assert response.status_code == 413
 
 
+async def test_inference_has_a_limit_of_its_own_which_the_refusal_names(serve: Any) -> None:
+    async with serve(nodes=[], inference={"max_body_bytes": 2048}) as served:
+        body = json.dumps({"modelId": "m", "input": "x" * 2048})
+        refused = await served.client.post("/api/v1/inference", content=body)
+        assert refused.status_code == 413
+        assert "2048 bytes that inference.max_body_bytes allows" in refused.json()["error"]
+        elsewhere = await served.client.post("/api/v1/workloads", content=body)
+        assert elsewhere.status_code == 400
+
+
+async def test_a_large_input_reaches_its_model_as_it_was_written(serve: Any) -> None:
+    async with serve(nodes=a_fleet()) as served:
+        value = [[0.5, index] for index in range(20_000)]
+        answer = await served.client.post("/api/v1/inference", json={"modelId": "echo", "input": value})
+        assert (answer.status_code, answer.json()["output"]) == (200, {"got": value})
+        wrong = await served.client.post("/api/v1/inference", json={"modelId": value, "input": 1})
+        assert (wrong.status_code, wrong.json()["field"]) == (400, "modelId")
+
+
 async def test_documentation_shows_the_bodies(serve: Any) -> None:
     async with serve(nodes=[]) as served:
         document = (await served.client.get("/openapi.json")).json()

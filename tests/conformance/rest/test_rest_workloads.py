@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -264,6 +265,20 @@ async def test_results_are_listed_and_fetched(serve: Any) -> None:
         waiting = (await submitted(served, name="waits"))["id"]
         early = await served.client.get(f"{PATH}/{waiting}/results/a.txt")
         assert (early.status_code, "not ended" in early.json()["error"]) == (404, True)
+
+
+@pytest.mark.parametrize("path", ["結果/résumé 1.txt", "100%?.txt"])
+async def test_a_result_keeps_the_name_that_its_program_gave_it(serve: Any, path: str) -> None:
+    def script(order: StartWorkload) -> Script:
+        return Script(result=Result(exit_code=0, blobs=(result_key(order.workload_id, path),)))
+
+    async with serve(nodes=[SimulatedNode(script=script)]) as served:
+        workload_id = WorkloadId((await submitted(served))["id"])
+        await served.cluster.plane.blobs.put(result_key(workload_id, path), b"hi")
+        await served.cluster.finished(workload_id)
+        listed = (await served.client.get(f"{PATH}/{workload_id}/results")).json()
+        assert listed == {"results": [{"path": path, "sizeBytes": 2}]}
+        assert (await served.client.get(f"{PATH}/{workload_id}/results/{quote(path)}")).content == b"hi"
 
 
 async def test_waiting_work_is_explained(serve: Any) -> None:

@@ -44,8 +44,8 @@ def _register(server: grpc.aio.Server) -> Sequence[str]:
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[tuple[RpcListener, Any]]:
-    listener = RpcListener([_register], GatewaySettings(drain_s=1.0), 0)
+async def listening(**settings: Any) -> AsyncIterator[tuple[RpcListener, Any]]:
+    listener = RpcListener([_register], GatewaySettings(drain_s=1.0, **settings), 0)
     await listener.start()
     try:
         async with asyncio.timeout(10), grpc.aio.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
@@ -118,6 +118,21 @@ async def test_a_watcher_of_health_hears_that_it_drains() -> None:
         await draining
         with pytest.raises(Exception, match="ended"):
             listener.check()
+
+
+async def test_a_client_that_says_nothing_is_left() -> None:
+    async with listening(header_timeout_s=0.5) as (listener, _), asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        await reader.read()  # the server's own introduction, then the end
+        writer.close()
+
+
+async def test_a_client_that_calls_nothing_is_sent_away() -> None:
+    """Waits until gRPC's timer of a second finds it."""
+    async with listening(idle_timeout_s=1) as (_, channel), asyncio.timeout(10):
+        assert await unary(channel, b"hello") == b"hello"
+        while channel.get_state() is grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
 
 async def test_reflection_lists_the_services() -> None:

@@ -285,7 +285,7 @@ os.mkfifo(root / "pipe")
 """
     )
     prefix = "results/0b000000-0000-4000-8000-000000000001/"
-    assert end.result.blobs == tuple(prefix + name for name in ("a_file.txt", "a_file.txt-2", "b/c/model.bin"))
+    assert end.result.blobs == tuple(prefix + name for name in ("a=20file.txt", "a_file.txt", "b/c/model.bin"))
     assert bench.blobs.data[prefix + "b/c/model.bin"] == b"\x00\x01"
 
 

@@ -10,7 +10,7 @@ from arcray.core.model import ModelSlots
 from arcray.core.orders import RunInference, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import ClusterStats, GetStats
-from arcray.core.workload import Phase, Priority, Result, WorkloadSpec
+from arcray.core.workload import Inference, Phase, Priority, Result, WorkloadSpec
 from arcray.testing.builders import a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
@@ -122,6 +122,16 @@ def test_a_request_that_takes_too_long_fails_and_its_slot_is_free(world: World) 
     world.later(2)
     assert (world.workload(R1).phase, world.workload(R1).message) == (Phase.FAILED, "no answer within 30 s")
     assert len(world.submit(request(2)).orders) == 1
+
+
+def test_an_answer_later_than_its_sender_wishes_is_an_answer(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    payload = request(1).payload
+    assert isinstance(payload, Inference)
+    world.later(10 * payload.max_latency_ms / 1000)
+    world.succeed(world.workload(R1))
+    assert world.workload(R1).phase is Phase.SUCCEEDED
 
 
 def test_the_node_is_told_of_a_request_that_took_too_long(world: World) -> None:

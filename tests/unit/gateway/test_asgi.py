@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,17 @@ async def test_the_documentation_names_the_routes_of_the_facades(http: httpx.Asy
     described = (await http.get("/openapi.json")).json()
     assert {"/raw", "/framed", "/healthz", "/readyz", "/version"} <= described["paths"].keys()
     assert "Routes for tests" in described["info"]["description"]
-    assert (await http.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_the_documentation_loads_nothing_from_elsewhere(http: httpx.AsyncClient, path: str) -> None:
+    page = (await http.get(path)).text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert any(name.endswith(".js") for name in loaded)
+    assert "/openapi.json" in page
+    for name in loaded:
+        answer = await http.get(name)
+        assert (name[0], answer.status_code, bool(answer.content)) == ("/", 200, True), name
 
 
 @pytest.mark.parametrize("body", ["hello", "refuse", "break"])

@@ -32,6 +32,7 @@ NO_QUEUES = {
     "blobs.max_blob_bytes": "the size of one thing",
     "gateway.max_body_bytes": "the size of one thing",
     "gateway.ws_max_bytes": "the size of one thing",
+    "inference.max_body_bytes": "the size of one thing",
     "node.containers.log_max_bytes": "a file on the machine",
     "node.models.max_concurrency": "slots of a model, which nodes report",
     "node.models.max_restarts": "a number of attempts",

@@ -16,7 +16,7 @@ from arcray.core.errors import (
     UnauthenticatedError,
 )
 from arcray.wire import problem
-from arcray.wire.limits import BodyLimit
+from arcray.wire.limits import BodyBound, BodyLimit
 
 
 def application() -> FastAPI:
@@ -134,7 +134,7 @@ async def test_streamed_body_is_counted() -> None:
 
 async def post(content: Any) -> httpx.Response:
     app = application()
-    app.add_middleware(BodyLimit, max_bytes=100)
+    app.add_middleware(BodyLimit, bound=BodyBound(bytes=100, setting="gateway.max_body_bytes"), tighter={})
 
     @app.post("/upload")
     async def upload(request: Request) -> int:
