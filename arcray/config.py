@@ -22,6 +22,7 @@ from yaml import YAMLError
 from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.keys import Scope
+from arcray.model_settings import ModelSettings
 
 __all__ = [
     "ArcnetSettings",
@@ -173,32 +174,6 @@ class ProgramSettings(_Section):
     log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
     default_memory_bytes: int = Field(default=4 * 2**30, ge=2**20)
     pids_limit: int = Field(default=512, ge=1)
-
-
-class ModelSettings(_Section):
-    """Models on this machine.
-
-    Args:
-        enabled: whether this machine loads models.
-        start_timeout_s: longest load.
-        max_concurrency: requests in flight of a copy whose model sets none.
-        python_path: directories that ``module:name`` models are imported from, before the environment's own.
-        allow: glob patterns of ``module:name`` that may be loaded from elsewhere; a model's process is no sandbox, so
-            by default only what is below ``python_path`` and entry points may.
-        env: glob patterns of the variables that a model may set in its process. Name only what is read as plain data:
-            many a variable (``LD_PRELOAD``, ``PYTHONPATH``, ``OPENSSL_CONF``) has a process load code.
-        endpoints: glob patterns of hosts whose OpenAI-compatible endpoints may be models.
-        max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
-    """
-
-    enabled: bool = True
-    start_timeout_s: float = Field(default=120.0, gt=0)
-    max_concurrency: int = Field(default=32, ge=1)
-    python_path: tuple[Path, ...] = ()
-    allow: tuple[str, ...] = ()
-    env: tuple[str, ...] = ("MODEL_*", "OPENAI_API_KEY")
-    endpoints: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
-    max_restarts: int = Field(default=3, ge=0)
 
 
 class NodeSettings(_Section):

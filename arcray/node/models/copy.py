@@ -144,6 +144,8 @@ class ModelRunner:
             slots=model.max_concurrency or self._settings.max_concurrency,
             threads=int(threads["OMP_NUM_THREADS"]),
             gpu=bool(attempt.order.allocation.gpus),
+            probe_s=self._settings.probe_s,
+            probe_timeout_s=self._settings.probe_timeout_s,
             env={
                 **dict(model.env),  # first: it decides nothing that arcray does
                 "HOME": str(root),
@@ -167,7 +169,7 @@ class ModelRunner:
                     if first:
                         attempt.phase(Phase.RUNNING)
                         first = False
-                    ending, code = await self._serve(attempt, spec, life)
+                    ending, code = await self._serve(attempt, spec, life, log)
             except ModelBrokenError as error:
                 ending, code = Ending.DONE, None
                 if attempt.stopping:
@@ -188,7 +190,7 @@ class ModelRunner:
             if ending is not Ending.DONE:
                 return attempt.stopped_or(ending, End(phase=Phase.STOPPED))
 
-    async def _serve(self, attempt: Attempt, spec: LoadSpec, life: _Life) -> tuple[Ending, int]:
+    async def _serve(self, attempt: Attempt, spec: LoadSpec, life: _Life, log: LogWriter) -> tuple[Ending, int]:
         """Lets a process answer until it dies or is to stop; returns why, and its exit code."""
         assert isinstance(attempt.order.payload, ModelServer)
         copy = Copy(
@@ -199,6 +201,9 @@ class ModelRunner:
             hung=life.child.kill_group,
         )
         self._registry.add(copy)
+        states: asyncio.Queue[str] = asyncio.Queue()
+        life.link.on_state = states.put_nowait
+        following = asyncio.create_task(self._follow(copy, states, log))
         gone = asyncio.ensure_future(life.child.wait())
         reason = "the model's process died"
         try:
@@ -206,11 +211,23 @@ class ModelRunner:
             if ending is not Ending.DONE:
                 reason = "the model was stopped"
         finally:
+            following.cancel()
             self._registry.remove(copy, reason)
         life.link.close()
         if not await within(attempt.clock, _STOP_GRACE_S, gone):
             life.child.kill_group()
         return ending, await gone
+
+    async def _follow(self, copy: Copy, states: asyncio.Queue[str], log: LogWriter) -> None:
+        """Offers a copy only while what it asks can answer; a model changes its state twice a second at most."""
+        while True:
+            reason = await states.get()
+            if reason:
+                self._registry.withdraw(copy)
+                await log.note(f"not offered: {reason}")
+            else:
+                self._registry.offer(copy)
+                await log.note("offered again")
 
     @asynccontextmanager
     async def _alive(self, attempt: Attempt, spec: LoadSpec, root: Path, log: LogWriter) -> AsyncIterator[_Life]:

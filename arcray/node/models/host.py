@@ -24,7 +24,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NoReturn
 
-from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, FrameReader, LoadSpec, pack
+from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, STATE, FrameReader, LoadSpec, pack
 from arcray.node.models.loaders import Loaded, load
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -235,10 +235,12 @@ class _AsyncHost:
         self._connection = connection
         self._reader = reader
         self._call = loaded.call_async
+        self._watch = loaded.watch
         self._slots = slots
         self._waiting: deque[tuple[int, bytes | None, int]] = deque()
         self._running: dict[int, asyncio.Task[tuple[bool, bytes | str]]] = {}
         self._answers: deque[_Answer] = deque()
+        self._words: deque[bytes] = deque()  # frames that are no answers
         self._cancelled: set[int] = set()
         self._pending = asyncio.Event()
 
@@ -250,9 +252,11 @@ class _AsyncHost:
         self._connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
         await loop.sock_sendall(self._connection, pack(READY, os.getpid()))
         sender = asyncio.create_task(self._send_forever())
+        watcher = asyncio.create_task(self._watch_forever())
         while data := await loop.sock_recv(self._connection, _RECEIVE_BYTES):
             for kind, body in self._reader.feed(data):
                 self._take(kind, body)
+        watcher.cancel()
         sender.cancel()
 
     def _take(self, kind: int, body: list[Any]) -> None:
@@ -298,6 +302,18 @@ class _AsyncHost:
         self._answers.append(answer)
         self._pending.set()
 
+    async def _watch_forever(self) -> None:
+        if self._watch is None:
+            return
+        try:
+            await self._watch(lambda reason: self._say(pack(STATE, reason)))
+        except Exception:  # noqa: BLE001 - a bug of ours
+            _die()
+
+    def _say(self, frame: bytes) -> None:
+        self._words.append(frame)
+        self._pending.set()
+
     async def _send_forever(self) -> None:
         try:
             await self._send_all()
@@ -311,6 +327,8 @@ class _AsyncHost:
         while True:
             await self._pending.wait()
             self._pending.clear()
+            while self._words:
+                await loop.sock_sendall(self._connection, self._words.popleft())
             while batch := _next_batch(self._answers):
                 await loop.sock_sendall(self._connection, pack(DONE, batch))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from arcray.core.errors import UnavailableError
-from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, FrameReader, LoadSpec, pack
+from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, STATE, FrameReader, LoadSpec, pack
 
 __all__ = ["Answer", "ModelBrokenError", "ModelLink"]
 
@@ -31,6 +31,7 @@ class ModelLink(asyncio.Protocol):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.on_answers: Callable[[list[Answer]], None] = lambda _: None
+        self.on_state: Callable[[str], None] = lambda _: None
         self.pid = 0
         self._loop = loop
         self._reader = FrameReader()
@@ -87,6 +88,8 @@ class ModelLink(asyncio.Protocol):
                 self.on_answers(body)
             elif kind == READY:
                 self._ready.set_result(body)
+            elif kind == STATE:
+                self.on_state(body)
             elif kind == BROKEN:
                 self._fail(body)
 

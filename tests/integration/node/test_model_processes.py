@@ -492,3 +492,47 @@ async def test_cancelling_ends_the_process(bench: Bench) -> None:
 async def test_missing_file_is_an_error(bench: Bench) -> None:
     with pytest.raises(NotFoundError, match="no blob models/absent"):
         await bench.start("models/absent", format=ModelFormat.ONNX)
+
+
+class Endpoint:
+    """An HTTP server that answers everything alike, and can go away and come back at its address."""
+
+    def __init__(self) -> None:
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+    @staticmethod
+    async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+
+async def test_endpoint_that_has_died_is_not_offered_until_it_is_back(bench: Bench) -> None:
+    """Waits for two probes, half a second apart."""
+    bench.settings = bench.settings.model_copy(update={"probe_s": 0.05})
+    endpoint = Endpoint()
+    await endpoint.open()
+    async with bench.loaded(f"http://127.0.0.1:{endpoint.port}", format=ModelFormat.OPENAI):
+        pid = bench.pid
+        await endpoint.close()
+        async with asyncio.timeout(20), bench.changed:
+            await bench.changed.wait_for(lambda: bench.models[-1] == ())
+        end = await bench.end(bench.send("hi"))
+        assert (end.refused, end.message) == (True, "model m is not loaded here")
+        assert bench.attempt is not None
+        await bench.blobs.holds(log_key(bench.attempt.workload_id), b"not offered: the endpoint is away")
+        await endpoint.open()
+        await bench.until_ready(times=2)
+        assert bench.pid == pid
+        await endpoint.close()

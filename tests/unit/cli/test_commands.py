@@ -204,6 +204,19 @@ def test_models_alone_are_listed_as_nodes_are(shell: MakeShell) -> None:
     )
 
 
+def test_models_are_listed_with_what_is_to_say_about_their_copies(shell: MakeShell) -> None:
+    copies = [{"id": "w1", "message": "away"}, {"id": "w2", "message": ""}, {"id": "w3", "message": "away"}]
+    pool = shell(
+        {
+            "GET /api/v1/models": {
+                "models": [{"name": "m", "format": "openai", "readyOn": [], "servers": copies}],
+                "total": 1,
+            }
+        }
+    )
+    assert pool("models").stdout.splitlines()[-1].split()[-1] == "away"
+
+
 def test_model_that_cannot_be_loaded_is_a_failure_and_no_conflict(shell: MakeShell) -> None:
     model = {"name": "m", "format": "python", "readyOn": []}
     looks = iter([{**model, "servers": [{"id": "w1"}]}])

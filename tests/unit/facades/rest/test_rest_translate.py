@@ -297,6 +297,14 @@ def test_model_shows_its_copies_with_their_processes() -> None:
     assert model_translate.model_view(found, {}).servers[0].pid is None
 
 
+def test_copy_that_runs_and_is_not_offered_says_so() -> None:
+    registered = a_model()
+    spec = a_workload(payload=ModelServer(model=registered))
+    found = ModelView(model=registered, servers=(view(spec),), lasting=1, ready_on=())
+    assert "its log says why" in model_translate.model_view(found, {}).servers[0].message
+    assert model_translate.model_view(found, {spec.id: None}).servers[0].message == ""
+
+
 def explained(**fields: Any) -> WorkloadExplanation:
     placement = Explanation(
         nodes=2,
