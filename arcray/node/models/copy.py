@@ -204,19 +204,35 @@ class ModelRunner:
         states: asyncio.Queue[str] = asyncio.Queue()
         life.link.on_state = states.put_nowait
         following = asyncio.create_task(self._follow(copy, states, log))
+        listening = asyncio.create_task(self._listen(attempt, life, log))
         gone = asyncio.ensure_future(life.child.wait())
         reason = "the model's process died"
         try:
             ending = await attempt.until(gone)
             if ending is not Ending.DONE:
                 reason = "the model was stopped"
+            elif listening.done():
+                reason = self._silence
         finally:
             following.cancel()
+            listening.cancel()
             self._registry.remove(copy, reason)
         life.link.close()
         if not await within(attempt.clock, _STOP_GRACE_S, gone):
             life.child.kill_group()
         return ending, await gone
+
+    async def _listen(self, attempt: Attempt, life: _Life, log: LogWriter) -> None:
+        """Ends a process that gives no sign of life: one whose event loop or interpreter the model's code holds."""
+        half_s = self._settings.silence_s / 2
+        while await within(attempt.clock, half_s, life.link.ping()):
+            await attempt.clock.sleep(half_s)
+        await log.note(self._silence)
+        life.child.kill_group()
+
+    @property
+    def _silence(self) -> str:
+        return f"the model's process gave no sign of life for {self._settings.silence_s:g} s and was ended"
 
     async def _follow(self, copy: Copy, states: asyncio.Queue[str], log: LogWriter) -> None:
         """Offers a copy only while what it asks can answer; a model changes its state twice a second at most."""

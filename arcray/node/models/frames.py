@@ -11,6 +11,8 @@ kind        body                                                     direction
 ``READY``   process id                                               to agent
 ``BROKEN``  why the model cannot be loaded                           to agent
 ``DONE``    ``[[seq, ok, output or message, duration_ms], …]``       to agent
+``PING``    nothing; is answered by the thread that reads            to child
+``PONG``    nothing                                                  to agent
 ``STATE``   why it cannot answer for now, "" when it can again      to agent
 ==========  =======================================================  =========
 """
@@ -23,7 +25,20 @@ from typing import Any, Final
 
 import msgpack
 
-__all__ = ["BROKEN", "CANCEL", "DONE", "LOAD", "READY", "RUN", "STATE", "FrameReader", "LoadSpec", "pack"]
+__all__ = [
+    "BROKEN",
+    "CANCEL",
+    "DONE",
+    "LOAD",
+    "PING",
+    "PONG",
+    "READY",
+    "RUN",
+    "STATE",
+    "FrameReader",
+    "LoadSpec",
+    "pack",
+]
 
 LOAD: Final = 1
 RUN: Final = 2
@@ -32,6 +47,8 @@ READY: Final = 4
 BROKEN: Final = 5
 DONE: Final = 6
 STATE: Final = 7
+PING: Final = 8
+PONG: Final = 9
 
 MAX_FRAME_BYTES: Final = 256 * 2**20
 _LENGTH: Final = struct.Struct(">I")

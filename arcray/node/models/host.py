@@ -24,7 +24,20 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NoReturn
 
-from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, STATE, FrameReader, LoadSpec, pack
+from arcray.node.models.frames import (
+    BROKEN,
+    CANCEL,
+    DONE,
+    LOAD,
+    PING,
+    PONG,
+    READY,
+    RUN,
+    STATE,
+    FrameReader,
+    LoadSpec,
+    pack,
+)
 from arcray.node.models.loaders import Loaded, load
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -160,6 +173,9 @@ class _ThreadHost:
                 self._queue.put(message)
         elif kind == CANCEL:
             self._cancelled.update(body)
+        elif kind == PING:
+            with self._sending:
+                self._connection.sendall(pack(PONG, None))
 
     def _grow(self) -> None:
         """Adds threads when requests wait and none has begun since the last look."""
@@ -269,6 +285,8 @@ class _AsyncHost:
                     self._running[seq].cancel()
                 elif any(message[0] == seq for message in self._waiting):
                     self._cancelled.add(seq)
+        elif kind == PING:
+            self._say(pack(PONG, None))
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._running) < self._slots:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from arcray.testing.node_fakes import Attempts, MemoryBlobs
 
 MODULE = """
-import asyncio, os, subprocess, sys, threading, time
+import asyncio, ctypes, os, subprocess, sys, threading, time
 import numpy
 
 class Doubler:
@@ -79,6 +79,8 @@ async def nap(value):
     try: await asyncio.sleep(value)
     except asyncio.CancelledError: print("cancelled"); raise
     return "napped"
+async def block(value): time.sleep(value); return "blocked"
+def hold(value): ctypes.PyDLL(None).sleep(value); return "held"
 async def meet_async(value, seen=[]):
     seen.append(value)
     while len(seen) < 3: await asyncio.sleep(0.001)
@@ -317,6 +319,27 @@ async def test_process_whose_slots_all_hang_is_replaced(bench: Bench) -> None:
         await bench.until_ready(times=2)
         assert bench.pid != before
         assert await bench.ask(0) == "slept"
+
+
+@pytest.mark.parametrize("model", ["block", "hold"])
+async def test_process_that_gives_no_sign_of_life_is_replaced(bench: Bench, model: str) -> None:
+    """Waits for the silence, and for the first restart's back-off, half a second."""
+    bench.settings = bench.settings.model_copy(update={"silence_s": 1.0})
+    async with bench.loaded(model):
+        before = bench.pid
+        end = await bench.end(bench.send(600))
+        assert (end.phase, end.refused) == (Phase.FAILED, False)
+        assert end.message == "the model's process gave no sign of life for 1 s and was ended"
+        await bench.until_ready(times=2)
+        assert bench.pid != before
+    assert end.message in bench.log
+
+
+async def test_process_that_works_for_long_gives_signs_of_life(bench: Bench) -> None:
+    """Works three times as long as the silence that would end it."""
+    bench.settings = bench.settings.model_copy(update={"silence_s": 0.5})
+    async with bench.loaded("sleep"):
+        assert await bench.ask(1.5) == "slept"
 
 
 async def test_death_fails_what_is_in_flight_and_is_met_with_a_restart(bench: Bench) -> None:
