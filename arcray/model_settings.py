@@ -26,6 +26,8 @@ class ModelSettings(BaseModel):
             fails twice is not offered until it serves again.
         silence_s: longest time that a model's code may hold the event loop or the interpreter of its process; one that
             gives no sign of life for so long is ended and started again.
+        user: name of the user that models run as where the agent is root; "" is the agent's own. It must be able to
+            read the Python environment and pass through the state directory.
         max_restarts: restarts of a model process that dies, with back-off, before its workload fails.
     """
 
@@ -38,6 +40,7 @@ class ModelSettings(BaseModel):
     allow: tuple[str, ...] = ()
     env: tuple[str, ...] = ("MODEL_*", "OPENAI_API_KEY")
     endpoints: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    user: str = ""
     silence_s: float = Field(default=30.0, gt=0)
     probe_s: float = Field(default=5.0, gt=0)
     probe_timeout_s: float = Field(default=5.0, gt=0)

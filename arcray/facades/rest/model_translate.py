@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import AccountId, ModelId, WorkloadId
-from arcray.core.model import Model, ModelFormat
+from arcray.core.model import RESERVED_VARIABLES, Model, ModelFormat
 from arcray.core.queries import ModelView
 from arcray.core.resources import NO_DEMAND
 from arcray.core.workload import ModelServer, Origin, Phase, RestartPolicy, RestartRule, WorkloadSpec, WorkloadView
@@ -35,7 +35,13 @@ def model_of(body: m.ModelBody, source: str, owner: AccountId, now: datetime) ->
 
     Args:
         source: ``module:name``, a URL, or the key of the file in the blob store.
+
+    Raises:
+        InvalidArgumentError: it sets a variable that nodes set themselves.
     """
+    for name in body.env:
+        if name in RESERVED_VARIABLES:
+            raise InvalidArgumentError(f"{name} is set by the node and cannot be given", field=f"env.{name}")
     return Model(
         id=ModelId(body.name),
         format=body.format,

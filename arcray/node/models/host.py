@@ -41,6 +41,7 @@ from arcray.node.models.frames import (
 from arcray.node.models.loaders import Loaded, load
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
 _RECEIVE_BYTES: Final = 1 << 20
 _BATCH: Final = 128  # answers in one frame at the most
 _BATCH_BYTES: Final = 64 * 2**20  # and their outputs, beyond which no further answer is added
@@ -56,7 +57,9 @@ def main() -> None:
     """Serves the socket whose descriptor is the first argument; never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's interrupt is for the agent, which then ends us
     # The closed socket tells as well, but not while native code holds the interpreter.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program that it starts makes it more than it is
     connection = socket.socket(fileno=int(sys.argv[1]))
     reader = FrameReader()
     try:

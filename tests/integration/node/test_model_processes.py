@@ -16,14 +16,15 @@ import pytest
 
 from arcray.config import ModelSettings
 from arcray.core.blobkeys import log_key
-from arcray.core.errors import NotFoundError, PermissionDeniedError
+from arcray.core.errors import NotFoundError, PermissionDeniedError, UnavailableError
 from arcray.core.ids import ModelId, WorkloadId
-from arcray.core.model import ModelFormat, ModelSlots
+from arcray.core.model import RESERVED_VARIABLES, ModelFormat, ModelSlots
 from arcray.core.orders import RunInference
 from arcray.core.workload import Phase
 from arcray.node.gpu import GpuDevices
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
+from arcray.node.process import User, spawn_piped
 from arcray.node.work import Attempt, End
 from arcray.testing.builders import a_model
 from arcray.wire.system import SystemClock
@@ -71,6 +72,10 @@ def die(value): os._exit(3)
 def meet(value): together.wait(timeout=20); return threading.active_count() >= 3
 def talk(value): print("said", value); return None
 def environment(value): return dict(os.environ)
+def standing(value):
+    status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines())
+    files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    return [status["NoNewPrivs"], os.getsid(0) == os.getpid(), status["Uid"].split()[0], files]
 def modules(value): return sorted({"ray", "docker", "pydantic"} & {name.partition(".")[0] for name in sys.modules})
 def sleep(value): time.sleep(value); return "slept"
 def mixed(value):
@@ -487,6 +492,45 @@ async def test_environment_is_the_models_own_and_the_child_is_lean(bench: Bench)
     assert env["MODEL_WEIGHTS"] == "/w"
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert not env.keys() & {"USER", "LOGNAME", "PYTEST_CURRENT_TEST"}
+
+
+async def test_process_stands_alone_and_gains_no_privileges(bench: Bench, tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w") as secret:
+        os.set_inheritable(secret.fileno(), True)  # noqa: FBT003 - the call's own signature
+        async with bench.loaded("standing"):
+            privileges, leads, _, files = await bench.ask(0)
+    assert (privileges, leads) == ("1", True)
+    assert not [path for path in files if path.endswith("secret")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")
+async def test_process_can_run_as_a_user_of_its_machine(bench: Bench) -> None:
+    """As root itself: whether others may read this interpreter is for its machine to say."""
+    bench.settings = bench.settings.model_copy(update={"user": "root"})
+    async with bench.loaded("standing"):
+        assert (await bench.ask(0))[2] == "0"
+    nobody = User.named("nobody")
+    child, output = await spawn_piped(("/bin/sh", "-c", "id -u; id -G"), env={"PATH": "/usr/bin:/bin"}, user=nobody)
+    said = bytearray()
+
+    async def take(data: bytes) -> None:
+        said.extend(data)
+
+    await output.pump(take)
+    output.close()
+    assert await child.wait() == 0
+    assert said.decode().split() == [str(nobody.uid), *map(str, nobody.groups)]
+
+
+async def test_user_that_the_machine_does_not_have_is_named(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"user": "absent-user"})
+    with pytest.raises(UnavailableError, match="absent-user"):
+        await bench.start("double")
+
+
+async def test_every_variable_that_a_node_sets_is_reserved(bench: Bench) -> None:
+    async with bench.loaded("environment"):
+        assert set(await bench.ask(0)) - {"LC_CTYPE", "KMP_INIT_AT_FORK"} <= RESERVED_VARIABLES
 
 
 async def test_child_imports_nothing_of_the_cluster(bench: Bench) -> None:
