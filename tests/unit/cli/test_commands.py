@@ -147,7 +147,7 @@ def test_names_cannot_forge_rows_nor_command_a_terminal(shell: MakeShell) -> Non
 def test_logs_are_printed_and_followed(shell: MakeShell) -> None:
     pool = shell({"GET /api/v1/workloads/w1/logs": "one\ntwo"})
     assert pool("logs", "w1").stdout == pool("logs", "-f", "w1").stdout == "one\ntwo"
-    assert [request.url.query for request in pool.requests] == [b"", b"follow=true"]
+    assert [request.url.query for request in pool.requests] == [b"", b"follow=true&offset=0"]
 
 
 def test_results_are_listed_and_fetched(shell: MakeShell, tmp_path: Path) -> None:
