@@ -79,12 +79,15 @@ def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
     directory = _settings(context, config).state_dir if config else context.directory
     running = daemon.find(directory)
     gently = running is None or daemon.end(running, timeout_s)
+    orphans = daemon.end_orphans(directory)
     if context.output == "json":
         pid, left = (running.pid, daemon.left(directory)) if running else (None, None)
         emit_one({"pid": pid, "gently": gently, "containersLeft": left}, output="json")
         return
     if running is None:
-        click.echo(f"no arcray runs from {directory}")
+        click.echo(
+            f"no arcray runs from {directory}" + (f"; ended {orphans} processes of one killed" if orphans else "")
+        )
         return
     click.echo(f"arcray has ended (pid {running.pid})" + ("" if gently else f", killed after {timeout_s:g} s"))
     _tell_left(daemon.left(directory))

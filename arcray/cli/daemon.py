@@ -19,7 +19,7 @@ from typing import Final
 from arcray.cli.exit_codes import EXIT_CODES
 from arcray.core.errors import ConflictError, DeadlineExceededError, InvalidArgumentError, UnavailableError
 
-__all__ = ["Claim", "Running", "claim", "end", "find", "left", "log_path", "spawn"]
+__all__ = ["Claim", "Running", "claim", "end", "end_orphans", "find", "left", "log_path", "spawn"]
 
 _SAME_START_S: Final = 2.0  # the kernel's boot time, which start times are counted from, may be corrected this much
 _POLL_S: Final = 0.1
@@ -80,6 +80,7 @@ def claim(directory: Path) -> Iterator[Claim]:
             other = find(directory)
             if other is not None:
                 raise ConflictError(f"arcray already runs from {directory} as pid {other.pid}; see arcray down")
+            _end_family(directory)
             mine = Running(pid=os.getpid(), started_at=_start_of(os.getpid()) or 0.0)
             _write(path, mine)
             _left_path(directory).unlink(missing_ok=True)
@@ -90,6 +91,7 @@ def claim(directory: Path) -> Iterator[Claim]:
             recorded = _read(path)
             if recorded is not None and recorded.pid == mine.pid:
                 path.unlink(missing_ok=True)
+                _family_path(directory).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,9 @@ class Claim:
     mine: Running
 
     def ready(self, url: str) -> None:
-        """Tells others that we serve, and where."""
+        """Tells others that we serve, and where; and whom we have started, should we be killed without ending them."""
+        with suppress(OSError):
+            _write_family(self.path.parent)
         _write(self.path, replace(self.mine, url=url))
 
     def leave(self, containers: int) -> None:
@@ -145,6 +149,18 @@ def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
     raise DeadlineExceededError(f"it does not serve after {timeout_s:g} s and was stopped; see {log}")
 
 
+def end_orphans(directory: Path) -> int:
+    """Ends what a killed arcray of this directory has left; returns how many processes that were; 0 while one runs.
+
+    Raises:
+        InvalidArgumentError: the directory cannot be read.
+    """
+    if not _family_path(directory).exists():
+        return 0
+    with _usable(directory), _locked(directory):
+        return 0 if find(directory) else _end_family(directory)
+
+
 def end(running: Running, timeout_s: float) -> bool:
     """Ends a process gently, then surely, with what it started; returns whether gently was enough.
 
@@ -185,6 +201,40 @@ def _ignoring_gone() -> Iterator[None]:
 
 def _pid_path(directory: Path) -> Path:
     return directory / "arcray.pid"
+
+
+def _family_path(directory: Path) -> Path:
+    return directory / "arcray.family"
+
+
+def _write_family(directory: Path) -> None:
+    import psutil
+
+    lines = []
+    for child in psutil.Process().children(recursive=True):
+        with _ignoring_gone():
+            lines.append(f"{child.pid} {child.create_time():.2f}\n")
+    _family_path(directory).write_text("".join(lines), encoding="ascii")
+
+
+def _end_family(directory: Path) -> int:
+    """Kills those of the recorded processes that are still the ones that were recorded."""
+    path = _family_path(directory)
+    if not path.exists():
+        return 0
+    import psutil
+
+    ended = []
+    for line in path.read_text(encoding="ascii").splitlines():
+        with suppress(ValueError, psutil.Error):
+            pid, started_at = line.split()
+            if _alive(Running(pid=int(pid), started_at=float(started_at))):
+                process = psutil.Process(int(pid))
+                process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=_LINGER_S)
+    path.unlink(missing_ok=True)
+    return len(ended)
 
 
 def _left_path(directory: Path) -> Path:

@@ -41,7 +41,7 @@ def _list(context: Context) -> None:
         found = client.models()
     emit(
         [_row(model) for model in found],
-        ["name", "format", "ready_on"],
+        ["name", "format", "ready_on", "message"],
         output=context.output,
         bodies=[model.raw for model in found],
     )
@@ -103,7 +103,8 @@ def remove(context: Context, /, name: str) -> None:
 
 
 def _row(model: ModelInfo) -> dict[str, Any]:
-    return {"name": model.name, "format": model.format, "ready_on": model.ready_on}
+    message = "; ".join(dict.fromkeys(model.messages))
+    return {"name": model.name, "format": model.format, "ready_on": model.ready_on, "message": message}
 
 
 def _content(source: str) -> bytes:

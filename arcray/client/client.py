@@ -6,6 +6,7 @@ What lives here: paths and bodies of the API. What does not: repeating and error
 from __future__ import annotations
 
 import base64
+import codecs
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -219,9 +220,8 @@ class Client:
         return self._transport.call("GET", f"{_workload(workload_id)}/logs").text
 
     def follow_logs(self, workload_id: str) -> Iterator[str]:
-        """Yields what it has printed and what it prints, as it comes, until it ends."""
-        with self._transport.stream(f"{_workload(workload_id)}/logs", params={"follow": "true"}) as response:
-            yield from response.iter_text()
+        """Yields what it has printed and what it prints, as it comes, until it ends; survives a lost connection."""
+        yield from codecs.iterdecode(self._transport.follow(f"{_workload(workload_id)}/logs"), "utf-8", "replace")
 
     def results(self, workload_id: str) -> list[ResultFile]:
         """Returns the files that a program left as its result, sorted by path."""

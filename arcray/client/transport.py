@@ -236,6 +236,27 @@ class Transport:
         except httpx.TransportError as failure:
             raise _broken(self._http, failure) from failure
 
+    def follow(self, path: str) -> Iterator[bytes]:
+        """Yields an answer that grows as it comes; a lost connection is made anew, and goes on at the byte that is due.
+
+        Raises:
+            ArcrayError: as ``call`` says; nothing more came in as many tries as the policy has.
+        """
+        offset = attempt = 0
+        while True:
+            try:
+                with self.stream(path, params={"follow": "true", "offset": offset}) as response:
+                    for chunk in response.iter_bytes():
+                        offset, attempt = offset + len(chunk), 0
+                        yield chunk
+                    return
+            except errors.UnavailableError:
+                attempt += 1
+                wait_s = self._retry.wait_s(attempt, None)
+                if wait_s is None:
+                    raise
+            self._sleep(wait_s)
+
 
 def _unreachable(client: httpx.Client, failure: httpx.TransportError) -> ArcrayError:
     error = errors.UnavailableError(f"cannot reach {client.base_url}: {failure}")

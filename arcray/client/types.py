@@ -237,12 +237,14 @@ class ModelInfo:
     Args:
         ready_on: nodes that answer for it now, sorted.
         pids: processes of its copies, where they are known.
+        messages: what there is to say about its copies, as why one fails or is not offered.
     """
 
     name: str
     format: str
     ready_on: tuple[str, ...]
     pids: tuple[int, ...]
+    messages: tuple[str, ...]
     raw: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -253,6 +255,7 @@ class ModelInfo:
             format=body.get("format", ""),
             ready_on=tuple(body.get("readyOn", ())),
             pids=tuple(server["pid"] for server in body.get("servers", ()) if server.get("pid")),
+            messages=tuple(server["message"] for server in body.get("servers", ()) if server.get("message")),
             raw=body,
         )
 

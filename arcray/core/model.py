@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.resources import NO_DEMAND, Demand
 
-__all__ = ["Model", "ModelFormat", "ModelSlots"]
+__all__ = ["RESERVED_VARIABLES", "Model", "ModelFormat", "ModelSlots"]
+
+RESERVED_VARIABLES: Final = frozenset(
+    {
+        "CUDA_VISIBLE_DEVICES", "HOME", "LANG", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED",
+    }
+)  # fmt: skip
+"""What a node sets itself in the process of a model, so that no model may."""
 
 
 class ModelFormat(StrEnum):

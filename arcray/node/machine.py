@@ -286,6 +286,6 @@ class Machine:
             path.mkdir(parents=True, exist_ok=True)
         for path in (self._directory, self._programs_directory):
             path.chmod(0o711)
-        models.chmod(0o700)
+        models.chmod(0o711 if self._settings.node.models.user else 0o700)
         self._claim = self._claim or Claim(self._directory)
         sweep((models, self._programs_directory))

@@ -8,19 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from arcray.core.errors import UnavailableError
 
-__all__ = ["Child", "Output", "spawn_piped"]
+__all__ = ["Child", "Output", "User", "spawn_piped"]
 
 _SIGNAL_BASE: Final = 128  # shells report a death by signal n as 128 + n; so do we, whatever stood between
 _CHUNK: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Whom a process runs as: numbers of the user, of its group and of the other groups that it is in."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    @classmethod
+    def named(cls, name: str) -> User:
+        """Finds a user of this machine.
+
+        Raises:
+            UnavailableError: there is none of this name, or we are not root and cannot become others.
+        """
+        if os.geteuid() != 0:
+            raise UnavailableError(f"only an agent that is root can run anything as {name}")
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError as error:
+            raise UnavailableError(f"this machine has no user {name}") from error
+        return cls(uid=entry.pw_uid, gid=entry.pw_gid, groups=tuple(os.getgrouplist(name, entry.pw_gid)))
 
 
 class Child:
@@ -42,6 +68,7 @@ class Child:
         stdin: int | None = None,
         output: int | None = None,
         pass_fds: Sequence[int] = (),
+        user: User | None = None,
     ) -> Child:
         """Starts a process. Must be called on the event loop's thread.
 
@@ -51,6 +78,7 @@ class Child:
         Args:
             stdin: file descriptor that it reads; None reads nothing.
             output: file descriptor of its stdout and stderr; None drops them.
+            user: whom it runs as, for which we must be root; None is who we are.
 
         Raises:
             OSError: the executable is absent or may not be run.
@@ -64,6 +92,9 @@ class Child:
             stderr=subprocess.DEVNULL if output is None else subprocess.STDOUT,
             pass_fds=tuple(pass_fds),
             start_new_session=True,
+            user=None if user is None else user.uid,
+            group=None if user is None else user.gid,
+            extra_groups=None if user is None else user.groups,
         )
         return cls(popen)
 
@@ -131,6 +162,7 @@ async def spawn_piped(
     cwd: Path | None = None,
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
+    user: User | None = None,
 ) -> tuple[Child, Output]:
     """Starts a process whose stdout and stderr we read; see ``Child.spawn``.
 
@@ -139,7 +171,7 @@ async def spawn_piped(
     """
     read_end, write_end = os.pipe()
     try:
-        child = Child.spawn(argv, env=env, cwd=cwd, stdin=stdin, output=write_end, pass_fds=pass_fds)
+        child = Child.spawn(argv, env=env, cwd=cwd, stdin=stdin, output=write_end, pass_fds=pass_fds, user=user)
     except OSError as error:
         os.close(read_end)
         raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from error

@@ -268,18 +268,22 @@ class ProgramRunner:
     def _inside(self, process: _Process) -> tuple[int, ...]:
         """Returns the program's own processes.
 
-        bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely.
+        bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely. So is
+        the launcher that waits for a program without it.
         """
         pid = process.child.pid
         below = descendants(pid)
         if self._sandbox.kind is not SandboxKind.BUBBLEWRAP:
-            return (pid, *below)
+            return below or (pid,)
         inits = set(children(pid))
         return tuple(each for each in below if each not in inits)
 
     def _kill(self, process: _Process) -> None:
         signal_all(descendants(process.child.pid), signal.SIGKILL)
-        process.child.kill_group()
+        if self._sandbox.kind is SandboxKind.BUBBLEWRAP:
+            process.child.kill_group()
+        elif not process.child.exited:
+            signal_all((process.child.pid,), signal.SIGHUP)  # on which the launcher ends all that is left below it
 
 
 async def _removed(root: Path) -> None:

@@ -196,7 +196,7 @@ def test_answers_are_read_as_they_were_meant() -> None:
         raw=workload.raw,
     )
     model = recorder.client.register_model("digits", "onnx", content=b"x")
-    assert model == ModelInfo(name="digits", format="onnx", ready_on=("n1",), pids=(78,), raw=model.raw)
+    assert model == ModelInfo(name="digits", format="onnx", ready_on=("n1",), pids=(78,), messages=(), raw=model.raw)
 
 
 def test_operations_are_read_as_they_were_meant() -> None:

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import AccountId, ModelId, WorkloadId
-from arcray.core.model import Model, ModelFormat
+from arcray.core.model import RESERVED_VARIABLES, Model, ModelFormat
 from arcray.core.queries import ModelView
 from arcray.core.resources import NO_DEMAND
-from arcray.core.workload import ModelServer, Origin, RestartPolicy, RestartRule, WorkloadSpec
+from arcray.core.workload import ModelServer, Origin, Phase, RestartPolicy, RestartRule, WorkloadSpec, WorkloadView
 from arcray.facades.rest import messages as m
 from arcray.facades.rest.translate import (
     FACADE,
@@ -27,6 +27,7 @@ from arcray.facades.rest.translate import (
 __all__ = ["model_of", "model_view", "server_of", "source_of"]
 
 _SERVED: Final = RestartPolicy(rule=RestartRule.ON_FAILURE)
+_NOT_OFFERED: Final = "its node does not offer it for now; its log says why"
 
 
 def model_of(body: m.ModelBody, source: str, owner: AccountId, now: datetime) -> Model:
@@ -34,7 +35,13 @@ def model_of(body: m.ModelBody, source: str, owner: AccountId, now: datetime) ->
 
     Args:
         source: ``module:name``, a URL, or the key of the file in the blob store.
+
+    Raises:
+        InvalidArgumentError: it sets a variable that nodes set themselves.
     """
+    for name in body.env:
+        if name in RESERVED_VARIABLES:
+            raise InvalidArgumentError(f"{name} is set by the node and cannot be given", field=f"env.{name}")
     return Model(
         id=ModelId(body.name),
         format=body.format,
@@ -103,6 +110,11 @@ def server_of(body: m.ModelBody, model: Model, submission: Submission) -> Worklo
     )
 
 
+def _silence(server: WorkloadView, pids: Mapping[WorkloadId, int | None]) -> str:
+    """Returns a word about a copy that runs and is not offered, as one whose endpoint is away; else ""."""
+    return _NOT_OFFERED if server.phase is Phase.RUNNING and server.spec.id not in pids else ""
+
+
 def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.ModelView:
     """Returns a model as REST shows it.
 
@@ -126,7 +138,7 @@ def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.Mode
                 phase=server.phase,
                 node_id=server.node_id,
                 pid=pids.get(server.spec.id),
-                message=server.message,
+                message=server.message or _silence(server, pids),
                 restarts=server.restarts,
             )
             for server in view.servers

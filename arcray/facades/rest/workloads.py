@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from arcray.core.blobkeys import log_key
 from arcray.core.commands import StopWorkload
-from arcray.core.errors import NotFoundError
+from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import NodeId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
@@ -202,12 +202,15 @@ class WorkloadRoutes:
         workload_id: _Id,
         *,
         tail_lines: Annotated[int | None, Query(alias="tailLines", ge=0, le=1_000_000)] = None,
+        offset: Annotated[int, Query(ge=0, le=2**53, description="the byte to begin at; not with tailLines")] = 0,
         follow: Annotated[bool, Query(description="go on until the workload ends")] = False,
     ) -> Response:
         """Returns what a workload has printed."""
+        if offset and tail_lines is not None:
+            raise InvalidArgumentError("offset and tailLines both say where to begin", field="offset")
         view = await self._seen(request, workload_id)
         blobs, key = self._plane.blobs, log_key(view.spec.id)
-        start = 0 if tail_lines is None else await logs.tail_start(blobs, key, tail_lines)
+        start = offset if tail_lines is None else await logs.tail_start(blobs, key, tail_lines)
         content = (
             logs.follow(self._plane, self._context.events, view.spec.id, start)
             if follow and not isinstance(view.spec.payload, Inference)

@@ -7,6 +7,7 @@ death is met here, with a growing wait, up to ``max_restarts``; a long good run 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import sys
@@ -30,7 +31,7 @@ from arcray.node.log_writer import LogWriter
 from arcray.node.models.frames import LoadSpec
 from arcray.node.models.link import ModelBrokenError, ModelLink
 from arcray.node.models.registry import Copy, ModelRegistry
-from arcray.node.process import Child, spawn_piped
+from arcray.node.process import Child, User, spawn_piped
 from arcray.node.program import thread_environment
 from arcray.node.transfer import fetch
 from arcray.node.work import Attempt, End, Ending, within
@@ -52,6 +53,15 @@ class _Life:
 
     child: Child
     link: ModelLink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """How each process of a copy is started."""
+
+    spec: LoadSpec
+    root: Path
+    user: User | None
 
 
 class ModelRunner:
@@ -80,6 +90,7 @@ class ModelRunner:
         """Keeps a copy loaded until it is stopped.
 
         Raises:
+            UnavailableError: the user that the settings name is not here, or cannot be become.
             PermissionDeniedError: the settings do not allow this module, or a variable of its environment.
             NotFoundError: its file is not in the blob store.
         """
@@ -90,6 +101,10 @@ class ModelRunner:
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             spec = await self._spec(attempt, payload.model, root)
+            user = User.named(self._settings.user) if self._settings.user else None
+            if user is not None:
+                for path in (*root.iterdir(), root):
+                    os.chown(path, user.uid, user.gid)
             attempt.phase(Phase.STARTING)
             log = LogWriter(
                 self._blobs,
@@ -99,7 +114,7 @@ class ModelRunner:
                 keep_newest=True,
             )
             async with log:
-                return await self._supervise(attempt, spec, root, log)
+                return await self._supervise(attempt, _Start(spec=spec, root=root, user=user), log)
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
@@ -144,6 +159,8 @@ class ModelRunner:
             slots=model.max_concurrency or self._settings.max_concurrency,
             threads=int(threads["OMP_NUM_THREADS"]),
             gpu=bool(attempt.order.allocation.gpus),
+            probe_s=self._settings.probe_s,
+            probe_timeout_s=self._settings.probe_timeout_s,
             env={
                 **dict(model.env),  # first: it decides nothing that arcray does
                 "HOME": str(root),
@@ -156,18 +173,18 @@ class ModelRunner:
             },
         )
 
-    async def _supervise(self, attempt: Attempt, spec: LoadSpec, root: Path, log: LogWriter) -> End:
+    async def _supervise(self, attempt: Attempt, start: _Start, log: LogWriter) -> End:
         """Starts process after process until one is stopped on request or too many have died."""
         deaths = 0
         first = True
         while True:
             born = attempt.clock.monotonic()
             try:
-                async with self._alive(attempt, spec, root, log) as life:
+                async with self._alive(attempt, start, log) as life:
                     if first:
                         attempt.phase(Phase.RUNNING)
                         first = False
-                    ending, code = await self._serve(attempt, spec, life)
+                    ending, code = await self._serve(attempt, start.spec, life, log)
             except ModelBrokenError as error:
                 ending, code = Ending.DONE, None
                 if attempt.stopping:
@@ -188,7 +205,7 @@ class ModelRunner:
             if ending is not Ending.DONE:
                 return attempt.stopped_or(ending, End(phase=Phase.STOPPED))
 
-    async def _serve(self, attempt: Attempt, spec: LoadSpec, life: _Life) -> tuple[Ending, int]:
+    async def _serve(self, attempt: Attempt, spec: LoadSpec, life: _Life, log: LogWriter) -> tuple[Ending, int]:
         """Lets a process answer until it dies or is to stop; returns why, and its exit code."""
         assert isinstance(attempt.order.payload, ModelServer)
         copy = Copy(
@@ -199,21 +216,52 @@ class ModelRunner:
             hung=life.child.kill_group,
         )
         self._registry.add(copy)
+        states: asyncio.Queue[str] = asyncio.Queue()
+        life.link.on_state = states.put_nowait
+        following = asyncio.create_task(self._follow(copy, states, log))
+        listening = asyncio.create_task(self._listen(attempt, life, log))
         gone = asyncio.ensure_future(life.child.wait())
         reason = "the model's process died"
         try:
             ending = await attempt.until(gone)
             if ending is not Ending.DONE:
                 reason = "the model was stopped"
+            elif listening.done():
+                reason = self._silence
         finally:
+            following.cancel()
+            listening.cancel()
             self._registry.remove(copy, reason)
         life.link.close()
         if not await within(attempt.clock, _STOP_GRACE_S, gone):
             life.child.kill_group()
         return ending, await gone
 
+    async def _listen(self, attempt: Attempt, life: _Life, log: LogWriter) -> None:
+        """Ends a process that gives no sign of life: one whose event loop or interpreter the model's code holds."""
+        half_s = self._settings.silence_s / 2
+        while await within(attempt.clock, half_s, life.link.ping()):
+            await attempt.clock.sleep(half_s)
+        await log.note(self._silence)
+        life.child.kill_group()
+
+    @property
+    def _silence(self) -> str:
+        return f"the model's process gave no sign of life for {self._settings.silence_s:g} s and was ended"
+
+    async def _follow(self, copy: Copy, states: asyncio.Queue[str], log: LogWriter) -> None:
+        """Offers a copy only while what it asks can answer; a model changes its state twice a second at most."""
+        while True:
+            reason = await states.get()
+            if reason:
+                self._registry.withdraw(copy)
+                await log.note(f"not offered: {reason}")
+            else:
+                self._registry.offer(copy)
+                await log.note("offered again")
+
     @asynccontextmanager
-    async def _alive(self, attempt: Attempt, spec: LoadSpec, root: Path, log: LogWriter) -> AsyncIterator[_Life]:
+    async def _alive(self, attempt: Attempt, start: _Start, log: LogWriter) -> AsyncIterator[_Life]:
         """Yields a process that is ready to answer; nothing of it is left afterwards.
 
         Raises:
@@ -222,13 +270,15 @@ class ModelRunner:
         ours, theirs = socket.socketpair()
         argv = (sys.executable, "-m", "arcray.node.models.host", str(theirs.fileno()))
         try:
-            child, output = await spawn_piped(argv, env=spec.env, cwd=root, pass_fds=(theirs.fileno(),))
+            child, output = await spawn_piped(
+                argv, env=start.spec.env, cwd=start.root, pass_fds=(theirs.fileno(),), user=start.user
+            )
         finally:
             theirs.close()
         pump = asyncio.create_task(output.pump(log.write))
         link = await ModelLink.open(ours)
         try:
-            await self._load(attempt, link, spec)
+            await self._load(attempt, link, start.spec)
             yield _Life(child=child, link=link)
         finally:
             link.close()

@@ -11,6 +11,9 @@ kind        body                                                     direction
 ``READY``   process id                                               to agent
 ``BROKEN``  why the model cannot be loaded                           to agent
 ``DONE``    ``[[seq, ok, output or message, duration_ms], …]``       to agent
+``PING``    nothing; is answered by the thread that reads            to child
+``PONG``    nothing                                                  to agent
+``STATE``   why it cannot answer for now, "" when it can again      to agent
 ==========  =======================================================  =========
 """
 
@@ -22,7 +25,20 @@ from typing import Any, Final
 
 import msgpack
 
-__all__ = ["BROKEN", "CANCEL", "DONE", "LOAD", "READY", "RUN", "FrameReader", "LoadSpec", "pack"]
+__all__ = [
+    "BROKEN",
+    "CANCEL",
+    "DONE",
+    "LOAD",
+    "PING",
+    "PONG",
+    "READY",
+    "RUN",
+    "STATE",
+    "FrameReader",
+    "LoadSpec",
+    "pack",
+]
 
 LOAD: Final = 1
 RUN: Final = 2
@@ -30,6 +46,9 @@ CANCEL: Final = 3
 READY: Final = 4
 BROKEN: Final = 5
 DONE: Final = 6
+STATE: Final = 7
+PING: Final = 8
+PONG: Final = 9
 
 MAX_FRAME_BYTES: Final = 256 * 2**20
 _LENGTH: Final = struct.Struct(">I")
@@ -45,6 +64,7 @@ class LoadSpec:
         threads: of numeric libraries.
         gpu: whether it has one.
         env: of the model; also the process's environment.
+        probe_s, probe_timeout_s: between two looks at an endpoint, and how long each may take.
     """
 
     model_id: str
@@ -55,6 +75,8 @@ class LoadSpec:
     threads: int
     gpu: bool
     env: dict[str, str] = field(default_factory=dict)
+    probe_s: float = 5.0
+    probe_timeout_s: float = 5.0
 
 
 def pack(kind: int, body: Any) -> bytes:

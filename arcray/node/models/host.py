@@ -24,10 +24,24 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NoReturn
 
-from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, FrameReader, LoadSpec, pack
+from arcray.node.models.frames import (
+    BROKEN,
+    CANCEL,
+    DONE,
+    LOAD,
+    PING,
+    PONG,
+    READY,
+    RUN,
+    STATE,
+    FrameReader,
+    LoadSpec,
+    pack,
+)
 from arcray.node.models.loaders import Loaded, load
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
 _RECEIVE_BYTES: Final = 1 << 20
 _BATCH: Final = 128  # answers in one frame at the most
 _BATCH_BYTES: Final = 64 * 2**20  # and their outputs, beyond which no further answer is added
@@ -43,7 +57,9 @@ def main() -> None:
     """Serves the socket whose descriptor is the first argument; never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's interrupt is for the agent, which then ends us
     # The closed socket tells as well, but not while native code holds the interpreter.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # no setuid program that it starts makes it more than it is
     connection = socket.socket(fileno=int(sys.argv[1]))
     reader = FrameReader()
     try:
@@ -160,6 +176,9 @@ class _ThreadHost:
                 self._queue.put(message)
         elif kind == CANCEL:
             self._cancelled.update(body)
+        elif kind == PING:
+            with self._sending:
+                self._connection.sendall(pack(PONG, None))
 
     def _grow(self) -> None:
         """Adds threads when requests wait and none has begun since the last look."""
@@ -235,10 +254,12 @@ class _AsyncHost:
         self._connection = connection
         self._reader = reader
         self._call = loaded.call_async
+        self._watch = loaded.watch
         self._slots = slots
         self._waiting: deque[tuple[int, bytes | None, int]] = deque()
         self._running: dict[int, asyncio.Task[tuple[bool, bytes | str]]] = {}
         self._answers: deque[_Answer] = deque()
+        self._words: deque[bytes] = deque()  # frames that are no answers
         self._cancelled: set[int] = set()
         self._pending = asyncio.Event()
 
@@ -250,9 +271,11 @@ class _AsyncHost:
         self._connection.setblocking(False)  # noqa: FBT003 - the socket's own signature
         await loop.sock_sendall(self._connection, pack(READY, os.getpid()))
         sender = asyncio.create_task(self._send_forever())
+        watcher = asyncio.create_task(self._watch_forever())
         while data := await loop.sock_recv(self._connection, _RECEIVE_BYTES):
             for kind, body in self._reader.feed(data):
                 self._take(kind, body)
+        watcher.cancel()
         sender.cancel()
 
     def _take(self, kind: int, body: list[Any]) -> None:
@@ -265,6 +288,8 @@ class _AsyncHost:
                     self._running[seq].cancel()
                 elif any(message[0] == seq for message in self._waiting):
                     self._cancelled.add(seq)
+        elif kind == PING:
+            self._say(pack(PONG, None))
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._running) < self._slots:
@@ -298,6 +323,18 @@ class _AsyncHost:
         self._answers.append(answer)
         self._pending.set()
 
+    async def _watch_forever(self) -> None:
+        if self._watch is None:
+            return
+        try:
+            await self._watch(lambda reason: self._say(pack(STATE, reason)))
+        except Exception:  # noqa: BLE001 - a bug of ours
+            _die()
+
+    def _say(self, frame: bytes) -> None:
+        self._words.append(frame)
+        self._pending.set()
+
     async def _send_forever(self) -> None:
         try:
             await self._send_all()
@@ -311,6 +348,8 @@ class _AsyncHost:
         while True:
             await self._pending.wait()
             self._pending.clear()
+            while self._words:
+                await loop.sock_sendall(self._connection, self._words.popleft())
             while batch := _next_batch(self._answers):
                 await loop.sock_sendall(self._connection, pack(DONE, batch))
 

@@ -9,7 +9,20 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from arcray.core.errors import UnavailableError
-from arcray.node.models.frames import BROKEN, CANCEL, DONE, LOAD, READY, RUN, FrameReader, LoadSpec, pack
+from arcray.node.models.frames import (
+    BROKEN,
+    CANCEL,
+    DONE,
+    LOAD,
+    PING,
+    PONG,
+    READY,
+    RUN,
+    STATE,
+    FrameReader,
+    LoadSpec,
+    pack,
+)
 
 __all__ = ["Answer", "ModelBrokenError", "ModelLink"]
 
@@ -31,11 +44,13 @@ class ModelLink(asyncio.Protocol):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.on_answers: Callable[[list[Answer]], None] = lambda _: None
+        self.on_state: Callable[[str], None] = lambda _: None
         self.pid = 0
         self._loop = loop
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[int] = loop.create_future()
+        self._pong: asyncio.Future[None] = loop.create_future()
         self._requests: list[tuple[int, bytes | None, int]] = []
         self._request_bytes = 0
         self._cancels: list[int] = []
@@ -70,6 +85,12 @@ class ModelLink(asyncio.Protocol):
         self._cancels.append(seq)
         self._flush_soon()
 
+    def ping(self) -> asyncio.Future[None]:
+        """Asks for a sign of life; the future is done once it comes."""
+        self._pong = self._loop.create_future()
+        self._write(pack(PING, None))
+        return self._pong
+
     def close(self) -> None:
         """Closes the socket, which ends the process."""
         if self._transport is not None:
@@ -87,6 +108,11 @@ class ModelLink(asyncio.Protocol):
                 self.on_answers(body)
             elif kind == READY:
                 self._ready.set_result(body)
+            elif kind == PONG:
+                if not self._pong.done():
+                    self._pong.set_result(None)
+            elif kind == STATE:
+                self.on_state(body)
             elif kind == BROKEN:
                 self._fail(body)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -23,10 +23,12 @@ class Loaded:
     Args:
         call: blocks until it has the answer; may run in several threads at once.
         call_async: answers on the event loop.
+        watch: runs beside it and tells why it cannot answer for now, "" when it can again; None where it always can.
     """
 
     call: Callable[[Any], Any] | None = None
     call_async: Callable[[Any], Awaitable[Any]] | None = None
+    watch: Callable[[Callable[[str], None]], Coroutine[Any, Any, None]] | None = None
 
 
 def load(spec: LoadSpec) -> Loaded:
@@ -41,7 +43,8 @@ def load(spec: LoadSpec) -> Loaded:
         case "openai":
             from arcray.node.models.openai_model import OpenAiModel
 
-            return Loaded(call_async=OpenAiModel(spec).predict)
+            model = OpenAiModel(spec)
+            return Loaded(call_async=model.predict, watch=model.watch)
         case _:
             raise ValueError(f"no loader for models of format {spec.format}")
 

@@ -68,7 +68,8 @@ class ModelRegistry:
         self._changed = changed
         self._began = began
         self._ended = ended
-        self._copies: dict[ModelId, list[Copy]] = {}
+        self._copies: dict[ModelId, list[Copy]] = {}  # that are offered
+        self._kept: dict[Copy, None] = {}  # also those that cannot answer for now
         self._where: dict[tuple[WorkloadId, int], tuple[Copy, int]] = {}  # by workload and attempt
         self._seq = 0
         self._busy = asyncio.Event()
@@ -90,18 +91,31 @@ class ModelRegistry:
     def add(self, copy: Copy) -> None:
         """Takes a copy that is ready."""
         copy.link.on_answers = lambda answers: self._on_answers(copy, answers)
-        self._copies.setdefault(copy.slots.model_id, []).append(copy)
-        self._changed()
+        self._kept[copy] = None
+        self.offer(copy)
 
-    def remove(self, copy: Copy, reason: str) -> None:
-        """Forgets a copy; what is in flight at it fails."""
+    def offer(self, copy: Copy) -> None:
+        """Answers for a copy, one that was withdrawn or is new."""
+        if copy in self._kept and copy not in self._copies.get(copy.slots.model_id, ()):
+            self._copies.setdefault(copy.slots.model_id, []).append(copy)
+            self._changed()
+
+    def withdraw(self, copy: Copy) -> None:
+        """Answers for a copy no more, until it is offered again. What is in flight at it goes on."""
         copies = self._copies.get(copy.slots.model_id, [])
         if copy not in copies:
             return
         copies.remove(copy)
         if not copies:
             del self._copies[copy.slots.model_id]
-        self._changed()  # first, so that the cluster does not send the retries of what fails now to the same place
+        self._changed()
+
+    def remove(self, copy: Copy, reason: str) -> None:
+        """Forgets a copy; what is in flight at it fails."""
+        if copy not in self._kept:
+            return
+        del self._kept[copy]
+        self.withdraw(copy)  # first, so that the cluster does not send the retries of what fails now to the same place
         for workload_id, attempt, _, _ in copy.in_flight.values():
             del self._where[workload_id, attempt]
             self._ended(workload_id, attempt, End(phase=Phase.FAILED, message=reason))
@@ -141,10 +155,9 @@ class ModelRegistry:
             await self._busy.wait()
             await self._clock.sleep(SWEEP_S)
             now = self._clock.monotonic()
-            for copies in tuple(self._copies.values()):
-                for copy in tuple(copies):
-                    self._sweep(copy, now)
-            if not self._where and not any(copy.given_up for copies in self._copies.values() for copy in copies):
+            for copy in tuple(self._kept):
+                self._sweep(copy, now)
+            if not self._where and not any(copy.given_up for copy in self._kept):
                 self._busy.clear()
 
     def _sweep(self, copy: Copy, now: float) -> None:

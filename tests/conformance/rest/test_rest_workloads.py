@@ -195,6 +195,10 @@ async def test_log_is_read_whole_and_by_its_last_lines(serve: Any) -> None:
         assert whole.text == "one\ntwo\nthree é\n"
         assert (await served.client.get(f"{PATH}/{workload_id}/logs?tailLines=2")).text == "two\nthree é\n"
         assert (await served.client.get(f"{PATH}/{workload_id}/logs?follow=true&tailLines=1")).text == "three é\n"
+        for query in ("offset=8", "offset=8&follow=true"):
+            assert (await served.client.get(f"{PATH}/{workload_id}/logs?{query}")).text == "three é\n"
+        both = await served.client.get(f"{PATH}/{workload_id}/logs?offset=1&tailLines=1")
+        assert (both.status_code, both.json()["field"]) == (400, "offset")
 
 
 async def test_work_without_a_log_has_an_empty_one(serve: Any) -> None:

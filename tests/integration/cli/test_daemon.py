@@ -31,6 +31,15 @@ with daemon.claim(Path(sys.argv[1])) as claim:
     claim.ready("http://127.0.0.1:9")
     stop.wait()
 """
+PARENT = """
+import subprocess, sys, threading
+from pathlib import Path
+from arcray.cli import daemon
+subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+with daemon.claim(Path(sys.argv[1])) as claim:
+    claim.ready("http://127.0.0.1:9")
+    threading.Event().wait()
+"""
 STUBBORN = """
 import signal, subprocess, sys, threading
 from pathlib import Path
@@ -174,3 +183,29 @@ def test_start_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         daemon.spawn([sys.executable, "-c", code], tmp_path, timeout_s=0.6)
     pid = int(daemon.log_path(tmp_path).read_text())
     assert psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=WAIT_S)[1] == []
+
+
+def test_what_a_killed_one_has_left_is_ended_and_nothing_else(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """Starts two interpreters; the stranger stands where a recorded process was before."""
+    running = daemon.spawn(command(PARENT, tmp_path), tmp_path, WAIT_S)
+    (child,) = psutil.Process(running.pid).children()
+    assert daemon.end_orphans(tmp_path) == 0
+    assert child.is_running()
+    psutil.Process(running.pid).kill()
+    with (tmp_path / "arcray.family").open("a") as family:
+        family.write(f"{sleeper.pid} {psutil.Process(sleeper.pid).create_time() - 1000:.2f}\n")
+    psutil.wait_procs([psutil.Process(running.pid)] if psutil.pid_exists(running.pid) else [], timeout=WAIT_S)
+    assert daemon.end_orphans(tmp_path) == 1
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert sleeper.poll() is None
+    assert daemon.end_orphans(tmp_path) == 0
+
+
+def test_the_next_one_ends_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    """Starts two interpreters."""
+    running = daemon.spawn(command(PARENT, tmp_path), tmp_path, WAIT_S)
+    (child,) = psutil.Process(running.pid).children()
+    psutil.Process(running.pid).kill()
+    psutil.wait_procs([psutil.Process(running.pid)] if psutil.pid_exists(running.pid) else [], timeout=WAIT_S)
+    with daemon.claim(tmp_path):
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -16,14 +16,15 @@ import pytest
 
 from arcray.config import ModelSettings
 from arcray.core.blobkeys import log_key
-from arcray.core.errors import NotFoundError, PermissionDeniedError
+from arcray.core.errors import NotFoundError, PermissionDeniedError, UnavailableError
 from arcray.core.ids import ModelId, WorkloadId
-from arcray.core.model import ModelFormat, ModelSlots
+from arcray.core.model import RESERVED_VARIABLES, ModelFormat, ModelSlots
 from arcray.core.orders import RunInference
 from arcray.core.workload import Phase
 from arcray.node.gpu import GpuDevices
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
+from arcray.node.process import User, spawn_piped
 from arcray.node.work import Attempt, End
 from arcray.testing.builders import a_model
 from arcray.wire.system import SystemClock
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from arcray.testing.node_fakes import Attempts, MemoryBlobs
 
 MODULE = """
-import asyncio, os, subprocess, sys, threading, time
+import asyncio, ctypes, os, subprocess, sys, threading, time
 import numpy
 
 class Doubler:
@@ -71,6 +72,10 @@ def die(value): os._exit(3)
 def meet(value): together.wait(timeout=20); return threading.active_count() >= 3
 def talk(value): print("said", value); return None
 def environment(value): return dict(os.environ)
+def standing(value):
+    status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines())
+    files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    return [status["NoNewPrivs"], os.getsid(0) == os.getpid(), status["Uid"].split()[0], files]
 def modules(value): return sorted({"ray", "docker", "pydantic"} & {name.partition(".")[0] for name in sys.modules})
 def sleep(value): time.sleep(value); return "slept"
 def mixed(value):
@@ -79,6 +84,8 @@ async def nap(value):
     try: await asyncio.sleep(value)
     except asyncio.CancelledError: print("cancelled"); raise
     return "napped"
+async def block(value): time.sleep(value); return "blocked"
+def hold(value): ctypes.PyDLL(None).sleep(value); return "held"
 async def meet_async(value, seen=[]):
     seen.append(value)
     while len(seen) < 3: await asyncio.sleep(0.001)
@@ -319,6 +326,27 @@ async def test_process_whose_slots_all_hang_is_replaced(bench: Bench) -> None:
         assert await bench.ask(0) == "slept"
 
 
+@pytest.mark.parametrize("model", ["block", "hold"])
+async def test_process_that_gives_no_sign_of_life_is_replaced(bench: Bench, model: str) -> None:
+    """Waits for the silence, and for the first restart's back-off, half a second."""
+    bench.settings = bench.settings.model_copy(update={"silence_s": 1.0})
+    async with bench.loaded(model):
+        before = bench.pid
+        end = await bench.end(bench.send(600))
+        assert (end.phase, end.refused) == (Phase.FAILED, False)
+        assert end.message == "the model's process gave no sign of life for 1 s and was ended"
+        await bench.until_ready(times=2)
+        assert bench.pid != before
+    assert end.message in bench.log
+
+
+async def test_process_that_works_for_long_gives_signs_of_life(bench: Bench) -> None:
+    """Works three times as long as the silence that would end it."""
+    bench.settings = bench.settings.model_copy(update={"silence_s": 0.5})
+    async with bench.loaded("sleep"):
+        assert await bench.ask(1.5) == "slept"
+
+
 async def test_death_fails_what_is_in_flight_and_is_met_with_a_restart(bench: Bench) -> None:
     """Waits for the first restart's back-off, half a second."""
     async with bench.loaded("nap"):
@@ -466,6 +494,45 @@ async def test_environment_is_the_models_own_and_the_child_is_lean(bench: Bench)
     assert not env.keys() & {"USER", "LOGNAME", "PYTEST_CURRENT_TEST"}
 
 
+async def test_process_stands_alone_and_gains_no_privileges(bench: Bench, tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w") as secret:
+        os.set_inheritable(secret.fileno(), True)  # noqa: FBT003 - the call's own signature
+        async with bench.loaded("standing"):
+            privileges, leads, _, files = await bench.ask(0)
+    assert (privileges, leads) == ("1", True)
+    assert not [path for path in files if path.endswith("secret")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")
+async def test_process_can_run_as_a_user_of_its_machine(bench: Bench) -> None:
+    """As root itself: whether others may read this interpreter is for its machine to say."""
+    bench.settings = bench.settings.model_copy(update={"user": "root"})
+    async with bench.loaded("standing"):
+        assert (await bench.ask(0))[2] == "0"
+    nobody = User.named("nobody")
+    child, output = await spawn_piped(("/bin/sh", "-c", "id -u; id -G"), env={"PATH": "/usr/bin:/bin"}, user=nobody)
+    said = bytearray()
+
+    async def take(data: bytes) -> None:
+        said.extend(data)
+
+    await output.pump(take)
+    output.close()
+    assert await child.wait() == 0
+    assert said.decode().split() == [str(nobody.uid), *map(str, nobody.groups)]
+
+
+async def test_user_that_the_machine_does_not_have_is_named(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"user": "absent-user"})
+    with pytest.raises(UnavailableError, match="absent-user"):
+        await bench.start("double")
+
+
+async def test_every_variable_that_a_node_sets_is_reserved(bench: Bench) -> None:
+    async with bench.loaded("environment"):
+        assert set(await bench.ask(0)) - {"LC_CTYPE", "KMP_INIT_AT_FORK"} <= RESERVED_VARIABLES
+
+
 async def test_child_imports_nothing_of_the_cluster(bench: Bench) -> None:
     async with bench.loaded("modules"):
         assert await bench.ask(0) == []
@@ -492,3 +559,47 @@ async def test_cancelling_ends_the_process(bench: Bench) -> None:
 async def test_missing_file_is_an_error(bench: Bench) -> None:
     with pytest.raises(NotFoundError, match="no blob models/absent"):
         await bench.start("models/absent", format=ModelFormat.ONNX)
+
+
+class Endpoint:
+    """An HTTP server that answers everything alike, and can go away and come back at its address."""
+
+    def __init__(self) -> None:
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+    @staticmethod
+    async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+
+async def test_endpoint_that_has_died_is_not_offered_until_it_is_back(bench: Bench) -> None:
+    """Waits for two probes, half a second apart."""
+    bench.settings = bench.settings.model_copy(update={"probe_s": 0.05})
+    endpoint = Endpoint()
+    await endpoint.open()
+    async with bench.loaded(f"http://127.0.0.1:{endpoint.port}", format=ModelFormat.OPENAI):
+        pid = bench.pid
+        await endpoint.close()
+        async with asyncio.timeout(20), bench.changed:
+            await bench.changed.wait_for(lambda: bench.models[-1] == ())
+        end = await bench.end(bench.send("hi"))
+        assert (end.refused, end.message) == (True, "model m is not loaded here")
+        assert bench.attempt is not None
+        await bench.blobs.holds(log_key(bench.attempt.workload_id), b"not offered: the endpoint is away")
+        await endpoint.open()
+        await bench.until_ready(times=2)
+        assert bench.pid == pid
+        await endpoint.close()

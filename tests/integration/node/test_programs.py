@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from arcray.config import ProgramSettings
@@ -496,3 +497,28 @@ async def test_removing_what_a_program_leaves_holds_nothing_up(bench: Bench, mon
     going_on.set()  # reached only because the loop goes on
     assert (await running).phase is Phase.SUCCEEDED
     assert list(bench.directory.iterdir()) == []
+
+
+async def test_child_in_a_session_of_its_own_ends_with_a_bare_program(bench: Bench) -> None:
+    bench.sandbox = Sandbox(kind=SandboxKind.NONE, own_user=False)
+    end = await bench.run(
+        "import subprocess\n"
+        "print(subprocess.Popen(['sleep', '987'], start_new_session=True, stdout=-3, stderr=-3).pid)\n"
+        "raise SystemExit(5)"
+    )
+    assert end.result.exit_code == 5
+    assert not psutil.pid_exists(int(bench.log))
+
+
+async def test_stopped_bare_program_leaves_no_session_behind(bench: Bench) -> None:
+    bench.sandbox = Sandbox(kind=SandboxKind.NONE, own_user=False)
+    task = bench.start(
+        "import subprocess, time\n"
+        "print(subprocess.Popen(['sleep', '987'], start_new_session=True, stdout=-3, stderr=-3).pid)\n"
+        "time.sleep(600)"
+    )
+    assert bench.attempt is not None
+    await bench.blobs.holds(log_key(bench.attempt.workload_id), b"\n")
+    bench.attempt.stop(5)
+    assert (await task).phase is Phase.STOPPED
+    assert not psutil.pid_exists(int(bench.log))

@@ -147,7 +147,7 @@ def test_names_cannot_forge_rows_nor_command_a_terminal(shell: MakeShell) -> Non
 def test_logs_are_printed_and_followed(shell: MakeShell) -> None:
     pool = shell({"GET /api/v1/workloads/w1/logs": "one\ntwo"})
     assert pool("logs", "w1").stdout == pool("logs", "-f", "w1").stdout == "one\ntwo"
-    assert [request.url.query for request in pool.requests] == [b"", b"follow=true"]
+    assert [request.url.query for request in pool.requests] == [b"", b"follow=true&offset=0"]
 
 
 def test_results_are_listed_and_fetched(shell: MakeShell, tmp_path: Path) -> None:
@@ -202,6 +202,19 @@ def test_models_alone_are_listed_as_nodes_are(shell: MakeShell) -> None:
     assert json.loads(pool("models", "--output", "json").stdout) == json.loads(
         pool("models", "list", "--output", "json").stdout
     )
+
+
+def test_models_are_listed_with_what_is_to_say_about_their_copies(shell: MakeShell) -> None:
+    copies = [{"id": "w1", "message": "away"}, {"id": "w2", "message": ""}, {"id": "w3", "message": "away"}]
+    pool = shell(
+        {
+            "GET /api/v1/models": {
+                "models": [{"name": "m", "format": "openai", "readyOn": [], "servers": copies}],
+                "total": 1,
+            }
+        }
+    )
+    assert pool("models").stdout.splitlines()[-1].split()[-1] == "away"
 
 
 def test_model_that_cannot_be_loaded_is_a_failure_and_no_conflict(shell: MakeShell) -> None:

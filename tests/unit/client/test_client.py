@@ -10,7 +10,13 @@ import httpx
 import pytest
 
 from arcray.client import Client, RetryPolicy, WorkOptions
-from arcray.core.errors import ConflictError, DeadlineExceededError, InternalError, InvalidArgumentError
+from arcray.core.errors import (
+    ConflictError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Priority, RestartPolicy, RestartRule, VolumeMount
 
@@ -203,6 +209,32 @@ def test_logs_are_followed_to_the_end() -> None:
     pool = Pool(lambda _request: httpx.Response(200, content=chunks()))
     assert "".join(pool.client.follow_logs("w1")) == "epoch 1\nepoch 2\n"
     assert pool.requests[0].url.params["follow"] == "true"
+
+
+def test_logs_go_on_at_the_byte_where_a_connection_was_lost() -> None:
+    log = "epoch 1\nfünf\n".encode()
+
+    def until(end: int, start: int) -> Iterator[bytes]:
+        yield log[start:end]
+        raise httpx.RemoteProtocolError("peer closed connection")
+
+    def step(request: httpx.Request) -> httpx.Response:
+        start = int(request.url.params["offset"])
+        if not start:
+            return httpx.Response(200, content=until(10, start))  # within the second character
+        return httpx.Response(503) if len(pool.requests) < 4 else httpx.Response(200, content=log[start:])
+
+    pool = Pool(step)
+    assert "".join(pool.client.follow_logs("w1")).encode() == log
+    assert [request.url.params["offset"] for request in pool.requests] == ["0", "10", "10", "10"]
+    assert pool.slept_s > 0
+
+
+def test_logs_that_stay_lost_are_an_error_after_some_tries() -> None:
+    pool = Pool(lambda _request: httpx.Response(503))
+    with pytest.raises(UnavailableError):
+        list(pool.client.follow_logs("w1"))
+    assert 1 < len(pool.requests) < 20
 
 
 def test_model_is_registered_from_a_program() -> None:

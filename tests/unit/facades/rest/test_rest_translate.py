@@ -285,6 +285,14 @@ def test_results_are_named_by_their_path() -> None:
         translate.result_key_of(view(spec), "a/b.txt")
 
 
+@pytest.mark.parametrize("name", ["PATH", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "OMP_NUM_THREADS"])
+def test_model_cannot_set_what_its_node_sets(name: str) -> None:
+    body = model(format="python", source="pkg:call", env={"MODEL_A": "1", name: "x"})
+    with pytest.raises(InvalidArgumentError, match=name) as refusal:
+        model_translate.model_of(body, "pkg:call", AccountId("ana"), T0)
+    assert refusal.value.field == f"env.{name}"
+
+
 def test_model_shows_its_copies_with_their_processes() -> None:
     registered = a_model()
     spec = a_workload(payload=ModelServer(model=registered))
@@ -295,6 +303,14 @@ def test_model_shows_its_copies_with_their_processes() -> None:
         m.ServerView(id=spec.id, phase=Phase.RUNNING, node_id=node_id(1), pid=99, message="warm", restarts=0)
     ]
     assert model_translate.model_view(found, {}).servers[0].pid is None
+
+
+def test_copy_that_runs_and_is_not_offered_says_so() -> None:
+    registered = a_model()
+    spec = a_workload(payload=ModelServer(model=registered))
+    found = ModelView(model=registered, servers=(view(spec),), lasting=1, ready_on=())
+    assert "its log says why" in model_translate.model_view(found, {}).servers[0].message
+    assert model_translate.model_view(found, {spec.id: None}).servers[0].message == ""
 
 
 def explained(**fields: Any) -> WorkloadExplanation:
