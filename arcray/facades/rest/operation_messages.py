@@ -169,12 +169,13 @@ class DeadLetterView(Message):
 
 
 class DeadLettersView(Message):
-    """One page of dead letters."""
+    """One page of dead letters; the total is null on a page that continues another."""
 
     dead_letters: list[DeadLetterView]
-    total: int
+    total: int | None
     limit: int
     offset: int
+    next_cursor: str | None
 
 
 class ReplayBody(Message):

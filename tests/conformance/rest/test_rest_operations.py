@@ -355,6 +355,24 @@ async def test_edits_are_checked_as_a_submission_is(serve: Any, body: dict[str, 
         assert (await served.client.get(LETTERS)).json()["total"] == 1
 
 
+async def test_dead_letters_go_on_by_cursor(serve: Any) -> None:
+    async with serve(nodes=[SimulatedNode(script=lambda _: Script(end=Phase.FAILED))]) as served:
+        ids = [await failed(served, PROGRAM) for _ in range(5)]
+        seen: list[str] = []
+        pages = 0
+        following: str | None = ""
+        while following is not None:
+            page = (await served.client.get(LETTERS, params={"limit": 2, "cursor": following})).json()
+            assert page["total"] == (None if pages else 5)
+            seen += [letter["id"] for letter in page["deadLetters"]]
+            following, pages = page["nextCursor"], pages + 1
+            if pages == 1:  # one that is dealt with moves no other onto a page that was read already
+                assert (await served.client.delete(f"{LETTERS}/{seen[0]}")).status_code == 204
+        assert (seen, pages) == (ids[::-1], 3)
+        response = await served.client.get(LETTERS, params={"cursor": "x"})
+        assert (response.status_code, response.json()["field"]) == (400, "cursor")
+
+
 async def test_dead_letter_is_discarded(serve: Any) -> None:
     async with serve(nodes=[failing_once()]) as served:
         workload_id = await failed(served, PROGRAM)
