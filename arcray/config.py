@@ -21,7 +21,9 @@ from yaml import YAMLError
 
 from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
 from arcray.core.errors import InvalidArgumentError
+from arcray.core.ids import AccountId
 from arcray.core.keys import Scope
+from arcray.core.ledger import check_account_id
 from arcray.retention_settings import RetentionSettings
 
 __all__ = [
@@ -80,6 +82,15 @@ class AuthSettings(_Section):
     key_cache_s: float = Field(default=60.0, gt=0, le=3600)
     wrong_key_cache_s: float = Field(default=5.0, gt=0, le=60)
     failures_per_minute: int = Field(default=60, ge=1)
+
+    @model_validator(mode="after")
+    def _keys_are_called_as_accounts_are(self) -> AuthSettings:
+        for name in self.keys:
+            try:
+                check_account_id(AccountId(name))
+            except InvalidArgumentError as error:
+                raise ValueError(f"key {name!r}: {error.message}") from error
+        return self
 
     @model_validator(mode="after")
     def _scopes_are_of_keys(self) -> AuthSettings:

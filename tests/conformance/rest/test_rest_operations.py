@@ -448,6 +448,7 @@ async def test_simulated_node_may_be_like_one_that_is_there(serve: Any) -> None:
         ({"drainNodes": [NOBODY]}, 404, "drainNodes"),
         ({"submit": [{"count": 600}, {"count": 600}]}, 400, "submit"),
         ({"submit": [{"selector": "a b"}]}, 400, "submit.0.selector"),
+        ({"submit": [{"selector": {"a b": "c"}}]}, 400, "submit.0.selector.a b"),
         ({"submit": [{"demand": {"gpuMemoryMb": 1}}]}, 400, "submit.0.demand.gpuMemoryMb"),
     ],
 )
