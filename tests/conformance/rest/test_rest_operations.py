@@ -193,6 +193,32 @@ async def test_wrong_quota_is_400_and_named(serve: Any, body: dict[str, Any], fi
         assert (response.status_code, response.json()["field"]) == (400, field)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("PUT", "/api/v1/quotas/ana", {"gpu": 8}, "gpu"),
+        ("POST", f"{NODES}/{NOBODY}/cordon", {"gpu": [1]}, "gpu"),
+        ("POST", f"{NODES}/{NOBODY}/uncordon", {"gpu": [1]}, "gpu"),
+        ("POST", f"{NODES}/{NOBODY}/drain", {"deadline": 60}, "deadline"),
+        ("PATCH", f"{NODES}/{NOBODY}/labels", {"labels": {"a": "b"}, "remove": ["c"]}, "remove"),
+        ("POST", "/api/v1/accounts", {"id": "ana", "limits": None}, "limits"),
+        ("POST", "/api/v1/accounts", {"id": "ana", "limit": {"credits": 1, "periodS": 1, "burst": 2}}, "limit.burst"),
+        ("PUT", "/api/v1/accounts/ana/limit", {"limit": None, "x": 1}, "x"),
+        ("POST", "/api/v1/accounts/ana/deposit", {"credits": 1, "from": "bo"}, "from"),
+        ("POST", "/api/v1/accounts/ana/transfer", {"credits": 1, "to": "bo", "note": ""}, "note"),
+        ("POST", "/api/v1/keys", {"account": "ana", "scope": "submit", "expiresIn": 60}, "expiresIn"),
+    ],
+)
+async def test_a_misspelled_member_of_what_runs_the_pool_is_refused_by_name(
+    serve: Any, method: str, path: str, body: dict[str, Any], field: str
+) -> None:
+    """Ignored it would do more than was asked: give a quota without a limit, drain a whole machine."""
+    async with serve(nodes=[]) as served:
+        response = await served.client.request(method, path, json=body)
+        assert (response.status_code, response.json()["field"]) == (400, field)
+        assert response.json()["error"].endswith("is no member of this body")
+
+
 # -- dead letters ------------------------------------------------------------------------------------------------------
 
 
