@@ -21,7 +21,9 @@ from yaml import YAMLError
 
 from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
 from arcray.core.errors import InvalidArgumentError
+from arcray.core.ids import AccountId
 from arcray.core.keys import Scope
+from arcray.core.ledger import check_account_id
 from arcray.node_settings import (
     ContainerSettings,
     LocationSettings,
@@ -29,6 +31,7 @@ from arcray.node_settings import (
     NodeSettings,
     ProgramSettings,
 )
+from arcray.retention_settings import RetentionSettings
 
 __all__ = [
     "ArcnetSettings",
@@ -86,6 +89,15 @@ class AuthSettings(_Section):
     key_cache_s: float = Field(default=60.0, gt=0, le=3600)
     wrong_key_cache_s: float = Field(default=5.0, gt=0, le=60)
     failures_per_minute: int = Field(default=60, ge=1)
+
+    @model_validator(mode="after")
+    def _keys_are_called_as_accounts_are(self) -> AuthSettings:
+        for name in self.keys:
+            try:
+                check_account_id(AccountId(name))
+            except InvalidArgumentError as error:
+                raise ValueError(f"key {name!r}: {error.message}") from error
+        return self
 
     @model_validator(mode="after")
     def _scopes_are_of_keys(self) -> AuthSettings:
@@ -188,34 +200,6 @@ class InferenceSettings(_Section):
     saturation: float = Field(default=0.85, gt=0, le=1)
     stale_after_s: float = Field(default=30.0, gt=0)
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
-
-
-class RetentionSettings(_Section):
-    """How long what has ended is kept. What is alive, or referred to by something alive, is never deleted.
-
-    An idempotency key is remembered for 24 hours whatever stands here.
-
-    Args:
-        workloads_s: from the end of a workload to the deletion of its record, log, results and program; None is for
-            ever.
-        max_workloads: records of ended workloads; beyond it the oldest go earlier. None is no limit.
-        inference_s, max_inference: the same for inference requests.
-        events_s, max_events: the same for the history of nodes, models and workloads.
-        orphans_s: age at which a blob that belongs to no workload is deleted, and time between two looks for them;
-            None does not look.
-        interval_s: time between two looks.
-        batch: rows looked at and deleted at once.
-    """
-
-    workloads_s: float | None = Field(default=30 * 86_400.0, ge=3_600)
-    max_workloads: int | None = Field(default=1_000_000, ge=1_000)
-    inference_s: float | None = Field(default=7 * 86_400.0, ge=3_600)
-    max_inference: int | None = Field(default=1_000_000, ge=1_000)
-    events_s: float | None = Field(default=30 * 86_400.0, ge=3_600)
-    max_events: int | None = Field(default=10_000_000, ge=1_000)
-    orphans_s: float | None = Field(default=86_400.0, ge=3_600)
-    interval_s: float = Field(default=60.0, gt=0)
-    batch: int = Field(default=200, ge=1, le=1_000)
 
 
 class SchedulerSettings(_Section):

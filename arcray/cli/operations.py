@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from arcray.core.errors import InvalidArgumentError
 
 __all__ = ["COMMANDS"]
 
+_PAGE: Final = 500
+
 
 @click.group("dead-letters")
 def dead_letters() -> None:
@@ -23,12 +26,25 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--all", "every", is_flag=True, help="All of them, however many; as JSON one object a line.")
 @options
 @pass_context
-def list_dead_letters(context: Context, /, limit: int) -> None:
+def list_dead_letters(context: Context, /, limit: int, *, every: bool) -> None:
     """List them, newest first."""
     with context.client() as client:
-        found = client.operations.dead_letters(limit=limit)
+        if not every:
+            _list(context, client.operations.dead_letters(limit=limit))
+            return
+        letters = client.operations.each_dead_letter(page=_PAGE)
+        while page := list(islice(letters, _PAGE)):  # printed as it comes, so that none but one page is held
+            if context.output == "json":
+                for letter in page:
+                    click.echo(json.dumps(dict(letter)))
+            else:
+                _list(context, page)
+
+
+def _list(context: Context, found: Sequence[Mapping[str, Any]]) -> None:
     emit(
         [
             {

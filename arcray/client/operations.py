@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -88,12 +89,22 @@ class Operations:
 
     def dead_letters(self, *, limit: int = _PAGE) -> list[_Body]:
         """Returns the newest pieces of work that ended badly and wait for somebody."""
-        found: list[_Body] = []
-        for body in self._pages("/api/v1/dead-letters", "deadLetters"):
-            if len(found) == limit:
-                break
-            found.append(body)
-        return found
+        return list(islice(self.each_dead_letter(page=min(limit, _PAGE)), limit)) if limit > 0 else []
+
+    def each_dead_letter(self, *, page: int = _PAGE) -> Iterator[_Body]:
+        """Yields all of them, newest first, however many there are: one page is held at a time.
+
+        What ends badly or is dealt with meanwhile moves no other one; a page by offset would skip some.
+
+        Args:
+            page: how many are asked for at once, 1 to 1,000.
+        """
+        following: str | None = ""
+        while following is not None:
+            params: dict[str, Any] = {"limit": page} | ({"cursor": following} if following else {})
+            body = body_of(self._transport.call("GET", "/api/v1/dead-letters", params=params))
+            yield from body["deadLetters"]
+            following = body["nextCursor"]
 
     def dead_letter(self, workload_id: str) -> _Body:
         """Returns one, with its newest attempts."""

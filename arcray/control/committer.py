@@ -18,7 +18,6 @@ from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.loops import contain, contain_async
 from arcray.core.before import Before
 from arcray.core.errors import ArcrayError, UnavailableError
-from arcray.core.ids import WorkloadId
 
 __all__ = ["Committer", "as_refusal"]
 
@@ -76,9 +75,12 @@ class Committer:
         """How many events the next transaction has so far."""
         return len(self._open.events)
 
-    def changed(self) -> set[WorkloadId]:
-        """Returns the workloads whose rows these batches write."""
-        return {workload_id for batch in (*self._sealed, self._open) for workload_id in batch.before.workloads}
+    def changed(self) -> Before:
+        """Returns what these batches write rows of."""
+        before = Before()
+        for batch in (*self._sealed, self._open):
+            before.add(batch.before)
+        return before
 
     def commit(self) -> None:
         """Has the open batch written soon."""

@@ -19,22 +19,27 @@ import sqlalchemy as sa
 
 from arcray.control.pages import INFERENCE, NOT_INFERENCE
 from arcray.control.rows import microseconds
-from arcray.control.schema import DISCARDS, EVENTS, TALLIES, WORKLOADS
+from arcray.control.schema import DISCARDS, EVENTS, NODES, RESERVATIONS, TALLIES, WORKLOADS
 from arcray.core import events as ev
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import NodeId, ReservationId, WorkloadId
+from arcray.core.node import Health
 from arcray.core.workload import PayloadKind, Phase
 
 __all__ = [
     "HISTORY",
     "KEPT",
     "KEY_TERM",
+    "REPEAT_TERM",
     "Expired",
     "Position",
     "Rule",
     "delete_events",
+    "delete_nodes",
+    "delete_reservations",
     "delete_workloads",
     "discarded",
     "expired_events",
+    "expired_reservations",
     "expired_workloads",
     "forget_discards",
     "stored_among",
@@ -43,7 +48,7 @@ __all__ = [
 KEY_TERM: Final = timedelta(hours=24)
 """An idempotency key is remembered for at least this long."""
 
-_REPEAT_TERM: Final = timedelta(hours=1)
+REPEAT_TERM: Final = timedelta(hours=1)
 """And a submission without one may be repeated, under its id, for as long as a client and Ray repeat calls."""
 
 HISTORY: Final[frozenset[type]] = frozenset({
@@ -76,13 +81,11 @@ class Rule:
     """How long what has ended is kept.
 
     Args:
-        inference: whether this is about inference requests, or about everything else.
         ended_before: what ended earlier is deleted; None keeps it whatever its age.
-        most: ended workloads that are kept, the newest by creation; None is no limit.
+        most: how many that ended are kept, the newest by creation; None is no limit.
         now: the time.
     """
 
-    inference: bool
     ended_before: datetime | None
     most: int | None
     now: datetime
@@ -101,23 +104,30 @@ class Expired:
     next: Position | None
 
 
-def expired_workloads(connection: sa.Connection, rule: Rule, after: Position | None, limit: int) -> Expired:
-    """Returns the oldest workloads that a rule gives up, in steps of at most ``limit`` rows looked at."""
-    too_many = _too_many(connection, rule)
-    newest = rule.ended_before if rule.ended_before is not None and not too_many else rule.now - _REPEAT_TERM
+def expired_workloads(
+    connection: sa.Connection, rule: Rule, after: Position | None, limit: int, *, inference: bool
+) -> Expired:
+    """Returns the oldest workloads that a rule gives up, in steps of at most ``limit`` rows looked at.
+
+    Args:
+        inference: whether this is about inference requests, or about everything else.
+    """
+    kind = INFERENCE if inference else NOT_INFERENCE
+    too_many = _too_many(connection, rule, kind)
+    newest = rule.ended_before if rule.ended_before is not None and not too_many else rule.now - REPEAT_TERM
     if rule.ended_before is None and not too_many:
         return Expired(ids=(), next=None)
     place = (WORKLOADS.c.created_at, WORKLOADS.c.id)
     oldest = (
         sa.select(*place, WORKLOADS.c.finished_at, WORKLOADS.c.request_id)
-        .where(INFERENCE if rule.inference else NOT_INFERENCE, WORKLOADS.c.created_at < microseconds(newest))
+        .where(kind, WORKLOADS.c.created_at < microseconds(newest))
         .order_by(*place)
         .limit(limit)
     )
     if after is not None:
         oldest = oldest.where(sa.tuple_(*place) > sa.tuple_(sa.literal(after.created_at), sa.literal(after.id)))
     keys_until = microseconds(rule.now - KEY_TERM)
-    repeats_until = microseconds(rule.now - _REPEAT_TERM)
+    repeats_until = microseconds(rule.now - REPEAT_TERM)
     aged = microseconds(rule.ended_before) if rule.ended_before is not None else None
     ids: list[WorkloadId] = []
     rows = connection.execute(oldest).all()
@@ -130,11 +140,10 @@ def expired_workloads(connection: sa.Connection, rule: Rule, after: Position | N
     return Expired(ids=tuple(ids), next=Position(created_at=rows[-1].created_at, id=rows[-1].id) if full else None)
 
 
-def _too_many(connection: sa.Connection, rule: Rule) -> int:
+def _too_many(connection: sa.Connection, rule: Rule, kind: sa.TextClause) -> int:
     """Returns how many more have ended than a rule keeps."""
     if rule.most is None:
         return 0
-    kind = INFERENCE if rule.inference else NOT_INFERENCE
     ended = sa.select(sa.func.coalesce(sa.func.sum(TALLIES.c.workloads), 0)).where(kind, TALLIES.c.phase.in_(_TERMINAL))
     return max(0, int(connection.execute(ended).scalar_one()) - rule.most)
 
@@ -160,6 +169,41 @@ def delete_workloads(connection: sa.Connection, ids: Sequence[WorkloadId], now: 
         connection.execute(sa.delete(DISCARDS).where(DISCARDS.c.workload_id.in_([n["workload_id"] for n in notes])))
         connection.execute(sa.insert(DISCARDS), notes)
     return [WorkloadId(row.id) for row in deleted]
+
+
+def expired_reservations(
+    connection: sa.Connection, rule: Rule, after: Position | None, limit: int
+) -> tuple[list[ReservationId], Position | None]:
+    """Returns the oldest reservations that a rule gives up, and where to go on; None when that is all.
+
+    A reservation's id follows from its idempotency key, so it stays for as long as one is promised.
+    """
+    over = RESERVATIONS.c.ended_at.is_not(None)
+    too_many = 0
+    if rule.most is not None:
+        ended = connection.execute(sa.select(sa.func.count()).select_from(RESERVATIONS).where(over)).scalar_one()
+        too_many = max(0, ended - rule.most)
+    aged = -1 if rule.ended_before is None else microseconds(rule.ended_before)
+    place = (RESERVATIONS.c.created_at, RESERVATIONS.c.id)
+    newest = microseconds(rule.now - KEY_TERM)
+    oldest = sa.select(*place, RESERVATIONS.c.ended_at).where(over, RESERVATIONS.c.created_at < newest)
+    if after is not None:
+        oldest = oldest.where(sa.tuple_(*place) > sa.tuple_(sa.literal(after.created_at), sa.literal(after.id)))
+    rows = connection.execute(oldest.order_by(*place).limit(limit)).all()
+    ids = [ReservationId(row.id) for number, row in enumerate(rows) if number < too_many or row.ended_at < aged]
+    return ids, Position(created_at=rows[-1].created_at, id=rows[-1].id) if len(rows) == limit else None
+
+
+def delete_reservations(connection: sa.Connection, ids: Sequence[ReservationId]) -> None:
+    """Deletes rows of ended reservations."""
+    ended = RESERVATIONS.c.ended_at.is_not(None)
+    connection.execute(sa.delete(RESERVATIONS).where(RESERVATIONS.c.id.in_(ids), ended))
+
+
+def delete_nodes(connection: sa.Connection, ids: Sequence[NodeId]) -> None:
+    """Deletes rows of nodes that have left."""
+    away = NODES.c.health.in_((Health.LOST, Health.GONE))
+    connection.execute(sa.delete(NODES).where(NODES.c.id.in_(ids), away))
 
 
 def stored_among(connection: sa.Connection, ids: Sequence[WorkloadId]) -> set[WorkloadId]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from arcray.config import RetentionSettings, SchedulerSettings
@@ -18,6 +17,7 @@ from arcray.control.batch import Reply
 from arcray.control.dispatch import Dispatcher
 from arcray.control.event_log import EventLog, EventReader
 from arcray.control.journal import Journal
+from arcray.control.letting_go import LettingGo
 from arcray.control.lookups import Lookups
 from arcray.control.loops import contain, forever
 from arcray.control.retention import RetainedBlobs, Retention, blobs_in_use
@@ -28,7 +28,7 @@ from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportEnd, Schedule, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
-from arcray.core.ids import NodeId, WorkloadId
+from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
@@ -68,6 +68,9 @@ class Plane:
         drivers: how nodes are reached, by the driver name of their registration.
         rules: what decides.
         meters: read the queues of this process that belong to others.
+
+    Attributes:
+        letting_go: takes out of memory what retention deletes.
     """
 
     def __init__(
@@ -111,13 +114,14 @@ class Plane:
             limit=settings.max_commands,
             rows=self._rows,
         )
+        self.letting_go = LettingGo(self._writer, self._rows)
         self._retention = Retention(
             journal,
             blobs,
             clock,
             retention,
             writing=lambda: self._writer.refusal is None,
-            let_go=self._let_go,
+            memory=self.letting_go,
             in_use=lambda: blobs_in_use(self._writer.cluster.state),
         )
         self._kept = retention
@@ -313,19 +317,6 @@ class Plane:
         books.imbalance = books.audit()
         if books.imbalance:
             _log.error("the books do not balance", extra={"credits": books.imbalance})
-
-    @asynccontextmanager
-    async def _let_go(self, old: Sequence[WorkloadId]) -> AsyncIterator[Sequence[WorkloadId]]:
-        """Lets go of ended workloads whose rows are about to be deleted; nothing recalls any from there meanwhile.
-
-        Yields:
-            Those of ``old`` of which nothing is about to be written.
-        """
-        async with self._rows:
-            changed = self._writer.commits.changed()
-            free = [workload_id for workload_id in old if workload_id not in changed]
-            self._writer.cluster.discard(free)
-            yield free
 
     def _changed(self) -> None:
         if self._writer.cluster.needs_round:

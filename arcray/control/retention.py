@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
 
@@ -21,6 +20,7 @@ from arcray.config import RetentionSettings
 from arcray.control import expiry
 from arcray.control.blobs import Entry
 from arcray.control.journal import Journal
+from arcray.control.letting_go import LettingGo
 from arcray.core.blobkeys import OWNED, log_key, owner_of, program_key, result_prefix, stdin_key
 from arcray.core.errors import ArcrayError
 from arcray.core.ids import WorkloadId
@@ -54,8 +54,7 @@ class Retention:
 
     Args:
         writing: whether the journal takes writes now; while it does not, nothing is deleted.
-        let_go: takes ended workloads out of memory for the time of a block, and says which it could; what is asked of
-            them is answered from the rows, while there are, and nothing is recalled from there before the block ends.
+        memory: lets go of what is to be deleted.
         in_use: returns what something alive refers to; see ``blobs_in_use``.
     """
 
@@ -67,7 +66,7 @@ class Retention:
         settings: RetentionSettings,
         *,
         writing: Callable[[], bool],
-        let_go: Callable[[Sequence[WorkloadId]], AbstractAsyncContextManager[Sequence[WorkloadId]]],
+        memory: LettingGo,
         in_use: Callable[[], set[str]],
     ) -> None:
         self._journal = journal
@@ -75,7 +74,7 @@ class Retention:
         self._clock = clock
         self._settings = settings
         self._writing = writing
-        self._let_go = let_go
+        self._memory = memory
         self._in_use = in_use
         self._orphans_due_s = 0.0
 
@@ -100,6 +99,8 @@ class Retention:
         await self._sweep_blobs()  # of a scheduler that was interrupted
         await self._sweep_workloads(inference=False, keep_s=settings.workloads_s, most=settings.max_workloads)
         await self._sweep_workloads(inference=True, keep_s=settings.inference_s, most=settings.max_inference)
+        await self._sweep_reservations()
+        await self._sweep_nodes()
         await self._sweep_events()
         if settings.orphans_s is not None and self._clock.monotonic() >= self._orphans_due_s:
             await self._sweep_orphans(timedelta(seconds=settings.orphans_s))
@@ -107,16 +108,18 @@ class Retention:
 
     async def _sweep_workloads(self, *, inference: bool, keep_s: float | None, most: int | None) -> None:
         now = self._clock.now()
-        before = None if keep_s is None else now - timedelta(seconds=keep_s)
-        rule = expiry.Rule(inference=inference, ended_before=before, most=most, now=now)
+        rule = expiry.Rule(ended_before=_before(now, keep_s), most=most, now=now)
         position: expiry.Position | None = None
         deleted = 0
         while True:
             began_s = self._clock.monotonic()
-            search = partial(expiry.expired_workloads, rule=rule, after=position, limit=self._settings.batch)
+            search = partial(
+                expiry.expired_workloads, inference=inference, rule=rule, after=position, limit=self._settings.batch
+            )
             found = await self._journal.read(search)
             if found.ids:
-                async with self._let_go(found.ids) as ids:  # before, for nobody may be told that the rows have gone
+                # Memory first, for nobody may be told that the rows have gone.
+                async with self._memory.workloads(found.ids) as ids:
                     deleted += len(await self._journal.write(partial(expiry.delete_workloads, ids=ids, now=now)))
                 if not inference:
                     await self._sweep_blobs()
@@ -127,9 +130,41 @@ class Retention:
         if deleted:
             _log.info("old workloads deleted", extra={"workloads": deleted, "inference": inference})
 
+    async def _sweep_reservations(self) -> None:
+        settings, now = self._settings, self._clock.now()
+        rule = expiry.Rule(ended_before=_before(now, settings.reservations_s), most=settings.max_reservations, now=now)
+        position: expiry.Position | None = None
+        while True:
+            began_s = self._clock.monotonic()
+            search = partial(expiry.expired_reservations, rule=rule, after=position, limit=settings.batch)
+            old, position = await self._journal.read(search)
+            if old:
+                async with self._memory.reservations(old) as ids:
+                    await self._journal.write(partial(expiry.delete_reservations, ids=ids))
+            if position is None:
+                break
+            await self._rest(began_s)
+
+    async def _sweep_nodes(self) -> None:
+        settings, now = self._settings, self._clock.now()
+        old = self._memory.departed(
+            before=_before(now, settings.nodes_s), most=settings.max_nodes, until=now - expiry.REPEAT_TERM
+        )
+        deleted = 0
+        for first in range(0, len(old) + 1, settings.batch):  # once at least: deletions that failed are owed
+            began_s = self._clock.monotonic()
+            async with self._memory.nodes(old[first : first + settings.batch]) as ids:
+                if ids:
+                    await self._journal.write(partial(expiry.delete_nodes, ids=ids))
+                    deleted += len(ids)
+            if first + settings.batch < len(old):
+                await self._rest(began_s)
+        if deleted:
+            _log.info("nodes that left forgotten", extra={"nodes": deleted})
+
     async def _sweep_events(self) -> None:
         settings = self._settings
-        before = None if settings.events_s is None else self._clock.now() - timedelta(seconds=settings.events_s)
+        before = _before(self._clock.now(), settings.events_s)
         position: int | None = 0
         while position is not None:
             began_s = self._clock.monotonic()
@@ -209,6 +244,10 @@ def blobs_in_use(state: ClusterState) -> set[str]:
                 case Container() | Inference():
                     pass
     return keys | {_directory(key) for key in keys}
+
+
+def _before(now: datetime, kept_s: float | None) -> datetime | None:
+    return None if kept_s is None else now - timedelta(seconds=kept_s)
 
 
 def _directory(key: str) -> str:

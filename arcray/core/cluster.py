@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 from arcray.core import commands as cmd
 from arcray.core import restoring
 from arcray.core.answers import answer
+from arcray.core.departures import forget_nodes
 from arcray.core.errors import ArcrayError
 from arcray.core.handlers import (
     accounts,
@@ -32,7 +33,7 @@ from arcray.core.handlers import (
     settling,
     workloads,
 )
-from arcray.core.ids import ReservationId, WorkloadId
+from arcray.core.ids import NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, Entry
 from arcray.core.model import Model
@@ -228,6 +229,14 @@ class Cluster:
     def discard(self, workload_ids: Iterable[WorkloadId]) -> None:
         """Lets go of ended workloads whose rows the shell is about to delete."""
         self.state.discard(workload_ids)
+
+    def discard_reservations(self, reservation_ids: Iterable[ReservationId]) -> None:
+        """Lets go of ended reservations whose rows the shell is about to delete; live work may yet name some."""
+        self.state.reservations.discard(reservation_ids)
+
+    def forget_nodes(self, node_ids: Iterable[NodeId]) -> Sequence[NodeId]:
+        """Forgets nodes that have left, unless something alive refers to one; returns whose rows are to be deleted."""
+        return forget_nodes(self.state, node_ids)
 
     def answer(self, query: Query, now: datetime) -> Answer:
         """Answers from memory.

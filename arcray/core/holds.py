@@ -167,6 +167,19 @@ class Reservations:
             self._known.pop(self._ended.popleft(), None)
             self.forgetful = True
 
+    def discard(self, reservation_ids: Iterable[ReservationId]) -> None:
+        """Lets go of these reservations, of those that have ended, old or not."""
+        gone = {key for key in reservation_ids if key in self._known and not self._is_active(key)}
+        for key in gone:
+            del self._known[key]
+        if gone:
+            self._ended = deque(key for key in self._ended if key not in gone)
+
+    def forget_node(self, node_id: NodeId) -> None:
+        """Forgets a node on which nothing is reserved."""
+        assert not self._on_node.get(node_id)
+        self._on_node.pop(node_id, None)
+
     def next_due(self) -> datetime | None:
         """Returns when the next reservation expires."""
         while self._expiries and not self._is_active(self._expiries[0][1]):

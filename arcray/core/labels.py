@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from arcray.core.errors import InvalidArgumentError
 
-__all__ = ["LabelOperator", "LabelTerm", "Selector", "check_labels", "label_term", "parse_selector"]
+__all__ = ["LabelOperator", "LabelTerm", "Selector", "check_labels", "check_selector", "label_term", "parse_selector"]
 
 _MOST_TERMS: Final = 64
 _MOST_VALUES: Final = 64
@@ -118,6 +118,20 @@ def check_labels(labels: Mapping[str, str | None], field: str = "labels") -> Non
     """
     for key, value in labels.items():
         _check(key, value or "", f"{field}.{key[:_LONGEST]}")
+
+
+def check_selector(selector: Selector, field: str = "selector") -> None:
+    """Checks what work asks of labels, however it was written: a term that no label can match waits for ever.
+
+    Raises:
+        InvalidArgumentError: names the key, or ``field``.
+    """
+    if len(selector) > _MOST_TERMS:
+        raise InvalidArgumentError(f"may have {_MOST_TERMS} terms", field=field)
+    for term in selector:
+        key, values = (term.key, term.values) if isinstance(term, LabelTerm) else (term[0], term[1:])
+        for value in values or ("",):
+            _check(key, value, f"{field}.{key[:_LONGEST]}")
 
 
 def _take(found: re.Match[str], pairs: set[tuple[str, str]], terms: set[LabelTerm], field: str) -> None:

@@ -37,6 +37,7 @@ ISSUER: Final = AccountId("@issuer")
 """Where credits come from. Its available book alone may go below zero without a bound."""
 
 _ID_LIMIT: Final = 128
+_SLASHES: Final = frozenset("/\\")
 
 
 class Book(StrEnum):
@@ -185,8 +186,10 @@ def check_account_id(account_id: AccountId, field: str = "id") -> None:
     """
     if not 1 <= len(account_id) <= _ID_LIMIT:
         raise InvalidArgumentError(f"must have 1 to {_ID_LIMIT} characters", field=field)
-    if not account_id.isprintable() or "/" in account_id or account_id != account_id.strip():
+    if not account_id.isprintable() or _SLASHES.intersection(account_id) or account_id != account_id.strip():
         raise InvalidArgumentError("must be printable, without slashes and without spaces at its ends", field=field)
+    if not account_id.strip("."):
+        raise InvalidArgumentError("must not be all dots: no path could name it", field=field)
     if account_id.startswith("@"):
         raise InvalidArgumentError("names that begin with @ are reserved", field=field)
 

@@ -65,8 +65,8 @@ def recall(state: ClusterState, workload: Workload) -> None:
 def _restore_node(state: ClusterState, node: Node, now: datetime) -> None:
     state.nodes[node.id] = node
     state.on_node[node.id] = {}
-    node.last_seen = now
     if node.health in (Health.HEALTHY, Health.UNHEALTHY):
+        node.last_seen = now
         node.health = Health.HEALTHY
         state.leases.watch(node.id, now, node.registration.lease)
         state.needs_models.add(node.id)

@@ -47,6 +47,7 @@ __all__ = ["Image", "check", "image", "simulate"]
 MOST_NODES: Final = 10_000  # added, removed or drained
 MOST_SUBMISSIONS: Final = 1_000
 MOST_PENDING: Final = 20_000  # copied; a place beyond it tells nobody anything
+_ROUND: Final = 20  # placements in one step, so that whoever paces it can
 _MOST_NAMED: Final = 1_000  # workloads that an answer names
 _LONG: Final = timedelta(days=366)
 
@@ -144,7 +145,7 @@ class _Copy:
             workload.meter = None
         keep_on()
         self.cluster = Cluster.restore(
-            replace(policy, prices=FREE),
+            replace(policy, prices=FREE, round_batch=min(policy.round_batch, _ROUND)),
             nodes=nodes,
             workloads=workloads,
             models=taken.models,
@@ -180,6 +181,11 @@ class _Copy:
         except ArcrayError as refusal:
             return str(refusal)
         return ""
+
+    def told(self, spec: WorkloadSpec, refusal: str, account: AccountId | None) -> SimulatedSubmission:
+        """Returns what became of what was submitted."""
+        self._keep_on()
+        return _submitted(self, spec, refusal, account)
 
     def run(self) -> None:
         """Places what can be placed."""
@@ -230,7 +236,7 @@ def _told(
         elif workload.allocation is None or workload.node_id != node_id:
             displaced.append(_displaced(state, workload, node_id))
     return Simulation(
-        submitted=tuple(_submitted(copy, spec, refusals[spec.id], wanted.account) for spec in wanted.submit),
+        submitted=tuple(copy.told(spec, refusals[spec.id], wanted.account) for spec in wanted.submit),
         displaced=tuple(
             islice((each for each in displaced if _shown(state, each.workload_id, wanted.account)), _MOST_NAMED)
         ),

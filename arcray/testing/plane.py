@@ -32,7 +32,7 @@ _MAX_BLOB_BYTES = 64 * 2**20
 
 KEEP_ALL = RetentionSettings(  # the builders' times are long ago
     workloads_s=None, max_workloads=None, inference_s=None, max_inference=None, events_s=None, max_events=None,
-    orphans_s=None,
+    reservations_s=None, max_reservations=None, nodes_s=None, max_nodes=None, orphans_s=None,
 )  # fmt: skip
 
 

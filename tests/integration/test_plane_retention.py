@@ -15,12 +15,23 @@ from arcray.config import RetentionSettings
 from arcray.control.plane import Plane
 from arcray.control.retention import RetainedBlobs, Retention, blobs_in_use
 from arcray.core.blobkeys import log_key, program_key, result_key, stdin_key
-from arcray.core.commands import DiscardWorkload, RegisterModel, Submitted, SubmitWorkload
+from arcray.core.commands import (
+    DetachNode,
+    DiscardWorkload,
+    RegisterModel,
+    ReleaseReservation,
+    Reservable,
+    Reserve,
+    Submitted,
+    SubmitWorkload,
+)
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import AccountId, ReservationId, WorkloadId
 from arcray.core.model import ModelFormat
 from arcray.core.policy import ClusterPolicy
-from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.queries import GetNode, GetReservation, GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.reservation import Reservation
+from arcray.core.resources import Demand
 from arcray.core.workload import PayloadKind, Phase, Program, Workload, WorkloadSpec
 from arcray.testing.builders import T0, a_model, a_workload, an_inference
 from arcray.testing.clock import FakeClock
@@ -71,7 +82,7 @@ def retention_of(plane: Plane, blobs: RetainedBlobs | None = None, **settings: A
         RestlessClock(LATER),
         RetentionSettings(batch=2, **settings),
         writing=lambda: plane.refusal is None,
-        let_go=plane._let_go,
+        memory=plane.letting_go,
         in_use=lambda: blobs_in_use(plane._writer.cluster.state),
     )
 
@@ -143,7 +154,7 @@ async def test_what_is_being_written_is_not_deleted(tmp_path: Path, database_url
         old, new = a_program(1), a_program(2)
         await run(cluster, old)
         replies = cluster.plane.begin([DiscardWorkload(workload_id=old.id, account=None), SubmitWorkload(spec=new)])
-        async with cluster.plane._let_go([old.id]) as free:
+        async with cluster.plane.letting_go.workloads([old.id]) as free:
             assert free == []
         assert not [reply for reply in await asyncio.gather(*replies) if isinstance(reply, ArcrayError)]
         await cluster.finished(new.id)
@@ -311,3 +322,103 @@ async def test_nothing_is_deleted_while_the_journal_takes_no_writes(plane_of: Ca
         await retention.turn()
         with pytest.raises(NotFoundError):
             await plane.query(GetWorkload(workload_id=WorkloadId(a_program(1).id)))
+
+
+def a_place(number: int) -> Reserve:
+    return Reserve(
+        reservation_id=ReservationId(f"r{number}"),
+        account=AccountId("local"),
+        slices=(Reservable(demand=Demand(cpu_milli=1_000)),),
+        ttl_s=300.0,
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 1_000])
+async def test_ended_reservations_go_and_active_ones_stay(tmp_path: Path, database_url: str, kept: int) -> None:
+    policy = ClusterPolicy(keep_reservations=kept)
+    async with in_process_plane(
+        policy=policy, clock=FakeClock(), state_dir=tmp_path, database_url=database_url
+    ) as cluster:
+        held = [await cluster.ask(a_place(number)) for number in range(1, 7)]
+        for reservation in held[:5]:
+            await cluster.ask(ReleaseReservation(reservation_id=reservation.id))
+        await retention_of(cluster.plane).sweep()
+        for reservation in held[:5]:
+            with pytest.raises(NotFoundError):
+                await cluster.plane.query(GetReservation(reservation_id=reservation.id))
+        assert await cluster.plane.query(GetReservation(reservation_id=held[5].id)) == held[5]
+        await check_memory_is_the_rows(cluster.plane, database_url)
+        again: Reservation = await cluster.ask(a_place(1))
+        assert again.id == held[0].id
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
+async def test_a_reservation_that_live_work_came_by_stays(tmp_path: Path, database_url: str) -> None:
+    async with in_process_plane(
+        nodes=[a_node()], clock=FakeClock(), state_dir=tmp_path, database_url=database_url
+    ) as cluster:
+        taken: Reservation = await cluster.ask(a_place(1))
+        spec = a_workload(5000, demand=Demand(cpu_milli=1_000), reservation_id=taken.id)
+        await cluster.ask(SubmitWorkload(spec=spec))
+        await retention_of(cluster.plane).sweep()
+        assert await cluster.plane.query(GetReservation(reservation_id=taken.id))
+        cluster.nodes[0].finish(spec.id)
+        await cluster.finished(spec.id)
+        await retention_of(cluster.plane).sweep()
+        with pytest.raises(NotFoundError):
+            await cluster.plane.query(GetReservation(reservation_id=taken.id))
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
+async def test_machines_that_come_and_go_leave_nothing(tmp_path: Path, database_url: str) -> None:
+    spot = [SimulatedNode(f"spot-{number}") for number in range(6)]
+    async with in_process_plane(
+        nodes=spot, clock=FakeClock(), state_dir=tmp_path, database_url=database_url
+    ) as cluster:
+        state = cluster.plane._writer.cluster.state
+        for node in cluster.nodes[:5]:
+            await node.detach()
+        await retention_of(cluster.plane).sweep()
+        assert [*state.nodes] == [cluster.nodes[5].id]
+        for node in cluster.nodes[:5]:
+            with pytest.raises(NotFoundError):
+                await cluster.plane.query(GetNode(node_id=node.id))
+        await check_memory_is_the_rows(cluster.plane, database_url)
+        await cluster.attach(cluster.nodes[0])
+        assert state.nodes[cluster.nodes[0].id].epoch == 1
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
+async def test_a_departure_that_is_being_written_is_not_deleted_yet(tmp_path: Path, database_url: str) -> None:
+    async with in_process_plane(
+        nodes=[a_node()], clock=FakeClock(), state_dir=tmp_path, database_url=database_url
+    ) as cluster:
+        leaving = cluster.nodes[0].id
+        replies = cluster.plane.begin([DetachNode(node_id=leaving, epoch=1)])
+        async with cluster.plane.letting_go.nodes([leaving]) as gone:
+            assert list(gone) == []
+        assert await replies[0] is None
+        await check_memory_is_the_rows(cluster.plane, database_url)
+
+
+@pytest.mark.timeout(300)
+async def test_a_failure_at_any_step_leaves_no_row_of_a_machine_that_was_forgotten(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Sweeps once for every step of the database that a sweep has; takes some seconds."""
+    failures = 0
+    async with in_process_plane(nodes=[], clock=FakeClock(), state_dir=tmp_path, database_url=database_url) as cluster:
+        points = FailPoints(cluster.plane)
+        for step in count(1):
+            node = await cluster.attach(a_node())
+            await node.detach()
+            with points.arm(lambda taken, at=step: taken == at):  # type: ignore[misc]  # bound now
+                try:
+                    await retention_of(cluster.plane).sweep()
+                except UnavailableError:
+                    failures += 1
+            await retention_of(cluster.plane).sweep()
+            await check_memory_is_the_rows(cluster.plane, database_url)
+            if not points.failed:
+                break
+    assert failures >= 10

@@ -9,6 +9,7 @@ from arcray.core import events as ev
 from arcray.core.commands import IssueKey, ReportKeyUse, RevokeKey
 from arcray.core.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from arcray.core.keys import ApiKey, KeyView, Scope
+from arcray.core.ledger import check_account_id
 from arcray.core.turn import Turn
 
 __all__ = ["on_issue_key", "on_report_key_use", "on_revoke_key"]
@@ -33,6 +34,7 @@ def on_issue_key(turn: Turn, command: IssueKey) -> KeyView:
 
 
 def _check(turn: Turn, key: ApiKey) -> None:
+    check_account_id(key.account, "account")  # the books open accounts of their own, which nobody may act for
     if key.account not in turn.state.books.accounts:
         raise NotFoundError(f"no account {key.account}; open it first", field="account")
     if not _DIGEST.fullmatch(key.digest):

@@ -25,6 +25,7 @@ from arcray.core.errors import (
 from arcray.core.handlers.quotas import check_one_more, check_slices
 from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
+from arcray.core.labels import check_selector
 from arcray.core.node import Node
 from arcray.core.placement.request import Placement, PlacementRequest
 from arcray.core.placement.together import Shortfall, place_together
@@ -87,6 +88,7 @@ def _check(turn: Turn, command: Reserve) -> None:
             raise InvalidArgumentError("asks for nothing", field=f"slices.{index}.demand")
         if wanted.node_id is not None and wanted.node_id not in state.nodes:
             raise NotFoundError(f"no node {wanted.node_id}", field=f"slices.{index}.nodeId")
+        check_selector(wanted.selector, f"slices.{index}.selector")
     longest_s = policy.max_reservation.total_seconds()
     if not 0 < command.ttl_s <= longest_s:
         raise InvalidArgumentError(f"must be above 0 and at most {longest_s:g}", field="ttlS")

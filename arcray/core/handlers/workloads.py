@@ -25,6 +25,7 @@ from arcray.core.handlers.quotas import check_quota
 from arcray.core.handlers.reservations import check_taking, take_place
 from arcray.core.handlers.scheduling import try_place
 from arcray.core.ids import WorkloadId
+from arcray.core.labels import check_selector
 from arcray.core.lifecycle import NODE_PHASES, advance
 from arcray.core.orders import StopAttempt
 from arcray.core.policy import ClusterPolicy
@@ -99,6 +100,7 @@ def _check(turn: Turn, spec: WorkloadSpec) -> None:
         raise NotFoundError(f"no model {spec.payload.model.id} of that form is registered", field="model")
     if spec.node_id is not None and spec.node_id not in state.nodes:
         raise NotFoundError(f"no node {spec.node_id}", field="nodeId")
+    check_selector((*spec.selector, *spec.selector_terms))
     if spec.max_duration_s is not None and spec.max_duration_s <= 0:
         raise InvalidArgumentError("must be above 0", field="maxDurationS")
     if spec.preemptible and isinstance(spec.payload, Inference):

@@ -11,6 +11,7 @@ from arcray.core.keys import Scope
 from arcray.core.ledger import EntryKind
 from arcray.core.quantity import MAX_QUANTITY
 from arcray.facades.rest.messages import Message
+from arcray.facades.rest.strict import StrictMessage
 
 __all__ = [
     "AccountBody",
@@ -35,14 +36,14 @@ _Credits: TypeAlias = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 _Memo: TypeAlias = Annotated[str, Field(max_length=256, description="a word for people")]
 
 
-class LimitMessage(Message):
+class LimitMessage(StrictMessage):
     """The most that an account's work may cost within one period; periods follow each other, counted from 1970."""
 
     credits: Annotated[int, Field(ge=0, le=MAX_QUANTITY)]
     period_s: Annotated[int, Field(ge=1, le=316_224_000, description="86400 is a day in UTC")]
 
 
-class AccountBody(Message):
+class AccountBody(StrictMessage):
     """Open an account."""
 
     id: Annotated[_Name, Field(description="printable, no slashes, not beginning with @")]
@@ -50,20 +51,20 @@ class AccountBody(Message):
     overdraft: Annotated[int, Field(ge=0, le=MAX_QUANTITY, description="how far below zero it may go")] = 0
 
 
-class LimitBody(Message):
+class LimitBody(StrictMessage):
     """Set a spending limit; null lifts it."""
 
     limit: LimitMessage | None
 
 
-class DepositBody(Message):
+class DepositBody(StrictMessage):
     """Put credits into circulation: into an account, from the issuer."""
 
     credits: _Credits
     memo: _Memo = ""
 
 
-class TransferBody(Message):
+class TransferBody(StrictMessage):
     """Give credits to another account."""
 
     to: _Name
@@ -71,7 +72,7 @@ class TransferBody(Message):
     memo: _Memo = ""
 
 
-class KeyBody(Message):
+class KeyBody(StrictMessage):
     """Issue a key."""
 
     account: _Name

@@ -104,6 +104,8 @@ def _reason(details: ErrorDetails) -> str:
         return f"is not JSON: {context.get('error', details['msg'])}"
     if details["type"].startswith("union_tag"):
         return f"must be one of {', '.join(_KINDS)}"
+    if details["type"] == "extra_forbidden":
+        return "is no member of this body"
     return details["msg"].removeprefix("Value error, ")
 
 

@@ -18,6 +18,7 @@ from arcray.core.workload import PayloadKind, WorkloadView
 from arcray.facades.rest import codec, operation_translate, translate
 from arcray.facades.rest import messages as m
 from arcray.facades.rest import operation_messages as om
+from arcray.facades.rest.cursors import cursor_of, cursor_text
 from arcray.facades.rest.replays import Replay, replay_of
 from arcray.facades.rest.submitting import submit_work
 from arcray.wire.access import Door, identity_of
@@ -87,16 +88,24 @@ class DeadLetterRoutes:
         kind: Annotated[list[PayloadKind] | None, Query(description="default: all")] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 100,
         offset: Annotated[int, Query(ge=0, le=OFFSET_LIMIT)] = 0,
+        cursor: Annotated[str, Query(max_length=128, description="`nextCursor` of the page before")] = "",
     ) -> Response:
-        """Lists dead letters, newest first; `total` counts all that match."""
+        """Lists dead letters, newest first; `total` counts all that match, `nextCursor` leads on, null at the end."""
         identity = identity_of(request)
         query = ListWorkloads(
-            account=identity.sees, kinds=frozenset(kind or PayloadKind), dead=True, limit=limit, offset=offset
+            account=identity.sees,
+            kinds=frozenset(kind or PayloadKind),
+            dead=True,
+            limit=limit,
+            offset=offset,
+            after=cursor_of(cursor) if cursor else None,
         )
         page: WorkloadPage = await self._plane.query(query)
         views = [operation_translate.dead_letter_view(view) for view in page.workloads]
-        assert page.total is not None, "no page of these continues another"
-        shown = om.DeadLettersView(dead_letters=views, total=page.total, limit=limit, offset=offset)
+        following = None if page.next is None else cursor_text(page.next)
+        shown = om.DeadLettersView(
+            dead_letters=views, total=page.total, limit=limit, offset=offset, next_cursor=following
+        )
         return json_response(codec.encode(shown))
 
     async def get(self, request: Request, workload_id: _Id) -> Response:

@@ -1,6 +1,6 @@
 """Bodies of the REST API, both ways: names, types and limits of every member. No meaning.
 
-Strict: a string is no number. Unknown members are ignored. These models are also the API documentation.
+Strict: a string is no number. Unknown members are ignored (not by ``strict``). These models are also the API docs.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from arcray.facades.rest.messages import (
     WorkBody,
     WorkloadView,
 )
+from arcray.facades.rest.strict import StrictMessage
 
 __all__ = [
     "AttemptView",
@@ -60,13 +61,13 @@ _Megabytes: TypeAlias = Annotated[int, Field(ge=0, le=MAX_QUANTITY >> 20)]
 _Cores: TypeAlias = Annotated[float, Field(ge=0, le=65_536)]
 
 
-class CordonBody(Message):
+class CordonBody(StrictMessage):
     """What takes no new work, or takes it again."""
 
     gpus: _Gpus = Field(default_factory=list)
 
 
-class DrainBody(Message):
+class DrainBody(StrictMessage):
     """How old work is moved away."""
 
     gpus: _Gpus = Field(default_factory=list)
@@ -77,7 +78,7 @@ class DrainBody(Message):
     grace_s: Annotated[float, Field(ge=0, le=3600, description="between the polite and the certain signal")] = 30.0
 
 
-class LabelsBody(Message):
+class LabelsBody(StrictMessage):
     """Labels to lay over the machine's own; null takes one away, others stay."""
 
     labels: Annotated[dict[str, str | None], Field(min_length=1, max_length=64)]
@@ -119,7 +120,7 @@ class NodeStatesView(Message):
     offset: int
 
 
-class QuotaBody(Message):
+class QuotaBody(StrictMessage):
     """What an account may hold at a time and have waiting; null and absent are no limit."""
 
     workloads: Annotated[int | None, Field(ge=0, le=MAX_QUANTITY)] = None
@@ -169,12 +170,13 @@ class DeadLetterView(Message):
 
 
 class DeadLettersView(Message):
-    """One page of dead letters."""
+    """One page of dead letters; the total is null on a page that continues another."""
 
     dead_letters: list[DeadLetterView]
-    total: int
+    total: int | None
     limit: int
     offset: int
+    next_cursor: str | None
 
 
 class ReplayBody(Message):

@@ -18,7 +18,7 @@ from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.explanation import WaitsFor, WorkloadExplanation
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, NodeId, ReservationId, WorkloadId, canonical_uuid
-from arcray.core.labels import LabelTerm, parse_selector
+from arcray.core.labels import LabelTerm, check_labels, parse_selector
 from arcray.core.placement.explain import Change
 from arcray.core.quantity import CPU_MILLI, MIB, milli_cpu
 from arcray.core.resources import NO_DEMAND, Demand
@@ -303,10 +303,11 @@ def selector_of(
     """Returns the equalities and the other terms of a selector.
 
     Raises:
-        InvalidArgumentError: it is text that cannot be read.
+        InvalidArgumentError: it is text that cannot be read, or names what is no label.
     """
     if isinstance(selector, str):
         return parse_selector(selector, field)
+    check_labels(selector, field)
     return tuple(sorted(selector.items())), ()
 
 

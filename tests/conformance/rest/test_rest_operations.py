@@ -193,6 +193,32 @@ async def test_wrong_quota_is_400_and_named(serve: Any, body: dict[str, Any], fi
         assert (response.status_code, response.json()["field"]) == (400, field)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("PUT", "/api/v1/quotas/ana", {"gpu": 8}, "gpu"),
+        ("POST", f"{NODES}/{NOBODY}/cordon", {"gpu": [1]}, "gpu"),
+        ("POST", f"{NODES}/{NOBODY}/uncordon", {"gpu": [1]}, "gpu"),
+        ("POST", f"{NODES}/{NOBODY}/drain", {"deadline": 60}, "deadline"),
+        ("PATCH", f"{NODES}/{NOBODY}/labels", {"labels": {"a": "b"}, "remove": ["c"]}, "remove"),
+        ("POST", "/api/v1/accounts", {"id": "ana", "limits": None}, "limits"),
+        ("POST", "/api/v1/accounts", {"id": "ana", "limit": {"credits": 1, "periodS": 1, "burst": 2}}, "limit.burst"),
+        ("PUT", "/api/v1/accounts/ana/limit", {"limit": None, "x": 1}, "x"),
+        ("POST", "/api/v1/accounts/ana/deposit", {"credits": 1, "from": "bo"}, "from"),
+        ("POST", "/api/v1/accounts/ana/transfer", {"credits": 1, "to": "bo", "note": ""}, "note"),
+        ("POST", "/api/v1/keys", {"account": "ana", "scope": "submit", "expiresIn": 60}, "expiresIn"),
+    ],
+)
+async def test_a_misspelled_member_of_what_runs_the_pool_is_refused_by_name(
+    serve: Any, method: str, path: str, body: dict[str, Any], field: str
+) -> None:
+    """Ignored it would do more than was asked: give a quota without a limit, drain a whole machine."""
+    async with serve(nodes=[]) as served:
+        response = await served.client.request(method, path, json=body)
+        assert (response.status_code, response.json()["field"]) == (400, field)
+        assert response.json()["error"].endswith("is no member of this body")
+
+
 # -- dead letters ------------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +381,24 @@ async def test_edits_are_checked_as_a_submission_is(serve: Any, body: dict[str, 
         assert (await served.client.get(LETTERS)).json()["total"] == 1
 
 
+async def test_dead_letters_go_on_by_cursor(serve: Any) -> None:
+    async with serve(nodes=[SimulatedNode(script=lambda _: Script(end=Phase.FAILED))]) as served:
+        ids = [await failed(served, PROGRAM) for _ in range(5)]
+        seen: list[str] = []
+        pages = 0
+        following: str | None = ""
+        while following is not None:
+            page = (await served.client.get(LETTERS, params={"limit": 2, "cursor": following})).json()
+            assert page["total"] == (None if pages else 5)
+            seen += [letter["id"] for letter in page["deadLetters"]]
+            following, pages = page["nextCursor"], pages + 1
+            if pages == 1:  # one that is dealt with moves no other onto a page that was read already
+                assert (await served.client.delete(f"{LETTERS}/{seen[0]}")).status_code == 204
+        assert (seen, pages) == (ids[::-1], 3)
+        response = await served.client.get(LETTERS, params={"cursor": "x"})
+        assert (response.status_code, response.json()["field"]) == (400, "cursor")
+
+
 async def test_dead_letter_is_discarded(serve: Any) -> None:
     async with serve(nodes=[failing_once()]) as served:
         workload_id = await failed(served, PROGRAM)
@@ -430,6 +474,7 @@ async def test_simulated_node_may_be_like_one_that_is_there(serve: Any) -> None:
         ({"drainNodes": [NOBODY]}, 404, "drainNodes"),
         ({"submit": [{"count": 600}, {"count": 600}]}, 400, "submit"),
         ({"submit": [{"selector": "a b"}]}, 400, "submit.0.selector"),
+        ({"submit": [{"selector": {"a b": "c"}}]}, 400, "submit.0.selector.a b"),
         ({"submit": [{"demand": {"gpuMemoryMb": 1}}]}, 400, "submit.0.demand.gpuMemoryMb"),
     ],
 )

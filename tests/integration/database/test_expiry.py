@@ -47,10 +47,10 @@ async def sweep(
 ) -> list[int]:
     """Deletes all that a rule gives up, in small steps; returns which were left."""
     before = None if age is None else NOW - age
-    rule = expiry.Rule(inference=inference, ended_before=before, most=most, now=NOW)
+    rule = expiry.Rule(ended_before=before, most=most, now=NOW)
     position: expiry.Position | None = None
     while True:
-        search = partial(expiry.expired_workloads, rule=rule, after=position, limit=limit)
+        search = partial(expiry.expired_workloads, inference=inference, rule=rule, after=position, limit=limit)
         found = await journal.read(search)
         if found.ids:
             await journal.write(partial(expiry.delete_workloads, ids=found.ids, now=NOW))
@@ -190,9 +190,9 @@ async def test_a_search_walks_an_index(sqlite_url: str) -> None:
     await journal.open()
     statements: list[str] = []
     sa.event.listen(journal._engine, "before_cursor_execute", lambda _c, _k, text, *_: statements.append(text))
-    rule = expiry.Rule(inference=False, ended_before=NOW, most=None, now=NOW)
+    rule = expiry.Rule(ended_before=NOW, most=None, now=NOW)
     position = expiry.Position(created_at=1, id="x")
-    await journal.read(partial(expiry.expired_workloads, rule=rule, after=position, limit=5))
+    await journal.read(partial(expiry.expired_workloads, inference=False, rule=rule, after=position, limit=5))
     (search,) = (text for text in statements if "ORDER BY" in text)
     with journal._engine.begin() as connection:
         plan = " ".join(

@@ -117,11 +117,23 @@ def test_waiting_for_a_drain_ends_with_its_timeout(shell: MakeShell) -> None:
 
 
 def test_dead_letters_are_listed_and_shown(shell: MakeShell) -> None:
-    listed = shell(at("/api/v1/dead-letters", {"deadLetters": [LETTER], "total": 1}, "GET"))("dead-letters", "list")
+    page = {"deadLetters": [LETTER], "total": 1, "nextCursor": None}
+    listed = shell(at("/api/v1/dead-letters", page, "GET"))("dead-letters", "list")
     assert listed.stdout.splitlines()[1].split() == ["w1", "program", "train", "failed", "2", "exit", "3"]
     shown = shell(at("/api/v1/dead-letters/w1", LETTER, "GET"))("dead-letters", "show", "w1").stdout
     assert "reason  exit 3" in shown
     assert "ATTEMPT  NODEID" in shown
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_all_dead_letters_are_printed_as_they_come(shell: MakeShell, output: str) -> None:
+    page = {"deadLetters": [LETTER, LETTER | {"id": "w2"}], "total": 2, "nextCursor": None}
+    run = shell(at("/api/v1/dead-letters", page, "GET"))
+    printed = run("dead-letters", "list", "--all", "--output", output).stdout.splitlines()
+    if output == "json":
+        assert [json.loads(line)["id"] for line in printed] == ["w1", "w2"]
+    else:
+        assert [line.split()[0] for line in printed] == ["ID", "w1", "w2"]
 
 
 def test_dead_letter_is_replayed_with_edits(shell: MakeShell, tmp_path: Path) -> None:

@@ -64,12 +64,16 @@ def test_dead_letters_are_read_page_by_page_up_to_the_limit() -> None:
     letters = [{"id": str(number)} for number in range(250)]
 
     def answer(request: httpx.Request) -> httpx.Response:
-        start = int(request.url.params["offset"])
-        return httpx.Response(200, json={"deadLetters": letters[start : start + 100], "total": 250})
+        start, limit = int(request.url.params.get("cursor", "0")), int(request.url.params["limit"])
+        following = str(start + limit) if start + limit < len(letters) else None
+        return httpx.Response(200, json={"deadLetters": letters[start : start + limit], "nextCursor": following})
 
     operations = Client("http://pool", transport=httpx.MockTransport(answer)).operations
     assert [letter["id"] for letter in operations.dead_letters(limit=150)] == [str(n) for n in range(150)]
     assert len(operations.dead_letters(limit=1000)) == 250
+    assert len(operations.dead_letters(limit=1)) == 1
+    assert operations.dead_letters(limit=0) == []
+    assert [*operations.each_dead_letter(page=7)] == letters
 
 
 def test_refusal_is_raised_as_its_error() -> None:

@@ -45,6 +45,9 @@ def test_the_same_key_again_changes_nothing(world: World) -> None:
         ({"expires_at": T0}, "expiresAt"),
         ({"scope": Scope.NODE}, "nodeId"),
         ({"node_id": node_id(1)}, "nodeId"),
+        ({"account": AccountId("@issuer")}, "account"),
+        ({"account": AccountId("@operator")}, "account"),
+        ({"account": AccountId("..")}, "account"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused(world: World, fields: dict[str, Any], field: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from arcray.core.commands import LabelNode
+from arcray.core.commands import LabelNode, Reservable, Reserve
 from arcray.core.errors import InvalidArgumentError
+from arcray.core.ids import AccountId, ReservationId
 from arcray.core.labels import LabelOperator, LabelTerm, parse_selector
+from arcray.core.policy import ClusterPolicy
+from arcray.core.resources import Demand
 from arcray.core.workload import Phase, WorkloadSpec
 from arcray.testing.builders import a_node, a_workload, node_id
 from arcray.testing.world import World
@@ -127,3 +130,26 @@ def test_a_label_that_cannot_be_one_is_refused(world: World, labels: dict[str, s
     with pytest.raises(InvalidArgumentError) as refused:
         world.handle(LabelNode(node_id=N1, labels=labels))
     assert str(refused.value.field).startswith("labels.")
+
+
+IMPOSSIBLE = [
+    (("a b", "eu"), "a b"),
+    (("zone", "e u"), "zone"),
+    (("", "eu"), ""),
+    (("k" * 257, "eu"), "k" * 256),
+    (term("a b", LabelOperator.EXISTS), "a b"),
+    (term("zone", LabelOperator.IN, "eu", "!"), "zone"),
+]
+
+
+@pytest.mark.parametrize(("asked", "key"), IMPOSSIBLE)
+def test_work_that_asks_for_what_no_label_can_be_is_refused(asked: tuple[str, str] | LabelTerm, key: str) -> None:
+    world = World(ClusterPolicy())
+    fields = {"selector_terms": (asked,)} if isinstance(asked, LabelTerm) else {"selector": (asked,)}
+    with pytest.raises(InvalidArgumentError) as caught:
+        world.submit(a_workload(1, **fields))
+    assert caught.value.field == f"selector.{key}"
+    wanted = Reservable(demand=Demand(cpu_milli=1), selector=(asked,))
+    with pytest.raises(InvalidArgumentError) as caught:
+        world.handle(Reserve(reservation_id=ReservationId("r"), account=AccountId("ana"), slices=(wanted,), ttl_s=1.0))
+    assert caught.value.field == f"slices.0.selector.{key}"

@@ -93,7 +93,7 @@ def test_opening_an_account_again_on_the_same_terms_changes_nothing(world: World
         world.handle(cmd.OpenAccount(account_id=ANA))
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "@issuer", " a", "a\n", "x" * 129])
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", ".", "..", "...", "@issuer", " a", "a\n", "x" * 129])
 def test_a_name_that_no_account_can_have_is_refused(world: World, name: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         world.handle(cmd.OpenAccount(account_id=AccountId(name)))

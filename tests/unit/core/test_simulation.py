@@ -153,3 +153,21 @@ def test_the_copy_does_not_follow_the_live_state(world: World) -> None:
     world.submit(a_workload(1, demand=Demand(cpu_milli=8000)))
     found = simulate(taken, world.cluster.policy, Simulate(submit=(a_workload(2),)), lambda: None)
     assert found.submitted[0].node_id == N1
+
+
+def test_a_simulation_goes_on_in_small_steps(world: World) -> None:
+    """Whoever runs it can rest between them: after 20 placements, and after each explanation."""
+    for number in range(200):
+        world.submit(a_workload(number, demand=Demand(cpu_milli=1_000)))
+    taken, steps = image(world.cluster.state, world.now), 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    nodes = tuple(a_node(number) for number in range(100, 125))
+    impossible = tuple(a_workload(number, demand=Demand(cpu_milli=10**6)) for number in range(1_000, 1_050))
+    found = simulate(taken, world.cluster.policy, Simulate(add_nodes=nodes, submit=impossible), count)
+    assert (found.started_total, found.waiting) == (200, 50)
+    told, placed, added, submitted = 50, 200 // 20 + 200, 25, 50
+    assert steps >= told + placed + added + submitted

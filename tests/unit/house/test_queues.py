@@ -41,6 +41,8 @@ NO_QUEUES = {
     "node.programs.max_result_bytes": "files on the machine",
     "retention.max_events": "what is kept, not what waits",
     "retention.max_inference": "what is kept, not what waits",
+    "retention.max_nodes": "what is kept, not what waits",
+    "retention.max_reservations": "what is kept, not what waits",
     "retention.max_workloads": "what is kept, not what waits",
     "scheduler.default_max_duration_s": "a time",
     "scheduler.max_duration_s": "a time",
