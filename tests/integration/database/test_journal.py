@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from arcray.config import DatabaseSettings
+from arcray.control.driver import Driver
 from arcray.control.journal import FencedError, Journal, Records
 from arcray.control.rows import event_row, model_row, node_row, reservation_row, workload_row
 from arcray.control.schema import WORKLOADS
@@ -366,8 +367,8 @@ class TestOnPostgresql:
     ) -> None:
         insert = journal._sql.upsert_workloads.many
 
-        def die(connection: sa.Connection, rows: Any) -> None:
-            insert(connection, rows)
+        def die(driver: Driver, rows: Any) -> None:
+            insert(driver, rows)
             postgres.terminate()
 
         journal._sql.upsert_workloads.many = die  # type: ignore[method-assign]  # between the insert and the commit
