@@ -22,6 +22,7 @@ from arcray.control.lookups import Lookups
 from arcray.control.loops import contain, forever
 from arcray.control.retention import RetainedBlobs, Retention, blobs_in_use
 from arcray.control.simulations import Simulations
+from arcray.control.steady import SteadyClock
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
 from arcray.core.cluster import Cluster
@@ -66,6 +67,7 @@ class Plane:
         policy: what the rules go by.
         journal: not yet open; the plane opens and closes it.
         drivers: how nodes are reached, by the driver name of their registration.
+        clock: of the machine; the plane goes by a steady one, see ``steady``.
         rules: what decides.
         meters: read the queues of this process that belong to others.
 
@@ -90,7 +92,7 @@ class Plane:
         self._meters = meters
         self._journal = journal
         self._blobs = blobs
-        self._clock = clock
+        self._clock = clock = SteadyClock(clock)
         self._log = EventLog(settings.event_buffer)
         self._dispatch = Dispatcher(
             drivers, node=self._node, refuse=self._refuse, clock=clock, limit=settings.max_queued_orders
@@ -143,6 +145,7 @@ class Plane:
         try:
             await self._journal.open()
             await self._writer.recover()
+            self._clock.reach(self._writer.cluster.now)
         except ArcrayError:
             await self._journal.close()
             raise

@@ -149,8 +149,8 @@ class Cluster:
             reservations: active ones, and the newest that ended.
             now: the time in UTC; a clock that shows less than what the rows tell of has gone back.
         """
-        told = (time for each in workloads for time in (each.placed_at, each.started_at, each.finished_at))
-        now = max((now, *(node.joined_at for node in nodes), *(time for time in told if time is not None)))
+        entries = () if ledger is None else ledger.entries
+        now = max((now, *restoring.times(nodes, workloads, reservations, entries)))
         cluster = cls(policy, now)
         if ledger is not None:
             cluster.state.books.restore(ledger.accounts, ledger.entries, forgetful=ledger.forgetful)
@@ -263,6 +263,11 @@ class Cluster:
             drained,
         )
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def now(self) -> datetime:
+        """The newest time that it knows of: it was told that it is, or something in the rows happened then."""
+        return self._now
 
     @property
     def needs_round(self) -> bool:

@@ -159,10 +159,11 @@ def wait_no_longer(state: ClusterState, workload: Workload) -> None:
     state.gangs.unwait(workload.spec.origin.account)
 
 
-def rejoin(state: ClusterState, workload: Workload, timeout: timedelta) -> None:
+def rejoin(state: ClusterState, workload: Workload, timeout: timedelta, now: datetime) -> None:
     """Takes a member up again that is alive in the rows."""
     spec = workload.spec
-    state.gangs.join(spec, spec.created_at, spec.created_at + timeout)
+    came_at = min(spec.created_at, now)  # by another clock, which may be ahead
+    state.gangs.join(spec, came_at, came_at + timeout)
     if workload.attempt:  # it was placed, so its gang was complete, whoever has ended since
         gang = state.gangs.of(spec)
         gang.complete_at = gang.complete_at or spec.created_at

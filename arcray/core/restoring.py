@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from arcray.core.asked import shape_of
 from arcray.core.claim import Cause
+from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
 from arcray.core.operation_facts import look_for_overtime, take, watch_overtime
@@ -17,7 +18,7 @@ from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Inference, Phase, Workload
 
-__all__ = ["recall", "restore"]
+__all__ = ["recall", "restore", "times"]
 
 
 def restore(
@@ -55,6 +56,23 @@ def restore(
     state.dispatched = OrderedDict(sorted(state.dispatched.items(), key=lambda entry: (entry[1], entry[0])))
 
 
+def times(
+    nodes: Iterable[Node], workloads: Iterable[Workload], reservations: Iterable[Reservation], entries: Iterable[Entry]
+) -> Iterator[datetime]:
+    """Yields when something happened of what rows tell; not when it is due, nor what others' clocks said."""
+    for node in nodes:
+        yield node.joined_at
+        if node.drain is not None:
+            yield node.drain.done_at or node.drain.started_at
+    for workload in workloads:
+        ended = workload.history[-1].ended_at if workload.history else None
+        happened = (workload.placed_at, workload.started_at, workload.finished_at, ended)
+        yield from (time for time in happened if time is not None)
+    for reservation in reservations:
+        yield reservation.ended_at or reservation.created_at
+    yield from (entry.at for entry in entries)
+
+
 def recall(state: ClusterState, workload: Workload) -> None:
     """Takes a finished workload back into memory, so that the rules see what is about it."""
     assert workload.phase.terminal
@@ -88,7 +106,7 @@ def _restore_workload(state: ClusterState, workload: Workload, now: datetime) ->
         return
     state.copies.add(workload)
     if spec.gang is not None:
-        rejoin(state, workload, state.policy.gang_timeout)
+        rejoin(state, workload, state.policy.gang_timeout, now)
     if workload.phase is Phase.PENDING:
         if workload.claim is None:  # else its place is kept once its victims are known
             state.enqueue(workload, now)  # as with leases: patience begins anew

@@ -16,12 +16,17 @@ class FakeClock:
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
         self._elapsed = 0.0
+        self._set = timedelta()
         self._order = 0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
         """Returns the fake time."""
-        return self._start + timedelta(seconds=self._elapsed)
+        return self._start + timedelta(seconds=self._elapsed) + self._set
+
+    def jump(self, seconds: float) -> None:
+        """Sets the clock forward, or back where negative; no time passes."""
+        self._set += timedelta(seconds=seconds)
 
     def monotonic(self) -> float:
         """Returns seconds since the start."""

@@ -21,7 +21,8 @@ from arcray.core.queries import GetReservation, GetWorkload
 from arcray.core.reservation import Reservation, ReservationState
 from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Priority, WorkloadSpec, WorkloadView
-from arcray.testing.builders import a_workload
+from arcray.testing.builders import T0, a_workload
+from arcray.testing.clock import FakeClock
 from arcray.testing.faults import check_memory_is_the_rows, folded, journalled, stored_workloads
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import Script, SimulatedNode
@@ -62,6 +63,12 @@ async def view_of(cluster: InProcessPlane, workload_id: WorkloadId) -> WorkloadV
     view = await cluster.plane.query(GetWorkload(workload_id=workload_id))
     assert isinstance(view, WorkloadView)
     return view
+
+
+async def state_of(cluster: InProcessPlane, reservation_id: ReservationId) -> ReservationState:
+    reservation = await cluster.plane.query(GetReservation(reservation_id=reservation_id))
+    assert isinstance(reservation, Reservation)
+    return reservation.state
 
 
 async def until_phase(cluster: InProcessPlane, workload_id: WorkloadId, *phases: Phase) -> WorkloadView:
@@ -172,6 +179,29 @@ async def test_a_reservation_expires_by_itself(tmp_path: Path) -> None:
         await changes.aclose()
         assert [type(event) for event in seen] == [ev.ReservationGranted, ev.ReservationEnded]
         await cluster.ask(a_place(2))
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+async def test_a_reservation_has_its_time_whatever_the_clock_is_set_to(tmp_path: Path, jump_s: float) -> None:
+    clock = FakeClock(T0)
+    async with in_process_plane(state_dir=tmp_path, clock=clock) as cluster:
+        place = await cluster.ask(a_place(ttl_s=10.0))
+        clock.jump(jump_s)
+        await clock.advance(9)
+        assert await state_of(cluster, place.id) is ReservationState.ACTIVE
+        await clock.advance(2)
+        assert await state_of(cluster, place.id) is ReservationState.EXPIRED
+
+
+async def test_time_goes_on_for_a_plane_whose_clock_is_behind_its_rows(tmp_path: Path) -> None:
+    async with in_process_plane(state_dir=tmp_path, clock=FakeClock(T0 + timedelta(days=1))) as cluster:
+        place = await cluster.ask(a_place(ttl_s=10.0))
+    clock = FakeClock(T0)
+    async with in_process_plane(state_dir=tmp_path, clock=clock) as cluster:
+        await clock.advance(9)
+        assert await state_of(cluster, place.id) is ReservationState.ACTIVE
+        await clock.advance(2)
+        assert await state_of(cluster, place.id) is ReservationState.EXPIRED
 
 
 async def test_a_gang_one_of_whose_nodes_refuses_starts_again_as_a_whole(tmp_path: Path) -> None:

@@ -75,6 +75,19 @@ class TestARequest:
         assert isinstance(view, WorkloadView)
         assert view.phase is Phase.REJECTED
 
+    @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+    async def test_has_its_patience_whatever_the_clock_is_set_to(self, jump_s: float) -> None:
+        clock = FakeClock()
+        async with in_process_plane(nodes=[], clock=clock) as cluster:
+            (reply,) = cluster.plane.begin([a_request()])
+            clock.jump(jump_s)
+            await clock.advance(0.6)
+            assert not reply.done()
+            await clock.advance(0.2)
+            view = await asyncio.wait_for(reply, 5)
+        assert isinstance(view, WorkloadView)
+        assert view.phase is Phase.REJECTED
+
     async def test_submitted_twice_is_run_once_and_answered_twice(self) -> None:
         node = echoing()
         async with in_process_plane(nodes=[node]) as cluster:

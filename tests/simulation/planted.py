@@ -12,6 +12,7 @@ from arcray.control.batch import Batch
 from arcray.control.event_log import EventLog, Tagged
 from arcray.control.journal import Journal, Live, Records
 from arcray.control.plane import Plane
+from arcray.control.steady import SteadyClock
 from arcray.core import commands as cmd
 from arcray.core import events as ev
 from arcray.core.books import Books
@@ -473,6 +474,19 @@ class OrdersTooSoon(Plane):
         return replies
 
 
+class _AsItIsSet(SteadyClock):
+    def now(self) -> datetime:
+        return self._clock.now()
+
+
+class GoesByASetClock(Plane):
+    """What is due waits for a clock that was set back."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._clock = self._writer._clock = _AsItIsSet(parts["clock"])
+
+
 # -- what nodes do -----------------------------------------------------------------------------------------------------
 
 
@@ -530,6 +544,7 @@ PLANTED: dict[str, Build] = {
     "published before the commit": Build(plane=PublishesTooSoon),
     "answered before the commit": Build(plane=AnswersTooSoon),
     "ordered before the commit": Build(plane=OrdersTooSoon),
+    "time goes back with the clock": Build(plane=GoesByASetClock),
     "an attempt runs twice": Build(agent=RunsTwice),
     "work beside what was given up": Build(agent=BeginsAtOnce),
 }

@@ -34,7 +34,6 @@ class Luck:
     Attributes:
         acts: what is going on.
         down: how many happenings keep the scheduler or a machine down, by name.
-        set_back_s: by how much the clock was set back, all in all.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Luck:
     ) -> None:
         self.acts: set[asyncio.Task[None]] = set()
         self.down: dict[str, int] = {}
-        self.set_back_s = 0.0
         self._central = central
         self._machines = machines
         self._network = network
@@ -131,10 +129,8 @@ class Luck:
                 self._disk.slow_s = 0.003
             case h.SetClock():
                 self._clock.jump(what.by_s)
-                self.set_back_s += max(0.0, -what.by_s)
             case h.StopClock():
                 self._clock.stop()
-                self.set_back_s += what.for_s
                 await asyncio.sleep(what.for_s)
                 self._clock.go_on()
             case h.ChangeWeather():

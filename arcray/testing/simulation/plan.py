@@ -243,7 +243,7 @@ _BAD_LUCK: Final[Mapping[Callable[[Random, Cast], Happening], int]] = {
     lambda dice, _: DiskAway(_some(dice, 0.2, 2.0, 10.0)): 1,
     lambda dice, _: SlowDisk(_some(dice, 0.1, 1.0, 60.0), _some(dice, 0.5, 5.0)): 2,
     lambda dice, _: SetClock(_some(dice, 0.5, 5.0, 60.0, 3600.0)): 1,
-    lambda dice, _: SetClock(-_some(dice, 0.5, 5.0, 20.0)): 1,
+    lambda dice, _: SetClock(-_some(dice, 0.5, 5.0, 60.0, 3600.0)): 1,
     lambda dice, _: StopClock(_some(dice, 1.0, 10.0)): 1,
     lambda dice, _: ChangeWeather(
         Weather(

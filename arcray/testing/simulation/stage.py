@@ -188,7 +188,7 @@ class _Stage:
         """Lets all bad luck end, and checks that everything ends."""
         self._trace.say("plan", "all bad luck ends")
         self._luck.end()
-        ends_at = self._loop.time() + _REST_S + self._luck.set_back_s
+        ends_at = self._loop.time() + _REST_S
         stopped: set[WorkloadId] = set()
         while self._loop.time() < ends_at:
             await asyncio.sleep(1.0)
