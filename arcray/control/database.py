@@ -22,8 +22,6 @@ __all__ = ["SqliteFile", "check", "engine", "in_memory", "said", "writer"]
 # A lost network is noticed by silence: three probes, a second apart, after three seconds without a word.
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
 
-_STATEMENTS: Final = 512  # that a connection of SQLite keeps compiled: one for each number of rows of a hot table
-
 
 def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
     """Returns an engine that connects to nothing yet.
@@ -41,8 +39,6 @@ def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
             options["poolclass"] = StaticPool
         if parsed.drivername == "postgresql+psycopg":
             options |= _postgresql_options(settings)
-        if parsed.get_backend_name() == "sqlite":
-            options["connect_args"] = {"cached_statements": _STATEMENTS}
         created = sa.create_engine(parsed, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise InvalidArgumentError(f"cannot use this database: {error}", field="database_url") from error
