@@ -20,7 +20,8 @@ class WaitsFor(StrEnum):
     NOTHING = "nothing"  # it is placed, or has ended
     BACK_OFF = "backOff"  # the wait before a restart
     QUOTA = "quota"  # its account holds all that it may
-    PLACE = "place"  # a node with room
+    GANG = "gang"  # the other members of its gang
+    PLACE = "place"  # a node with room, or several at once for a gang; or the end of what was preempted for it
     SLOT = "slot"  # a copy of its model that takes another request
     TURN = "turn"  # a node has room; its turn in the queue
 

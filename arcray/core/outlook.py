@@ -14,10 +14,12 @@ from typing import Final
 
 from arcray.core.asked import placement_request, shape_of
 from arcray.core.explanation import StartEstimate, WaitsFor, WorkloadExplanation
+from arcray.core.handlers.gangs import requests_of
 from arcray.core.handlers.quotas import excesses
 from arcray.core.ids import AccountId
 from arcray.core.pending import NOBODY_AHEAD, Ahead
 from arcray.core.placement.explain import Explanation
+from arcray.core.placement.together import Shortfall, place_together
 from arcray.core.quota import Excess
 from arcray.core.state import ClusterState
 from arcray.core.why import reasons_to_wait
@@ -39,18 +41,21 @@ def explain(
     spec, payload = workload.spec, workload.spec.payload
     over: tuple[Excess, ...] = ()
     ahead = NOBODY_AHEAD
+    has_room = False
     if isinstance(payload, Inference):
         placement = state.routing.explain(payload.model_id, now.timestamp())
+        has_room = placement.fits > 0
         ahead = _ahead_for_slot(state, workload, sees)
     else:
         placement = state.placement.explain(placement_request(spec))
         placement = replace(placement, notes=tuple(reasons_to_wait(state, workload, now)))
+        has_room = _has_room(state, workload, placement)
         if workload.phase is Phase.PENDING and workload.claim is None:
             over = excesses(state, workload)
             queued = spec.id if spec.gang is None else state.gangs.of(spec).leader
             if queued is not None:
                 ahead = state.pending.ahead_of(queued, _FIRST_FEW, sees)
-    waits_for = _waits_for(workload, placement, over)
+    waits_for = _waits_for(state, workload, over, has_room=has_room)
     return WorkloadExplanation(
         workload_id=spec.id,
         account=spec.origin.account,
@@ -63,7 +68,7 @@ def explain(
         excesses=over,
         ahead=ahead.total,
         first_ahead=ahead.first,
-        estimate=_estimate(state, workload, now, waits_for=waits_for, ahead=ahead, has_room=placement.fits > 0),
+        estimate=_estimate(state, workload, now, waits_for=waits_for, ahead=ahead, has_room=has_room),
     )
 
 
@@ -73,14 +78,28 @@ def _ahead_for_slot(state: ClusterState, workload: Workload, sees: AccountId | N
     return Ahead(len(ahead), len(ahead), tuple(islice(visible, _FIRST_FEW)))
 
 
-def _waits_for(workload: Workload, placement: Explanation, over: tuple[Excess, ...]) -> WaitsFor:
+def _has_room(state: ClusterState, workload: Workload, placement: Explanation) -> bool:
+    """Returns whether it could start now, queue and quota aside: a gang only with all of its members."""
+    if workload.phase is not Phase.PENDING or workload.claim is not None:
+        return False
+    if workload.spec.gang is None:
+        return placement.fits > 0
+    gang = state.gangs.of(workload.spec)
+    if not gang.ready:
+        return False
+    return not isinstance(place_together(state.placement, requests_of(state, gang), gang.gang.layout), Shortfall)
+
+
+def _waits_for(state: ClusterState, workload: Workload, over: tuple[Excess, ...], *, has_room: bool) -> WaitsFor:
     if workload.phase is not Phase.PENDING:
         return WaitsFor.NOTHING
     if workload.not_before is not None:
         return WaitsFor.BACK_OFF
+    if workload.spec.gang is not None and not state.gangs.of(workload.spec).ready:
+        return WaitsFor.GANG
     if over:
         return WaitsFor.QUOTA
-    if placement.fits:
+    if has_room:
         return WaitsFor.TURN
     return WaitsFor.SLOT if isinstance(workload.spec.payload, Inference) else WaitsFor.PLACE
 
@@ -100,6 +119,8 @@ def _estimate(
     shape, same = shape_of(workload), ahead.alike
     if has_room and not ahead.total and waits_for is not WaitsFor.QUOTA:
         return StartEstimate(earliest=begin, latest=begin, basis="a node has room for it now")
+    if workload.spec.gang is not None or workload.claim is not None:
+        return None  # how long single work takes says nothing of them
     owner = workload.spec.origin.account if waits_for is WaitsFor.QUOTA else None
     takes = state.durations.duration(shape)
     since = [other.placed_at for other in _running(state, shape, owner) if other.placed_at is not None]

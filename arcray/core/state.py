@@ -237,9 +237,9 @@ class ClusterState:
 
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many workloads and requests wait, and how many may."""
-        policy = self.policy
+        policy, pending = self.policy, len(self.pending) + self.gangs.beside.total()
         return (
-            QueueReading(queue=Queue.PENDING, length=len(self.pending), limit=policy.max_pending),
+            QueueReading(queue=Queue.PENDING, length=pending, limit=policy.max_pending),
             QueueReading(queue=Queue.WAITING, length=len(self.waiting), limit=policy.max_waiting),
         )
 

@@ -6,17 +6,19 @@ work counts as spent. The error names which of both it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from arcray.core.errors import InsufficientCreditsError
 from arcray.core.ids import AccountId
 from arcray.core.policy import ClusterPolicy
+from arcray.core.resources import Demand
 from arcray.core.state import ClusterState
 from arcray.core.tariff import Meter, minute_price
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, WorkloadSpec
 
-__all__ = ["budget", "check_credits", "first_meter", "shortage"]
+__all__ = ["budget", "check_credits", "check_reservable", "first_meter", "shortage"]
 
 
 def check_credits(turn: Turn, spec: WorkloadSpec) -> None:
@@ -42,7 +44,7 @@ def first_meter(policy: ClusterPolicy, spec: WorkloadSpec) -> Meter | None:
         price = prices.inference if own is None else own.start
         return Meter(rate=0, start=price, held=price) if price else None
     if own is None:
-        meter = Meter(rate=minute_price(prices, spec.demand), start=prices.workload)
+        meter = _listed(policy, spec.demand)
         costs = any((meter.rate, meter.start))
     else:
         meter = Meter(rate=own.minute, start=own.start, step_s=own.step_s)
@@ -51,6 +53,24 @@ def first_meter(policy: ClusterPolicy, spec: WorkloadSpec) -> Meter | None:
         return None
     held = meter.cost(policy.charge_period)
     return Meter(rate=meter.rate, start=meter.start, step_s=meter.step_s, held=held)
+
+
+def check_reservable(turn: Turn, account: AccountId, demands: Iterable[Demand]) -> None:
+    """Refuses to hold places for an account that could not pay for starting work there. Nothing is set aside for it.
+
+    Raises:
+        InsufficientCreditsError: as ``check_credits``.
+    """
+    meters = [_listed(turn.policy, demand) for demand in demands]
+    credits = sum(meter.cost(turn.policy.charge_period) for meter in meters)
+    short = shortage(turn.state, account, credits, turn.now) if credits else None
+    if short is not None:
+        raise short
+
+
+def _listed(policy: ClusterPolicy, demand: Demand) -> Meter:
+    """Returns the meter of work at the prices of the cluster, with nothing set aside."""
+    return Meter(rate=minute_price(policy.prices, demand), start=policy.prices.workload)
 
 
 def shortage(

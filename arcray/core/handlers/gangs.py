@@ -52,8 +52,9 @@ def check_member(state: ClusterState, policy: ClusterPolicy, spec: WorkloadSpec)
         raise InvalidArgumentError(f"must have 1 to {_ID_LIMIT} characters", field="gang.id")
     if gang.size < 1:
         raise InvalidArgumentError("must be at least 1", field="gang.size")
-    if gang.size > policy.max_gang_size:
-        raise ResourceExhaustedError(f"a gang has at most {policy.max_gang_size} members", field="gang.size")
+    most = min(policy.max_gang_size, policy.max_pending)  # all of them wait until the last is there
+    if gang.size > most:
+        raise ResourceExhaustedError(f"a gang has at most {most} members", field="gang.size")
     if isinstance(spec.payload, Inference):
         raise InvalidArgumentError("an inference request starts alone", field="gang")
     if spec.preemptible:

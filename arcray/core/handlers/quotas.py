@@ -34,7 +34,7 @@ def check_quota(state: ClusterState, spec: WorkloadSpec) -> None:
     """Refuses what could never start, and what is one too many in the queue.
 
     Raises:
-        InvalidArgumentError: it exceeds its account's quota by itself; names the member of its demand.
+        InvalidArgumentError: it exceeds its account's quota by itself, or its gang does; names the member that does.
         ResourceExhaustedError: the account has as many waiting as it may.
     """
     account = spec.origin.account
@@ -45,6 +45,10 @@ def check_quota(state: ClusterState, spec: WorkloadSpec) -> None:
     if alone is not None:
         field = "account" if alone.resource == "workloads" else f"demand.{alone.resource}"
         raise InvalidArgumentError(f"could never start: account {account} {alone}", field=field)
+    if quota.pending is not None and spec.gang is not None and spec.gang.size > quota.pending:
+        raise InvalidArgumentError(
+            f"could never start: account {account} may have {quota.pending} workloads waiting", field="gang.size"
+        )
     if quota.pending is not None and state.waiting_of(account) >= quota.pending:
         raise ResourceExhaustedError(f"account {account} has {quota.pending} workloads waiting, which is its quota")
 

@@ -22,6 +22,7 @@ from arcray.core.errors import (
     NotFoundError,
     ResourceExhaustedError,
 )
+from arcray.core.handlers.admission import check_reservable
 from arcray.core.handlers.quotas import check_one_more, check_slices
 from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
@@ -94,7 +95,9 @@ def _check(turn: Turn, command: Reserve) -> None:
         raise InvalidArgumentError(f"must be above 0 and at most {longest_s:g}", field="ttlS")
     if state.reservations.active >= policy.max_reservations:
         raise ResourceExhaustedError(f"{policy.max_reservations} reservations are active already")
-    check_slices(state, command.account, [wanted.demand for wanted in command.slices])
+    demands = [wanted.demand for wanted in command.slices]
+    check_slices(state, command.account, demands)
+    check_reservable(turn, command.account, demands)
 
 
 def _request(wanted: Reservable) -> PlacementRequest:

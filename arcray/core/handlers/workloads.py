@@ -129,7 +129,7 @@ def _check_queue(turn: Turn, spec: WorkloadSpec) -> None:
         if len(state.waiting) >= turn.policy.max_waiting:
             raise ResourceExhaustedError(f"{turn.policy.max_waiting} requests are waiting already")
     elif spec.reservation_id is None:
-        if len(state.pending) + state.gangs.waiting >= turn.policy.max_pending:
+        if len(state.pending) + state.gangs.beside.total() >= turn.policy.max_pending:
             raise ResourceExhaustedError(f"{turn.policy.max_pending} workloads are waiting already")
         check_quota(state, spec)
 

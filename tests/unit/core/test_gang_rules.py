@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from arcray.core import events as ev
-from arcray.core.commands import ReportTelemetry
+from arcray.core.commands import ReportTelemetry, SetQuota
 from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.gang import Gang, Layout
@@ -16,6 +16,8 @@ from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.queries import ExplainWorkload
+from arcray.core.queues import Queue
+from arcray.core.quota import Quota
 from arcray.core.resources import Demand
 from arcray.core.turn import Outcome
 from arcray.core.workload import Origin, Phase, Priority, RestartPolicy, RestartRule, WorkloadSpec
@@ -310,12 +312,26 @@ def test_a_member_too_many_is_refused(world: World) -> None:
     assert refused.value.field == "gang.id"
 
 
-@pytest.mark.parametrize("policy", [ClusterPolicy(max_pending=2)])
-def test_members_that_wait_count_as_waiting_work(world: World) -> None:
+@pytest.mark.parametrize("policy", [ClusterPolicy(max_pending=3)])
+def test_each_member_that_waits_counts_once_as_waiting_work(world: World) -> None:
     for number in (1, 2):
-        world.submit(a_member(number, size=3))
+        world.submit(a_member(number))
+    world.submit(a_workload(3))
     with pytest.raises(ResourceExhaustedError):
-        world.submit(a_member(3, size=3))
+        world.submit(a_member(4, gang="another"))
+    reading = next(each for each in world.cluster.state.queues() if each.queue is Queue.PENDING)
+    assert (reading.length, reading.limit) == (3, 3)
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(max_pending=3)])
+def test_a_gang_that_could_never_wait_as_a_whole_is_refused_with_its_first_member(world: World) -> None:
+    with pytest.raises(ResourceExhaustedError) as beyond_queue:
+        world.submit(a_member(1, size=4))
+    world.handle(SetQuota(account=a_member(1).origin.account, quota=Quota(pending=2)))
+    with pytest.raises(InvalidArgumentError, match="could never start") as beyond_quota:
+        world.submit(a_member(1, size=3))
+    assert (beyond_queue.value.field, beyond_quota.value.field) == ("gang.size", "gang.size")
+    world.submit(a_member(1, size=2))
 
 
 # -- a large gang comes to its turn ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from arcray.core.commands import SetNodeScheduling
 from arcray.core.explanation import WaitsFor, WorkloadExplanation
+from arcray.core.gang import Gang
 from arcray.core.ids import AccountId
 from arcray.core.queries import ExplainWorkload
 from arcray.core.resources import Demand
@@ -162,3 +163,35 @@ def test_history_begins_with_the_finished_work_that_recovery_reads(world: World)
     found = explained(world, 2)
     assert found.estimate is not None
     assert seconds(world, found.estimate.latest) == 10
+
+
+def a_member(number: int, size: int = 2, **fields: Any) -> WorkloadSpec:
+    return whole(number, gang=Gang(id="g", size=size), **fields)
+
+
+def test_an_incomplete_gang_waits_for_its_members_whatever_room_there_is(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    world.submit(a_member(1))
+    found = explained(world, 1)
+    assert (found.waits_for, found.estimate) == (WaitsFor.GANG, None)
+
+
+def test_a_gang_that_does_not_fit_at_once_waits_for_a_place_without_an_estimate(world: World) -> None:
+    ran(world, 10, 10, 10, 10, 10)
+    world.submit(a_member(11))
+    world.submit(a_member(12))
+    for number in (11, 12):
+        found = explained(world, number)
+        assert (found.waits_for, found.estimate) == (WaitsFor.PLACE, None)
+
+
+def test_a_place_that_is_kept_while_others_end_has_no_estimate(world: World) -> None:
+    world.attach()
+    world.submit(whole(1, priority=Priority.BACKGROUND, preemptible=True))
+    world.report(world.workload(a_workload(1).id), Phase.RUNNING)
+    world.submit(whole(2, priority=Priority.CRITICAL))
+    world.run_round()
+    assert world.workload(a_workload(2).id).claim is not None
+    found = explained(world, 2)
+    assert (found.waits_for, found.estimate) == (WaitsFor.PLACE, None)

@@ -11,6 +11,8 @@ from arcray.core import events as ev
 from arcray.core.commands import (
     Command,
     DetachNode,
+    IssueCredits,
+    OpenAccount,
     ReleaseReservation,
     Reservable,
     Reserve,
@@ -22,19 +24,21 @@ from arcray.core.errors import (
     ArcrayError,
     ConflictError,
     IdempotencyMismatchError,
+    InsufficientCreditsError,
     InvalidArgumentError,
     NoCandidatesError,
     NotFoundError,
     ResourceExhaustedError,
 )
 from arcray.core.gang import Gang, Layout
-from arcray.core.ids import AccountId, ReservationId
+from arcray.core.ids import AccountId, EntryId, ReservationId
 from arcray.core.orders import StartWorkload
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.queries import GetReservation, ListReservations, ReservationPage
 from arcray.core.reservation import Reservation, ReservationState, carve, parts_of
 from arcray.core.resources import NO_DEMAND, Allocation, Demand, GpuShare
+from arcray.core.tariff import Prices
 from arcray.core.workload import Phase
 from arcray.testing.builders import a_capacity, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
@@ -85,6 +89,21 @@ def test_a_reservation_that_does_not_fit_is_refused_with_the_reason_and_holds_no
         reserve(world, a_reservation(1, WHOLE_NODE, HALF_NODE))
     assert refused.value.field == "slices.1"
     assert world.cluster.state.placement.free(node_id(1)).cpu_milli == 8000
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(prices=Prices(cpu_core_minute=6, workload=1))])
+def test_a_place_is_held_only_for_an_account_that_could_pay_for_work_there(world: World) -> None:
+    world.attach()
+    world.handle(OpenAccount(account_id=OTHER))
+    needed = 2 * (1 + 6 * 4)
+    for number, (credits, refused) in enumerate(((needed - 1, True), (1, False)), 1):
+        world.handle(IssueCredits(id=EntryId(f"e{number}"), account_id=OTHER, credits=credits))
+        if refused:
+            with pytest.raises(InsufficientCreditsError, match=f"this costs {needed}"):
+                reserve(world, a_reservation(number, HALF_NODE, HALF_NODE, account=OTHER))
+        else:
+            reserve(world, a_reservation(number, HALF_NODE, HALF_NODE, account=OTHER))
+    assert world.cluster.state.books.accounts[OTHER].held == 0
 
 
 def test_slices_lie_on_the_nodes_as_the_layout_says(world: World) -> None:
