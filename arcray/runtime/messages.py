@@ -22,10 +22,12 @@ from arcray.drivers.frames import filler
 
 __all__ = ["CHUNK", "FromClient", "FromScheduler", "Streams", "with_spec", "without_spec"]
 
-CHUNK: Final = 16
+CHUNK: Final = 32
 """Asks or replies that are sent before the present turn of the event loop ends, so that the other side can begin.
 
-Measured with 64 requests in flight on two cores: without it every process waits for the whole crowd to arrive.
+Without it every process waits for the whole crowd to arrive; where it is small, each wakes the others too often. With
+64 requests in flight on two cores three series of 8 to 10 alternating rounds had medians of 0.50, 0.43 and 0.51 of a
+no-op with 32, and of 0.44, 0.37 and 0.47 with 16; 64 had 0.45 in two of them, 8 had 0.39 in one.
 """
 
 Streams: TypeAlias = Mapping[int, frozenset[Topic]]
