@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 
-from arcray.control.rows import event_row, workload_row
+from arcray.control.rows import Row, event_row, workload_row
 from arcray.core import events as ev
 from arcray.core.workload import Workload, WorkloadSpec
 
@@ -20,22 +20,28 @@ def rows_by_sqlite_alone(directory: Path, batches: Sequence[Sequence[WorkloadSpe
     with closing(sqlite3.connect(directory / "bare.db", isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
-        database.execute(
-            "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER, kind TEXT, subject TEXT,"
-            " body TEXT)"
-        )
-        database.execute(
-            "CREATE TABLE workloads (id TEXT PRIMARY KEY, kind TEXT, phase TEXT, account TEXT, facade TEXT,"
-            " external_id TEXT, node_id TEXT, request_id TEXT, created_at INTEGER, finished_at INTEGER, body TEXT)"
-        )
+        event, row = _event(batches[0][0]), workload_row(Workload(spec=batches[0][0]))
+        add_event = _table(database, "events", "seq INTEGER PRIMARY KEY AUTOINCREMENT", event)
+        add_workload = _table(database, "workloads", "", row)
         ready = []
         for specs in batches:
-            events = [tuple(event_row(ev.WorkloadSubmitted(spec=spec, at=spec.created_at)).values()) for spec in specs]
+            events = [tuple(_event(spec).values()) for spec in specs]
             ready.append((events, [tuple(workload_row(Workload(spec=spec)).values()) for spec in specs]))
         began = perf_counter()
         for events, workloads in ready:
             database.execute("BEGIN IMMEDIATE")
-            database.executemany("INSERT INTO events (at, kind, subject, body) VALUES (?, ?, ?, ?)", events)
-            database.executemany("INSERT INTO workloads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", workloads)
+            database.executemany(add_event, events)
+            database.executemany(add_workload, workloads)
             database.execute("COMMIT")
         return sum(map(len, batches)) / (perf_counter() - began)
+
+
+def _event(spec: WorkloadSpec) -> Row:
+    return event_row(ev.WorkloadSubmitted(spec=spec, at=spec.created_at))
+
+
+def _table(database: sqlite3.Connection, name: str, number: str, row: Row) -> str:
+    """Makes a table for rows like this one, whatever columns they have by now; returns the insertion of one."""
+    columns = [f"{column} PRIMARY KEY" if column == "id" else column for column in row]
+    database.execute(f"CREATE TABLE {name} ({', '.join([number, *columns] if number else columns)})")
+    return f"INSERT INTO {name} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
