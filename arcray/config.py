@@ -217,6 +217,8 @@ class SchedulerSettings(_Section):
         restart_backoff_s: first wait before a restart; doubles up to restart_backoff_max_s.
         round_batch: placements in one scheduling round.
         preemption_grace_s: time that work gets to end when it is preempted, or stopped with its gang.
+        preemption_patience_s: how much longer than that grace the work in whose favour it was ended waits for the end;
+            then it waits for any place again.
         max_gang_size: members of one gang.
         gang_timeout_s: longest wait for the last member of a gang; then those that came are rejected.
         gang_starts: restarts of a gang that fails before all of it runs, whatever its restart policy.
@@ -244,6 +246,7 @@ class SchedulerSettings(_Section):
     restart_backoff_max_s: float = Field(default=300.0, gt=0)
     round_batch: int = Field(default=1_000, ge=1)
     preemption_grace_s: float = Field(default=30.0, ge=0)
+    preemption_patience_s: float = Field(default=60.0, gt=0)
     max_gang_size: int = Field(default=256, ge=1, le=1_024)
     gang_timeout_s: float = Field(default=300.0, gt=0)
     gang_starts: int = Field(default=3, ge=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from arcray.core.ids import NodeId, WorkloadId
@@ -35,11 +36,13 @@ class Claim:
     Args:
         allocation: the slice it will need; every part of it is free or held by a victim.
         victims: the workloads that were preempted for it, sorted; some may have ended.
+        until: when it is given up if they have not all ended; None in rows of before there was a limit.
     """
 
     node_id: NodeId
     allocation: Allocation
     victims: tuple[WorkloadId, ...]
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,7 @@ def _on_tick(turn: Turn, command: cmd.Tick) -> None:
     evictions.stop_overtime(turn)
     drains.expire_drains(turn)
     settling.expire_gangs(turn)
+    settling.expire_claims(turn)
     reservations.expire_reservations(turn)
     if turn.state.pending.release_due(turn.now):
         turn.state.needs_round = True
@@ -257,6 +258,7 @@ class Cluster:
             state.pending.next_due(),
             state.books.next_due(),
             state.gangs.next_due(),
+            state.claims.next_due(),
             state.reservations.next_due(),
             state.next_late(),
             overtime,

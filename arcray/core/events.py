@@ -279,6 +279,7 @@ class WorkloadRequeued:
         restart: whether it counts against the restart policy.
         rested: the attempt ran long enough for restarts to be counted from nothing again.
         exit_code: of the attempt, where its node told one.
+        refused: its node would not begin it.
     """
 
     workload_id: WorkloadId
@@ -290,6 +291,7 @@ class WorkloadRequeued:
     at: datetime
     rested: bool = False
     exit_code: int | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +359,7 @@ class PlaceClaimed:
 
     Args:
         allocation: what it will need of the node.
+        until: when it is given up if they have not all ended.
     """
 
     durable: ClassVar[bool] = True
@@ -365,6 +368,7 @@ class PlaceClaimed:
     allocation: Allocation
     victims: tuple[WorkloadId, ...]
     at: datetime
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

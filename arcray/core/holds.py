@@ -38,6 +38,7 @@ class Claims:
         self._held: dict[WorkloadId, dict[WorkloadId, Allocation]] = {}  # by preemptor: what its victims hold
         self._kept: dict[WorkloadId, Allocation] = {}
         self._preemptor: dict[WorkloadId, WorkloadId] = {}  # by victim
+        self._ends: list[tuple[datetime, WorkloadId]] = []
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -55,7 +56,22 @@ class Claims:
         self._held[workload_id] = dict(held)
         for victim in held:
             self._preemptor[victim] = workload_id
+        if claim.until is not None:
+            heappush(self._ends, (claim.until, workload_id))
         self._book(workload_id)
+
+    def next_due(self) -> datetime | None:
+        """Returns when the next place has been kept for long enough."""
+        while self._ends and not self._keeps(*self._ends[0]):
+            heappop(self._ends)
+        return self._ends[0][0] if self._ends else None
+
+    def overdue(self, now: datetime) -> list[WorkloadId]:
+        """Returns the preemptors whose places were kept for long enough; the caller gives those up."""
+        over = []
+        while (due := self.next_due()) is not None and due <= now:
+            over.append(heappop(self._ends)[1])
+        return over
 
     def drop(self, workload_id: WorkloadId) -> None:
         """Keeps a place no longer."""
@@ -81,6 +97,10 @@ class Claims:
     def kept_on(self, node_id: NodeId) -> list[Allocation]:
         """Returns what is kept on a node. Visits all claims."""
         return [self._kept[key] for key, claim in self._claims.items() if claim.node_id == node_id]
+
+    def _keeps(self, until: datetime, workload_id: WorkloadId) -> bool:
+        claim = self._claims.get(workload_id)
+        return claim is not None and claim.until == until
 
     def _book(self, workload_id: WorkloadId) -> None:
         claim, held = self._claims[workload_id], self._held[workload_id]

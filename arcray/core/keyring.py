@@ -1,17 +1,23 @@
-"""The keys that are valid, by id and by digest. A revoked key is gone from here; the events tell that it was."""
+"""The keys that are valid, by id and by digest.
+
+A revoked key is gone from here; the events tell that it was. Its id is remembered for as long as a command that issues
+it could still be on its way, so that one that comes late does not make it valid again.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from datetime import datetime
-from typing import assert_never
+from typing import Final, assert_never
 
 from arcray.core import events as ev
 from arcray.core.ids import AccountId, KeyId
 from arcray.core.keys import ApiKey, KeyView
 
 __all__ = ["KeyRing"]
+
+_REVOKED_KEPT: Final = 10_000
 
 
 class KeyRing:
@@ -26,6 +32,7 @@ class KeyRing:
         self._by_digest: dict[str, KeyId] = {}
         self._of_account: Counter[AccountId] = Counter()
         self._used: dict[KeyId, datetime] = {}
+        self._revoked: OrderedDict[KeyId, None] = OrderedDict()  # the newest
 
     def apply(self, event: ev.KeyIssued | ev.KeyRevoked | ev.KeysUsed) -> None:
         """Changes the keys as the fact says."""
@@ -37,6 +44,9 @@ class KeyRing:
                 del self._by_digest[key.digest]
                 self._of_account[key.account] -= 1
                 self._used.pop(event.key_id, None)
+                self._revoked[event.key_id] = None
+                if len(self._revoked) > _REVOKED_KEPT:
+                    self._revoked.popitem(last=False)
             case ev.KeysUsed():
                 self._used.update((key_id, at) for key_id, at in event.used if key_id in self.keys)
             case _:
@@ -51,6 +61,10 @@ class KeyRing:
         """Returns the key of a secret's digest."""
         key_id = self._by_digest.get(digest)
         return None if key_id is None else self.view(key_id)
+
+    def was_revoked(self, key_id: KeyId) -> bool:
+        """Returns whether a key was revoked a short while ago."""
+        return key_id in self._revoked
 
     def view(self, key_id: KeyId) -> KeyView:
         """Returns a snapshot of a key."""

@@ -35,6 +35,8 @@ class ClusterPolicy:
         owner_share_percent: what the owner of a node gets of what its work pays; the operator gets the rest.
         max_account_keys: API keys of one account.
         preemption_grace: time that work gets to end when it is preempted, or stopped with its gang.
+        preemption_patience: how much longer than that grace a preemptor waits for it to have ended; then it waits for
+            any place again.
         preemption_searches: in one scheduling round; the others are made in the next ones.
         max_gang_size: members of one gang.
         gang_timeout: longest wait for the last member of a gang; then those that came are rejected.
@@ -71,6 +73,7 @@ class ClusterPolicy:
     owner_share_percent: int = 100
     max_account_keys: int = 1_000
     preemption_grace: timedelta = timedelta(seconds=30)
+    preemption_patience: timedelta = timedelta(seconds=60)
     preemption_searches: int = 32
     max_gang_size: int = 256
     gang_timeout: timedelta = timedelta(seconds=300)

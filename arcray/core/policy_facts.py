@@ -59,7 +59,9 @@ def apply_policy(state: ClusterState, fact: PolicyFact) -> None:
         case ev.PlaceClaimed():
             workload = state.workloads[fact.workload_id]
             state.dequeue(workload)
-            workload.claim = Claim(node_id=fact.node_id, allocation=fact.allocation, victims=fact.victims)
+            workload.claim = Claim(
+                node_id=fact.node_id, allocation=fact.allocation, victims=fact.victims, until=fact.until
+            )
             keep_place(state, workload, workload.claim)
         case ev.ClaimEnded():
             workload = state.workloads[fact.workload_id]

@@ -372,6 +372,7 @@ class ClusterState:
         workload.message = event.reason
         workload.restarts += event.restart
         workload.streak = (0 if event.rested else workload.streak) + event.restart
+        workload.refusals = workload.refusals + 1 if event.refused else 0
         workload.not_before = event.not_before if event.not_before > event.at else None
         if workload.spec.gang is not None:
             self.gangs.give_up(workload.spec, event.reason, restart=event.restart)

@@ -25,6 +25,8 @@ def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> I
     if workload.claim is not None:
         ending = ", ".join(sorted(state.claims.waits_for(workload.id)))
         yield f"node {workload.claim.node_id} is kept for it until what was preempted there has ended: {ending}"
+        if workload.claim.until is not None:
+            yield f"if that has not ended by {workload.claim.until.isoformat()} it waits for any place again"
         return
     if workload.spec.gang is not None:
         gang = state.gangs.of(workload.spec)

@@ -310,6 +310,7 @@ class Workload:
         claim: the place that is kept for it while those preempted for it end; it is pending meanwhile.
         eviction: why the cluster asked for the end of the present attempt; None while it did not.
         preemptions: how often it was ended for other work.
+        refusals: how many of its attempts, up to the last one, their nodes would not begin.
         history: the newest attempts before the present one, oldest first.
         replayed_by: the workload that tries again what this one failed at.
         discarded: an operator or its owner has put this dead letter away.
@@ -335,6 +336,7 @@ class Workload:
     eviction: Eviction | None = None
     preemptions: int = 0
     streak: int = 0
+    refusals: int = 0
     history: tuple[AttemptRecord, ...] = ()
     replayed_by: WorkloadId | None = None
     discarded: bool = False
@@ -361,6 +363,13 @@ class Workload:
             and not self.discarded
             and self.replayed_by is None
         )
+
+    @property
+    def refused_by(self) -> frozenset[NodeId]:
+        """The nodes that would not begin it of late, as far as its history goes back."""
+        if not self.refusals:
+            return frozenset()
+        return frozenset(each.node_id for each in self.history[-self.refusals :] if each.node_id is not None)
 
     def attempts(self) -> tuple[AttemptRecord, ...]:
         """Returns how the newest attempts went, oldest first; a live one is not among them."""

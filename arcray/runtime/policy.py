@@ -39,6 +39,7 @@ def policy_of(settings: Settings) -> ClusterPolicy:
         overtime_grace=timedelta(seconds=scheduler.overtime_grace_s),
         default_quota=_quota(scheduler.quota),
         preemption_grace=timedelta(seconds=scheduler.preemption_grace_s),
+        preemption_patience=timedelta(seconds=scheduler.preemption_patience_s),
         max_gang_size=scheduler.max_gang_size,
         gang_timeout=timedelta(seconds=scheduler.gang_timeout_s),
         gang_starts=scheduler.gang_starts,

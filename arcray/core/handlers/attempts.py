@@ -105,18 +105,27 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
 
 
 def requeue(
-    turn: Turn, workload: Workload, reason: str, *, restart: bool, delay: bool, exit_code: int | None = None
+    turn: Turn,
+    workload: Workload,
+    reason: str,
+    *,
+    restart: bool,
+    delay: bool,
+    exit_code: int | None = None,
+    refused: bool = False,
 ) -> None:
     """Emits that another attempt follows, after a back-off when ``delay``; or that none can.
 
-    A gang of which a member has ended for good cannot start again as a whole, so one that would have to has failed.
+    The back-off goes by restarts, or by how often nodes have refused to begin it, whichever is longer. A gang of which
+    a member has ended for good cannot start again as a whole, so one that would have to has failed.
     """
     gang = workload.spec.gang
     if gang is not None and turn.state.gangs.of(workload.spec).bereft:
         finish(turn, workload, Phase.FAILED, f"{reason}, and gang {gang.id} cannot start again: a member has ended")
         return
     rested = _rested(turn, workload)
-    wait = turn.policy.backoff(0 if rested else workload.streak) if delay else timedelta(0)
+    failed = max(0 if rested else workload.streak, workload.refusals if refused else 0)
+    wait = turn.policy.backoff(failed) if delay else timedelta(0)
     turn.emit(
         ev.WorkloadRequeued(
             workload_id=workload.spec.id,
@@ -128,6 +137,7 @@ def requeue(
             at=turn.now,
             rested=rested,
             exit_code=exit_code,
+            refused=refused,
         )
     )
 

@@ -23,7 +23,7 @@ from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
 from arcray.core.node import Node
 from arcray.core.placement.engine import Engine
-from arcray.core.placement.request import PlacementRequest
+from arcray.core.placement.request import Placement, PlacementRequest
 from arcray.core.placement.together import Shortfall, place_together
 from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Capacity, Demand
@@ -93,7 +93,7 @@ def try_place_gang(turn: Turn, gang: GangState) -> int:
         return 0
     requests = requests_of(state, gang)
     held = state.gangs.held
-    placements = place_together(state.placement, requests, gang.gang.layout)
+    placements = _place_beside_refusals(state, gang, requests)
     if not isinstance(placements, Shortfall) and any(placement.node_id in held for placement in placements):
         requests = [replace(request, avoid=held) for request in requests]
         placements = place_together(state.placement, requests, gang.gang.layout)
@@ -104,6 +104,19 @@ def try_place_gang(turn: Turn, gang: GangState) -> int:
     for workload_id, placement in zip(list(gang.members), placements, strict=True):
         begin(turn, state.workloads[workload_id], placement)
     return len(placements)
+
+
+def _place_beside_refusals(
+    state: ClusterState, gang: GangState, requests: list[PlacementRequest]
+) -> tuple[Placement, ...] | Shortfall:
+    """Places the members on nodes that have not refused them of late, or where that cannot be, on any."""
+    refused_by = [state.workloads[workload_id].refused_by for workload_id in gang.members]
+    if any(refused_by):
+        wary = [replace(request, avoid=avoid) for request, avoid in zip(requests, refused_by, strict=True)]
+        placements = place_together(state.placement, wary, gang.gang.layout)
+        if not isinstance(placements, Shortfall):
+            return placements
+    return place_together(state.placement, requests, gang.gang.layout)
 
 
 def requests_of(state: ClusterState, gang: GangState) -> list[PlacementRequest]:

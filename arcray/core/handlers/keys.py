@@ -7,7 +7,13 @@ from typing import Final
 
 from arcray.core import events as ev
 from arcray.core.commands import IssueKey, ReportKeyUse, RevokeKey
-from arcray.core.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from arcray.core.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 from arcray.core.keys import ApiKey, KeyView, Scope
 from arcray.core.ledger import check_account_id
 from arcray.core.turn import Turn
@@ -22,6 +28,8 @@ def on_issue_key(turn: Turn, command: IssueKey) -> KeyView:
     key, ring = command.key, turn.state.keys
     if ring.keys.get(key.id) == key:
         return ring.view(key.id)
+    if ring.was_revoked(key.id):
+        raise ConflictError(f"key {key.id} was revoked; issue another", field="id")
     _check(turn, key)
     if key.id in ring.keys or ring.find(key.digest) is not None:
         raise AlreadyExistsError(f"key {key.id} exists", field="id")

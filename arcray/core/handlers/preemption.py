@@ -2,7 +2,9 @@
 
 Only a workload that allows it is preempted, only by one of a strictly higher priority, and only when the demand
 certainly fits afterwards. The place is kept for the preemptor from the first moment on: what is free of it now at once,
-what a victim holds as soon as its node has reported its end. A victim starts again later without that counting as a
+what a victim holds as soon as its node has reported its end, for which it is waited only so long: a node may be alive
+and unable to end what it runs. What it holds stays booked for it; the preemptor waits for any place again, and may have
+other work ended. A victim starts again later without that counting as a
 restart. What was itself preempted preempts nobody, so one preemption never leads to another.
 """
 
@@ -51,6 +53,7 @@ def try_preempt(turn: Turn, workload: Workload) -> bool:
             node_id=found.node_id,
             allocation=found.allocation,
             victims=found.victims,
+            until=turn.now + turn.policy.preemption_grace + turn.policy.preemption_patience,
             at=turn.now,
         )
     )

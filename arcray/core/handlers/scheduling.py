@@ -51,6 +51,10 @@ def try_place(turn: Turn, workload: Workload) -> bool:
         return False
     request = placement_request(workload.spec)
     placement = state.placement.place(request)
+    refused_by = workload.refused_by
+    if not isinstance(placement, Explanation) and placement.node_id in refused_by:
+        elsewhere = state.placement.place(replace(request, avoid=refused_by))
+        placement = placement if isinstance(elsewhere, Explanation) else elsewhere
     held = state.gangs.held
     if not isinstance(placement, Explanation) and placement.node_id in held:
         if state.gangs.held_all:

@@ -21,7 +21,7 @@ from arcray.core.placement.request import Placement
 from arcray.core.turn import Turn
 from arcray.core.workload import Phase, Workload
 
-__all__ = ["expire_gangs", "settle"]
+__all__ = ["expire_claims", "expire_gangs", "settle"]
 
 
 def settle(turn: Turn) -> None:
@@ -34,6 +34,12 @@ def settle(turn: Turn) -> None:
             _settle_gang(turn, gang, what)
     while state.claims.settled:
         _settle_claim(turn, state.workloads[next(iter(state.claims.settled))])
+
+
+def expire_claims(turn: Turn) -> None:
+    """Has preemptors wait for any place again whose victims do not end."""
+    for workload_id in turn.state.claims.overdue(turn.now):
+        turn.emit(ev.ClaimEnded(workload_id=workload_id, at=turn.now))
 
 
 def expire_gangs(turn: Turn) -> None:

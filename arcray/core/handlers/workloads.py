@@ -270,7 +270,7 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
         delay = not isinstance(workload.spec.payload, Inference)
         if not delay:
             turn.state.needs_models.add(report.node_id)  # what it last said of them may have come late
-        requeue(turn, workload, report.message or "its node refused it", restart=False, delay=delay)
+        requeue(turn, workload, report.message or "its node refused it", restart=False, delay=delay, refused=True)
     elif restarts(turn, workload, report.phase):
         reason = report.message or f"attempt {workload.attempt} {report.phase}"
         requeue(turn, workload, reason, restart=True, delay=True, exit_code=report.result.exit_code)

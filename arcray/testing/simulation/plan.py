@@ -142,6 +142,7 @@ def _draw_policy(dice: Random, *, priced: bool) -> ClusterPolicy:
         keep_reservations=dice.choice((1, 1000)),
         inference_timeout=timedelta(seconds=5),
         preemption_grace=timedelta(seconds=dice.choice((0, 2, 30))),
+        preemption_patience=timedelta(seconds=dice.choice((1, 60))),
         gang_timeout=timedelta(seconds=dice.choice((6, 30))),
         gang_patience=timedelta(seconds=dice.choice((0, 3, 60))),
         gang_hold=timedelta(seconds=dice.choice((5, 600))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -171,6 +172,30 @@ def test_a_member_that_its_node_refuses_makes_the_whole_gang_start_again(world: 
     world.run_round()
     assert phases(world, 1, 2) == [Phase.PLACED, Phase.PLACED]
     assert [world.workload(workload_id(number)).restarts for number in (1, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(restart_backoff=timedelta(seconds=0.5))])
+def test_a_gang_that_is_refused_again_and_again_waits_longer_each_time_and_tries_other_nodes(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(a_member(number))
+    refuser = world.workload(workload_id(1)).node_id
+    waits = []
+    for _ in range(3):
+        world.report(world.workload(workload_id(1)), Phase.FAILED, refused=True)
+        world.report(world.workload(workload_id(2)), Phase.STOPPED)
+        not_before = world.workload(workload_id(1)).not_before
+        assert not_before is not None
+        waits.append((not_before - world.now).total_seconds())
+        world.later(waits[-1])
+        world.run_round()
+    assert waits == [0.5, 1, 2]
+    world.attach(a_node(3))
+    world.report(world.workload(workload_id(1)), Phase.FAILED, refused=True)
+    world.report(world.workload(workload_id(2)), Phase.STOPPED)
+    world.later(4)
+    world.run_round()
+    assert world.workload(workload_id(1)).node_id not in (None, refuser)
 
 
 @pytest.mark.parametrize("policy", [ClusterPolicy(gang_starts=1)])

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from arcray.core import commands as cmd
-from arcray.core.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from arcray.core.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 from arcray.core.ids import AccountId, KeyId
 from arcray.core.keys import KeyView, Scope
 from arcray.core.queries import FindKey, KeyPage, ListKeys
@@ -78,6 +84,14 @@ def test_a_revoked_key_is_gone(world: World) -> None:
         world.cluster.answer(FindKey(digest=a_key().digest), world.now)
     with pytest.raises(NotFoundError):
         world.handle(cmd.RevokeKey(key_id=a_key().id))
+
+
+def test_a_revoked_key_is_not_issued_again_by_a_command_that_comes_late(world: World) -> None:
+    world.handle(cmd.IssueKey(key=a_key()))
+    world.handle(cmd.RevokeKey(key_id=a_key().id))
+    with pytest.raises(ConflictError) as refused:
+        world.handle(cmd.IssueKey(key=a_key()))
+    assert refused.value.field == "id"
 
 
 def test_another_accounts_key_cannot_be_revoked_or_seen(world: World) -> None:

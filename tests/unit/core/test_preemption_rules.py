@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from arcray.testing.world import World
 
 WHOLE_NODE = Demand(cpu_milli=8000)
 HALF_NODE = Demand(cpu_milli=4000)
+IMPATIENT = ClusterPolicy(preemption_grace=timedelta(seconds=2), preemption_patience=timedelta(seconds=8))
 
 
 def background(number: int, demand: Demand = WHOLE_NODE, **fields: Any) -> WorkloadSpec:
@@ -299,6 +301,62 @@ def test_explain_says_what_would_be_preempted_and_what_is_waited_for(world: Worl
     assert explanation(world, 2).endswith(f"would preempt {workload_id(1)} on node {node_id(1)}")
     world.run_round()
     assert f"is kept for it until what was preempted there has ended: {workload_id(1)}" in explanation(world, 2)
+    assert "if that has not ended by 2026-" in explanation(world, 2)
+
+
+@pytest.mark.parametrize("policy", [IMPATIENT])
+def test_a_preemptor_whose_victim_does_not_end_waits_for_any_place_again(world: World) -> None:
+    world.attach()
+    world.submit(background(1))
+    world.submit(critical(2))
+    world.run_round()
+    world.later(9)
+    assert world.workload(workload_id(2)).claim is not None
+    world.later(1)
+    assert world.workload(workload_id(2)).claim is None
+    assert (world.workload(workload_id(1)).phase, world.run_round().events) == (Phase.STOPPING, ())
+    world.attach(a_node(2))
+    world.run_round()
+    assert world.workload(workload_id(2)).node_id == node_id(2)
+
+
+@pytest.mark.parametrize("policy", [IMPATIENT])
+def test_a_preemptor_whose_victim_does_not_end_may_have_other_work_ended(world: World) -> None:
+    world.attach()
+    world.submit(background(1))
+    world.submit(critical(2))
+    world.run_round()
+    world.attach(a_node(2))
+    world.submit(background(3))
+    world.run_round()
+    world.later(10)
+    assert preempted(world.run_round().events) == [workload_id(3)]
+
+
+@pytest.mark.parametrize("policy", [IMPATIENT])
+def test_a_victim_that_ends_after_its_preemptor_has_given_up_starts_again(world: World) -> None:
+    world.attach()
+    world.submit(background(1))
+    world.submit(critical(2))
+    world.run_round()
+    world.later(10)
+    world.report(world.workload(workload_id(1)), Phase.STOPPED)
+    world.run_round()
+    assert [world.workload(workload_id(n)).phase for n in (1, 2)] == [Phase.PENDING, Phase.PLACED]
+
+
+@pytest.mark.parametrize("policy", [IMPATIENT])
+def test_how_long_a_place_is_kept_does_not_begin_anew_at_recovery(world: World) -> None:
+    world.attach()
+    world.submit(background(1))
+    world.submit(critical(2))
+    world.run_round()
+    world.later(8)
+    after = world.recovered()
+    after.later(1)
+    assert after.workload(workload_id(2)).claim is not None
+    after.later(1)
+    assert after.workload(workload_id(2)).claim is None
 
 
 def test_an_inference_request_is_not_preemptible(world: World) -> None:

@@ -219,3 +219,45 @@ def test_submitting_again_is_the_same_whatever_was_filled_in() -> None:
     world.submit(a_workload(1, a_container(), request_id="k", request_digest="d"))
     assert world.submit(a_workload(1, a_container(), request_id="k", request_digest="d")).events == ()
     world.attach(a_node(1))
+
+
+def refuse(world: World, work: Workload) -> float:
+    """Has the node refuse the present attempt; returns the wait before the next in seconds."""
+    world.report(work, Phase.FAILED, message="no room", refused=True)
+    assert work.not_before is not None
+    return (work.not_before - world.now).total_seconds()
+
+
+def test_work_that_is_refused_again_and_again_waits_longer_each_time_and_has_not_restarted(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1))
+    waits = []
+    for _ in range(4):
+        waits.append(refuse(world, world.workload(W1)))
+        beating(world, 10)
+        world.run_round()
+    assert (waits, world.workload(W1).restarts) == ([1, 2, 4, 8], 0)
+
+
+def test_work_that_a_node_refused_goes_to_another_that_can_take_it(world: World) -> None:
+    for number in (1, 2, 3):
+        world.attach(a_node(number))
+    world.submit(a_workload(1))
+    work = world.workload(W1)
+    tried = []
+    for _ in range(3):
+        tried.append(work.node_id)
+        refuse(world, work)
+        world.later(5)
+        world.run_round()
+    assert len(set(tried)) == 3
+
+
+def test_refusals_are_forgotten_once_a_node_has_begun_the_work(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1, restart=STUBBORN))
+    work = world.workload(W1)
+    assert [refuse(world, work), work.refusals] == [1, 1]
+    again(world, work)
+    fail(world, work)
+    assert (work.refusals, work.refused_by) == (0, frozenset())

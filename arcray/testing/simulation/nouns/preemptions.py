@@ -61,7 +61,9 @@ class PreemptionFacts:
         self._nodes.check_takes(event.node_id, spec, event.allocation)
         self._workloads.check_asked(spec, event.allocation)
         self._workloads.check_quota(spec)
-        work["claim"] = Claim(node_id=event.node_id, allocation=event.allocation, victims=event.victims)
+        work["claim"] = Claim(
+            node_id=event.node_id, allocation=event.allocation, victims=event.victims, until=event.until
+        )
         self._workloads.check_fits(event.node_id)
 
     def _ended(self, event: ev.ClaimEnded) -> None:
@@ -72,5 +74,6 @@ class PreemptionFacts:
             for key, victim in self._workloads.known.items()
             if victim["eviction"] is not None and victim["eviction"].by == event.workload_id
         ]
-        must(not left, f"the place of {event.workload_id} is given up while {left} still end for it")
+        over = work["claim"].until is not None and event.at >= work["claim"].until
+        must(over or not left, f"the place of {event.workload_id} is given up while {left} still end for it")
         self._workloads.end_claim(work)

@@ -132,6 +132,7 @@ class WorkloadFacts:
             "attempt": 0,
             "restarts": 0,
             "streak": 0,
+            "refusals": 0,
             "eviction": None,
             "replayed_by": None,
             "discarded": False,
@@ -268,6 +269,7 @@ class WorkloadFacts:
         must(not work["stop_requested"], f"{event.workload_id} is requeued, and was to stop")
         work["restarts"] += 1 if event.restart else 0
         work["streak"] = (0 if event.rested else work["streak"]) + (1 if event.restart else 0)
+        work["refusals"] = work["refusals"] + 1 if event.refused else 0
         policy = work["spec"].restart
         if event.rested:
             ran_s = 0.0 if work["started_at"] is None else (event.at - work["started_at"]).total_seconds()
