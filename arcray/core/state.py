@@ -372,12 +372,12 @@ class ClusterState:
         workload.message = event.reason
         workload.restarts += event.restart
         workload.streak = (0 if event.rested else workload.streak) + event.restart
-        workload.refusals = workload.refusals + 1 if event.refused else 0
+        workload.refusals = workload.refusals + 1 if event.refused and event.durable else 0
         workload.not_before = event.not_before if event.not_before > event.at else None
         if workload.spec.gang is not None:
             self.gangs.give_up(workload.spec, event.reason, restart=event.restart)
         self.enqueue(workload, event.at)
-        if isinstance(workload.spec.payload, Inference):
+        if isinstance(workload.spec.payload, Inference) and not event.refused:
             self.slots_freed[workload.spec.payload.model_id] = None  # another node may have a slot right now
 
     def _finish(self, event: ev.WorkloadFinished) -> None:
@@ -405,10 +405,9 @@ class ClusterState:
     def _forget(self, finished: deque[WorkloadId], limit: int) -> None:
         while len(finished) > limit:
             workload_id = finished.popleft()
+            # Else it is told of again, or was, by the other fact that ``retire`` hears of.
             if workload_id not in self.settling and workload_id in self.workloads:
-                self._let_go(
-                    workload_id
-                )  # else it is told of again, or was, by the other fact that ``retire`` hears of
+                self._let_go(workload_id)
 
     def _let_go(self, workload_id: WorkloadId) -> None:
         spec = self.workloads.pop(workload_id).spec

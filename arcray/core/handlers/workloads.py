@@ -24,6 +24,7 @@ from arcray.core.handlers.nodes import current_node
 from arcray.core.handlers.quotas import check_quota
 from arcray.core.handlers.reservations import check_taking, take_place
 from arcray.core.handlers.scheduling import try_place
+from arcray.core.handlers.starting import counted_from
 from arcray.core.ids import WorkloadId
 from arcray.core.labels import check_selector
 from arcray.core.lifecycle import NODE_PHASES, advance
@@ -266,16 +267,30 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     elif workload.eviction is not None:
         conclude_eviction(turn, workload, report.phase, report.result, report.message)
     elif report.refused:
-        # A request does not wait for a time but for a slot, wherever one is free.
-        delay = not isinstance(workload.spec.payload, Inference)
-        if not delay:
-            turn.state.needs_models.add(report.node_id)  # what it last said of them may have come late
-        requeue(turn, workload, report.message or "its node refused it", restart=False, delay=delay, refused=True)
+        _refused(turn, workload, report)
     elif restarts(turn, workload, report.phase):
         reason = report.message or f"attempt {workload.attempt} {report.phase}"
         requeue(turn, workload, reason, restart=True, delay=True, exit_code=report.result.exit_code)
     else:
         finish(turn, workload, report.phase, report.message, report.result)
+
+
+def _refused(turn: Turn, workload: Workload, report: ReportEnd) -> None:
+    """Has work that its node would not begin wait for another attempt: for a time, or if it is a request for a slot.
+
+    What the node last said of its slots is not so, or no longer, and it says better soon. Until then it may be free by
+    all that is known here, so a request that was refused a few times goes round no further: it waits until something
+    changes, or for its patience.
+    """
+    reason, payload = report.message or "its node refused it", workload.spec.payload
+    if not isinstance(payload, Inference):
+        requeue(turn, workload, reason, restart=False, delay=True, refused=True)
+        return
+    turn.state.needs_models.add(report.node_id)
+    requeue(turn, workload, reason, restart=False, delay=False, refused=True)
+    turn.state.slots_freed.pop(payload.model_id, None)  # the slot that it was refused: none for others either
+    if workload.attempt - counted_from(turn, workload) < turn.policy.inference_attempts:
+        dispatch(turn, workload)
 
 
 def _fenced(turn: Turn, workload_id: WorkloadId, attempt: int) -> Workload:

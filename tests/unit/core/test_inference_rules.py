@@ -171,6 +171,35 @@ def test_a_request_that_its_node_refused_waits_for_a_slot_and_for_no_time(world:
     assert (again.phase, again.attempt, again.not_before) == (Phase.PLACED, 2, None)
 
 
+def refused_by_turns(world: World, *numbers: int) -> list[int]:
+    """Has the node refuse whatever it is given, for as long as it is given something; returns the attempts of each."""
+    works = [world.workload(request(number).id) for number in numbers]
+    while placed := [work for work in works if work.phase is Phase.PLACED]:
+        for work in placed:
+            world.report(work, Phase.FAILED, refused=True)
+    return [work.attempt for work in works]
+
+
+def test_requests_that_are_refused_again_and_again_wait_for_a_change(world: World) -> None:
+    world.attach()
+    world.load(node_id(1), slots=2)
+    for number in (1, 2, 3):
+        world.submit(request(number))
+    attempts = refused_by_turns(world, 1, 2, 3)
+    assert max(attempts) <= 3
+    world.load(node_id(1), slots=2)
+    assert [world.workload(request(number).id).phase for number in (1, 2, 3)].count(Phase.PLACED) == 2
+
+
+def test_a_request_that_waits_after_refusals_is_tried_once_more_when_its_patience_ends(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    refused_by_turns(world, 1)
+    before = world.workload(R1).attempt
+    world.later(1)
+    assert world.workload(R1).attempt == before + 1
+
+
 def test_a_failed_answer_fails_the_request(world: World) -> None:
     ready(world)
     world.submit(request(1))
