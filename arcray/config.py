@@ -167,12 +167,15 @@ class DatabaseSettings(_Section):
         busy_timeout_s: longest wait for someone else's lock, on a SQLite file or on PostgreSQL's rows.
         statement_timeout_s: longest statement on PostgreSQL, migrations excepted; what a lost network costs at most.
         commit_timeout_s: longest transaction; its callers are then told that nobody knows what became of it.
+        stand_still_s: longest that the scheduler does nothing else while a transaction is written. It does so only
+            while they are shorter than that, because waiting is then cheaper than going on meanwhile; 0 is never.
     """
 
     connect_timeout_s: float = Field(default=5.0, ge=1)
     busy_timeout_s: float = Field(default=5.0, gt=0)
     statement_timeout_s: float = Field(default=20.0, gt=0)
     commit_timeout_s: float = Field(default=30.0, gt=0)
+    stand_still_s: float = Field(default=0.005, ge=0, le=0.1)
 
     @model_validator(mode="after")
     def _a_transaction_outlasts_its_statements(self) -> DatabaseSettings:

@@ -2,18 +2,17 @@
 
 What lives here: SQL and threads. What does not: what is written when (committer), what the JSON means (rows).
 
-One thread writes on one connection, so a batch costs one hop however large it is; another reads, so that no list of a
-long history delays a commit. SQLite by default (write-ahead log, synchronous FULL: a commit that returned survives a
-power cut); any PostgreSQL by URL. Invariants: a batch is on disk entirely or not at all; a journal that another
-scheduler has opened since writes nothing more (``FencedError``).
+One thread writes on one connection, so a batch costs one hop however large it is, and the loop stands still for it
+where that is cheaper (``worker``); another reads, so that no list of a long history delays a commit. SQLite by default
+(write-ahead log, synchronous FULL: a commit that returned survives a power cut); any PostgreSQL by URL. Invariants: a
+batch is on disk entirely or not at all; a journal that another scheduler has opened since writes nothing more
+(``FencedError``).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -30,6 +29,7 @@ from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_pa
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, QUOTAS, RESERVATIONS, WORKLOADS
 from arcray.control.statements import Statements
+from arcray.control.worker import Worker
 from arcray.core.books import REQUESTS_KEPT
 from arcray.core.cluster import Ledger
 from arcray.core.errors import UnavailableError
@@ -120,10 +120,10 @@ class Journal:
         self._engine = database.engine(url, settings)
         self._file = database.SqliteFile(url)
         self._commit_timeout_s = settings.commit_timeout_s
-        self._writes = ThreadPoolExecutor(1, "arcray-journal")
+        self._writes = Worker("arcray-journal", brief_s=settings.stand_still_s)
         # A database in memory is one connection, so one thread.
         self._in_memory = database.in_memory(url)
-        self._reads = self._writes if self._in_memory else ThreadPoolExecutor(1, "arcray-history")
+        self._reads = self._writes if self._in_memory else Worker("arcray-history")
         self._writer: sa.Connection | None = None
         self._generation = 0
         self._memories = 0
@@ -141,8 +141,8 @@ class Journal:
         """Finishes what is being written and closes."""
         await self._in(self._writes, self._disconnect)
         await self._in(self._writes, self._engine.dispose)
-        self._writes.shutdown()
-        self._reads.shutdown()
+        self._writes.close()
+        self._reads.close()
 
     async def append(self, records: Records) -> None:
         """Writes one batch.
@@ -152,8 +152,7 @@ class Journal:
             UnavailableError: it could not be written, or not in time; whether it was is known only from the rows.
         """
         try:
-            async with asyncio.timeout(self._commit_timeout_s):
-                await self._in(self._writes, self._append, records)
+            await self._writes.run_brief(self._mapped, self._append, (records,), limit_s=self._commit_timeout_s)
         except TimeoutError:
             # The thread may still write it; ``load`` reads in the same thread, after it.
             raise UnavailableError(f"the database did not commit within {self._commit_timeout_s:g} s") from None
@@ -222,8 +221,8 @@ class Journal:
 
     # -- in the threads ------------------------------------------------------------------------------------------
 
-    async def _in(self, thread: ThreadPoolExecutor, work: Callable[..., _T], *args: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(thread, self._mapped, work, args)
+    async def _in(self, thread: Worker, work: Callable[..., _T], *args: Any) -> _T:
+        return await thread.run(self._mapped, work, args)
 
     def _mapped(self, work: Callable[..., _T], args: tuple[Any, ...]) -> _T:
         try:

@@ -1,9 +1,7 @@
 """Reports on their way to the cluster: kept until they are acknowledged, in order, batched adaptively.
 
-What happens in one turn of the event loop is told at once, in one call. A few calls may be in flight; while as many
-are, what happens waits for the next one, so batches grow with the load. When something is to be told again, nothing new
-is told until all calls have come back, so reports are repeated in the order in which they came. Readings and model
-lists are slots, not queues: only the newest counts.
+One call is in flight; what happens meanwhile goes with the next one, so an idle machine tells at once and a busy one in
+large batches. Readings and model lists are slots, not queues: only the newest counts.
 
 The queue is bounded by what the agent has taken on: an attempt has a handful of phases and one end, and the agent takes
 no orders while too many ends wait here.
@@ -16,8 +14,6 @@ import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable
-from itertools import chain
-from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from arcray.core.commands import ReportEnd, ReportModels, ReportPhase, ReportTelemetry, Running
@@ -30,7 +26,6 @@ __all__ = ["Report", "Reporter", "is_unwanted", "lease_is_lost"]
 _log = logging.getLogger(__name__)
 
 _BATCH: Final = 2_048
-_CALLS: Final = 8  # in flight: one takes a commit, and its reply may wait for something to ride with
 _RETRY_S: Final = 0.1  # doubles
 _RETRY_MAX_S: Final = 5.0
 _RETRIED: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
@@ -59,21 +54,16 @@ class Reporter:
         self._refused = refused
         self._replied = replied
         self._queue: deque[ReportPhase | ReportEnd] = deque()
-        self._calls: dict[int, tuple[Report, ...]] = {}  # in flight
-        self._made = 0
-        self._again: list[tuple[int, list[Report]]] = []  # of calls that came back, by their number
-        self._wait_s = _RETRY_S
+        self._in_call: tuple[Report, ...] = ()
         self._models: ReportModels | None = None
         self._telemetry: ReportTelemetry | None = None
-        self._newest: dict[type[Report], Report] = {}  # model list and reading that were told
-        self._news = asyncio.Event()
+        self._something = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._open = asyncio.Event()
 
     def __len__(self) -> int:
-        again = sum(len(reports) for _, reports in self._again)
-        return len(self._queue) + again + sum(map(len, self._calls.values()))
+        return len(self._queue) + len(self._in_call)
 
     def report(self, report: ReportPhase | ReportEnd) -> None:
         """Takes what happened to an attempt."""
@@ -107,8 +97,7 @@ class Reporter:
 
     def waiting_ends(self) -> tuple[Running, ...]:
         """Returns the attempts whose end is not acknowledged yet."""
-        again = (report for _, reports in self._again for report in reports)
-        ends = (*chain.from_iterable(self._calls.values()), *again, *self._queue)
+        ends = (*self._in_call, *self._queue)
         return tuple(
             Running(workload_id=each.workload_id, attempt=each.attempt) for each in ends if isinstance(each, ReportEnd)
         )
@@ -119,51 +108,42 @@ class Reporter:
 
     async def run_forever(self) -> None:
         """Sends until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                await self._news.wait()
-                await self._open.wait()
-                self._news.clear()
-                if self._again and not self._calls:
-                    self._put_back()
-                    await self._clock.sleep(self._wait_s)
-                    self._wait_s = min(_RETRY_MAX_S, self._wait_s * 2)
-                    self._wake()
-                    continue  # it may have been paused
-                while not self._again and len(self._calls) < _CALLS and (batch := self._take()):
-                    self._made += 1
-                    self._calls[self._made] = batch
-                    group.create_task(self._call(self._made, batch))
-                if not self._calls:
-                    self._idle.set()
-
-    async def _call(self, number: int, batch: tuple[Report, ...]) -> None:
-        try:
-            replies = await self._plane.submit(batch)
-        except UnavailableError as error:
-            _log.warning("reports wait for the scheduler", extra={"reports": len(batch), "reason": error.message})
-            again = list(batch)
-        else:
-            again = self._sort_out(batch, replies)
-        del self._calls[number]
-        if again:
-            self._again.append((number, again))
-        elif not self._again:
-            self._wait_s = _RETRY_S
-        self._wake()
+        wait_s = _RETRY_S
+        while True:
+            await self._something.wait()
+            await self._open.wait()
+            batch = self._take()
+            if not batch:
+                self._something.clear()
+                self._idle.set()
+                continue
+            self._in_call = batch
+            try:
+                replies = await self._plane.submit(batch)
+            except UnavailableError as error:
+                _log.warning("reports wait for the scheduler", extra={"reports": len(batch), "reason": error.message})
+                again = list(batch)
+            else:
+                again = self._sort_out(batch, replies)
+            finally:
+                self._in_call = ()
+            if again:
+                self._put_back(again)
+                await self._clock.sleep(wait_s)
+                wait_s = min(_RETRY_MAX_S, wait_s * 2)
+            else:
+                wait_s = _RETRY_S
 
     def _take(self) -> tuple[Report, ...]:
         """Returns the next batch: models first, for what the cluster does about the ends depends on them."""
         batch: list[Report] = []
         if self._models is not None:
             batch.append(self._models)
-            self._newest[ReportModels] = self._models
             self._models = None
         while self._queue and len(batch) < _BATCH:
             batch.append(self._queue.popleft())
         if self._telemetry is not None:
             batch.append(self._telemetry)
-            self._newest[ReportTelemetry] = self._telemetry
             self._telemetry = None
         return tuple(batch)
 
@@ -180,21 +160,19 @@ class Reporter:
                 self._refused(report, reply)
         return again
 
-    def _put_back(self) -> None:
-        """Has what is to be told again wait before everything else; of slots only what nothing newer has replaced."""
-        again = sorted(self._again, key=itemgetter(0), reverse=True)
-        self._again = []
-        for report in chain.from_iterable(reversed(reports) for _, reports in again):
+    def _put_back(self, reports: list[Report]) -> None:
+        for report in reversed(reports):
             match report:
                 case ReportPhase() | ReportEnd():
                     self._queue.appendleft(report)
-                case ReportModels() if self._models is None and self._newest[ReportModels] is report:
-                    self._models = report
-                case ReportTelemetry() if self._telemetry is None and self._newest[ReportTelemetry] is report:
-                    self._telemetry = report
+                case ReportModels():
+                    self._models = self._models or report
+                case ReportTelemetry():
+                    self._telemetry = self._telemetry or report
+        self._wake()
 
     def _wake(self) -> None:
-        self._news.set()
+        self._something.set()
         self._idle.clear()
 
 

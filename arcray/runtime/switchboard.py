@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 from arcray.control.batch import Reply
 from arcray.control.loops import contain_async
-from arcray.core.commands import Command, ReportEnd, ReportPhase, SubmitWorkload
+from arcray.core.commands import Command, SubmitWorkload
 from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.orders import Order
@@ -34,9 +34,8 @@ __all__ = ["LocalPlane", "Outlet", "Switchboard"]
 
 _log = logging.getLogger(__name__)
 
-_BURST_S: Final = 0.01  # events and what nobody waits for gather this long; other replies never wait
+_BURST_S: Final = 0.01  # events wait this long for more of them; replies never wait
 _EVENT_LIMIT: Final = 16_384
-_REPORTS: Final = frozenset({ReportEnd, ReportPhase})
 _GAP: Final = EventBatch(events=(), gap=True)
 
 
@@ -215,11 +214,6 @@ class _Client:
         self._replies.append((ticket, value))
         self._flush_soon()
 
-    def acknowledge(self, ticket: int) -> None:
-        """Says that a report was taken: with whatever is said next, for nobody waits for it."""
-        self._replies.append((ticket, None))
-        self._gather()
-
     def tell_end(self, ticket: int, view: WorkloadView) -> None:
         """Says how the workload ended that its client submitted in this ask."""
         self._ends.append((ticket, without_spec(view)))
@@ -285,9 +279,6 @@ class _Client:
         else:
             self._events.append((stream, batch))
             self.event_count += size
-        self._gather()
-
-    def _gather(self) -> None:
         if self._burst is None:
             self._burst = self._loop.call_later(_BURST_S, self._end_burst)
 
@@ -315,8 +306,6 @@ class _Ticket:
         command = self._command
         if type(result) is WorkloadView and type(command) is SubmitWorkload and result.spec is command.spec:
             self._client.tell_end(self._number, result)
-        elif result is None and type(command) in _REPORTS:
-            self._client.acknowledge(self._number)
         else:
             self._client.answer(self._number, result)
 

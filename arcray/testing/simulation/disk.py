@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from arcray.config import DatabaseSettings
 from arcray.control.journal import Journal
 from arcray.testing.faults import around_statements
 from arcray.testing.simulation.trace import Trace
@@ -46,7 +47,7 @@ class Disk:
 
     def journal(self) -> Journal:
         """Returns a journal that is not open yet."""
-        journal = self._kind(self._url)
+        journal = self._kind(self._url, DatabaseSettings(stand_still_s=0))  # real time does not pass here
         around_statements(journal, lambda: self._step("statement"))
         dialect: Any = journal._engine.dialect  # noqa: SLF001 - faults come from below every interface
         commit = dialect.do_commit

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from arcray.core.commands import Command, ReportEnd, ReportModels, ReportTelemetry, Running
+from arcray.core.commands import Command, ReportEnd, ReportModels, ReportTelemetry
 from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
 from arcray.core.ids import ModelId, WorkloadId
 from arcray.core.model import ModelSlots
@@ -94,37 +94,52 @@ def a_reading() -> ReportTelemetry:
     return ReportTelemetry(node_id=node_id(1), epoch=1, telemetry=None)
 
 
-async def test_what_happens_in_one_turn_is_one_call_and_waits_for_no_other() -> None:
+async def test_one_call_is_in_flight_and_what_happens_meanwhile_goes_together() -> None:
     rig = Rig()
     async with rig.running():
         await rig.end(1, 2)
         await rig.end(3)
-        assert rig.told == [[an_end(1), an_end(2)], [an_end(3)]]
-
-
-async def test_calls_in_flight_are_bounded_and_what_waits_goes_together() -> None:
-    rig = Rig()
-    async with rig.running():
-        for number in range(12):
-            await rig.end(number)
-        assert len(rig.told) == 8
-        await rig.plane.answer_call(3)
-        assert rig.told[8:] == [[an_end(8), an_end(9), an_end(10), an_end(11)]]
+        await rig.end(4)
+        assert rig.told == [[an_end(1), an_end(2)]]
+        await rig.plane.answer_call(0)
+        assert rig.told[1:] == [[an_end(3), an_end(4)]]
 
 
 async def test_what_is_told_again_comes_before_what_is_new_and_in_its_order() -> None:
     rig = Rig()
     async with rig.running():
-        for number in (1, 2, 3):
-            await rig.end(number)
-        await rig.plane.answer_call(1, BUSY)
-        await rig.end(4)
+        await rig.end(1, 2)
+        await rig.end(3)
         await rig.plane.answer_call(0, UnavailableError("away"))
-        assert len(rig.told) == 3, "one call has not come back"
-        await rig.plane.answer_call(2)
-        assert len(rig.told) == 3, "it rests first"
+        assert len(rig.told) == 1, "it rests first"
         await rig.clock.advance(0.1)
-        assert rig.told[3:] == [[an_end(1), an_end(2), an_end(4)]]
+        assert rig.told[1:] == [[an_end(1), an_end(2), an_end(3)]]
+
+
+async def test_a_newer_list_of_models_takes_the_place_of_one_that_was_not_taken() -> None:
+    rig = Rig()
+    async with rig.running():
+        rig.reporter.models(models(1))
+        await settle()
+        rig.reporter.models(models(2))
+        await rig.plane.answer_call(0, BUSY)
+        await rig.clock.advance(0.1)
+        assert rig.told[1:] == [[models(2)]]
+
+
+async def test_ends_are_unacknowledged_until_their_call_was_taken() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.end(1)
+        await rig.end(2)
+        await rig.plane.answer_call(0, BUSY)
+        works = {work.workload_id for work in rig.reporter.waiting_ends()}
+        assert (works, len(rig.reporter)) == ({"1", "2"}, 2)
+        drained = asyncio.ensure_future(rig.reporter.drained())
+        await rig.clock.advance(0.1)
+        await rig.plane.answer_call(1)
+        await settle()
+        assert (drained.done(), rig.reporter.waiting_ends()) == (True, ())
 
 
 async def test_the_rest_doubles_while_calls_fail_and_begins_anew_when_one_is_taken() -> None:
@@ -144,19 +159,6 @@ async def test_the_rest_doubles_while_calls_fail_and_begins_anew_when_one_is_tak
         assert rig.told[5:] == [[an_end(2)]]
 
 
-async def test_an_older_list_of_models_never_follows_a_newer_one() -> None:
-    rig = Rig()
-    async with rig.running():
-        rig.reporter.models(models(1))
-        await settle()
-        rig.reporter.models(models(2))
-        await rig.end(1)
-        await rig.plane.answer_call(0, BUSY)
-        await rig.plane.answer_call(1)
-        await rig.clock.advance(1)
-        assert rig.told == [[models(1)], [models(2), an_end(1)]]
-
-
 async def test_a_list_of_models_that_was_not_taken_is_told_again() -> None:
     rig = Rig()
     async with rig.running():
@@ -166,23 +168,6 @@ async def test_a_list_of_models_that_was_not_taken_is_told_again() -> None:
         await rig.plane.answer_call(0, BUSY)
         await rig.clock.advance(0.1)
         assert rig.told[1:] == [[models(1), a_reading()]]
-
-
-async def test_ends_are_unacknowledged_until_their_call_has_come_back_and_was_taken() -> None:
-    rig = Rig()
-    async with rig.running():
-        await rig.end(1)
-        await rig.end(2)
-        await rig.plane.answer_call(0, BUSY)
-        works = {work.workload_id for work in rig.reporter.waiting_ends()}
-        assert (works, len(rig.reporter)) == ({"1", "2"}, 2)
-        await rig.plane.answer_call(1)
-        assert rig.reporter.waiting_ends() == (Running(workload_id=WorkloadId("1"), attempt=1),)
-        drained = asyncio.ensure_future(rig.reporter.drained())
-        await rig.clock.advance(0.1)
-        assert not drained.done()
-        await rig.plane.answer_call(2)
-        assert drained.done()
 
 
 async def test_nothing_is_told_while_paused_and_what_waits_has_the_next_epoch() -> None:

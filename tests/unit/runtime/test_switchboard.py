@@ -3,14 +3,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from arcray.core.commands import ReportEnd, StopWorkload
+from arcray.core.commands import StopWorkload
 from arcray.core.errors import InternalError
 from arcray.core.events import NodeDetached, Topic
 from arcray.core.ids import NodeId, WorkloadId
-from arcray.core.orders import StopAttempt
 from arcray.core.ports import EventBatch
 from arcray.core.queries import GetStats
-from arcray.core.workload import Phase, Result
 from arcray.drivers.frames import decode, encode
 from arcray.runtime.messages import FromClient, FromScheduler
 from arcray.testing.builders import T0
@@ -20,10 +18,6 @@ if TYPE_CHECKING:
 
 NODES = frozenset({Topic.NODES})
 COMMAND = StopWorkload(workload_id=WorkloadId("w"))
-ORDER = StopAttempt(workload_id=WorkloadId("w"), attempt=1, grace_s=0.0)
-REPORT = ReportEnd(
-    node_id=NodeId("n"), epoch=1, workload_id=WorkloadId("w"), attempt=1, phase=Phase.SUCCEEDED, result=Result()
-)
 
 
 def heard(line: MemoryEnd) -> list[FromScheduler]:
@@ -66,32 +60,6 @@ async def test_replies_of_one_turn_are_one_frame(rig: Rig) -> None:
             reply.set_result("done")
         await rig.settle()
         assert [said.replies for said in heard(rig.line)] == [tuple((ticket, "done") for ticket in range(5))]
-
-
-async def test_a_report_is_acknowledged_with_the_next_orders(rig: Rig) -> None:
-    async with rig.running(), asyncio.timeout(5):
-        say(rig.line, FromClient(commands=((1, REPORT),)))
-        await rig.settle()
-        rig.plane.replies[0].set_result(None)
-        await rig.settle()
-        assert heard(rig.line) == []
-        await rig.switchboard.deliver("arcray-node-1", 3, [ORDER])
-        (said,) = heard(rig.line)
-        assert (said.replies, len(said.orders)) == (((1, None),), 1)
-
-
-async def test_a_report_is_acknowledged_soon_when_nothing_else_is_to_be_said(rig: Rig) -> None:
-    async with rig.running(), asyncio.timeout(5):
-        rig.plane.auto = lambda _: None
-        assert await rig.remote.submit([REPORT]) == [None]
-
-
-async def test_a_report_that_is_refused_is_answered_at_once(rig: Rig) -> None:
-    async with rig.running(), asyncio.timeout(5):
-        rig.plane.auto = lambda _: InternalError()
-        say(rig.line, FromClient(commands=((1, REPORT),)))
-        await rig.settle()
-        assert len(heard(rig.line)) == 1
 
 
 async def test_an_answer_to_a_lost_line_is_dropped(rig: Rig) -> None:
