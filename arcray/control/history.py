@@ -85,6 +85,11 @@ class Found:
     entries: Sequence[Entry]
     reservations: Sequence[Reservation]
 
+    def is_outdated(self, cluster: Cluster) -> bool:
+        """Returns whether something has ended since, and memory has let go of it."""
+        known = cluster.state.workloads
+        return any(not workload.phase.terminal and workload.spec.id not in known for workload in self.workloads)
+
     def recall(self, cluster: Cluster) -> None:
         """Takes it back into memory: what has ended there, for what lives was never let go of."""
         for workload in self.workloads:

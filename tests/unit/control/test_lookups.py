@@ -21,8 +21,8 @@ from arcray.testing.plane import InProcessPlane, in_process_plane
 LATER = T0 + timedelta(hours=1)
 
 
-def keyed(number: int, key: str) -> SubmitWorkload:
-    return SubmitWorkload(spec=a_workload(number, request_id=key, request_digest="d", created_at=LATER))
+def keyed(number: int, key: str, **fields: Any) -> SubmitWorkload:
+    return SubmitWorkload(spec=a_workload(number, request_id=key, request_digest="d", created_at=LATER, **fields))
 
 
 @pytest.fixture
@@ -38,9 +38,10 @@ async def cluster() -> AsyncIterator[InProcessPlane]:
 
 
 class CountingReads:
-    """The journal's lookups, held back until ``go``."""
+    """The journal's lookups, held back until ``go``: before they read, or if ``at_once`` after that."""
 
-    def __init__(self, cluster: InProcessPlane) -> None:
+    def __init__(self, cluster: InProcessPlane, *, at_once: bool = False) -> None:
+        self.at_once = at_once
         self.asked: list[int] = []
         self.go = asyncio.Event()
         self.error: UnavailableError | None = None
@@ -48,11 +49,19 @@ class CountingReads:
         cluster.plane._lookups._journal = self  # type: ignore[assignment]  # the only method that is used there
 
     async def earlier(self, ids: set[WorkloadId], keys: dict[AccountId, set[str]]) -> list[Workload]:
+        read = await self._earlier(ids, keys) if self.at_once else None
         self.asked.append(len(ids))
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        return await self._earlier(ids, keys)
+        return await self._earlier(ids, keys) if read is None else read
+
+
+async def end(cluster: InProcessPlane, number: int, phase: Phase) -> None:
+    (node,) = cluster.nodes
+    report = ReportEnd(node_id=node.id, epoch=node.epoch, workload_id=a_workload(number).id, attempt=1, phase=phase)
+    await cluster.plane.submit([report])
+    await cluster.finished(a_workload(number).id)
 
 
 async def begun(cluster: InProcessPlane, commands: Sequence[Command]) -> list[asyncio.Future[Any]]:
@@ -95,14 +104,28 @@ async def test_what_memory_lets_go_of_during_a_lookup_is_looked_up_too(cluster: 
     stop = StopWorkload(workload_id=a_workload(7).id)
     replies = await begun(cluster, [keyed(2, "new"), stop, keyed(8, "ends meanwhile")])
     assert reads.asked == [1]
-    await cluster.plane.submit(
-        [ReportEnd(node_id=node.id, epoch=node.epoch, workload_id=a_workload(7).id, attempt=1, phase=Phase.SUCCEEDED)]
-    )
-    await cluster.finished(a_workload(7).id)
+    await end(cluster, 7, Phase.SUCCEEDED)
     reads.go.set()
     _, stopped, again = [await reply for reply in replies]
     assert stopped is None
     assert isinstance(again, Submitted)
+    assert (again.workload_id, again.created) == (a_workload(7).id, False)
+
+
+async def test_what_lived_when_it_was_read_and_was_let_go_of_since_is_looked_up_again(cluster: InProcessPlane) -> None:
+    (node,) = cluster.nodes
+    node.deaf = True
+    await cluster.plane.submit([keyed(5, "fails")])
+    await end(cluster, 5, Phase.FAILED)
+    await cluster.plane.submit([keyed(7, "replay", replay_of=a_workload(5).id)])
+    reads = CountingReads(cluster, at_once=True)
+    replies = await begun(cluster, [keyed(8, "replay", replay_of=a_workload(5).id)])
+    while not reads.asked:
+        await asyncio.sleep(0)
+    await end(cluster, 7, Phase.SUCCEEDED)
+    reads.go.set()
+    again = await replies[0]
+    assert isinstance(again, Submitted), again
     assert (again.workload_id, again.created) == (a_workload(7).id, False)
 
 
