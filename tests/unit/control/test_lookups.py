@@ -43,7 +43,7 @@ class CountingReads:
     def __init__(self, cluster: InProcessPlane, *, at_once: bool = False) -> None:
         self.at_once = at_once
         self.asked: list[int] = []
-        self.go = asyncio.Event()
+        self.first, self.go = asyncio.Event(), asyncio.Event()
         self.error: UnavailableError | None = None
         self._earlier = cluster.plane._journal.earlier
         cluster.plane._lookups._journal = self  # type: ignore[assignment]  # the only method that is used there
@@ -51,6 +51,7 @@ class CountingReads:
     async def earlier(self, ids: set[WorkloadId], keys: dict[AccountId, set[str]]) -> list[Workload]:
         read = await self._earlier(ids, keys) if self.at_once else None
         self.asked.append(len(ids))
+        self.first.set()
         await self.go.wait()
         if self.error is not None:
             raise self.error
@@ -120,8 +121,7 @@ async def test_what_lived_when_it_was_read_and_was_let_go_of_since_is_looked_up_
     await cluster.plane.submit([keyed(7, "replay", replay_of=a_workload(5).id)])
     reads = CountingReads(cluster, at_once=True)
     replies = await begun(cluster, [keyed(8, "replay", replay_of=a_workload(5).id)])
-    while not reads.asked:
-        await asyncio.sleep(0)
+    await reads.first.wait()
     await end(cluster, 7, Phase.SUCCEEDED)
     reads.go.set()
     again = await replies[0]
