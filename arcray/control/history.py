@@ -7,7 +7,10 @@ waits for at this moment. A list is the rows, with those merged in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
 
 from arcray.config import RetentionSettings
 from arcray.control.journal import Journal
@@ -25,9 +28,11 @@ from arcray.core.commands import (
     TransferCredits,
 )
 from arcray.core.errors import NotFoundError
+from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.ledger import Entry
-from arcray.core.queries import GetReservation, GetWorkload, ListWorkloads, WorkloadPage
+from arcray.core.outlook import explain
+from arcray.core.queries import ExplainWorkload, GetReservation, GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.repeats import entry_key
 from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
@@ -35,11 +40,10 @@ from arcray.core.workload import PayloadKind, Workload, WorkloadView
 
 __all__ = [
     "Found",
-    "ended_reservation",
-    "finished_workload",
     "is_all_in_memory",
     "look_up",
     "may_be_of_old",
+    "of_ended",
     "workload_page",
 ]
 
@@ -79,16 +83,24 @@ def _may_repeat(command: Command, state: ClusterState) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What rows have of what commands are about."""
+    """What rows have of what commands are about.
+
+    Args:
+        known: those that memory had when the reading began, and may have changed since.
+    """
 
     workloads: Sequence[Workload]
     entries: Sequence[Entry]
     reservations: Sequence[Reservation]
+    known: AbstractSet[WorkloadId]
 
     def is_outdated(self, cluster: Cluster) -> bool:
-        """Returns whether something has ended since, and memory has let go of it."""
-        known = cluster.state.workloads
-        return any(not workload.phase.terminal and workload.spec.id not in known for workload in self.workloads)
+        """Returns whether memory has let go of something since, of which its row may have been read before."""
+        return any(
+            workload.spec.id not in cluster.state.workloads
+            and (workload.spec.id in self.known or not workload.phase.terminal)
+            for workload in self.workloads
+        )
 
     def recall(self, cluster: Cluster) -> None:
         """Takes it back into memory: what has ended there, for what lives was never let go of."""
@@ -101,7 +113,7 @@ class Found:
             cluster.recall_reservation(reservation)
 
 
-async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
+async def look_up(journal: Journal, commands: Sequence[Command], state: ClusterState) -> Found:
     """Returns what commands, of which ``may_be_of_old`` is true, are about.
 
     Raises:
@@ -109,6 +121,7 @@ async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
     """
     ids: set[WorkloadId] = set()
     keys: dict[AccountId, set[str]] = {}
+    keyed: set[WorkloadId] = set()
     entries: list[Entry | None] = []
     reservations: list[Reservation | None] = []
     for command in commands:
@@ -118,6 +131,8 @@ async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
                 ids |= set() if spec.replay_of is None else {spec.replay_of}
                 if spec.request_id:
                     keys.setdefault(spec.origin.account, set()).add(spec.request_id)
+                    first = state.requests.get((spec.origin.account, spec.request_id))
+                    keyed |= set() if first is None else {first}
             case StopWorkload() | DiscardWorkload():
                 ids.add(command.workload_id)
             case IssueCredits() | TransferCredits():
@@ -126,33 +141,47 @@ async def look_up(journal: Journal, commands: Sequence[Command]) -> Found:
                 reservations.append(await journal.reservation(command.reservation_id))
             case _:
                 raise AssertionError(f"{type(command).__name__} is about nothing old")
+    known = (ids | keyed) & state.workloads.keys()
     return Found(
+        known=known,
         workloads=await journal.earlier(ids, keys) if ids else [],
         entries=[entry for entry in entries if entry is not None],
         reservations=[reservation for reservation in reservations if reservation is not None],
     )
 
 
-async def finished_workload(journal: Journal, query: GetWorkload, kept: RetentionSettings) -> WorkloadView:
-    """Answers from the rows.
+async def of_ended(
+    journal: Journal,
+    query: ExplainWorkload | GetWorkload | GetReservation,
+    kept: RetentionSettings,
+    state: ClusterState,
+    now: datetime,
+) -> WorkloadExplanation | WorkloadView | Reservation:
+    """Answers from the rows about what has ended.
 
     Raises:
-        NotFoundError: no such workload, or no more, or not of that account.
+        NotFoundError: no such thing, or no more, or not of that account.
         UnavailableError: the rows cannot be read.
     """
+    match query:
+        case GetWorkload():
+            return workload_view(await _finished(journal, query, kept))
+        case ExplainWorkload():  # it waits for nothing
+            return explain(state, await _finished(journal, query, kept), now, query.account)
+        case GetReservation():
+            return await _reservation(journal, query)
+        case _:
+            assert_never(query)
+
+
+async def _finished(journal: Journal, query: GetWorkload | ExplainWorkload, kept: RetentionSettings) -> Workload:
     workload = await journal.workload(query.workload_id)
     if workload is None or query.account not in (None, workload.spec.origin.account):
         raise NotFoundError(f"no workload {query.workload_id}{_deletion(kept)}", field="id")
-    return workload_view(workload)
+    return workload
 
 
-async def ended_reservation(journal: Journal, query: GetReservation) -> Reservation:
-    """Answers from the rows.
-
-    Raises:
-        NotFoundError: no such reservation, or not of that account.
-        UnavailableError: the rows cannot be read.
-    """
+async def _reservation(journal: Journal, query: GetReservation) -> Reservation:
     reservation = await journal.reservation(query.reservation_id)
     if reservation is None or query.account not in (None, reservation.account):
         raise NotFoundError(f"no reservation {query.reservation_id}", field="id")

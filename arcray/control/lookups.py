@@ -101,9 +101,9 @@ class Lookups:
         found: list[tuple[list[Command], history.Found]] = []
         left = list(commands)
         while of_old := [each for each in left if history.may_be_of_old(each, self._cluster().state)]:
-            found.append((of_old, await history.look_up(self._journal, of_old)))
-            # Memory may have let go meanwhile of what others of these are about, so those are looked at again, and so
-            # are those that are about what lived when it was read.
+            found.append((of_old, await history.look_up(self._journal, of_old, self._cluster().state)))
+            # Memory may have let go meanwhile of what others of these are about, so those are looked at again; and of
+            # what these are about, after it changed what had been read, so these are too.
             looked_up = set(map(id, of_old))
             left = [each for each in left if id(each) not in looked_up]
             outdated = [entry for entry in found if entry[1].is_outdated(self._cluster())]

@@ -35,6 +35,7 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.ports import BlobStore, Clock, NodeDriver
 from arcray.core.queries import (
     Answer,
+    ExplainWorkload,
     GetQueues,
     GetReservation,
     GetStatement,
@@ -253,10 +254,8 @@ class Plane:
             tail = self._writer.commits.tail
             if tail is None or await tail.on_disk():
                 break  # else what was answered never came true, and memory has been rebuilt
-        if isinstance(query, GetWorkload) and isinstance(answered, NotFoundError):
-            return await history.finished_workload(self._journal, query, self._kept)
-        if isinstance(query, GetReservation) and isinstance(answered, NotFoundError):
-            return await history.ended_reservation(self._journal, query)
+        if isinstance(answered, NotFoundError) and isinstance(query, ExplainWorkload | GetWorkload | GetReservation):
+            return await history.of_ended(self._journal, query, self._kept, cluster.state, self._clock.now())
         if isinstance(answered, ArcrayError):
             raise answered
         if isinstance(query, GetStatement):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import assert_never
 
 from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.placement.explain import Explanation, FilterRefusal
@@ -91,8 +92,12 @@ class WorkloadExplanation:
                 head = f"waits {max(0.0, (self.not_before - self.at).total_seconds()):.0f} s before it starts again"
             case WaitsFor.QUOTA:
                 head = f"waits for its quota: {self.refusals[0].reason}"
+            case WaitsFor.GANG:
+                head = "; ".join(self.placement.notes) or "waits for its gang"
             case WaitsFor.TURN | WaitsFor.PLACE | WaitsFor.SLOT:
                 head = self.placement.sentence()
+            case _:
+                assert_never(self.waits_for)
         ahead = f"; {self.ahead} ahead of it" if self.ahead else ""
         if self.estimate is None:
             return f"{head}{ahead}; when it starts is unknown"

@@ -55,7 +55,8 @@ def explain(
             queued = spec.id if spec.gang is None else state.gangs.of(spec).leader
             if queued is not None:
                 ahead = state.pending.ahead_of(queued, _FIRST_FEW, sees)
-    waits_for = _waits_for(state, workload, over, has_room=has_room)
+    backs_off = workload.not_before is not None and workload.not_before > now
+    waits_for = _waits_for(state, workload, over, has_room=has_room, backs_off=backs_off)
     return WorkloadExplanation(
         workload_id=spec.id,
         account=spec.origin.account,
@@ -64,7 +65,7 @@ def explain(
         node_id=workload.node_id,
         waits_for=waits_for,
         placement=placement,
-        not_before=workload.not_before,
+        not_before=workload.not_before if backs_off else None,
         excesses=over,
         ahead=ahead.total,
         first_ahead=ahead.first,
@@ -90,10 +91,12 @@ def _has_room(state: ClusterState, workload: Workload, placement: Explanation) -
     return not isinstance(place_together(state.placement, requests_of(state, gang), gang.gang.layout), Shortfall)
 
 
-def _waits_for(state: ClusterState, workload: Workload, over: tuple[Excess, ...], *, has_room: bool) -> WaitsFor:
+def _waits_for(
+    state: ClusterState, workload: Workload, over: tuple[Excess, ...], *, has_room: bool, backs_off: bool
+) -> WaitsFor:
     if workload.phase is not Phase.PENDING:
         return WaitsFor.NOTHING
-    if workload.not_before is not None:
+    if backs_off:
         return WaitsFor.BACK_OFF
     if workload.spec.gang is not None and not state.gangs.of(workload.spec).ready:
         return WaitsFor.GANG

@@ -59,7 +59,7 @@ def _of_gang(state: ClusterState, gang: GangState) -> Iterator[str]:
     yield _short(shortfall, size, f"gang {name} starts when all of its {size} members fit at once ({gang.gang.layout})")
     never = fits_when_empty(state, gang)
     if never is not None:
-        yield _short(never, size, "it can never fit: even if nothing else ran")
+        yield _short(never, size, "even if nothing else ran on the nodes that take work now")
 
 
 def _short(shortfall: Shortfall, size: int, head: str) -> str:

@@ -176,14 +176,18 @@ def _cut(
     for index, part in enumerate(reservation.slices):
         if is_empty(part.allocation) or not state.placement.admits(part.node_id, request):
             continue
-        closed = state.nodes[part.node_id].cordoned_gpus
-        if closed and any(share.index in closed for share in part.allocation.gpus):
+        cordoned = state.nodes[part.node_id].cordoned_gpus
+        closed = tuple(share for share in part.allocation.gpus if share.index in cordoned)
+        usable = replace(part.allocation, gpus=tuple(share for share in part.allocation.gpus if share not in closed))
+        cut = carve(usable, spec.demand)
+        if cut is None:
             continue
-        cut = carve(part.allocation, spec.demand)
-        if cut is not None and is_empty(cut[1]):
-            return index, *cut
-        if cut is not None and found is None:
-            found = (index, *cut)
+        taken, rest = cut
+        left = replace(rest, gpus=tuple(sorted((*rest.gpus, *closed), key=lambda share: share.index)))
+        if is_empty(left):
+            return index, taken, left
+        if found is None:
+            found = (index, taken, left)
     return found
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray.core.commands import DiscardWorkload, Submitted
-from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.errors import ConflictError, IdempotencyMismatchError, InvalidArgumentError, NotFoundError
 from arcray.core.ids import WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
 from arcray.core.queries import OFFSET_LIMIT, PAGE_LIMIT, GetWorkload, ListWorkloads, WorkloadPage
@@ -125,8 +125,10 @@ class DeadLetterRoutes:
         body = await request.body()
         edits = codec.decode(om.ReplayBody, body, optional=True)
         ended = await self._view(identity, _parsed(workload_id))
-        # Without a key of its own a replay is the one of this dead letter: a second click joins it.
-        key, digest = idempotency(request, body, f"replay of {ended.spec.id}")
+        # Without a key of its own a replay is the one of this dead letter: a second click joins it. What is replayed
+        # stands in the path, so the digest tells it apart too.
+        own = f"replay of {ended.spec.id}"
+        key, digest = idempotency(request, own.encode() + b"\n" + body, own)
         submission = translate.Submission(
             workload_id=WorkloadId(self._context.ids.new()),
             account=ended.spec.origin.account,
@@ -134,7 +136,12 @@ class DeadLetterRoutes:
             key=key,
             digest=digest,
         )
-        reply = await self._submit(replay_of(ended.spec, edits, submission))
+        try:
+            reply = await self._submit(replay_of(ended.spec, edits, submission))
+        except IdempotencyMismatchError as error:
+            if key != own:
+                raise
+            raise ConflictError(f"workload {ended.spec.id} was replayed with other edits", field="id") from error
         view = await self._view(identity, reply.workload_id)
         headers = {"Location": f"/api/v1/workloads/{reply.workload_id}"}
         return json_response(codec.encode(translate.workload_view(view)), 201 if reply.created else 200, headers)

@@ -273,6 +273,23 @@ async def test_program_is_replayed_with_other_code(serve: Any) -> None:
         assert await served.cluster.plane.blobs.get(order.payload.blob) == b"print(2)"
 
 
+async def test_a_key_belongs_to_the_replay_of_one_dead_letter(serve: Any) -> None:
+    async with serve(nodes=[SimulatedNode(script=lambda _: Script(end=Phase.FAILED, message="exit 3"))]) as served:
+        first, second = [await failed(served, PROGRAM | {"name": name}) for name in ("one", "two")]
+        key = {"Idempotency-Key": "nightly"}
+        assert (await served.client.post(f"{LETTERS}/{first}/replay", headers=key)).status_code == 201
+        response = await served.client.post(f"{LETTERS}/{second}/replay", headers=key)
+        assert (response.status_code, response.json()["field"]) == (422, "Idempotency-Key")
+
+
+async def test_a_replay_with_other_edits_after_the_first_is_a_conflict(serve: Any) -> None:
+    async with serve(nodes=[SimulatedNode(script=lambda _: Script(end=Phase.FAILED, message="exit 3"))]) as served:
+        workload_id = await failed(served, PROGRAM)
+        assert (await served.client.post(f"{LETTERS}/{workload_id}/replay")).status_code == 201
+        response = await served.client.post(f"{LETTERS}/{workload_id}/replay", json={"name": "x"})
+        assert (response.status_code, response.json()["field"]) == (409, "id")
+
+
 async def test_work_is_replayed_without_the_reservation_that_is_spent(serve: Any) -> None:
     node = failing_once()
     async with serve(nodes=[node]) as served:
@@ -352,7 +369,7 @@ async def test_replaying_again_is_the_same_replay(serve: Any) -> None:
         first, again = [await served.client.post(path, json={"name": "x"}) for _ in range(2)]
         assert (first.status_code, again.status_code) == (201, 200)
         assert first.json()["id"] == again.json()["id"]
-        assert (await served.client.post(path, json={"name": "y"})).status_code == 422
+        assert (await served.client.post(path, json={"name": "y"})).status_code == 409
         other = await served.client.post(path, headers={"Idempotency-Key": "another"})
         assert (other.status_code, "was replayed as" in other.json()["error"]) == (409, True)
         # What the repetitions brought along does not stay behind.

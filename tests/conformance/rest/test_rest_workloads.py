@@ -294,6 +294,25 @@ async def test_waiting_work_is_explained(serve: Any) -> None:
         assert found["sentence"].startswith("0 of 1 nodes")
 
 
+async def test_a_member_of_a_gang_that_is_not_complete_is_explained(serve: Any) -> None:
+    async with serve(nodes=[SimulatedNode()]) as served:
+        workload_id = (await submitted(served, gang={"id": "g", "size": 2}))["id"]
+        response = await served.client.get(f"{PATH}/{workload_id}/explain")
+        assert (response.status_code, response.json()["waitsFor"]) == (200, "gang")
+        assert response.json()["sentence"].startswith("1 of 2 members of gang g are there")
+        member = PROGRAM | {"gang": {"id": "h", "size": 2}}
+        simulated = await served.client.post("/api/v1/simulate", json={"submit": [member]})
+        assert simulated.status_code == 200, simulated.text
+
+
+async def test_work_that_memory_has_let_go_of_is_explained(serve: Any) -> None:
+    async with serve(nodes=[SimulatedNode()], scheduler={"keep_finished": 0}) as served:
+        workload_id = (await submitted(served))["id"]
+        await served.cluster.finished(WorkloadId(workload_id))
+        response = await served.client.get(f"{PATH}/{workload_id}/explain")
+        assert (response.status_code, response.json()["waitsFor"]) == (200, "nothing")
+
+
 async def test_accounts_see_and_stop_their_own_work_only(serve: Any) -> None:
     auth = {"mode": "keys", "keys": {"ana": "k-ana", "bo": "k-bo"}}
     ana, bo = {"Authorization": "Bearer k-ana"}, {"Authorization": "Bearer k-bo"}

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from arcray.config import SchedulerSettings
+from arcray.control.journal import Records
 from arcray.core.commands import Command, ReportEnd, StopWorkload, Submitted, SubmitWorkload
-from arcray.core.errors import ResourceExhaustedError, UnavailableError
+from arcray.core.errors import ConflictError, ResourceExhaustedError, UnavailableError
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.policy import ClusterPolicy
 from arcray.core.workload import Phase, Workload
@@ -56,6 +57,20 @@ class CountingReads:
         if self.error is not None:
             raise self.error
         return await self._earlier(ids, keys) if read is None else read
+
+
+class HeldCommits:
+    """The journal's commits, held back until ``go``."""
+
+    def __init__(self, cluster: InProcessPlane) -> None:
+        self.begun, self.go = asyncio.Event(), asyncio.Event()
+        self._append = cluster.plane._journal.append
+        cluster.plane._journal.append = self._held  # type: ignore[method-assign]  # nothing else of it is replaced
+
+    async def _held(self, records: Records) -> None:
+        self.begun.set()
+        await self.go.wait()
+        await self._append(records)
 
 
 async def end(cluster: InProcessPlane, number: int, phase: Phase) -> None:
@@ -127,6 +142,23 @@ async def test_what_lived_when_it_was_read_and_was_let_go_of_since_is_looked_up_
     again = await replies[0]
     assert isinstance(again, Submitted), again
     assert (again.workload_id, again.created) == (a_workload(7).id, False)
+
+
+async def test_a_letter_that_was_dealt_with_after_it_was_read_is_read_again(cluster: InProcessPlane) -> None:
+    (node,) = cluster.nodes
+    node.deaf = True
+    await cluster.plane.submit([keyed(5, "fails")])
+    await end(cluster, 5, Phase.FAILED)
+    commits = HeldCommits(cluster)
+    first = await begun(cluster, [keyed(7, "one", replay_of=a_workload(5).id)])
+    await commits.begun.wait()
+    reads = CountingReads(cluster, at_once=True)
+    second = await begun(cluster, [keyed(8, "another", replay_of=a_workload(5).id)])
+    await reads.first.wait()
+    commits.go.set()
+    assert isinstance(await first[0], Submitted)
+    reads.go.set()
+    assert isinstance(await second[0], ConflictError)
 
 
 async def test_more_than_may_wait_are_refused(cluster: InProcessPlane) -> None:

@@ -131,6 +131,19 @@ def test_work_in_back_off_says_until_when(world: World) -> None:
     assert found.sentence().startswith("waits 1 s before it starts again; starts in 1 to 1 s")
 
 
+def test_work_whose_back_off_is_over_says_what_it_waits_for_since(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1, demand=WHOLE_NODE, restart=RestartPolicy(rule=RestartRule.ON_FAILURE)))
+    world.report(world.workload(a_workload(1).id), Phase.FAILED)
+    world.submit(a_workload(2, demand=WHOLE_NODE))
+    world.run_round()
+    world.later(5)
+    world.run_round()
+    found = explained(world, 1)
+    assert (found.waits_for, found.not_before) == (WaitsFor.PLACE, None)
+    assert found.sentence().startswith("0 of 1 nodes can take it")
+
+
 def test_a_request_waits_for_a_slot_behind_those_of_its_model(world: World) -> None:
     world.attach()
     world.load(node_id(1), slots=1)

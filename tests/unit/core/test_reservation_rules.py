@@ -252,6 +252,19 @@ def test_a_place_on_a_node_that_takes_no_work_is_not_taken(world: World) -> None
     assert refused.value.field == "reservationId"
 
 
+def test_of_a_slice_with_a_cordoned_gpu_the_others_can_be_taken(world: World) -> None:
+    world.attach(a_node(1, capacity=a_capacity(gpus=2)))
+    world.handle(a_reservation(1, Demand(gpus=2)))
+    world.handle(SetNodeScheduling(node_id=node_id(1), cordoned=True, gpus=frozenset({0})))
+    taker = a_workload(1, demand=Demand(gpus=1), reservation_id=ReservationId("r1"))
+    world.submit(taker)
+    allocation = world.workload(taker.id).allocation
+    assert allocation is not None
+    assert [share.index for share in allocation.gpus] == [1]
+    (left,) = world.cluster.state.reservations.known(ReservationId("r1")).slices
+    assert [share.index for share in left.allocation.gpus] == [0]
+
+
 def test_a_released_reservation_makes_room_and_releasing_twice_is_once(world: World) -> None:
     world.attach()
     reserve(world)
