@@ -1,19 +1,36 @@
 """The first thing that runs inside a sandbox: sets limits, becomes the program's own user, becomes the program.
 
+What it cannot do to a program it fails at, and the program is not run.
+
 Its source is handed to ``python -I -S -c``, so it needs no file inside the sandbox and imports the standard library
 only. It is not a ``preexec_fn``: code between fork and exec in a process with threads may deadlock.
 """
 
+import ctypes
+import errno
 import json
 import os
 import resource
 import signal
+import struct
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _KILLED = 128 + signal.SIGKILL
 _PART = 100_000  # characters of each part but the last
+
+# By machine: the kernel's name for it (AUDIT_ARCH_*), and its numbers of clone and unshare.
+_CALLS = {"x86_64": (0xC000003E, 56, 272), "aarch64": (0xC00000B7, 220, 97)}
+_CLONE3 = 435
+_X32 = 0x40000000  # numbers from here on are another calling convention of x86_64
+_CLONE_NEWUSER = 0x10000000
+_SECCOMP_MODE_FILTER = 2
+_ALLOW = 0x7FFF0000
+_REFUSE = 0x00050000  # with an error number
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_AT_NUMBER, _AT_MACHINE, _AT_FIRST_ARGUMENT = 0, 4, 16  # in struct seccomp_data
 
 
 def _limit(which: int, value: int) -> None:
@@ -21,6 +38,35 @@ def _limit(which: int, value: int) -> None:
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     resource.setrlimit(which, (value, value))
+
+
+def _deny_user_namespaces(libc: ctypes.CDLL) -> None:
+    """Denies this process, and all that it becomes and starts, user namespaces of its own.
+
+    In one it would be root: it could mount file systems in memory, which nobody counts, and reach much of the kernel
+    that is closed to users. By a filter of system calls, because the limit on their number is the whole machine's.
+    clone3 hides its flags in memory, where a filter cannot look; without it the C library takes clone. So do other
+    calling conventions hide what is called, and are closed.
+    """
+    machine, clone, unshare = _CALLS[os.uname().machine]
+    # Each is (operation, jump if true, jump if false, operand); jumps count from the next.
+    rules = (
+        (_LOAD, 0, 0, _AT_MACHINE),
+        (_IF_EQUAL, 0, 8, machine),
+        (_LOAD, 0, 0, _AT_NUMBER),
+        (_IF_AT_LEAST, 6, 0, _X32),
+        (_IF_EQUAL, 5, 0, _CLONE3),
+        (_IF_EQUAL, 1, 0, clone),
+        (_IF_EQUAL, 0, 2, unshare),
+        (_LOAD, 0, 0, _AT_FIRST_ARGUMENT),
+        (_IF_ANY_BIT, 2, 0, _CLONE_NEWUSER),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE | errno.ENOSYS),
+        (_RETURN, 0, 0, _REFUSE | errno.EPERM),
+    )
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+    if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, struct.pack("HP", len(rules), ctypes.addressof(code))):
+        raise OSError(ctypes.get_errno(), "user namespaces cannot be denied")
 
 
 def _wait(program: int) -> None:
@@ -58,11 +104,12 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(spec["uid"], spec["uid"], spec["uid"])
         os.setresuid(spec["uid"], spec["uid"], spec["uid"])
+    libc = ctypes.CDLL(None, use_errno=True)
     if spec["bare"]:
-        import ctypes
-
-        libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if spec["confined"]:
+        _deny_user_namespaces(libc)  # only who gains no new privileges may
+    if spec["bare"]:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGHUP, lambda *_: _end(_KILLED))
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGHUP, 0, 0, 0)  # after the change of user, which clears it

@@ -9,9 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["anonymous_bytes", "children", "descendants", "kill_user", "signal_all"]
+__all__ = ["children", "descendants", "kill_user", "signal_all", "unfiled_bytes", "unfiled_bytes_at_most"]
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _PROC: Final = Path("/proc")
 
 
@@ -34,17 +33,45 @@ def descendants(pid: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def anonymous_bytes(pids: tuple[int, ...]) -> int:
-    """Returns the memory of these processes that is not backed by files.
+def unfiled_bytes_at_most(pids: tuple[int, ...]) -> int:
+    """Returns an upper bound of ``unfiled_bytes``: what processes share counts for each of them. Microseconds each."""
+    return sum(map(_resident, pids))
 
-    Files are left out because a mapped model or library is the page cache's; memory that a fork shares counts twice.
+
+def unfiled_bytes(pids: tuple[int, ...]) -> int:
+    """Returns the memory that these processes have mapped, private or shared, and no file on a disk stands behind.
+
+    Files are left out because a mapped model or library is the page cache's. What several processes share counts once
+    in all. The kernel walks their page tables for it, 13 ms for each GiB: not for an event loop.
     """
-    pages = 0
-    for pid in pids:
-        with suppress(OSError, ValueError, IndexError):
-            fields = (_PROC / f"{pid}/statm").read_text().split()
-            pages += int(fields[1]) - int(fields[2])
-    return pages * _PAGE
+    return sum(map(_proportional, pids))
+
+
+def _resident(pid: int) -> int:
+    """Returns what one process has mapped but of files, 0 when it has ended."""
+    amounts = _amounts(_PROC / f"{pid}/status", (b"VmRSS", b"RssFile"))
+    return amounts.get(b"VmRSS", 0) - amounts.get(b"RssFile", 0)
+
+
+def _proportional(pid: int) -> int:
+    """Returns its share of what it has mapped but of files; all of it where the program forbids us to look."""
+    names = (b"Pss_Anon", b"Pss_Shmem")
+    amounts = _amounts(_PROC / f"{pid}/smaps_rollup", names)
+    return sum(amounts.values()) if len(amounts) == len(names) else _resident(pid)
+
+
+def _amounts(path: Path, names: tuple[bytes, ...]) -> dict[bytes, int]:
+    """Returns amounts of memory from a file of the kernel's, in bytes; none when it cannot be read.
+
+    Other lines are left alone: the name of a process is whatever bytes it chose.
+    """
+    amounts: dict[bytes, int] = {}
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            name, _, amount = line.partition(b":")
+            if name in names:
+                amounts[name] = int(amount.removesuffix(b" kB")) * 1024
+    return amounts
 
 
 def signal_all(pids: tuple[int, ...], number: signal.Signals) -> None:

@@ -28,7 +28,14 @@ from arcray.node.gpu import GpuDevices
 from arcray.node.leftovers import remove_tree
 from arcray.node.log_writer import LogWriter
 from arcray.node.process import Child, spawn_piped
-from arcray.node.process_tree import anonymous_bytes, children, descendants, kill_user, signal_all
+from arcray.node.process_tree import (
+    children,
+    descendants,
+    kill_user,
+    signal_all,
+    unfiled_bytes,
+    unfiled_bytes_at_most,
+)
 from arcray.node.program_image import ProgramImage, ProgramStart
 from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.transfer import fetch, upload_results
@@ -43,6 +50,7 @@ _MAX_STDIN_BYTES: Final = 1 << 30
 _SOURCE: Final = "main.py"
 # Threads of its own: what strangers leave behind must not hold up heartbeats and logs, which use the common ones.
 _REMOVERS: Final = ThreadPoolExecutor(2, thread_name_prefix="remove")
+_COUNTERS: Final = ThreadPoolExecutor(4, thread_name_prefix="count")  # likewise what strangers share
 
 
 def thread_environment(cpu_milli: int) -> dict[str, str]:
@@ -253,8 +261,10 @@ class ProgramRunner:
     async def _watch_memory(self, attempt: Attempt, process: _Process, limit: int) -> None:
         while True:
             await attempt.clock.sleep(_WATCH_S)
-            pid = process.child.pid
-            if anonymous_bytes((pid, *descendants(pid))) > limit:
+            tree = (process.child.pid, *descendants(process.child.pid))
+            if unfiled_bytes_at_most(tree) <= limit:
+                continue  # the exact figure is dear, and is asked for only where it can be too much
+            if await asyncio.get_running_loop().run_in_executor(_COUNTERS, unfiled_bytes, tree) > limit:
                 process.over_memory = True
                 self._kill(process)
                 return

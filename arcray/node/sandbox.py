@@ -7,6 +7,8 @@ nothing else on the machine runs as; otherwise the namespaces are made inside a 
 host's files as its user does; where the agent is not root, that is the agent's own. ``none``: the same without the own
 user, as root too; only by configuration.
 
+No program but that of ``none`` makes user namespaces, in which it would be root.
+
 Limits are per process except the number of processes; what a whole tree uses is watched by ``program.py``.
 """
 
@@ -60,7 +62,7 @@ class Limits:
     """What one program may use.
 
     Args:
-        memory_bytes: of its whole tree, anonymous memory.
+        memory_bytes: of its whole tree, memory that no file on a disk stands behind.
         processes: processes and threads.
         file_bytes: of the largest file it writes.
     """
@@ -165,6 +167,7 @@ class Sandbox:
             "env": dict(env),
             "limits": _rlimits(place.limits),
             "bare": self.kind is not SandboxKind.BUBBLEWRAP,  # nobody else denies it new privileges and ends it with us
+            "confined": self.kind is not SandboxKind.NONE,
             "uid": place.uid,
         }
         launch = (self.python, "-I", "-S", "-c", _LAUNCHER)

@@ -30,8 +30,8 @@ _REMEDY_ROOT: Final = (
 
 # Exits with 0 and says so if it can work: threads, files of its own, its own environment; and if it is confined.
 _TRIAL: Final = """
-import os, socket, sys, threading
-canary, confined, uid = sys.argv[1], sys.argv[2] == "1", sys.argv[3]
+import ctypes, os, socket, sys, threading
+canary, kind, uid = sys.argv[1:]
 thread = threading.Thread(target=lambda: None)
 thread.start()
 thread.join()
@@ -44,7 +44,9 @@ if uid:
         pass
     else:
         raise AssertionError("became root again")
-if confined:
+if kind != "none":
+    assert ctypes.CDLL(None).unshare(0x10000000), "makes user namespaces"
+if kind == "bubblewrap":
     assert not os.path.exists(canary), "sees the host's files"
     assert [name for _, name in socket.if_nameindex() if name != "lo"] == [], "sees the network"
 print("confined")
@@ -93,8 +95,7 @@ async def _try(sandbox: Sandbox, directory: Path, users: UserPool) -> str:
         place = Confinement(work=root / "work", results=root / "results", limits=_LIMITS, uid=uid)
         canary = root / "canary"
         await asyncio.to_thread(_lay_out, sandbox, place, canary)
-        confined = sandbox.kind is SandboxKind.BUBBLEWRAP
-        trial = ("-c", _TRIAL, str(canary), "1" if confined else "0", "" if uid is None else str(uid))
+        trial = ("-c", _TRIAL, str(canary), sandbox.kind.value, "" if uid is None else str(uid))
         command = sandbox.command(place, trial, {})
         code, output = await _output(command)
     except (OSError, UnavailableError) as error:

@@ -412,6 +412,70 @@ print(os.path.exists('/root/.bashrc'), subprocess.run(['unshare', '-U', 'true'])
     assert bench.log.splitlines()[-1] == "False 1"
 
 
+NAMESPACES = """
+import ctypes, os, subprocess, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+USER, MOUNTS, CLONE, CLONE3 = 0x10000000, 0x20000, {"x86_64": 56, "aarch64": 220}[os.uname().machine], 435
+print("unshare", libc.unshare(USER | MOUNTS), ctypes.get_errno())
+print("clone", libc.syscall(CLONE, USER | 17, 0, 0, 0, 0), ctypes.get_errno())
+print("clone3", libc.syscall(CLONE3, (ctypes.c_uint64 * 8)(USER), 64), ctypes.get_errno())
+threading.Thread(target=print, args=("thread",)).start()
+print(subprocess.run([sys.executable, "-c", "print('process')"], capture_output=True, text=True).stdout, end="")
+"""
+
+
+@pytest.mark.parametrize("kind", [SandboxKind.BUBBLEWRAP, SandboxKind.USER])
+async def test_programs_make_no_user_namespaces_and_start_what_they_like(bench: Bench, kind: SandboxKind) -> None:
+    if kind is SandboxKind.USER:
+        bench.sandbox = Sandbox(kind=kind, own_user=False)
+    end = await bench.run(NAMESPACES)
+    assert end.phase is Phase.SUCCEEDED, bench.log
+    refused = ["unshare -1 1", "clone -1 1", "clone3 -1 38"]  # EPERM; ENOSYS, for which the C library has clone
+    assert bench.log.splitlines() == [*refused, "thread", "process"]
+
+
+async def test_programs_mount_nothing(bench: Bench) -> None:
+    await bench.run(
+        """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.unshare(0x10000000 | 0x20000)
+print(libc.mount(b"none", b"/tmp", b"tmpfs", 0, b"size=2g"), ctypes.get_errno())
+"""
+    )
+    assert bench.log == "-1 1\n"
+
+
+async def test_shared_memory_counts(bench: Bench) -> None:
+    end = await bench.run(
+        """
+import mmap, time
+held = mmap.mmap(-1, 256 * 2**20)
+for page in range(0, len(held), mmap.PAGESIZE): held[page] = 1
+time.sleep(60)
+""",
+        demand=Demand(memory_bytes=128 * 2**20),
+    )
+    assert (end.phase, end.message) == (Phase.FAILED, f"killed: used more than {128 * 2**20} bytes of memory")
+
+
+async def test_memory_that_processes_share_counts_once(bench: Bench) -> None:
+    """Holds 100 MiB in four processes for a second, in which their memory is looked at some times."""
+    end = await bench.run(
+        """
+import mmap, os, time
+held = mmap.mmap(-1, 50 * 2**20), mmap.mmap(-1, 50 * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for each in held:
+    for page in range(0, len(each), mmap.PAGESIZE): each[page] = 1
+children = [os.fork() for _ in range(2)]
+for each in held: sum(each[page] for page in range(0, len(each), mmap.PAGESIZE))
+time.sleep(1)
+""",
+        demand=Demand(memory_bytes=200 * 2**20),
+    )
+    assert (end.phase, end.message) == (Phase.SUCCEEDED, "")
+
+
 async def logged(bench: Bench, text: str) -> None:
     assert bench.attempt is not None
     await bench.blobs.holds(log_key(bench.attempt.workload_id), text.encode())
