@@ -47,6 +47,7 @@ _OVERTIME_GRACE_S: Final = 10.0
 _RETRY_S: Final = 1.0
 _SETTLE_S: Final = 0.02  # between the end of the output and that of the container
 _LOG_TRIES: Final = 5  # of a log that breaks at the same place
+_STOPPED_EARLY: Final = End(phase=Phase.STOPPED, message="stopped before it started")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,8 @@ class ContainerRunner:
         """Runs a container of any spec as this attempt. A transient one ends when this is cancelled."""
         with self._held(attempt):
             container_id = await self._create(attempt, spec)
+            if isinstance(container_id, End):
+                return container_id
             try:
                 async with self._nothing_left(attempt, container_id):
                     return await self._start_and_finish(attempt, spec, container_id)
@@ -129,7 +132,7 @@ class ContainerRunner:
     async def _start_and_finish(self, attempt: Attempt, spec: ContainerSpec, container_id: str) -> End:
         if attempt.stopping:
             await self._engine.remove(container_id)
-            return End(phase=Phase.STOPPED, message="stopped before it started")
+            return _STOPPED_EARLY
         attempt.phase(Phase.STARTING)
         await self._engine.start(container_id)
         ports = (await self._engine.inspect(container_id)).ports if spec.ports else ()
@@ -204,8 +207,12 @@ class ContainerRunner:
             labels[LABEL_MAX_DURATION] = repr(order.max_duration_s)
         return labels
 
-    async def _create(self, attempt: Attempt, spec: ContainerSpec) -> str:
-        """Creates it; asks for the image only when the engine says that it is absent (saves a call each time)."""
+    async def _create(self, attempt: Attempt, spec: ContainerSpec) -> str | End:
+        """Creates it; asks for the image only when the engine says that it is absent (saves a call each time).
+
+        Returns:
+            Its id; how the attempt ended, when that was while its image was pulled.
+        """
         try:
             return await self._engine.create(spec)
         except ImageAbsentError:
@@ -213,11 +220,15 @@ class ContainerRunner:
                 raise NotFoundError(f"no image {spec.image} here, and none is pulled", field="payload.image") from None
         attempt.phase(Phase.PULLING)
         pulling = asyncio.ensure_future(self._engine.pull(spec.image))
-        ending = await attempt.until(pulling)
-        if ending is not Ending.DONE:
-            pulling.cancel()
-        else:
+        try:
+            ending = await attempt.until(pulling)
+            if ending is Ending.STOP:
+                return _STOPPED_EARLY
+            if ending is Ending.OVERTIME:
+                return attempt.stopped_or(ending, End(phase=Phase.FAILED))
             await pulling
+        finally:
+            pulling.cancel()
         return await self._engine.create(spec)
 
     async def _finish(self, attempt: Attempt, container_id: str) -> End:

@@ -183,12 +183,16 @@ class FakeGpus:
 
 
 class FakeEngine:
-    """Containers that end when told; ``away`` makes every call fail, and a stop waits for ``slow_stop``."""
+    """Containers that end when told; ``away`` makes every call fail.
+
+    A stop waits for ``slow_stop`` and a pull for ``slow_pull``, where they are set.
+    """
 
     def __init__(self) -> None:
         self.answers = True
         self.away = False
         self.slow_stop: asyncio.Event | None = None
+        self.slow_pull: asyncio.Event | None = None
         self.images = {"busybox:1"}
         self.created: list[ContainerSpec] = []
         self.stopped: list[tuple[str, float]] = []
@@ -214,6 +218,8 @@ class FakeEngine:
         return container_id
 
     async def pull(self, image: str) -> None:
+        if self.slow_pull is not None:
+            await self.slow_pull.wait()
         self.images.add(image)
 
     async def start(self, container_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -300,6 +301,30 @@ async def test_absent_image_is_pulled_and_told(node: Node) -> None:
     await node.until_phase(Phase.RUNNING)
     phases = [each.phase for each in node.plane.commands if isinstance(each, ReportPhase)]
     assert phases == [Phase.PULLING, Phase.STARTING, Phase.RUNNING]
+
+
+async def test_stop_while_an_image_is_pulled_is_a_stop(node: Node) -> None:
+    await node.attach()
+    node.engine.images.clear()
+    node.engine.slow_pull = asyncio.Event()
+    await node.agent.deliver(1, [container()])
+    await node.until_phase(Phase.PULLING)
+    await node.agent.deliver(1, [stop()])
+    end = await node.until_end()
+    assert (end.phase, end.message) == (Phase.STOPPED, "stopped before it started")
+    assert node.engine.created == []
+
+
+async def test_pull_that_takes_longer_than_its_work_may_is_running_too_long(node: Node) -> None:
+    await node.attach()
+    node.engine.images.clear()
+    node.engine.slow_pull = asyncio.Event()
+    await node.agent.deliver(1, [replace(container(), max_duration_s=3.0)])
+    await node.until_phase(Phase.PULLING)
+    await node.clock.advance(3)
+    end = await node.until_end()
+    assert (end.phase, end.message) == (Phase.FAILED, "ran longer than 3 s")
+    assert node.engine.created == []
 
 
 async def test_engine_that_goes_away_and_comes_back_loses_no_container(node: Node) -> None:
