@@ -53,18 +53,22 @@ class DockerEngine:
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._client: docker.APIClient | None = None
+        self._answered: bool | None = None  # at the last look; None before the first
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._stops = ThreadPoolExecutor(_STOP_THREADS, thread_name_prefix="docker stop")
         self._pulls = ThreadPoolExecutor(_PULL_THREADS, thread_name_prefix="docker pull")
 
     async def available(self) -> bool:
-        """Returns whether the engine answers."""
+        """Returns whether the engine answers. Why it does not is logged when it has changed, however often one asks."""
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 await self._call(lambda client: client.ping())
         except (UnavailableError, TimeoutError) as error:
-            _log.info("no container engine", extra={"reason": str(error)})
+            if self._answered is not False:
+                _log.info("no container engine", extra={"reason": str(error) or type(error).__name__})
+            self._answered = False
             return False
+        self._answered = True
         return True
 
     async def present(self, image: str) -> bool:

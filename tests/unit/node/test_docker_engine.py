@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +17,12 @@ MANY: Final = 40  # more calls than there are threads for short ones
 
 
 class Daemon:
-    """Speaks enough of Docker's API. What ``slow`` names is answered once ``released``."""
+    """Speaks enough of Docker's API. What ``slow`` names is answered once ``released``; ``fault`` answers all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.slow = ("/stop", "/images/create")
+        self.fault = ""
         self.released = asyncio.Event()
         self.asked: list[str] = []
         self._heard = asyncio.Condition()
@@ -34,7 +36,8 @@ class Daemon:
             if any(word in target for word in self.slow):
                 await self.released.wait()
             body = json.dumps(self._answer(target)).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+            status = b"500 Internal Server Error" if self.fault else b"200 OK"
+            writer.write(b"HTTP/1.1 %s\r\nContent-Type: application/json\r\n" % status)
             writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
         writer.close()
 
@@ -46,6 +49,8 @@ class Daemon:
             return b""
 
     def _answer(self, target: str) -> Any:
+        if self.fault:
+            return {"message": self.fault}
         if target.endswith("/version"):
             return {"ApiVersion": "1.44", "MinAPIVersion": "1.24"}
         return {"status": "Downloaded"} if "/images/create" in target else []
@@ -85,3 +90,17 @@ async def test_calls_that_take_long_hold_up_no_others(daemon: Daemon, slow: str)
         daemon.released.set()
         await asyncio.gather(*calls)
         await engine.close()
+
+
+async def test_absence_of_the_engine_is_told_once_each_time(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "arcray.node.docker_engine")
+    engine = DockerEngine(timeout_s=60)
+    socket = daemon.path.rename(daemon.path.with_name("away"))
+    assert [await engine.available() for _ in range(3)] == [False] * 3
+    assert [record.getMessage() for record in caplog.records] == ["no container engine"]
+    socket.rename(daemon.path)
+    assert await engine.available()
+    daemon.fault = "shutting down"
+    assert [await engine.available() for _ in range(3)] == [False] * 3
+    assert [record.getMessage() for record in caplog.records] == ["no container engine"] * 2
+    await engine.close()
