@@ -122,7 +122,9 @@ def simulate(taken: Image, policy: ClusterPolicy, wanted: Simulate, keep_on: Cal
         NotFoundError: no node of that id to remove or drain.
     """
     copy = _Copy(taken, policy, keep_on)
-    before = {workload.spec.id: workload.node_id for workload in copy.state.workloads.values()}
+    works = copy.state.workloads.values()
+    before = {each.spec.id: each.node_id for each in works if each.phase is not Phase.STOPPING}
+    copy.end_what_is_stopping()
     for registration in wanted.add_nodes:
         copy.do(AttachNode(registration=registration))
     for node_id in wanted.remove_nodes:
@@ -175,6 +177,13 @@ class _Copy:
                 if report is not None:
                     commands.append(report)
 
+    def end_what_is_stopping(self) -> None:
+        """Has nodes obey what they were asked before; it is no consequence of what is asked now."""
+        for workload in list(self.state.workloads.values()):
+            if workload.phase is Phase.STOPPING and workload.node_id is not None:
+                node = self.state.nodes[workload.node_id]
+                self.do(_stopped(node.id, node.epoch, workload.spec.id, workload.attempt))
+
     def submit(self, spec: WorkloadSpec) -> str:
         try:
             self.do(SubmitWorkload(spec=replace(spec, tariff=None)))
@@ -207,15 +216,13 @@ def _obeyed(order: NodeOrder) -> Command | None:
                 phase=Phase.RUNNING,
             )
         case StopAttempt():
-            return ReportEnd(
-                node_id=order.node_id,
-                epoch=order.epoch,
-                workload_id=what.workload_id,
-                attempt=what.attempt,
-                phase=Phase.STOPPED,
-            )
+            return _stopped(order.node_id, order.epoch, what.workload_id, what.attempt)
         case _:
             return None
+
+
+def _stopped(node_id: NodeId, epoch: int, workload_id: WorkloadId, attempt: int) -> ReportEnd:
+    return ReportEnd(node_id=node_id, epoch=epoch, workload_id=workload_id, attempt=attempt, phase=Phase.STOPPED)
 
 
 def _told(
