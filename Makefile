@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup
 	@scripts/setup $(VENV)
 
 demo: $(STAMP) ## run the main job on an embedded Ray cluster and print what ran where
+	@scripts/packages bubblewrap
 	@scripts/with-engine $(BIN)/python -m examples.digits
 
 run: $(STAMP) ## start arcray here and serve until Ctrl-C

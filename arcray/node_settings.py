@@ -51,7 +51,8 @@ class ProgramSettings(_Section):
     Args:
         runner: ``auto`` takes the image if it is set and present, else the sandbox.
         image: runner image with a python3.
-        sandbox: ``auto`` takes the strongest that works here; it is probed by running it.
+        sandbox: ``auto`` takes the strongest that works here; it is probed by running it. Where the agent is root,
+            programs are users of their own, or are not run; ``none`` alone runs them as root, without isolation.
         network: whether a program may use the network.
         max_archive_bytes: unpacked size of an archive.
         max_result_bytes: size of all its result files.

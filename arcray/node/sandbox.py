@@ -3,8 +3,9 @@
 ``bubblewrap``: own mount, pid, ipc, uts and (unless networking is allowed) net namespaces; the system and the
 runtime's Python environment read-only; nothing else of the host. As root the program becomes a user of its own, which
 nothing else on the machine runs as; otherwise the namespaces are made inside a user namespace.
-``user``: a restricted subprocess: own user where root allows, limits, empty environment, own directory. It sees the
-host's files as that user would. ``none``: the same without the own user; only by configuration.
+``user``: a restricted subprocess: limits, empty environment, own directory, and as root a user of its own. It sees the
+host's files as its user does; where the agent is not root, that is the agent's own. ``none``: the same without the own
+user, as root too; only by configuration.
 
 Limits are per process except the number of processes; what a whole tree uses is watched by ``program.py``.
 """

@@ -22,6 +22,11 @@ _log = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 30.0
 _LIMITS: Final = Limits(memory_bytes=256 * 2**20, processes=64, file_bytes=2**20)
+_REMEDY: Final = "install bubblewrap, or allow what keeps it from making namespaces"
+_REMEDY_ROOT: Final = (
+    "install bubblewrap; or run arcray with a Python, and from a state directory, that other users can reach; "
+    "or accept programs that run as root by node.programs.sandbox: none"
+)
 
 # Exits with 0 and says so if it can work: threads, files of its own, its own environment; and if it is confined.
 _TRIAL: Final = """
@@ -49,32 +54,33 @@ print("confined")
 async def probe(settings: ProgramSettings, directory: Path, users: UserPool) -> Sandbox | None:
     """Returns the strongest sandbox allowed by the settings that works here; None when none does.
 
+    Where we are root, a program is root only if the settings say ``none``: a sandbox in which it cannot be another
+    user is none. What is missing is told as a warning, for a machine that runs no programs wants a hand.
+
     Args:
         directory: where programs will run; the trial runs there too.
     """
-    for sandbox in _candidates(settings):
+    root = os.geteuid() == 0
+    bwrap = shutil.which("bwrap")
+    reasons = [] if bwrap or settings.sandbox not in ("auto", "bubblewrap") else ["bubblewrap: there is no bwrap"]
+    for sandbox in _candidates(settings.sandbox, bwrap, root=root):
         reason = await _try(sandbox, directory, users)
         if not reason:
             _log.info("sandbox chosen", extra={"sandbox": sandbox.kind.value, "own_user": sandbox.own_user})
             return sandbox
-        _log.info(
-            "sandbox does not work here",
-            extra={"sandbox": sandbox.kind.value, "own_user": sandbox.own_user, "reason": reason},
-        )
+        reasons.append(f"{sandbox.kind.value}: {reason}")
+    _log.warning(
+        "no sandbox works here, so no programs run here",
+        extra={"wanted": settings.sandbox, "reason": "; ".join(reasons), "remedy": _REMEDY_ROOT if root else _REMEDY},
+    )
     return None
 
 
-def _candidates(settings: ProgramSettings) -> Iterator[Sandbox]:
-    root = os.geteuid() == 0
-    wanted = settings.sandbox
-    if wanted in ("auto", "bubblewrap") and (bwrap := shutil.which("bwrap")):
-        if root:
-            yield Sandbox(kind=SandboxKind.BUBBLEWRAP, own_user=True, bwrap=bwrap)
-        yield Sandbox(kind=SandboxKind.BUBBLEWRAP, own_user=False, bwrap=bwrap)
+def _candidates(wanted: str, bwrap: str | None, *, root: bool) -> Iterator[Sandbox]:
+    if wanted in ("auto", "bubblewrap") and bwrap:
+        yield Sandbox(kind=SandboxKind.BUBBLEWRAP, own_user=root, bwrap=bwrap)
     if wanted in ("auto", "user"):
-        if root:
-            yield Sandbox(kind=SandboxKind.USER, own_user=True)
-        yield Sandbox(kind=SandboxKind.USER, own_user=False)
+        yield Sandbox(kind=SandboxKind.USER, own_user=root)
     if wanted == "none":
         yield Sandbox(kind=SandboxKind.NONE, own_user=False)
 

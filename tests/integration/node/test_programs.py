@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import sys
@@ -18,19 +19,22 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from arcray.config import ProgramSettings
+from arcray.config import ProgramSettings, Settings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import InvalidArgumentError, NotFoundError
+from arcray.core.ids import NodeId
 from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Program
 from arcray.node.gpu import GpuDevices
+from arcray.node.machine import Machine
 from arcray.node.program import ProgramRunner
 from arcray.node.sandbox import Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe
 from arcray.node.work import Attempt, End
+from arcray.testing.clock import FakeClock
 
 if TYPE_CHECKING:
-    from arcray.testing.node_fakes import Attempts, MemoryBlobs
+    from arcray.testing.node_fakes import Attempts, FakeEngine, FakeGpus, MemoryBlobs
 
 Run = Callable[..., "asyncio.Future[End]"]
 
@@ -423,6 +427,47 @@ def _cmdline(entry: Path) -> bytes:
         return (entry / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.fixture
+def out_of_reach(directory: Path) -> Path:
+    """A directory for programs that no other user can enter, as below the home of root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give programs users of their own")
+    (directory / "home").mkdir(mode=0o700)
+    programs = directory / "home" / "programs"
+    programs.mkdir()
+    return programs
+
+
+@pytest.mark.parametrize("wanted", ["auto", "bubblewrap", "user"])
+async def test_root_runs_no_programs_where_they_cannot_be_others(
+    out_of_reach: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: Any
+) -> None:
+    monkeypatch.setenv("PATH", str(out_of_reach))  # where there is no bubblewrap
+    assert await probe(ProgramSettings(sandbox=wanted), out_of_reach, UserPool()) is None
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.getMessage() == "no sandbox works here, so no programs run here"
+    told = vars(warning)
+    assert ("there is no bwrap" in told["reason"]) == (wanted != "user")
+    assert ("user: " in told["reason"]) == (wanted != "bubblewrap")
+    assert "node.programs.sandbox: none" in told["remedy"]
+
+
+async def test_root_runs_programs_as_itself_only_where_the_settings_say_so(out_of_reach: Path) -> None:
+    found = await probe(ProgramSettings(sandbox="none"), out_of_reach, UserPool())
+    assert found == Sandbox(kind=SandboxKind.NONE, own_user=False)
+
+
+async def test_machine_without_a_sandbox_offers_no_programs(
+    out_of_reach: Path, engine: FakeEngine, gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(out_of_reach))
+    settings = Settings(state_dir=out_of_reach)
+    machine = Machine(node_id=NodeId("n"), settings=settings, clock=FakeClock(), probe=gpus, engine=engine)
+    await machine.look()
+    assert not machine.capabilities.programs
+    await machine.close()
 
 
 def test_users_differ_and_come_back() -> None:
