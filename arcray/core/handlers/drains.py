@@ -2,8 +2,9 @@
 
 What may run twice is stopped with grace and placed elsewhere. A copy of a model is loaded elsewhere first, by a
 workload of its own that ``replaces`` it, and ends once that one answers; where there is no room for a second copy it
-stays until the deadline. Everything else is waited for. At the deadline what is left is stopped, and work that may not
-start again has failed: a dead letter, which can be replayed.
+stays until the deadline. Everything else is waited for, what is left of a gang that has lost members to their ends
+among it. At the deadline what is left is stopped, and work that may not start again has failed: a dead letter, which
+can be replayed.
 
 Requests in flight are left to their end; they are short and bounded.
 """
@@ -55,7 +56,7 @@ def on_drain_node(turn: Turn, command: DrainNode) -> None:
             continue  # bound to the node that is drained as a whole, it has nowhere to go
         if isinstance(workload.spec.payload, ModelServer) and workload.spec.gang is None:
             _begin_replacement(turn, workload)
-        elif may_move(workload):
+        elif may_move(turn.state, workload):
             evict(turn, workload, Cause.DRAIN, _REASON, command.grace_s)
     expire_drains(turn)
 
@@ -113,7 +114,7 @@ def expire_drains(turn: Turn) -> None:
             continue
         turn.emit(ev.NodeDrainChanged(node_id=node_id, drain=replace(drain, deadline=None), at=turn.now))
         for workload in _affected(state, node):
-            if may_move(workload) or live_replacement(state, workload) is not None:
+            if may_move(state, workload) or live_replacement(state, workload) is not None:
                 evict(turn, workload, Cause.DRAIN, _REASON, drain.grace_s)
             else:
                 evict(turn, workload, Cause.DRAIN, f"{_REASON} before it ended", drain.grace_s, fails=True)
