@@ -20,10 +20,10 @@ from arcray.core.claim import Cause
 from arcray.core.commands import DrainNode
 from arcray.core.errors import InsufficientCreditsError, InvalidArgumentError
 from arcray.core.handlers.admission import check_credits
-from arcray.core.handlers.attempts import live_replacement, replacement_id
 from arcray.core.handlers.evictions import evict, may_move
 from arcray.core.handlers.nodes import check_gpus, known_node, set_scheduling
 from arcray.core.handlers.workloads import stop
+from arcray.core.ids import WorkloadId, foreign_id
 from arcray.core.node import Drain, Node
 from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
@@ -74,7 +74,7 @@ def call_off_drain(turn: Turn, node: Node, gpus: frozenset[int]) -> None:
     turn.emit(ev.NodeDrainChanged(node_id=node.id, drain=remaining, at=turn.now))
     kept = {workload.spec.id for workload in _affected(turn.state, node)}
     for workload in before:
-        replacement = live_replacement(turn.state, workload)
+        replacement = turn.state.copies.replacement_of(workload.id)
         if workload.spec.id not in kept and workload.eviction is None and replacement is not None:
             stop(turn, replacement, drain.grace_s)
 
@@ -92,7 +92,7 @@ def advance_drains(turn: Turn) -> None:
             turn.emit(ev.NodeDrainChanged(node_id=node_id, drain=done, at=turn.now))
             continue
         for workload in affected:
-            replacement = live_replacement(state, workload)
+            replacement = state.copies.replacement_of(workload.id)
             if replacement is not None and replacement.phase is Phase.RUNNING:
                 evict(turn, workload, Cause.DRAIN, _REASON, node.drain.grace_s)
 
@@ -114,7 +114,7 @@ def expire_drains(turn: Turn) -> None:
             continue
         turn.emit(ev.NodeDrainChanged(node_id=node_id, drain=replace(drain, deadline=None), at=turn.now))
         for workload in _affected(state, node):
-            if may_move(state, workload) or live_replacement(state, workload) is not None:
+            if may_move(state, workload) or state.copies.replacement_of(workload.id) is not None:
                 evict(turn, workload, Cause.DRAIN, _REASON, drain.grace_s)
             else:
                 evict(turn, workload, Cause.DRAIN, f"{_REASON} before it ended", drain.grace_s, fails=True)
@@ -122,11 +122,14 @@ def expire_drains(turn: Turn) -> None:
 
 def _begin_replacement(turn: Turn, workload: Workload) -> None:
     """Has another copy loaded, unless that is under way; it waits for room like all work."""
-    if workload.phase is Phase.STOPPING or replacement_id(workload) in turn.state.workloads:
+    copies = turn.state.copies
+    if workload.phase is Phase.STOPPING or copies.replacement_of(workload.id) is not None:
         return
+    # Never given before: by the moment in another memory, by the count within this one.
+    name = f"{workload.id}/{turn.now.isoformat()}/{copies.begun}"
     spec = replace(
         workload.spec,
-        id=replacement_id(workload),
+        id=WorkloadId(foreign_id("replacement", name)),
         created_at=turn.now,
         request_id="",
         request_digest="",

@@ -12,7 +12,6 @@ from arcray.core.commands import DrainNode, RegisterModel, Reservable, Reserve, 
 from arcray.core.errors import ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.explanation import WaitsFor, WorkloadExplanation
 from arcray.core.gang import Gang
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId, ReservationId, WorkloadId
 from arcray.core.node import LeaseTerms
 from arcray.core.policy import ClusterPolicy
@@ -162,7 +161,7 @@ def test_a_copy_of_a_model_in_a_gang_is_moved_and_not_replaced(world: World) -> 
     world.report(world.workload(key(1)), Phase.RUNNING)
     copy = world.workload(key(1))
     world.handle(DrainNode(node_id=node_id(1)))
-    assert replacement_id(copy) not in world.cluster.state.workloads
+    assert world.cluster.state.copies.replacement_of(copy.id) is None
     assert copy.phase is Phase.STOPPING
 
 

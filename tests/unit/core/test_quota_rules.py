@@ -9,7 +9,6 @@ import pytest
 from arcray.core.commands import Schedule, SetQuota
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
 from arcray.core.explanation import WaitsFor, WorkloadExplanation
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
@@ -179,7 +178,7 @@ def test_a_copy_that_lets_another_one_end_needs_no_quota_of_its_own(world: World
     world.report(copy, Phase.RUNNING)
     world.handle(DrainNode(node_id=copy.node_id))
     world.run_round()
-    assert world.workload(replacement_id(copy)).phase is Phase.PLACED
+    assert world.replacement(copy).phase is Phase.PLACED
 
 
 def test_setting_the_same_quota_again_is_one_fact(world: World) -> None:
