@@ -22,7 +22,7 @@ from arcray.core.errors import InsufficientCreditsError, InvalidArgumentError
 from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.evictions import evict, may_move
 from arcray.core.handlers.nodes import check_gpus, known_node, set_scheduling
-from arcray.core.handlers.workloads import stop
+from arcray.core.handlers.workloads import stop_for_good
 from arcray.core.ids import WorkloadId, foreign_id
 from arcray.core.node import Drain, Node
 from arcray.core.state import ClusterState
@@ -76,7 +76,7 @@ def call_off_drain(turn: Turn, node: Node, gpus: frozenset[int]) -> None:
     for workload in before:
         replacement = turn.state.copies.replacement_of(workload.id)
         if workload.spec.id not in kept and workload.eviction is None and replacement is not None:
-            stop(turn, replacement, drain.grace_s)
+            stop_for_good(turn, replacement, drain.grace_s)
 
 
 def advance_drains(turn: Turn) -> None:

@@ -413,6 +413,53 @@ def test_a_replacement_is_known_after_a_recovery(world: World) -> None:
     assert (after.workload(copy.id).phase, is_done(after)) == (Phase.STOPPED, True)
 
 
+def test_a_copy_that_its_owner_stops_is_not_loaded_elsewhere(world: World) -> None:
+    copy = served(world)
+    drain(world)
+    another = world.replacement(copy)
+    world.stop(W1)
+    assert another.phase is Phase.STOPPED
+    world.report(copy, Phase.STOPPED)
+    assert (copy.phase, is_done(world)) == (Phase.STOPPED, True)
+
+
+def test_a_copy_that_its_owner_stops_ends_where_it_is_loaded_already_too(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    another = world.replacement(copy)
+    world.report(another, Phase.RUNNING)
+    assert stops(world.stop(W1)) == [(another.id, 10.0)]  # the copy itself has been asked
+    world.report(copy, Phase.STOPPED)
+    assert stops(world.stop(W1)) == []
+    assert (copy.phase, another.phase) == (Phase.STOPPED, Phase.STOPPING)
+
+
+def test_what_replaces_a_replacement_ends_with_it_when_a_drain_is_called_off(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    second = world.replacement(copy)
+    world.handle(DrainNode(node_id=N2))
+    third = world.replacement(second)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    assert (copy.phase, second.phase, third.phase) == (Phase.RUNNING, Phase.STOPPING, Phase.STOPPED)
+
+
+def test_an_ended_copy_that_is_stopped_leaves_what_replaced_it_alone(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    another = world.replacement(copy)
+    world.report(another, Phase.RUNNING)
+    world.report(copy, Phase.STOPPED)
+    world.stop(W1)
+    assert another.phase is Phase.RUNNING
+
+
 def test_a_copy_whose_replacement_failed_goes_elsewhere_itself_at_the_deadline(world: World) -> None:
     copy = served(world)
     world.attach(a_node(2))
