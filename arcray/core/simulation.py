@@ -28,7 +28,6 @@ from arcray.core.commands import (
     SubmitWorkload,
 )
 from arcray.core.errors import ArcrayError, InvalidArgumentError, NotFoundError
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
@@ -261,7 +260,7 @@ def _told(
 def _displaced(state: ClusterState, workload: Workload, node_id: NodeId) -> Displaced:
     goes_on = workload
     if workload.phase is Phase.STOPPED:  # a copy of a model, whose place another one took
-        goes_on = state.workloads.get(replacement_id(workload), workload)
+        goes_on = state.copies.replacement_of(workload.id) or workload
     return Displaced(
         workload_id=workload.spec.id,
         name=workload.spec.name,

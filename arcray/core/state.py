@@ -29,7 +29,7 @@ from arcray.core.lifecycle import advance, requeue
 from arcray.core.model import Model
 from arcray.core.node import EnergySource, Health, Node
 from arcray.core.operation_facts import apply_operation, give_back, look_at_replaced, take, watch_overtime
-from arcray.core.pending import PendingQueue, SlotQueue
+from arcray.core.pending import Lane, PendingQueue, SlotQueue
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.formulas import FORMULAS
 from arcray.core.placement.preemption import Reclaimable
@@ -271,8 +271,8 @@ class ClusterState:
         elif spec.gang is not None:
             wait_with_gang(self, workload, now)
         else:
-            account = spec.origin.account
-            self.pending.add(spec.id, spec.priority, placement_request(spec), workload.not_before, account)
+            lane = Lane(spec.origin.account, spec.replaces)
+            self.pending.add(spec.id, spec.priority, placement_request(spec), workload.not_before, lane)
             self.needs_round = True
 
     def dequeue(self, workload: Workload) -> None:

@@ -8,12 +8,11 @@ from arcray.core import events as ev
 from arcray.core.claim import Cause
 from arcray.core.handlers.gangs import gang_restarts
 from arcray.core.handlers.starting import counted_from
-from arcray.core.ids import WorkloadId, foreign_id
 from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
-from arcray.core.workload import Inference, ModelServer, Phase, RestartRule, Result, Workload
+from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
 
-__all__ = ["conclude_eviction", "finish", "give_up", "live_replacement", "replacement_id", "requeue", "restarts"]
+__all__ = ["conclude_eviction", "finish", "give_up", "requeue", "restarts"]
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -74,7 +73,7 @@ def conclude_eviction(
             requeue(turn, workload, reason, restart=True, delay=True, exit_code=exit_code)
         else:
             finish(turn, workload, Phase.FAILED, reason, result)
-    elif (replacement := live_replacement(turn.state, workload)) is not None:
+    elif (replacement := turn.state.copies.replacement_of(workload.id)) is not None:
         finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
     elif eviction.fails or (eviction.cause is Cause.DRAIN and workload.spec.restart.rule is RestartRule.NEVER):
         finish(turn, workload, Phase.FAILED, reason, result)  # the latter where the copy in its place has ended too
@@ -151,16 +150,3 @@ def _gang_waits(state: ClusterState, workload: Workload) -> bool:
 def _rested(turn: Turn, workload: Workload) -> bool:
     """Whether the attempt ran long enough for its restarts to be forgotten."""
     return workload.started_at is not None and turn.now - workload.started_at >= turn.policy.restart_rest
-
-
-def replacement_id(workload: Workload) -> WorkloadId:
-    """Returns the id of the copy that replaces this attempt of a model's copy; the same whenever it is asked."""
-    return WorkloadId(foreign_id("replacement", f"{workload.spec.id}/{workload.attempt}"))
-
-
-def live_replacement(state: ClusterState, workload: Workload) -> Workload | None:
-    """Returns the copy that was begun to take this one's place, while it lives."""
-    if not isinstance(workload.spec.payload, ModelServer):
-        return None
-    found = state.workloads.get(replacement_id(workload))
-    return None if found is None or found.phase.terminal else found

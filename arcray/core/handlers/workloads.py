@@ -33,7 +33,15 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, ModelServer, Phase, Workload, WorkloadSpec
 
-__all__ = ["as_it_stands", "on_report_end", "on_report_phase", "on_stop_workload", "on_submit_workload"]
+__all__ = [
+    "as_it_stands",
+    "on_report_end",
+    "on_report_phase",
+    "on_stop_workload",
+    "on_submit_workload",
+    "stop",
+    "stop_for_good",
+]
 
 
 def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
@@ -181,7 +189,20 @@ def on_stop_workload(turn: Turn, command: StopWorkload) -> None:
     workload = turn.state.workloads.get(command.workload_id)
     if workload is None or command.account not in (None, workload.spec.origin.account):
         raise NotFoundError(f"no workload {command.workload_id}", field="id")
-    stop(turn, workload, command.grace_s)
+    stop_for_good(turn, workload, command.grace_s)
+
+
+def stop_for_good(turn: Turn, workload: Workload, grace_s: float) -> None:
+    """Ends a workload that is not wanted any more, and the copy of a model that was begun to take its place.
+
+    Both are one to whoever wants neither. What an account cannot pay for is ended alone: it may afford the other one.
+    """
+    if workload.phase.terminal:
+        return  # whatever took its place does not belong to it any longer
+    replacement = turn.state.copies.replacement_of(workload.id)
+    stop(turn, workload, grace_s)
+    if replacement is not None:
+        stop_for_good(turn, replacement, grace_s)
 
 
 def stop(turn: Turn, workload: Workload, grace_s: float, reason: str = "") -> None:

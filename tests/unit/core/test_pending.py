@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from arcray.core.ids import ModelId, WorkloadId
-from arcray.core.pending import PendingQueue, SlotQueue
+from arcray.core.ids import AccountId, ModelId, WorkloadId
+from arcray.core.pending import Lane, PendingQueue, SlotQueue
 from arcray.core.workload import Priority
 from arcray.testing.builders import T0
 
@@ -55,6 +55,20 @@ def test_work_removed_in_back_off_never_comes_due() -> None:
     queue.remove(A)
     assert A not in queue
     assert queue.next_due() is None
+
+
+def test_what_stands_in_for_another_does_not_stand_aside_with_its_account() -> None:
+    queue = PendingQueue()
+    ana = AccountId("ana")
+    queue.add(A, Priority.NORMAL, "x", None, Lane(ana))
+    queue.add(B, Priority.NORMAL, "x", None, Lane(ana, instead_of=A))
+    queue.add(C, Priority.NORMAL, "x", None, Lane(ana, instead_of=B))
+    queue.block(A)
+    assert list(queue.heads()) == [B]
+    queue.block(B)
+    assert list(queue.heads()) == [C]
+    assert queue.unblock(ana)
+    assert list(queue.heads()) == [A]
 
 
 def test_requests_for_a_slot_come_by_priority_then_arrival() -> None:
