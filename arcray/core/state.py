@@ -361,7 +361,7 @@ class ClusterState:
         workload = self.workloads[event.workload_id]
         assert not workload.stop_requested, "what its owner stopped is not tried again"
         if not workload.spec.waiting:  # of those only the end is journalled, and it tells of one attempt
-            ended = workload.record(event.at, event.reason, event.exit_code)
+            ended = workload.record(event.at, event.reason, event.exit_code, refused=event.refused)
             workload.history = (*workload.history, ended)[-_ATTEMPTS_KEPT:]
         self._note_duration(workload, event.at)
         self._free(workload)
@@ -372,7 +372,8 @@ class ClusterState:
         workload.message = event.reason
         workload.restarts += event.restart
         workload.streak = (0 if event.rested else workload.streak) + event.restart
-        workload.refusals = workload.refusals + 1 if event.refused and event.durable else 0
+        refused = event.durable and (event.refused or event.gang_refused)
+        workload.refusals = workload.refusals + 1 if refused else 0
         workload.not_before = event.not_before if event.not_before > event.at else None
         if workload.spec.gang is not None:
             self.gangs.give_up(workload.spec, event.reason, restart=event.restart)

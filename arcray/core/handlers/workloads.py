@@ -265,7 +265,7 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
     elif workload.eviction is not None:
-        conclude_eviction(turn, workload, report.phase, report.result, report.message)
+        conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=report.refused)
     elif report.refused:
         _refused(turn, workload, report)
     elif restarts(turn, workload, report.phase):
