@@ -272,7 +272,8 @@ class ClusterState:
             wait_with_gang(self, workload, now)
         else:
             account = spec.origin.account
-            self.pending.add(spec.id, spec.priority, placement_request(spec), workload.not_before, account)
+            request, may = placement_request(spec), workload.may_preempt
+            self.pending.add(spec.id, spec.priority, request, workload.not_before, account, may_preempt=may)
             self.needs_round = True
 
     def dequeue(self, workload: Workload) -> None:
@@ -372,8 +373,7 @@ class ClusterState:
         workload.message = event.reason
         workload.restarts += event.restart
         workload.streak = (0 if event.rested else workload.streak) + event.restart
-        refused = event.durable and (event.refused or event.gang_refused)
-        workload.refusals = workload.refusals + 1 if refused else 0
+        workload.refusals = workload.refusals + 1 if event.durable and (event.refused or event.gang_refused) else 0
         workload.not_before = event.not_before if event.not_before > event.at else None
         if workload.spec.gang is not None:
             self.gangs.give_up(workload.spec, event.reason, restart=event.restart)

@@ -368,6 +368,11 @@ class Workload:
         )
 
     @property
+    def may_preempt(self) -> bool:
+        """Whether other work may be ended for it: what was preempted itself preempts nobody."""
+        return not self.preemptions
+
+    @property
     def refused_by(self) -> frozenset[NodeId]:
         """The nodes that would not begin it of late, as far as its history goes back."""
         if not self.refusals:

@@ -72,7 +72,7 @@ def would_preempt(state: ClusterState, workload: Workload, now: datetime) -> Pre
 
 
 def _may_preempt(state: ClusterState, workload: Workload) -> bool:
-    return not workload.preemptions and state.reclaimable.any_below(workload.spec.priority)
+    return workload.may_preempt and state.reclaimable.any_below(workload.spec.priority)
 
 
 def _search(state: ClusterState, workload: Workload, now: datetime) -> Preemption | None:

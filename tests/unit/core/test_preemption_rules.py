@@ -425,6 +425,19 @@ def test_a_workload_does_not_go_back_before_it_had_its_turn_to_have_work_ended(w
     assert preempted(world.run_round().events) == [workload_id(1)]
 
 
+def test_work_that_may_preempt_does_not_stand_behind_its_equal_that_may_not(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1, demand=WHOLE_NODE, preemptible=True))
+    world.attach(a_node(2))
+    world.submit(background(2))
+    world.submit(critical(3, node_id=node_id(1)))
+    world.run_round()
+    world.report(world.workload(workload_id(1)), Phase.STOPPED)  # preempted once, so it preempts nobody
+    world.submit(a_workload(4, demand=WHOLE_NODE))
+    assert preempted(world.run_round().events) == [workload_id(2)]
+    assert world.workload(workload_id(4)).claim is not None
+
+
 def test_an_inference_request_is_not_preemptible(world: World) -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         world.submit(a_workload(1, an_inference(), preemptible=True))
