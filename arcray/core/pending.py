@@ -1,8 +1,8 @@
 """Queues of work that waits: for a place (containers, programs, model servers) or for a slot (inference).
 
-Both are ordered by priority, then by arrival. Pending work is grouped by what it asks for: within a round a group whose
-head was refused is passed over, so a round costs one decision per group and per placement, however long the queue is
-and however many accounts share it.
+Both are ordered by priority, then by arrival. Pending work is grouped by what it asks for and may do about it: within a
+round a group whose head was refused is passed over, so a round costs one decision per group and per placement, however
+long the queue is and however many accounts share it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Lane(NamedTuple):
     instead_of: WorkloadId | None = None
 
 
-_Key: TypeAlias = tuple[Priority, Hashable]  # of a group: what is asked, and how urgently
+_Key: TypeAlias = tuple[Priority, Hashable, bool]  # of a group: how urgent, what is asked, may it preempt
 _Place: TypeAlias = tuple[_Key, Lane]
 
 _NOBODYS: Final = Lane(AccountId(""))
@@ -56,7 +56,7 @@ NOBODY_AHEAD: Final = Ahead(0, 0, ())
 
 
 class _Group:
-    """Work of one priority that asks for the same, in lanes.
+    """Work of one priority that asks for the same and may do the same for it, in lanes.
 
     Attributes:
         lanes: in order of arrival within each; the numbers grow over all groups.
@@ -161,9 +161,16 @@ class PendingQueue:
         request: Hashable,
         not_before: datetime | None,
         lane: Lane = _NOBODYS,
+        *,
+        may_preempt: bool = True,
     ) -> None:
-        """Appends; with ``not_before`` it stands aside until ``release_due``."""
-        place = ((priority, request), lane)
+        """Appends; with ``not_before`` it stands aside until ``release_due``.
+
+        Args:
+            may_preempt: other work may be ended for it, so it is a candidate although one like it that may not has been
+                refused.
+        """
+        place = ((priority, request, may_preempt), lane)
         self._count_of[lane.account] = self._count_of.get(lane.account, 0) + 1
         if not_before is None:
             self._append(workload_id, place)
@@ -270,11 +277,11 @@ class PendingQueue:
         place = self._place_of.get(workload_id)
         lanes = self._lanes()
         if place is None:
-            (priority, request), sequence = self._deferred[workload_id][1][0], self._sequence + 1
+            (priority, request, _), sequence = self._deferred[workload_id][1][0], self._sequence + 1
             before = [(lane, key, account) for key, account, lane in lanes]
             counts = [len(lane) for lane, _, _ in before]
         else:
-            (priority, request), where = place
+            (priority, request, _), where = place
             blocked = self._blocked.get(where.account, _NO_LANES)
             own = blocked.get(place)
             if own is None or workload_id not in own:

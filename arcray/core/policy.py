@@ -101,5 +101,8 @@ class ClusterPolicy:
 
     @property
     def longest_inference(self) -> timedelta:
-        """The most that the rules let a request take, however often it is tried."""
-        return self.inference_attempts * (self.routing_patience + self.inference_timeout)
+        """The most that the rules let a request take, however often it is tried.
+
+        Twice the patience more than all attempts take: one while nodes refuse it, one to its last try after that.
+        """
+        return self.inference_attempts * (self.routing_patience + self.inference_timeout) + 2 * self.routing_patience

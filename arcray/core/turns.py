@@ -49,6 +49,10 @@ class SearchTurns:
         self._asked[workload_id] = self._situation
         return True
 
+    def waits(self, workload_id: WorkloadId) -> bool:
+        """Returns whether the workload asked in this round and has its turn in a later one."""
+        return self._asked.get(workload_id, self._situation) != self._situation
+
     def end(self) -> bool:
         """Ends the round; returns whether another one is needed for those who had no turn."""
         self._searched, self._owed = self._asked, self._owed_next

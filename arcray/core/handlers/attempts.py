@@ -51,6 +51,8 @@ def conclude_eviction(
     phase: Phase = Phase.STOPPED,
     result: Result | None = None,
     message: str = "",
+    *,
+    refused: bool = False,
 ) -> None:
     """Decides what follows the end of an attempt that the cluster asked for.
 
@@ -61,6 +63,7 @@ def conclude_eviction(
         phase: as its node reported it; work that succeeded while it was being stopped has succeeded, but a gang that
             cannot go on starts again as a whole.
         result: as its node reported it; None when it was not asked.
+        refused: its node had not begun it, and would not have.
     """
     eviction = workload.eviction
     assert eviction is not None
@@ -78,7 +81,8 @@ def conclude_eviction(
     elif eviction.fails or (eviction.cause is Cause.DRAIN and workload.spec.restart.rule is RestartRule.NEVER):
         finish(turn, workload, Phase.FAILED, reason, result)  # the latter where the copy in its place has ended too
     else:
-        requeue(turn, workload, reason, restart=eviction.restart, delay=eviction.restart, exit_code=exit_code)
+        again = eviction.restart
+        requeue(turn, workload, reason, restart=again, delay=again, exit_code=exit_code, refused=refused)
 
 
 def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool = False) -> None:
@@ -115,8 +119,8 @@ def requeue(
 ) -> None:
     """Emits that another attempt follows, after a back-off when ``delay``; or that none can.
 
-    The back-off goes by restarts, or by how often nodes have refused to begin it, whichever is longer. A gang of which
-    a member has ended for good cannot start again as a whole, so one that would have to has failed.
+    The back-off goes by restarts, or by how often nodes have refused to begin it or its gang, whichever is longer. A
+    gang of which a member has ended for good cannot start again as a whole, so one that would have to has failed.
     """
     gang = workload.spec.gang
     if gang is not None and turn.state.gangs.of(workload.spec).bereft:
@@ -137,6 +141,7 @@ def requeue(
             rested=rested,
             exit_code=exit_code,
             refused=refused,
+            gang_refused=_gang_refused(turn.state, workload),
         )
     )
 
@@ -145,6 +150,17 @@ def _gang_waits(state: ClusterState, workload: Workload) -> bool:
     """Whether the gang of a workload has a member that waits, so that it starts again as a whole."""
     spec = workload.spec
     return spec.gang is not None and any(state.gangs.of(spec).waits(member) for member in state.gangs.of(spec).members)
+
+
+def _gang_refused(state: ClusterState, workload: Workload) -> bool:
+    """Whether another member waits for its gang to start again because a node would not begin one of them.
+
+    Those who wait all came back since the gang last started, so what they count is of that start.
+    """
+    if workload.spec.gang is None:
+        return False
+    gang = state.gangs.of(workload.spec)
+    return any(gang.waits(member) and state.workloads[member].refusals for member in gang.members)
 
 
 def _rested(turn: Turn, workload: Workload) -> bool:

@@ -19,12 +19,11 @@ from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.attempts import conclude_eviction, finish, requeue, restarts
 from arcray.core.handlers.dead_letters import check_replay
 from arcray.core.handlers.gangs import check_member, try_place_gang
-from arcray.core.handlers.inference import dispatch
+from arcray.core.handlers.inference import dispatch, follow_refusal
 from arcray.core.handlers.nodes import current_node
 from arcray.core.handlers.quotas import check_quota
 from arcray.core.handlers.reservations import check_taking, take_place
 from arcray.core.handlers.scheduling import try_place
-from arcray.core.handlers.starting import counted_from
 from arcray.core.ids import WorkloadId
 from arcray.core.labels import check_selector
 from arcray.core.lifecycle import NODE_PHASES, advance
@@ -286,7 +285,7 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
     elif workload.eviction is not None:
-        conclude_eviction(turn, workload, report.phase, report.result, report.message)
+        conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=report.refused)
     elif report.refused:
         _refused(turn, workload, report)
     elif restarts(turn, workload, report.phase):
@@ -299,9 +298,7 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
 def _refused(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     """Has work that its node would not begin wait for another attempt: for a time, or if it is a request for a slot.
 
-    What the node last said of its slots is not so, or no longer, and it says better soon. Until then it may be free by
-    all that is known here, so a request that was refused a few times goes round no further: it waits until something
-    changes, or for its patience.
+    What the node last said of the slots of a model is not so, or no longer, and it says better soon.
     """
     reason, payload = report.message or "its node refused it", workload.spec.payload
     if not isinstance(payload, Inference):
@@ -310,8 +307,7 @@ def _refused(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     turn.state.needs_models.add(report.node_id)
     requeue(turn, workload, reason, restart=False, delay=False, refused=True)
     turn.state.slots_freed.pop(payload.model_id, None)  # the slot that it was refused: none for others either
-    if workload.attempt - counted_from(turn, workload) < turn.policy.inference_attempts:
-        dispatch(turn, workload)
+    follow_refusal(turn, workload, reason)
 
 
 def _fenced(turn: Turn, workload_id: WorkloadId, attempt: int) -> Workload:

@@ -27,6 +27,21 @@ def test_a_refused_head_passes_over_the_rest_of_its_group_only() -> None:
     assert list(queue.heads()) == [A, C]
 
 
+def test_a_head_that_may_not_preempt_passes_over_none_of_its_group_that_may() -> None:
+    queue = PendingQueue()
+    for workload_id, may_preempt in ((A, False), (B, False), (C, True), (D, True)):
+        queue.add(workload_id, Priority.NORMAL, "x", None, may_preempt=may_preempt)
+    assert list(queue.heads()) == [A, C]
+    assert queue.ahead_of(D, few=5) == (3, 3, (A, B, C))
+
+
+def test_work_in_back_off_is_behind_all_that_asks_for_the_same() -> None:
+    queue = PendingQueue()
+    queue.add(A, Priority.NORMAL, "x", None, may_preempt=False)
+    queue.add(B, Priority.NORMAL, "x", T0, may_preempt=True)
+    assert queue.ahead_of(B, few=5) == (1, 1, (A,))
+
+
 def test_a_placed_head_makes_the_next_of_its_group_a_candidate_in_order_of_arrival() -> None:
     queue = PendingQueue()
     for workload_id, request in ((A, "x"), (B, "y"), (C, "x"), (D, "y")):
