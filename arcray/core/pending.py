@@ -1,8 +1,8 @@
 """Queues of work that waits: for a place (containers, programs, model servers) or for a slot (inference).
 
 Both are ordered by priority, then by arrival. Pending work is grouped by what it asks for and may do about it: within a
-round a group whose head was refused is passed over, so a round costs one decision per group and per placement, however
-long the queue is and however many accounts share it.
+round a group whose head was refused is passed over, so a pass costs one decision per group and per placement, however
+long the queue is and however many accounts share it. How rounds share a pass is in ``passes``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
 from datetime import datetime
-from heapq import heapify, heappop, heappush, merge
+from heapq import heappop, heappush, merge
 from itertools import chain, islice, takewhile
 from typing import Final, NamedTuple, TypeAlias
 
 from arcray.core.ids import AccountId, ModelId, WorkloadId
+from arcray.core.passes import Pass
 from arcray.core.workload import Priority
 
 __all__ = ["NOBODY_AHEAD", "Ahead", "Lane", "PendingQueue", "SlotQueue"]
@@ -61,11 +62,15 @@ class _Group:
     Attributes:
         lanes: in order of arrival within each; the numbers grow over all groups.
         count: workloads in all of them.
+        priority: of all of them.
+        entry: what stands for it in the pass.
     """
 
-    __slots__ = ("_order", "count", "lanes")
+    __slots__ = ("_order", "count", "entry", "lanes", "priority")
 
-    def __init__(self) -> None:
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.entry = 0
         self.lanes: dict[Lane, OrderedDict[WorkloadId, int]] = {}
         self.count = 0
         self._order: list[tuple[int, Lane]] = []  # heap of the heads of the lanes; stale entries are passed over
@@ -122,9 +127,13 @@ class PendingQueue:
 
     A lane whose account has its quota used up is *blocked*: it stands aside, costs no round anything, and comes back at
     its old place once ``unblock`` is told that something of the account's changed.
+
+    Attributes:
+        rounds: how far the scheduling rounds have come.
     """
 
     def __init__(self) -> None:
+        self.rounds = Pass()
         self._sequence = 0
         self._groups: dict[_Key, _Group] = {}
         self._place_of: dict[WorkloadId, _Place] = {}
@@ -220,7 +229,11 @@ class PendingQueue:
             return False
         for (key, lane), own in lanes.items():
             self._blocked_count -= len(own)
-            self._groups.setdefault(key, _Group()).put_lane(lane, own)
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = _Group(key[0])
+            group.put_lane(lane, own)
+            self.rounds.offer(group)
         return True
 
     def next_due(self) -> datetime | None:
@@ -239,30 +252,13 @@ class PendingQueue:
         return released
 
     def heads(self) -> Iterator[WorkloadId]:
-        """Yields the next candidate by priority and arrival.
+        """Begins a pass and yields the next candidate by priority and arrival; see ``Pass.candidates``.
 
         The reader either removes or blocks what it was given before it asks again, which makes the group's next member
         a candidate, or leaves it, which passes over the rest of that group.
         """
-        heap = []
-        for index, (key, group) in enumerate(self._groups.items()):
-            first = group.first()
-            assert first is not None, "an empty group is let go of"
-            heap.append((key[0], first[0], index, key))
-        heapify(heap)
-        while heap:
-            priority, sequence, index, key = heappop(heap)
-            found = self._first_of(key)
-            if found is None:
-                continue
-            yield found[1]
-            found = self._first_of(key)
-            if found is not None and found[0] != sequence:
-                heappush(heap, (priority, found[0], index, key))
-
-    def _first_of(self, key: _Key) -> tuple[int, WorkloadId] | None:
-        group = self._groups.get(key)
-        return None if group is None else group.first()
+        self.rounds.begin()
+        return self.rounds.candidates()
 
     def ahead_of(self, workload_id: WorkloadId, few: int, sees: AccountId | None = None) -> Ahead:
         """Returns what is a candidate before it, with what of its account stands aside before it.
@@ -311,8 +307,10 @@ class PendingQueue:
         key, lane = place
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group()
+            group = self._groups[key] = _Group(key[0])
         group.append(workload_id, lane, self._sequence)
+        if not group.entry:
+            self.rounds.offer(group)
         self._place_of[workload_id] = place
 
     def _stale(self, entry: tuple[datetime, WorkloadId]) -> bool:

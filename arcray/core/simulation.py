@@ -46,7 +46,7 @@ __all__ = ["Image", "check", "image", "simulate"]
 MOST_NODES: Final = 10_000  # added, removed or drained
 MOST_SUBMISSIONS: Final = 1_000
 MOST_PENDING: Final = 20_000  # copied; a place beyond it tells nobody anything
-_ROUND: Final = 20  # placements in one step, so that whoever paces it can
+_ROUND: Final = 20  # decisions in one step, so that whoever paces it can
 _MOST_NAMED: Final = 1_000  # workloads that an answer names
 _LONG: Final = timedelta(days=366)
 
@@ -146,7 +146,7 @@ class _Copy:
             workload.meter = None
         keep_on()
         self.cluster = Cluster.restore(
-            replace(policy, prices=FREE, round_batch=min(policy.round_batch, _ROUND)),
+            replace(policy, prices=FREE, round_decisions=min(policy.round_decisions, _ROUND)),
             nodes=nodes,
             workloads=workloads,
             models=taken.models,
@@ -198,7 +198,7 @@ class _Copy:
     def run(self) -> None:
         """Places what can be placed."""
         self.state.needs_round = True
-        while self.state.needs_round or self.state.pending.release_due(self.now + _LONG):
+        while self.cluster.needs_round or self.state.pending.release_due(self.now + _LONG):
             self.do(Schedule())
 
 
