@@ -219,6 +219,8 @@ class SchedulerSettings(_Section):
         commit_batch: records in one transaction at the most.
         restart_backoff_s: first wait before a restart; doubles up to restart_backoff_max_s.
         round_batch: placements in one scheduling round.
+        round_decisions: placements and refusals in one scheduling round, a gang's counted by its members; the next
+            round goes on from there.
         preemption_grace_s: time that work gets to end when it is preempted, or stopped with its gang.
         preemption_patience_s: how much longer than that grace the work in whose favour it was ended waits for the end;
             then it waits for any place again.
@@ -248,6 +250,7 @@ class SchedulerSettings(_Section):
     restart_backoff_s: float = Field(default=1.0, gt=0)
     restart_backoff_max_s: float = Field(default=300.0, gt=0)
     round_batch: int = Field(default=1_000, ge=1)
+    round_decisions: int = Field(default=128, ge=1)
     preemption_grace_s: float = Field(default=30.0, ge=0)
     preemption_patience_s: float = Field(default=60.0, gt=0)
     max_gang_size: int = Field(default=256, ge=1, le=1_024)

@@ -21,8 +21,8 @@ class RetentionSettings(BaseModel):
         reservations_s, max_reservations: the same for reservations that have ended, their idempotency keys included.
         nodes_s, max_nodes: the same for nodes that have left or are lost, from when they were last heard. What an
             operator set on one (a cordon, a drain, labels) goes with it; one that comes back later is a new one.
-        orphans_s: age at which a blob that belongs to no workload is deleted, and time between two looks for them;
-            None does not look.
+        orphans_s: age at which a blob that belongs to no workload or model is deleted, and time between two looks for
+            them; None does not look.
         interval_s: time between two looks.
         batch: rows looked at and deleted at once.
     """

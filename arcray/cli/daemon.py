@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from arcray import state_directory
 from arcray.cli.exit_codes import EXIT_CODES
 from arcray.core.errors import ConflictError, DeadlineExceededError, InvalidArgumentError, UnavailableError
+from arcray.state_directory import private
 
 __all__ = ["Claim", "Running", "claim", "end", "end_orphans", "find", "left", "log_path", "spawn"]
 
@@ -75,7 +77,7 @@ def claim(directory: Path) -> Iterator[Claim]:
     """
     path = _pid_path(directory)
     with _usable(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        state_directory.make(directory)
         with _locked(directory):
             other = find(directory)
             if other is not None:
@@ -110,7 +112,7 @@ class Claim:
     def leave(self, containers: int) -> None:
         """Tells whoever ended us how many containers run on; on a full disk nobody hears of it."""
         with suppress(OSError):
-            _left_path(self.path.parent).write_text(f"{containers}\n", encoding="ascii")
+            _put(_left_path(self.path.parent), f"{containers}\n")
 
 
 def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
@@ -124,8 +126,8 @@ def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
     """
     log = log_path(directory)
     with _usable(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        sink = log.open("ab")
+        state_directory.make(directory)
+        sink = os.fdopen(private(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC), "ab")
     with sink:
         began = sink.tell()
         process = subprocess.Popen(  # noqa: S603  our own command line
@@ -214,7 +216,7 @@ def _write_family(directory: Path) -> None:
     for child in psutil.Process().children(recursive=True):
         with _ignoring_gone():
             lines.append(f"{child.pid} {child.create_time():.2f}\n")
-    _family_path(directory).write_text("".join(lines), encoding="ascii")
+    _put(_family_path(directory), "".join(lines))
 
 
 def _end_family(directory: Path) -> int:
@@ -252,8 +254,13 @@ def _read(path: Path) -> Running | None:
 def _write(path: Path, running: Running) -> None:
     # Renamed into place, so that a reader sees the old or the new one.
     fresh = path.with_suffix(".new")
-    fresh.write_text(f"{running.pid}\n{running.started_at:.2f}\n{running.url}\n", encoding="utf-8")
+    _put(fresh, f"{running.pid}\n{running.started_at:.2f}\n{running.url}\n")
     fresh.replace(path)
+
+
+def _put(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8", opener=private) as file:
+        file.write(text)
 
 
 def _start_of(pid: int) -> float | None:
@@ -285,6 +292,6 @@ def _usable(directory: Path) -> Iterator[None]:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     # Two `arcray up` at once must not both find the directory free.
-    with (directory / "arcray.lock").open("w") as lock:
+    with open(directory / "arcray.lock", "w", opener=private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

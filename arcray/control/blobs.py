@@ -139,8 +139,8 @@ class FsspecBlobs:
             return
         target = Path(path)
         partial = Path(self._root, _PARTIAL, f"{os.getpid()}-{next(self._writes)}")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make(partial.parent)
+        self._make(target.parent)
         try:
             with partial.open("wb") as file:
                 file.write(data)
@@ -152,9 +152,14 @@ class FsspecBlobs:
             raise
         _sync_directory(target.parent)
 
+    def _make(self, directory: Path) -> None:
+        if not directory.is_dir():
+            Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)  # logs and results are for nobody else
+            directory.mkdir(parents=True, exist_ok=True)
+
     def _append(self, path: str, data: bytes) -> int:
         if self._local:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._make(Path(path).parent)
         with self._fs.open(path, "ab") as file:
             size = int(file.seek(0, os.SEEK_END)) + len(data)  # fsspec opens a local file at its beginning
             if size > self._limit:

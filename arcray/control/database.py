@@ -6,6 +6,8 @@ many rows in one round trip and brings libpq along (``psycopg[binary]``). It is 
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +48,8 @@ def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
         case "sqlite":
             if parsed.database and not in_memory(url):
                 _make_directory(Path(parsed.database).parent)
+                if "uri" not in parsed.query:  # else it is no path
+                    sa.event.listen(created, "do_connect", partial(_make_private, Path(parsed.database)))
             sa.event.listen(created, "connect", partial(_prepare_sqlite, settings))
             sa.event.listen(created, "begin", _begin_sqlite)
         case "postgresql":
@@ -137,6 +141,13 @@ def _make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnavailableError(f"cannot make the directory of the database: {error}") from error
+
+
+def _make_private(path: Path, *_connecting: object) -> None:
+    # SQLite would make it readable by everyone, as the umask is; what it puts beside it gets the same mode as the file.
+    # Only if it is absent: whoever closes a file of this process gives up SQLite's locks on it.
+    with suppress(OSError):  # SQLite says better what is wrong
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _prepare_sqlite(settings: DatabaseSettings, connection: Any, _record: object) -> None:

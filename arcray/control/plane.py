@@ -298,12 +298,19 @@ class Plane:
             pass
 
     async def _round(self) -> None:
-        """Runs scheduling rounds at their own pace: one, then whatever else is ready, then the next."""
+        """Runs scheduling rounds at their own pace: one, then whatever else is ready, then the next.
+
+        After one that found no place for anything, others have the loop for as long as it took: refusing work is not
+        urgent, and may go on for as long as anything changes.
+        """
         await self._round_wanted.wait()
         self._round_wanted.clear()
         if self._writer.refusal is None and self._writer.cluster.needs_round:
+            pending, began = self._writer.cluster.state.pending, self._clock.monotonic()
+            waiting = len(pending)
             self._writer.handle([Schedule()], [None])
-            await asyncio.sleep(0)
+            took_s = self._clock.monotonic() - began
+            await (self._clock.sleep(took_s) if took_s and len(pending) == waiting else asyncio.sleep(0))
 
     async def _tick(self) -> None:
         await self._clock.sleep(_TICK_S)

@@ -21,7 +21,7 @@ from arcray.control import expiry
 from arcray.control.blobs import Entry
 from arcray.control.journal import Journal
 from arcray.control.letting_go import LettingGo
-from arcray.core.blobkeys import OWNED, log_key, owner_of, program_key, result_prefix, stdin_key
+from arcray.core.blobkeys import MODELS, OWNED, log_key, owner_of, program_key, result_prefix, stdin_key
 from arcray.core.errors import ArcrayError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import BlobStore, Clock
@@ -104,6 +104,7 @@ class Retention:
         await self._sweep_events()
         if settings.orphans_s is not None and self._clock.monotonic() >= self._orphans_due_s:
             await self._sweep_orphans(timedelta(seconds=settings.orphans_s))
+            await self._sweep_models(timedelta(seconds=settings.orphans_s))
             self._orphans_due_s = self._clock.monotonic() + settings.orphans_s
 
     async def _sweep_workloads(self, *, inference: bool, keep_s: float | None, most: int | None) -> None:
@@ -219,6 +220,24 @@ class Retention:
                 await self._rest(began_s)
         if deleted:
             _log.info("orphaned blobs deleted", extra={"entries": deleted})
+
+    async def _sweep_models(self, term: timedelta) -> None:
+        """Deletes model files that no model names: of models that were removed, and of registrations that were refused.
+
+        A file is written before its model is registered, anew each time, so it is given its time.
+        """
+        deleted = 0
+        async for entries in self._blobs.entries(MODELS, self._settings.batch):
+            young, in_use = self._clock.now() - term, self._in_use()
+            old = [each.name for each in entries if each.modified_at is not None and each.modified_at < young]
+            for key in (f"{MODELS}/{name}" for name in old if f"{MODELS}/{name}" not in in_use):
+                began_s = self._clock.monotonic()
+                if key not in self._in_use():  # asked once more: models are registered meanwhile
+                    await self._blobs.delete(key)
+                    deleted += 1
+                await self._rest(began_s)
+        if deleted:
+            _log.info("model files of no model deleted", extra={"files": deleted})
 
     async def _delete_entry(self, key: str) -> None:
         if key.startswith(_RESULTS):

@@ -49,6 +49,9 @@ def workload_of_log(key: str) -> WorkloadId | None:
 OWNED = ("logs", "programs", "results", "stdin")
 """Directories in which every entry belongs to one workload."""
 
+MODELS = "models"
+"""The directory of model files, which belong to the models that name them."""
+
 
 def owner_of(entry: str) -> WorkloadId | None:
     """Returns whose an entry of one of the ``OWNED`` directories is; None where its name is none of ours.
@@ -106,7 +109,7 @@ def stdin_key(workload_id: WorkloadId) -> str:
 
 def model_key(sha256: str) -> str:
     """Returns the key of a model file; by content, so that the same file is kept once."""
-    return f"models/{sha256}.onnx"
+    return f"{MODELS}/{sha256}.onnx"
 
 
 def _fitting(part: str, foreign: re.Pattern[str]) -> str:

@@ -274,4 +274,4 @@ class Cluster:
     @property
     def needs_round(self) -> bool:
         """Whether ``Schedule`` has something to do."""
-        return self.state.needs_round
+        return self.state.needs_round or self.state.pending.rounds.unfinished

@@ -158,7 +158,8 @@ class DrainNode:
     """Cordon a node, or some of its GPUs, and move the old work away. Again with other options replaces them.
 
     Work that may restart is stopped and placed elsewhere, which counts as no restart; a copy of a model is loaded
-    elsewhere before it ends; other work is waited for.
+    elsewhere before it ends; other work is waited for. Asked again, another copy is loaded where the one before has
+    ended.
 
     Args:
         gpus: indices of the GPUs that are meant; empty means the node.

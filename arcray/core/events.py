@@ -280,6 +280,7 @@ class WorkloadRequeued:
         rested: the attempt ran long enough for restarts to be counted from nothing again.
         exit_code: of the attempt, where its node told one.
         refused: its node would not begin it.
+        gang_refused: a node would not begin another member of its gang, and this attempt was given up for that.
     """
 
     workload_id: WorkloadId
@@ -292,6 +293,7 @@ class WorkloadRequeued:
     rested: bool = False
     exit_code: int | None = None
     refused: bool = False
+    gang_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

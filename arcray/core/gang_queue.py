@@ -210,6 +210,12 @@ class GangQueue:
         if key is None or key == self._holder:
             self._holder, self.held, self.held_all, self.held_until = None, NO_NODES, False, None
 
+    def set_aside(self, *, aside: bool) -> None:
+        """Has the nodes be free for whom they are not held back against, or be held back again."""
+        holder = self.holder
+        if holder is not None:
+            self.held, self.held_all = (NO_NODES, False) if aside else (holder.usable, holder.uses_all)
+
     @property
     def holder(self) -> GangState | None:
         """The gang for which nodes are held back."""

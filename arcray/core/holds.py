@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from arcray.core.claim import Claim, kept_free
 from arcray.core.ids import NodeId, ReservationId, WorkloadId
@@ -22,6 +23,8 @@ from arcray.core.reservation import Reservation, ReservationState, Slice, is_emp
 from arcray.core.resources import Allocation
 
 __all__ = ["Claims", "Reservations"]
+
+_FEW: Final = 64  # expiries that are not worth sweeping
 
 
 class Claims:
@@ -153,6 +156,9 @@ class Reservations:
         for part in reservation.slices:
             self._engine.allocate(part.node_id, part.allocation)
             self._on_node.setdefault(part.node_id, {})[reservation.id] = None
+        if len(self._expiries) >= 2 * self.active + _FEW:  # most were released long before
+            self._expiries = [expiry for expiry in self._expiries if self._is_active(expiry[1])]
+            heapify(self._expiries)
         heappush(self._expiries, (reservation.expires_at, reservation.id))
 
     def recall(self, reservation: Reservation) -> None:

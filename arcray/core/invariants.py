@@ -43,6 +43,8 @@ def check_invariants(state: ClusterState) -> None:
         assert (workload.allocation is not None) == holds, workload
         served = holds and isinstance(workload.spec.payload, Inference)
         assert (workload.id in state.dispatched) == served, workload
+    for workload_id in state.refused_until:
+        assert not state.workloads[workload_id].phase.terminal, workload_id
     copies = [
         w.id for w in state.workloads.values() if isinstance(w.spec.payload, ModelServer) and not w.phase.terminal
     ]

@@ -1,8 +1,8 @@
 """Queues of work that waits: for a place (containers, programs, model servers) or for a slot (inference).
 
-Both are ordered by priority, then by arrival. Pending work is grouped by what it asks for: within a round a group whose
-head was refused is passed over, so a round costs one decision per group and per placement, however long the queue is
-and however many accounts share it.
+Both are ordered by priority, then by arrival. Pending work is grouped by what it asks for and may do about it: within a
+round a group whose head was refused is passed over, so a pass costs one decision per group and per placement, however
+long the queue is and however many accounts share it. How rounds share a pass is in ``passes``.
 """
 
 from __future__ import annotations
@@ -11,19 +11,32 @@ from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
 from datetime import datetime
-from heapq import heapify, heappop, heappush, merge
+from heapq import heappop, heappush, merge
 from itertools import chain, islice, takewhile
 from typing import Final, NamedTuple, TypeAlias
 
 from arcray.core.ids import AccountId, ModelId, WorkloadId
+from arcray.core.passes import Pass
 from arcray.core.workload import Priority
 
-__all__ = ["NOBODY_AHEAD", "Ahead", "PendingQueue", "SlotQueue"]
+__all__ = ["NOBODY_AHEAD", "Ahead", "Lane", "PendingQueue", "SlotQueue"]
 
-_Key: TypeAlias = tuple[Priority, Hashable]  # of a group: what is asked, and how urgently
 
-_NOBODY: Final = AccountId("")
-_NO_LANES: Final[dict[_Key, OrderedDict[WorkloadId, int]]] = {}
+class Lane(NamedTuple):
+    """Who waits together: work of one account, but what takes the place of other work by itself.
+
+    The latter may hold what its account's quota leaves to nothing else, so it must not stand behind that.
+    """
+
+    account: AccountId
+    instead_of: WorkloadId | None = None
+
+
+_Key: TypeAlias = tuple[Priority, Hashable, bool]  # of a group: how urgent, what is asked, may it preempt
+_Place: TypeAlias = tuple[_Key, Lane]
+
+_NOBODYS: Final = Lane(AccountId(""))
+_NO_LANES: Final[dict[_Place, OrderedDict[WorkloadId, int]]] = {}
 
 
 class Ahead(NamedTuple):
@@ -44,62 +57,66 @@ NOBODY_AHEAD: Final = Ahead(0, 0, ())
 
 
 class _Group:
-    """Work of one priority that asks for the same, in one lane for each account.
+    """Work of one priority that asks for the same and may do the same for it, in lanes.
 
     Attributes:
         lanes: in order of arrival within each; the numbers grow over all groups.
         count: workloads in all of them.
+        priority: of all of them.
+        entry: what stands for it in the pass.
     """
 
-    __slots__ = ("_order", "count", "lanes")
+    __slots__ = ("_order", "count", "entry", "lanes", "priority")
 
-    def __init__(self) -> None:
-        self.lanes: dict[AccountId, OrderedDict[WorkloadId, int]] = {}
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.entry = 0
+        self.lanes: dict[Lane, OrderedDict[WorkloadId, int]] = {}
         self.count = 0
-        self._order: list[tuple[int, AccountId]] = []  # heap of the heads of the lanes; stale entries are passed over
+        self._order: list[tuple[int, Lane]] = []  # heap of the heads of the lanes; stale entries are passed over
 
-    def append(self, workload_id: WorkloadId, account: AccountId, sequence: int) -> None:
-        lane = self.lanes.get(account)
-        if lane is None:
-            lane = self.lanes[account] = OrderedDict()
-            heappush(self._order, (sequence, account))
-        lane[workload_id] = sequence
+    def append(self, workload_id: WorkloadId, lane: Lane, sequence: int) -> None:
+        own = self.lanes.get(lane)
+        if own is None:
+            own = self.lanes[lane] = OrderedDict()
+            heappush(self._order, (sequence, lane))
+        own[workload_id] = sequence
         self.count += 1
 
-    def remove(self, workload_id: WorkloadId, account: AccountId) -> None:
-        lane = self.lanes[account]
-        was_first = next(iter(lane)) == workload_id
-        del lane[workload_id]
+    def remove(self, workload_id: WorkloadId, lane: Lane) -> None:
+        own = self.lanes[lane]
+        was_first = next(iter(own)) == workload_id
+        del own[workload_id]
         self.count -= 1
-        if not lane:
-            del self.lanes[account]
+        if not own:
+            del self.lanes[lane]
         elif was_first:
-            heappush(self._order, (next(iter(lane.values())), account))
+            heappush(self._order, (next(iter(own.values())), lane))
 
-    def take_lane(self, account: AccountId) -> OrderedDict[WorkloadId, int]:
-        lane = self.lanes.pop(account)
-        self.count -= len(lane)
-        return lane
+    def take_lane(self, lane: Lane) -> OrderedDict[WorkloadId, int]:
+        own = self.lanes.pop(lane)
+        self.count -= len(own)
+        return own
 
-    def put_lane(self, account: AccountId, lane: OrderedDict[WorkloadId, int]) -> None:
-        """Puts a lane back; what has arrived for the account since stands behind it."""
-        later = self.lanes.get(account)
+    def put_lane(self, lane: Lane, own: OrderedDict[WorkloadId, int]) -> None:
+        """Puts a lane back; what has arrived in it since stands behind it."""
+        later = self.lanes.get(lane)
         if later is not None:
             self.count -= len(later)
-            lane.update(later)
-        self.lanes[account] = lane
-        self.count += len(lane)
-        heappush(self._order, (next(iter(lane.values())), account))
+            own.update(later)
+        self.lanes[lane] = own
+        self.count += len(own)
+        heappush(self._order, (next(iter(own.values())), lane))
 
     def first(self) -> tuple[int, WorkloadId] | None:
         """Returns the earliest arrival; None when the group is empty."""
         order = self._order
         while order:
-            sequence, account = order[0]
-            lane = self.lanes.get(account)
-            if lane is not None:
-                workload_id = next(iter(lane))
-                if lane[workload_id] == sequence:
+            sequence, lane = order[0]
+            own = self.lanes.get(lane)
+            if own is not None:
+                workload_id = next(iter(own))
+                if own[workload_id] == sequence:
                     return sequence, workload_id
             heappop(order)
         return None
@@ -110,15 +127,19 @@ class PendingQueue:
 
     A lane whose account has its quota used up is *blocked*: it stands aside, costs no round anything, and comes back at
     its old place once ``unblock`` is told that something of the account's changed.
+
+    Attributes:
+        rounds: how far the scheduling rounds have come.
     """
 
     def __init__(self) -> None:
+        self.rounds = Pass()
         self._sequence = 0
         self._groups: dict[_Key, _Group] = {}
-        self._place_of: dict[WorkloadId, tuple[_Key, AccountId]] = {}
-        self._blocked: dict[AccountId, dict[_Key, OrderedDict[WorkloadId, int]]] = {}
+        self._place_of: dict[WorkloadId, _Place] = {}
+        self._blocked: dict[AccountId, dict[_Place, OrderedDict[WorkloadId, int]]] = {}
         self._blocked_count = 0
-        self._deferred: dict[WorkloadId, tuple[datetime, _Key, AccountId]] = {}
+        self._deferred: dict[WorkloadId, tuple[datetime, _Place]] = {}
         self._due: list[tuple[datetime, WorkloadId]] = []
         self._count_of: dict[AccountId, int] = {}
 
@@ -140,7 +161,7 @@ class PendingQueue:
     def is_blocked(self, workload_id: WorkloadId) -> bool:
         """Whether it waits for its account's quota."""
         place = self._place_of.get(workload_id)
-        return place is not None and workload_id in self._blocked.get(place[1], _NO_LANES).get(place[0], ())
+        return place is not None and workload_id in self._blocked.get(place[1].account, _NO_LANES).get(place, ())
 
     def add(
         self,
@@ -148,58 +169,71 @@ class PendingQueue:
         priority: Priority,
         request: Hashable,
         not_before: datetime | None,
-        account: AccountId = _NOBODY,
+        lane: Lane = _NOBODYS,
+        *,
+        may_preempt: bool = True,
     ) -> None:
-        """Appends; with ``not_before`` it stands aside until ``release_due``."""
-        key = (priority, request)
-        self._count_of[account] = self._count_of.get(account, 0) + 1
+        """Appends; with ``not_before`` it stands aside until ``release_due``.
+
+        Args:
+            may_preempt: other work may be ended for it, so it is a candidate although one like it that may not has been
+                refused.
+        """
+        place = ((priority, request, may_preempt), lane)
+        self._count_of[lane.account] = self._count_of.get(lane.account, 0) + 1
         if not_before is None:
-            self._append(workload_id, key, account)
+            self._append(workload_id, place)
         else:
-            self._deferred[workload_id] = (not_before, key, account)
+            self._deferred[workload_id] = (not_before, place)
             heappush(self._due, (not_before, workload_id))
 
     def remove(self, workload_id: WorkloadId) -> None:
         """Takes it out, wherever it stands."""
         deferred = self._deferred.pop(workload_id, None)
-        key, account = deferred[1:] if deferred is not None else self._place_of.pop(workload_id)
+        place = deferred[1] if deferred is not None else self._place_of.pop(workload_id)
+        key, lane = place
+        account = lane.account
         self._count_of[account] -= 1
         if not self._count_of[account]:
             del self._count_of[account]
         if deferred is not None:
             return
         # Hashing what is asked costs as much as all the rest here, so it is not done for nothing.
-        blocked = self._blocked[account].get(key) if account in self._blocked else None
+        blocked = self._blocked[account].get(place) if account in self._blocked else None
         if blocked is not None and workload_id in blocked:
             del blocked[workload_id]
             self._blocked_count -= 1
             if not blocked:
-                del self._blocked[account][key]
+                del self._blocked[account][place]
             return
         group = self._groups[key]
-        group.remove(workload_id, account)
+        group.remove(workload_id, lane)
         if not group.count:
             del self._groups[key]
 
     def block(self, workload_id: WorkloadId) -> None:
         """Has the lane of a candidate stand aside: its account holds all that it may."""
-        key, account = self._place_of[workload_id]
+        place = key, lane = self._place_of[workload_id]
         group = self._groups[key]
-        lane = group.take_lane(account)
+        own = group.take_lane(lane)
         if not group.count:
             del self._groups[key]
-        earlier = self._blocked.setdefault(account, {}).setdefault(key, OrderedDict())
-        earlier.update(lane)  # what arrived while the others stood aside
-        self._blocked_count += len(lane)
+        earlier = self._blocked.setdefault(lane.account, {}).setdefault(place, OrderedDict())
+        earlier.update(own)  # what arrived while the others stood aside
+        self._blocked_count += len(own)
 
     def unblock(self, account: AccountId) -> bool:
         """Has an account's lanes be candidates again; returns whether there were any."""
         lanes = self._blocked.pop(account, None)
         if not lanes:
             return False
-        for key, lane in lanes.items():
-            self._blocked_count -= len(lane)
-            self._groups.setdefault(key, _Group()).put_lane(account, lane)
+        for (key, lane), own in lanes.items():
+            self._blocked_count -= len(own)
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = _Group(key[0])
+            group.put_lane(lane, own)
+            self.rounds.offer(group)
         return True
 
     def next_due(self) -> datetime | None:
@@ -213,36 +247,18 @@ class PendingQueue:
         released = 0
         while (due := self.next_due()) is not None and due <= now:
             _, workload_id = heappop(self._due)
-            _, key, account = self._deferred.pop(workload_id)
-            self._append(workload_id, key, account)
+            self._append(workload_id, self._deferred.pop(workload_id)[1])
             released += 1
         return released
 
     def heads(self) -> Iterator[WorkloadId]:
-        """Yields the next candidate by priority and arrival.
+        """Begins a pass and yields the next candidate by priority and arrival; see ``Pass.candidates``.
 
         The reader either removes or blocks what it was given before it asks again, which makes the group's next member
         a candidate, or leaves it, which passes over the rest of that group.
         """
-        heap = []
-        for index, (key, group) in enumerate(self._groups.items()):
-            first = group.first()
-            assert first is not None, "an empty group is let go of"
-            heap.append((key[0], first[0], index, key))
-        heapify(heap)
-        while heap:
-            priority, sequence, index, key = heappop(heap)
-            found = self._first_of(key)
-            if found is None:
-                continue
-            yield found[1]
-            found = self._first_of(key)
-            if found is not None and found[0] != sequence:
-                heappush(heap, (priority, found[0], index, key))
-
-    def _first_of(self, key: _Key) -> tuple[int, WorkloadId] | None:
-        group = self._groups.get(key)
-        return None if group is None else group.first()
+        self.rounds.begin()
+        return self.rounds.candidates()
 
     def ahead_of(self, workload_id: WorkloadId, few: int, sees: AccountId | None = None) -> Ahead:
         """Returns what is a candidate before it, with what of its account stands aside before it.
@@ -257,17 +273,17 @@ class PendingQueue:
         place = self._place_of.get(workload_id)
         lanes = self._lanes()
         if place is None:
-            (priority, request), sequence = self._deferred[workload_id][1], self._sequence + 1
+            (priority, request, _), sequence = self._deferred[workload_id][1][0], self._sequence + 1
             before = [(lane, key, account) for key, account, lane in lanes]
             counts = [len(lane) for lane, _, _ in before]
         else:
-            (priority, request), account = place
-            blocked = self._blocked.get(account, _NO_LANES)
-            own = blocked.get(place[0])
+            (priority, request, _), where = place
+            blocked = self._blocked.get(where.account, _NO_LANES)
+            own = blocked.get(place)
             if own is None or workload_id not in own:
-                own = self._groups[place[0]].lanes[account]
+                own = self._groups[place[0]].lanes[where]
             sequence = own[workload_id]
-            lanes = chain(lanes, ((key, account, lane) for key, lane in blocked.items()))
+            lanes = chain(lanes, ((key, where.account, lane) for (key, _), lane in blocked.items()))
             before = [(lane, key, owner) for key, owner, lane in lanes if key[0] <= priority]
             counts = [len(lane) if key[0] < priority else _until(lane, sequence) for lane, key, _ in before]
         named = (
@@ -283,16 +299,19 @@ class PendingQueue:
 
     def _lanes(self) -> Iterator[tuple[_Key, AccountId, OrderedDict[WorkloadId, int]]]:
         for key, group in self._groups.items():
-            for account, lane in group.lanes.items():
-                yield key, account, lane
+            for lane, own in group.lanes.items():
+                yield key, lane.account, own
 
-    def _append(self, workload_id: WorkloadId, key: _Key, account: AccountId) -> None:
+    def _append(self, workload_id: WorkloadId, place: _Place) -> None:
         self._sequence += 1
+        key, lane = place
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group()
-        group.append(workload_id, account, self._sequence)
-        self._place_of[workload_id] = (key, account)
+            group = self._groups[key] = _Group(key[0])
+        group.append(workload_id, lane, self._sequence)
+        if not group.entry:
+            self.rounds.offer(group)
+        self._place_of[workload_id] = place
 
     def _stale(self, entry: tuple[datetime, WorkloadId]) -> bool:
         deferred = self._deferred.get(entry[1])

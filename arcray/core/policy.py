@@ -29,6 +29,8 @@ class ClusterPolicy:
         keep_finished: ended workloads kept in memory; inference requests are counted apart.
         restart_backoff, restart_backoff_max: first and longest wait before a restart.
         round_batch: placements in one scheduling round.
+        round_decisions: placements and refusals in one scheduling round, a gang's counted by its members; the next
+            round goes on from there.
         prices: what work costs that brings no tariff of its own.
         charge_period: for how long ahead credits are set aside, and how often they are settled.
         operator_account: who is paid for what runs on the pool's own nodes, and gets the operator's share of the rest.
@@ -67,6 +69,7 @@ class ClusterPolicy:
     restart_backoff: timedelta = timedelta(seconds=1)
     restart_backoff_max: timedelta = timedelta(seconds=300)
     round_batch: int = 1_000
+    round_decisions: int = 128  # 9 ms at 1,000 nodes if all are refused
     prices: Prices = FREE
     charge_period: timedelta = timedelta(seconds=60)
     operator_account: AccountId = AccountId("operator")
@@ -101,5 +104,8 @@ class ClusterPolicy:
 
     @property
     def longest_inference(self) -> timedelta:
-        """The most that the rules let a request take, however often it is tried."""
-        return self.inference_attempts * (self.routing_patience + self.inference_timeout)
+        """The most that the rules let a request take, however often it is tried.
+
+        Twice the patience more than all attempts take: one while nodes refuse it, one to its last try after that.
+        """
+        return self.inference_attempts * (self.routing_patience + self.inference_timeout) + 2 * self.routing_patience

@@ -12,6 +12,7 @@ from arcray.core import events as ev
 from arcray.core.claim import Cause, Claim, Eviction
 from arcray.core.lifecycle import advance
 from arcray.core.operation_facts import give_back, look_for_overtime, take
+from arcray.core.pending import Lane
 from arcray.core.placement.preemption import Victim
 from arcray.core.reservation import Reservation, ReservationState
 from arcray.core.workload import Phase, Priority, Workload
@@ -144,7 +145,7 @@ def wait_with_gang(state: ClusterState, workload: Workload, now: datetime) -> No
         gang.leader = next(iter(gang.members))
         due = gang.not_before  # that of an earlier member may be over
         not_before = due if due is not None and due > now else None
-        state.pending.add(gang.leader, spec.priority, gang.key, not_before, spec.origin.account)
+        state.pending.add(gang.leader, spec.priority, gang.key, not_before, Lane(spec.origin.account))
         state.gangs.beside[spec.origin.account] -= 1
         state.needs_round = True
 

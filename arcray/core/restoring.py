@@ -41,7 +41,7 @@ def restore(
         state.models[model.id] = model
     for node in nodes:
         _restore_node(state, node, now)
-    ordered = sorted(workloads, key=lambda w: (w.spec.created_at, w.spec.id))
+    ordered = sorted(workloads, key=lambda w: (_waits_since(w), w.spec.id))
     for workload in ordered:
         _restore_workload(state, workload, now)
     state.gangs.bereave()
@@ -78,6 +78,13 @@ def recall(state: ClusterState, workload: Workload) -> None:
     assert workload.phase.terminal
     if workload.spec.id not in state.workloads:
         _restore_workload(state, workload, workload.spec.created_at)
+
+
+def _waits_since(workload: Workload) -> datetime:
+    """Returns by what workloads stand in order; what waits for another attempt joined the queue when the last ended."""
+    if workload.phase is Phase.PENDING and workload.history:
+        return workload.history[-1].ended_at
+    return workload.spec.created_at
 
 
 def _restore_node(state: ClusterState, node: Node, now: datetime) -> None:

@@ -28,7 +28,6 @@ from arcray.core.commands import (
     SubmitWorkload,
 )
 from arcray.core.errors import ArcrayError, InvalidArgumentError, NotFoundError
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
@@ -47,7 +46,7 @@ __all__ = ["Image", "check", "image", "simulate"]
 MOST_NODES: Final = 10_000  # added, removed or drained
 MOST_SUBMISSIONS: Final = 1_000
 MOST_PENDING: Final = 20_000  # copied; a place beyond it tells nobody anything
-_ROUND: Final = 20  # placements in one step, so that whoever paces it can
+_ROUND: Final = 20  # decisions in one step, so that whoever paces it can
 _MOST_NAMED: Final = 1_000  # workloads that an answer names
 _LONG: Final = timedelta(days=366)
 
@@ -122,7 +121,9 @@ def simulate(taken: Image, policy: ClusterPolicy, wanted: Simulate, keep_on: Cal
         NotFoundError: no node of that id to remove or drain.
     """
     copy = _Copy(taken, policy, keep_on)
-    before = {workload.spec.id: workload.node_id for workload in copy.state.workloads.values()}
+    works = copy.state.workloads.values()
+    before = {each.spec.id: each.node_id for each in works if each.phase is not Phase.STOPPING}
+    copy.end_what_is_stopping()
     for registration in wanted.add_nodes:
         copy.do(AttachNode(registration=registration))
     for node_id in wanted.remove_nodes:
@@ -145,7 +146,7 @@ class _Copy:
             workload.meter = None
         keep_on()
         self.cluster = Cluster.restore(
-            replace(policy, prices=FREE, round_batch=min(policy.round_batch, _ROUND)),
+            replace(policy, prices=FREE, round_decisions=min(policy.round_decisions, _ROUND)),
             nodes=nodes,
             workloads=workloads,
             models=taken.models,
@@ -175,6 +176,13 @@ class _Copy:
                 if report is not None:
                     commands.append(report)
 
+    def end_what_is_stopping(self) -> None:
+        """Has nodes obey what they were asked before; it is no consequence of what is asked now."""
+        for workload in list(self.state.workloads.values()):
+            if workload.phase is Phase.STOPPING and workload.node_id is not None:
+                node = self.state.nodes[workload.node_id]
+                self.do(_stopped(node.id, node.epoch, workload.spec.id, workload.attempt))
+
     def submit(self, spec: WorkloadSpec) -> str:
         try:
             self.do(SubmitWorkload(spec=replace(spec, tariff=None)))
@@ -190,7 +198,7 @@ class _Copy:
     def run(self) -> None:
         """Places what can be placed."""
         self.state.needs_round = True
-        while self.state.needs_round or self.state.pending.release_due(self.now + _LONG):
+        while self.cluster.needs_round or self.state.pending.release_due(self.now + _LONG):
             self.do(Schedule())
 
 
@@ -207,15 +215,13 @@ def _obeyed(order: NodeOrder) -> Command | None:
                 phase=Phase.RUNNING,
             )
         case StopAttempt():
-            return ReportEnd(
-                node_id=order.node_id,
-                epoch=order.epoch,
-                workload_id=what.workload_id,
-                attempt=what.attempt,
-                phase=Phase.STOPPED,
-            )
+            return _stopped(order.node_id, order.epoch, what.workload_id, what.attempt)
         case _:
             return None
+
+
+def _stopped(node_id: NodeId, epoch: int, workload_id: WorkloadId, attempt: int) -> ReportEnd:
+    return ReportEnd(node_id=node_id, epoch=epoch, workload_id=workload_id, attempt=attempt, phase=Phase.STOPPED)
 
 
 def _told(
@@ -254,7 +260,7 @@ def _told(
 def _displaced(state: ClusterState, workload: Workload, node_id: NodeId) -> Displaced:
     goes_on = workload
     if workload.phase is Phase.STOPPED:  # a copy of a model, whose place another one took
-        goes_on = state.workloads.get(replacement_id(workload), workload)
+        goes_on = state.copies.replacement_of(workload.id) or workload
     return Displaced(
         workload_id=workload.spec.id,
         name=workload.spec.name,

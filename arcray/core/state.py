@@ -3,7 +3,8 @@
 What lives here: how a fact changes the state. What does not: which facts come about (handlers). ``apply`` never refuses
 and never decides; an event that does not fit is our own bug and trips an assertion.
 
-Preemption, gangs and reservations change it by ``policy_facts``. What always holds is in ``invariants``.
+Preemption, gangs and reservations change it by ``policy_facts``, requests by ``inference_facts`` too. What always holds
+is in ``invariants``.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from arcray.core.durations import Durations
 from arcray.core.gang_queue import GangQueue
 from arcray.core.holds import Claims, Reservations
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
+from arcray.core.inference_facts import count_end, wait_again
 from arcray.core.invariants import check_invariants
 from arcray.core.keyring import KeyRing
 from arcray.core.lifecycle import advance, requeue
 from arcray.core.model import Model
 from arcray.core.node import EnergySource, Health, Node
 from arcray.core.operation_facts import apply_operation, give_back, look_at_replaced, take, watch_overtime
-from arcray.core.pending import PendingQueue, SlotQueue
+from arcray.core.pending import Lane, PendingQueue, SlotQueue
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.formulas import FORMULAS
 from arcray.core.placement.preemption import Reclaimable
@@ -73,6 +75,7 @@ class ClusterState:
         room, nodes_changed: grow whenever there may be more room than before by any means, or a node is another one.
         placement, routing: indexes derived from nodes and allocations.
         dispatched: requests on nodes and their deadlines, in order of deadline.
+        refused_until: when the patience of requests ends that their nodes have refused, counted from the first time.
         needs_models: nodes to be asked what they answer for: those that were there before this memory and have not said
             since, and those that have refused a request since they said.
         attempts_from: attempts of requests whose sender waits are counted from here. No row has them, so a memory that
@@ -121,6 +124,7 @@ class ClusterState:
             stale_after_s=policy.stale_after.total_seconds(),
         )
         self.needs_round = False
+        self.refused_until: dict[WorkloadId, datetime] = {}
         self.needs_models: set[NodeId] = set()
         self.slots_freed: dict[ModelId, None] = {}
         self.attempts_from = 0
@@ -271,8 +275,9 @@ class ClusterState:
         elif spec.gang is not None:
             wait_with_gang(self, workload, now)
         else:
-            account = spec.origin.account
-            self.pending.add(spec.id, spec.priority, placement_request(spec), workload.not_before, account)
+            lane = Lane(spec.origin.account, spec.replaces)
+            request, may = placement_request(spec), workload.may_preempt
+            self.pending.add(spec.id, spec.priority, request, workload.not_before, lane, may_preempt=may)
             self.needs_round = True
 
     def dequeue(self, workload: Workload) -> None:
@@ -361,7 +366,7 @@ class ClusterState:
         workload = self.workloads[event.workload_id]
         assert not workload.stop_requested, "what its owner stopped is not tried again"
         if not workload.spec.waiting:  # of those only the end is journalled, and it tells of one attempt
-            ended = workload.record(event.at, event.reason, event.exit_code)
+            ended = workload.record(event.at, event.reason, event.exit_code, refused=event.refused)
             workload.history = (*workload.history, ended)[-_ATTEMPTS_KEPT:]
         self._note_duration(workload, event.at)
         self._free(workload)
@@ -372,13 +377,13 @@ class ClusterState:
         workload.message = event.reason
         workload.restarts += event.restart
         workload.streak = (0 if event.rested else workload.streak) + event.restart
-        workload.refusals = workload.refusals + 1 if event.refused and event.durable else 0
+        workload.refusals = workload.refusals + 1 if event.durable and (event.refused or event.gang_refused) else 0
         workload.not_before = event.not_before if event.not_before > event.at else None
         if workload.spec.gang is not None:
             self.gangs.give_up(workload.spec, event.reason, restart=event.restart)
         self.enqueue(workload, event.at)
-        if isinstance(workload.spec.payload, Inference) and not event.refused:
-            self.slots_freed[workload.spec.payload.model_id] = None  # another node may have a slot right now
+        if isinstance(workload.spec.payload, Inference):
+            wait_again(self, event, workload.spec.payload.model_id)
 
     def _finish(self, event: ev.WorkloadFinished) -> None:
         workload = self.workloads[event.workload_id]
@@ -396,7 +401,7 @@ class ClusterState:
         if workload.spec.replaces is not None:
             look_at_replaced(self, workload)
         if isinstance(workload.spec.payload, Inference):
-            self._count_inference(workload, event)
+            count_end(self, workload, event)
             if workload.repeatable:
                 self._free_key(workload.spec)
         else:
@@ -419,16 +424,6 @@ class ClusterState:
         key = spec.origin.account, spec.request_id
         if spec.request_id and self.requests.get(key) == spec.id:
             del self.requests[key]
-
-    def _count_inference(self, workload: Workload, event: ev.WorkloadFinished) -> None:
-        counts = self.inference
-        if event.phase is Phase.SUCCEEDED:
-            counts.completed += 1
-            counts.latencies_ms.append((event.at - workload.spec.created_at).total_seconds() * 1000)
-        elif event.phase is Phase.REJECTED:
-            counts.rejected += 1
-        else:
-            counts.failed += 1
 
     def _telemetry(self, event: ev.TelemetryUpdated) -> None:
         node = self.nodes[event.node_id]

@@ -8,20 +8,29 @@ __all__ = ["SearchTurns"]
 
 
 class SearchTurns:
-    """Bounds the searches of one round, by the order in which they are asked for.
+    """Bounds the searches of one round, which ends when they are used up; the next one goes on from there.
 
-    Those that find the round used up are first in the next one, and are not passed by others before that. Nobody
-    searches twice in the same situation.
+    Nobody searches twice in the same situation.
+
+    Attributes:
+        used_up: no search is left in this round.
+        situation: in which its searches are made.
     """
 
     def __init__(self) -> None:
-        self._searched: dict[WorkloadId, int] = {}  # the situation at its last search, of those who asked last round
+        self.situation = 0
+        self._searched: dict[WorkloadId, int] = {}  # the situation at its last search, of those who asked last pass
         self._asked: dict[WorkloadId, int] = {}
-        self._owed: set[WorkloadId] = set()
-        self._owed_next: set[WorkloadId] = set()
-        self._situation = 0
         self._left = 0
-        self._passed = False
+
+    @property
+    def used_up(self) -> bool:
+        """Whether no search is left in this round."""
+        return not self._left
+
+    def begin_pass(self) -> None:
+        """Begins a pass over the queue: who does not ask in it is forgotten."""
+        self._searched, self._asked = self._asked, {}
 
     def begin(self, limit: int, situation: int) -> None:
         """Begins a round.
@@ -30,26 +39,14 @@ class SearchTurns:
             limit: searches in it.
             situation: a number that is another one whenever a search may end differently.
         """
-        self._left, self._situation = limit, situation
-        self._asked, self._owed_next, self._passed = {}, set(), False
+        self._left, self.situation = limit, situation
 
     def take(self, workload_id: WorkloadId) -> bool:
         """Returns whether the workload may search now."""
-        last = self._searched.get(workload_id, -1)
+        last = self._asked.get(workload_id, self._searched.get(workload_id, -1))
         self._asked[workload_id] = last
-        if last == self._situation:
-            return False
-        if self._owed and workload_id not in self._owed:
-            self._passed = True
-            return False
-        if not self._left:
-            self._owed_next.add(workload_id)
+        if last == self.situation or self.used_up:
             return False
         self._left -= 1
-        self._asked[workload_id] = self._situation
+        self._asked[workload_id] = self.situation
         return True
-
-    def end(self) -> bool:
-        """Ends the round; returns whether another one is needed for those who had no turn."""
-        self._searched, self._owed = self._asked, self._owed_next
-        return self._passed or bool(self._owed)

@@ -283,6 +283,7 @@ class AttemptRecord:
     Args:
         exit_code: of its process or container; None when there was none, or it is not known.
         message: why it ended.
+        refused: its node would not begin it.
     """
 
     attempt: int
@@ -292,6 +293,7 @@ class AttemptRecord:
     ended_at: datetime
     message: str = ""
     exit_code: int | None = None
+    refused: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -310,7 +312,8 @@ class Workload:
         claim: the place that is kept for it while those preempted for it end; it is pending meanwhile.
         eviction: why the cluster asked for the end of the present attempt; None while it did not.
         preemptions: how often it was ended for other work.
-        refusals: how many of its attempts, up to the last one, their nodes would not begin.
+        refusals: how many of its attempts, up to the last one, came to nothing because nodes would not begin them, or
+            another member of its gang.
         history: the newest attempts before the present one, oldest first.
         replayed_by: the workload that tries again what this one failed at.
         discarded: an operator or its owner has put this dead letter away.
@@ -365,11 +368,17 @@ class Workload:
         )
 
     @property
+    def may_preempt(self) -> bool:
+        """Whether other work may be ended for it: what was preempted itself preempts nobody."""
+        return not self.preemptions
+
+    @property
     def refused_by(self) -> frozenset[NodeId]:
         """The nodes that would not begin it of late, as far as its history goes back."""
         if not self.refusals:
             return frozenset()
-        return frozenset(each.node_id for each in self.history[-self.refusals :] if each.node_id is not None)
+        of_late = self.history[-self.refusals :]
+        return frozenset(each.node_id for each in of_late if each.refused and each.node_id is not None)
 
     def attempts(self) -> tuple[AttemptRecord, ...]:
         """Returns how the newest attempts went, oldest first; a live one is not among them."""
@@ -380,7 +389,9 @@ class Workload:
         exit_code = self.result.exit_code if self.result else None
         return (*self.history, self.record(self.finished_at, self.message, exit_code))
 
-    def record(self, ended_at: datetime, message: str, exit_code: int | None) -> AttemptRecord:
+    def record(
+        self, ended_at: datetime, message: str, exit_code: int | None, *, refused: bool = False
+    ) -> AttemptRecord:
         """Returns how its present attempt went, which has just ended."""
         return AttemptRecord(
             attempt=self.attempt,
@@ -390,6 +401,7 @@ class Workload:
             ended_at=ended_at,
             message=message,
             exit_code=exit_code,
+            refused=refused,
         )
 
 

@@ -63,7 +63,7 @@ class Ingress:
         self._scheduler = SchedulerHandle(client=client)
         plane = RemotePlane(
             self._scheduler,
-            blobs_for(settings, self._scheduler),
+            blobs_for(settings, self._scheduler, clock),
             clock,
             client=client,
             give_up_s=settings.gateway.call_timeout_s,

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from arcray import state_directory
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import NodeId, canonical_uuid
 from arcray.core.ports import Ids
@@ -28,7 +29,8 @@ def machine_node_id(state_dir: Path, ids: Ids, *, role: str = "") -> NodeId:
         InvalidArgumentError: the file does not hold a UUID; names it.
     """
     directory = state_dir / "node"
-    directory.mkdir(parents=True, exist_ok=True)
+    state_directory.make(state_dir)
+    state_directory.make_passage(directory)
     path = directory / ".".join(filter(None, (_FILE, hostname(), role)))
     try:
         text = path.read_text(encoding="ascii").strip()
@@ -51,7 +53,8 @@ def _make(path: Path, ids: Ids) -> NodeId:
     """Writes a new id so that two starts at once agree: the first link wins, and both read it."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     node_id = canonical_uuid(ids.new())
-    draft.write_text(f"{node_id}\n", encoding="ascii")
+    with open(draft, "w", encoding="ascii", opener=state_directory.private) as file:
+        file.write(f"{node_id}\n")
     try:
         os.link(draft, path)
     except FileExistsError:

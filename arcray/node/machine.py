@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Final, assert_never
 
+from arcray import state_directory
 from arcray.config import Settings
 from arcray.core.errors import UnavailableError, UnsupportedError
 from arcray.core.geozones import locate
@@ -281,11 +282,14 @@ class Machine:
 
         Programs may run as other users, who must pass through on the way to their own.
         """
-        models = self._directory / "models"
-        for path in (self._directory / "containers", models, self._programs_directory):
+        containers, models = self._directory / "containers", self._directory / "models"
+        state_directory.make(self._settings.state_dir)
+        state_directory.make_passage(self._directory.parent)
+        for path in (containers, models, self._programs_directory):
             path.mkdir(parents=True, exist_ok=True)
         for path in (self._directory, self._programs_directory):
             path.chmod(0o711)
+        containers.chmod(0o700)
         models.chmod(0o711 if self._settings.node.models.user else 0o700)
         self._claim = self._claim or Claim(self._directory)
         sweep((models, self._programs_directory))

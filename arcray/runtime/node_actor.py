@@ -83,7 +83,7 @@ class NodeActor:
         scheduler = SchedulerHandle(client=self._name)
         plane = RemotePlane(
             scheduler,
-            blobs_for(self._settings, scheduler),
+            blobs_for(self._settings, scheduler, self._clock),
             self._clock,
             client=self._name,
             give_up_s=self._settings.gateway.call_timeout_s,

@@ -33,6 +33,7 @@ def policy_of(settings: Settings) -> ClusterPolicy:
         restart_backoff=timedelta(seconds=scheduler.restart_backoff_s),
         restart_backoff_max=timedelta(seconds=scheduler.restart_backoff_max_s),
         round_batch=scheduler.round_batch,
+        round_decisions=scheduler.round_decisions,
         restart_rest=timedelta(seconds=scheduler.restart_rest_s),
         max_duration=_optional_s(scheduler.max_duration_s),
         default_max_duration=_optional_s(scheduler.default_max_duration_s),

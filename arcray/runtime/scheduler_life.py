@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import ray
 
-from arcray import logs
+from arcray import logs, state_directory
 from arcray.config import Settings
 from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal
@@ -54,7 +54,7 @@ class SchedulerLife:
         logs.configure(settings.log_level, settings.log_format)
         self._settings = settings
         self._clock = SystemClock()
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        state_directory.make(settings.state_dir)
         self._blobs = FsspecBlobs(settings.blob_url, max_blob_bytes=settings.blobs.max_blob_bytes)
         self._plane: Plane | None = None
         self._address: LineAddress | None = None

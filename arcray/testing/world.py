@@ -75,6 +75,10 @@ class World:
         """Returns the state of a workload."""
         return self.cluster.state.workloads[workload_id]
 
+    def replacement(self, copy: Workload) -> Workload:
+        """Returns the latest workload that was begun to take the place of a copy of a model."""
+        return [other for other in self.cluster.state.workloads.values() if other.spec.replaces == copy.id][-1]
+
     def report(self, workload: Workload, phase: Phase, **fields: object) -> Outcome:
         """Reports a phase or an end of a workload's present attempt from its node."""
         assert workload.node_id is not None

@@ -14,19 +14,20 @@ import pytest
 from arcray.config import RetentionSettings
 from arcray.control.plane import Plane
 from arcray.control.retention import RetainedBlobs, Retention, blobs_in_use
-from arcray.core.blobkeys import log_key, program_key, result_key, stdin_key
+from arcray.core.blobkeys import log_key, model_key, program_key, result_key, stdin_key
 from arcray.core.commands import (
     DetachNode,
     DiscardWorkload,
     RegisterModel,
     ReleaseReservation,
+    RemoveModel,
     Reservable,
     Reserve,
     Submitted,
     SubmitWorkload,
 )
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
-from arcray.core.ids import AccountId, ReservationId, WorkloadId
+from arcray.core.ids import AccountId, ModelId, ReservationId, WorkloadId
 from arcray.core.model import ModelFormat
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import GetNode, GetReservation, GetWorkload, ListWorkloads, WorkloadPage
@@ -242,6 +243,22 @@ async def test_blobs_of_no_workload_are_found_and_deleted_in_time(plane_of: Call
         await retention_of(cluster.plane).sweep()
         assert (await present(cluster, never), await present(cluster, alive)) == (0, 5)
         assert [await cluster.plane.blobs.size(key) for key in foreign] == [1, 1]
+
+
+async def test_model_files_that_no_model_names_are_deleted_in_time(plane_of: Callable[[], Any]) -> None:
+    async with plane_of() as cluster:
+        kept, removed, refused = (model_key(str(number) * 64) for number in (1, 2, 3))
+        for key in (kept, removed, refused):
+            await cluster.plane.blobs.put(key, b"1")
+        for name, key in (("kept", kept), ("removed", removed)):
+            await cluster.ask(RegisterModel(model=a_model(name, format=ModelFormat.ONNX, source=key)))
+        await cluster.ask(RemoveModel(model_id=ModelId("removed")))
+        young = retention_of(cluster.plane)
+        young._clock = RestlessClock(T0)  # long before they were written
+        await young.sweep()
+        assert [await cluster.plane.blobs.size(key) for key in (kept, removed, refused)] == [1, 1, 1]
+        await retention_of(cluster.plane).sweep()
+        assert [await cluster.plane.blobs.size(key) for key in (kept, removed, refused)] == [1, None, None]
 
 
 class AwayBlobs:

@@ -286,6 +286,27 @@ async def test_a_query_that_fails_says_so() -> None:
             await cluster.plane.query(GetWorkload(workload_id=a_workload(1).id))
 
 
+class WorkingClock(FakeClock):
+    """Shows that whatever is done takes time."""
+
+    def monotonic(self) -> float:
+        self._elapsed += 0.001
+        return super().monotonic()
+
+
+async def test_a_round_that_found_no_place_is_followed_by_a_rest_in_which_requests_are_answered() -> None:
+    clock = WorkingClock()
+    async with in_process_plane(nodes=[echoing()], policy=ClusterPolicy(round_decisions=1), clock=clock) as cluster:
+        await cluster.plane.submit(
+            [SubmitWorkload(spec=a_workload(n, demand=Demand(cpu_milli=10**9 + n))) for n in range(10, 20)]
+        )
+        view = await cluster.ask(a_request())
+        assert view.phase is Phase.SUCCEEDED
+        assert cluster.plane._writer.cluster.needs_round
+        await clock.advance(1.0)
+        assert not cluster.plane._writer.cluster.needs_round
+
+
 async def test_work_that_cannot_be_placed_does_not_keep_the_scheduler_busy() -> None:
     async with in_process_plane() as cluster:
         await cluster.ask(SubmitWorkload(spec=a_workload(1, demand=Demand(cpu_milli=10**9))))

@@ -21,7 +21,7 @@ from arcray.core.errors import ArcrayError
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.labels import LabelOperator, LabelTerm
 from arcray.core.node import Health
-from arcray.core.pending import PendingQueue
+from arcray.core.pending import Lane, PendingQueue
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quota import Quota, Usage
 from arcray.core.resources import Demand
@@ -41,6 +41,7 @@ class Waiting:
     priority: Priority
     request: str
     account: AccountId
+    instead_of: WorkloadId | None
     blocked: bool = False
 
 
@@ -71,7 +72,11 @@ class PlainQueue:
 
 
 arrivals = st.tuples(
-    st.just("add"), st.sampled_from(Priority), st.sampled_from(["large", "small"]), st.sampled_from(ACCOUNTS)
+    st.just("add"),
+    st.sampled_from(Priority),
+    st.sampled_from(["large", "small"]),
+    st.sampled_from(ACCOUNTS),
+    st.sampled_from([None, None, WorkloadId("old"), WorkloadId("older")]),
 )
 queue_steps = st.lists(
     st.one_of(
@@ -93,7 +98,7 @@ def test_queue_says_what_a_plain_list_says(history: list[tuple[Any, ...]]) -> No
         ready = [each for each in plain.waiting if not each.blocked]
         if kind == "add":
             each = Waiting(WorkloadId(f"w{number:02}"), *rest)
-            queue.add(each.workload_id, each.priority, each.request, None, each.account)
+            queue.add(each.workload_id, each.priority, each.request, None, Lane(each.account, each.instead_of))
             plain.waiting.append(each)
         elif kind == "unblock":
             (account,) = rest
@@ -107,10 +112,13 @@ def test_queue_says_what_a_plain_list_says(history: list[tuple[Any, ...]]) -> No
         elif kind == "block" and ready:
             chosen = ready[rest[0] % len(ready)]
             queue.block(chosen.workload_id)
-            for each in ready:  # the lane of its account in its group stands aside
-                alike = (each.priority, each.request, each.account)
-                each.blocked = each.blocked or alike == (chosen.priority, chosen.request, chosen.account)
+            for each in ready:  # its lane in its group stands aside
+                each.blocked = each.blocked or _lane(each) == _lane(chosen)
         _check_queue(queue, plain)
+
+
+def _lane(each: Waiting) -> tuple[Priority, str, AccountId, WorkloadId | None]:
+    return each.priority, each.request, each.account, each.instead_of
 
 
 def _check_queue(queue: PendingQueue, plain: PlainQueue) -> None:

@@ -52,7 +52,10 @@ from arcray.testing.builders import T0, a_capacity, a_node, a_workload, node_id
 from arcray.testing.world import World
 
 POLICY: Final = ClusterPolicy(
-    gang_timeout=timedelta(seconds=60), gang_patience=timedelta(seconds=20), restart_backoff=timedelta(seconds=1)
+    gang_timeout=timedelta(seconds=60),
+    gang_patience=timedelta(seconds=20),
+    restart_backoff=timedelta(seconds=1),
+    round_decisions=3,  # so that what waits takes several
 )
 NODES: Final = 3
 
@@ -386,7 +389,7 @@ class Policies(RuleBasedStateMachine):
                 self.do(ReportTelemetry(node_id=node.id, epoch=node.epoch))
 
     def rounds(self) -> None:
-        for _ in range(50):
+        for _ in range(200):
             if not self.world.cluster.needs_round:
                 return
             self.watch(self.world.run_round())

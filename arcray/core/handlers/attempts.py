@@ -8,12 +8,11 @@ from arcray.core import events as ev
 from arcray.core.claim import Cause
 from arcray.core.handlers.gangs import gang_restarts
 from arcray.core.handlers.starting import counted_from
-from arcray.core.ids import WorkloadId, foreign_id
 from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
-from arcray.core.workload import Inference, ModelServer, Phase, RestartRule, Result, Workload
+from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
 
-__all__ = ["conclude_eviction", "finish", "give_up", "live_replacement", "replacement_id", "requeue", "restarts"]
+__all__ = ["conclude_eviction", "finish", "give_up", "requeue", "restarts"]
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -52,6 +51,8 @@ def conclude_eviction(
     phase: Phase = Phase.STOPPED,
     result: Result | None = None,
     message: str = "",
+    *,
+    refused: bool = False,
 ) -> None:
     """Decides what follows the end of an attempt that the cluster asked for.
 
@@ -62,6 +63,7 @@ def conclude_eviction(
         phase: as its node reported it; work that succeeded while it was being stopped has succeeded, but a gang that
             cannot go on starts again as a whole.
         result: as its node reported it; None when it was not asked.
+        refused: its node had not begun it, and would not have.
     """
     eviction = workload.eviction
     assert eviction is not None
@@ -74,12 +76,13 @@ def conclude_eviction(
             requeue(turn, workload, reason, restart=True, delay=True, exit_code=exit_code)
         else:
             finish(turn, workload, Phase.FAILED, reason, result)
-    elif (replacement := live_replacement(turn.state, workload)) is not None:
+    elif (replacement := turn.state.copies.replacement_of(workload.id)) is not None:
         finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
     elif eviction.fails or (eviction.cause is Cause.DRAIN and workload.spec.restart.rule is RestartRule.NEVER):
         finish(turn, workload, Phase.FAILED, reason, result)  # the latter where the copy in its place has ended too
     else:
-        requeue(turn, workload, reason, restart=eviction.restart, delay=eviction.restart, exit_code=exit_code)
+        again = eviction.restart
+        requeue(turn, workload, reason, restart=again, delay=again, exit_code=exit_code, refused=refused)
 
 
 def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool = False) -> None:
@@ -116,8 +119,8 @@ def requeue(
 ) -> None:
     """Emits that another attempt follows, after a back-off when ``delay``; or that none can.
 
-    The back-off goes by restarts, or by how often nodes have refused to begin it, whichever is longer. A gang of which
-    a member has ended for good cannot start again as a whole, so one that would have to has failed.
+    The back-off goes by restarts, or by how often nodes have refused to begin it or its gang, whichever is longer. A
+    gang of which a member has ended for good cannot start again as a whole, so one that would have to has failed.
     """
     gang = workload.spec.gang
     if gang is not None and turn.state.gangs.of(workload.spec).bereft:
@@ -138,6 +141,7 @@ def requeue(
             rested=rested,
             exit_code=exit_code,
             refused=refused,
+            gang_refused=_gang_refused(turn.state, workload),
         )
     )
 
@@ -148,19 +152,17 @@ def _gang_waits(state: ClusterState, workload: Workload) -> bool:
     return spec.gang is not None and any(state.gangs.of(spec).waits(member) for member in state.gangs.of(spec).members)
 
 
+def _gang_refused(state: ClusterState, workload: Workload) -> bool:
+    """Whether another member waits for its gang to start again because a node would not begin one of them.
+
+    Those who wait all came back since the gang last started, so what they count is of that start.
+    """
+    if workload.spec.gang is None:
+        return False
+    gang = state.gangs.of(workload.spec)
+    return any(gang.waits(member) and state.workloads[member].refusals for member in gang.members)
+
+
 def _rested(turn: Turn, workload: Workload) -> bool:
     """Whether the attempt ran long enough for its restarts to be forgotten."""
     return workload.started_at is not None and turn.now - workload.started_at >= turn.policy.restart_rest
-
-
-def replacement_id(workload: Workload) -> WorkloadId:
-    """Returns the id of the copy that replaces this attempt of a model's copy; the same whenever it is asked."""
-    return WorkloadId(foreign_id("replacement", f"{workload.spec.id}/{workload.attempt}"))
-
-
-def live_replacement(state: ClusterState, workload: Workload) -> Workload | None:
-    """Returns the copy that was begun to take this one's place, while it lives."""
-    if not isinstance(workload.spec.payload, ModelServer):
-        return None
-    found = state.workloads.get(replacement_id(workload))
-    return None if found is None or found.phase.terminal else found

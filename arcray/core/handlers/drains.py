@@ -2,8 +2,9 @@
 
 What may run twice is stopped with grace and placed elsewhere. A copy of a model is loaded elsewhere first, by a
 workload of its own that ``replaces`` it, and ends once that one answers; where there is no room for a second copy it
-stays until the deadline. Everything else is waited for. At the deadline what is left is stopped, and work that may not
-start again has failed: a dead letter, which can be replayed.
+stays until the deadline. Everything else is waited for, what is left of a gang that has lost members to their ends
+among it. At the deadline what is left is stopped, and work that may not start again has failed: a dead letter, which
+can be replayed.
 
 Requests in flight are left to their end; they are short and bounded.
 """
@@ -19,10 +20,10 @@ from arcray.core.claim import Cause
 from arcray.core.commands import DrainNode
 from arcray.core.errors import InsufficientCreditsError, InvalidArgumentError
 from arcray.core.handlers.admission import check_credits
-from arcray.core.handlers.attempts import live_replacement, replacement_id
 from arcray.core.handlers.evictions import evict, may_move
 from arcray.core.handlers.nodes import check_gpus, known_node, set_scheduling
-from arcray.core.handlers.workloads import stop
+from arcray.core.handlers.workloads import stop_for_good
+from arcray.core.ids import WorkloadId, foreign_id
 from arcray.core.node import Drain, Node
 from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
@@ -55,7 +56,7 @@ def on_drain_node(turn: Turn, command: DrainNode) -> None:
             continue  # bound to the node that is drained as a whole, it has nowhere to go
         if isinstance(workload.spec.payload, ModelServer) and workload.spec.gang is None:
             _begin_replacement(turn, workload)
-        elif may_move(workload):
+        elif may_move(turn.state, workload):
             evict(turn, workload, Cause.DRAIN, _REASON, command.grace_s)
     expire_drains(turn)
 
@@ -73,9 +74,9 @@ def call_off_drain(turn: Turn, node: Node, gpus: frozenset[int]) -> None:
     turn.emit(ev.NodeDrainChanged(node_id=node.id, drain=remaining, at=turn.now))
     kept = {workload.spec.id for workload in _affected(turn.state, node)}
     for workload in before:
-        replacement = live_replacement(turn.state, workload)
+        replacement = turn.state.copies.replacement_of(workload.id)
         if workload.spec.id not in kept and workload.eviction is None and replacement is not None:
-            stop(turn, replacement, drain.grace_s)
+            stop_for_good(turn, replacement, drain.grace_s)
 
 
 def advance_drains(turn: Turn) -> None:
@@ -91,7 +92,7 @@ def advance_drains(turn: Turn) -> None:
             turn.emit(ev.NodeDrainChanged(node_id=node_id, drain=done, at=turn.now))
             continue
         for workload in affected:
-            replacement = live_replacement(state, workload)
+            replacement = state.copies.replacement_of(workload.id)
             if replacement is not None and replacement.phase is Phase.RUNNING:
                 evict(turn, workload, Cause.DRAIN, _REASON, node.drain.grace_s)
 
@@ -113,7 +114,7 @@ def expire_drains(turn: Turn) -> None:
             continue
         turn.emit(ev.NodeDrainChanged(node_id=node_id, drain=replace(drain, deadline=None), at=turn.now))
         for workload in _affected(state, node):
-            if may_move(workload) or live_replacement(state, workload) is not None:
+            if may_move(state, workload) or state.copies.replacement_of(workload.id) is not None:
                 evict(turn, workload, Cause.DRAIN, _REASON, drain.grace_s)
             else:
                 evict(turn, workload, Cause.DRAIN, f"{_REASON} before it ended", drain.grace_s, fails=True)
@@ -121,11 +122,14 @@ def expire_drains(turn: Turn) -> None:
 
 def _begin_replacement(turn: Turn, workload: Workload) -> None:
     """Has another copy loaded, unless that is under way; it waits for room like all work."""
-    if workload.phase is Phase.STOPPING or replacement_id(workload) in turn.state.workloads:
+    copies = turn.state.copies
+    if workload.phase is Phase.STOPPING or copies.replacement_of(workload.id) is not None:
         return
+    # Never given before: by the moment in another memory, by the count within this one.
+    name = f"{workload.id}/{turn.now.isoformat()}/{copies.begun}"
     spec = replace(
         workload.spec,
-        id=replacement_id(workload),
+        id=WorkloadId(foreign_id("replacement", name)),
         created_at=turn.now,
         request_id="",
         request_digest="",

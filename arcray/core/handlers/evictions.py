@@ -12,15 +12,17 @@ from arcray.core import events as ev
 from arcray.core.claim import Cause
 from arcray.core.handlers.attempts import give_up
 from arcray.core.orders import StopAttempt
+from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Phase, RestartRule, Workload
 
 __all__ = ["evict", "may_move", "stop_overtime"]
 
 
-def may_move(workload: Workload) -> bool:
-    """Returns whether an attempt may be ended for another one: its restart policy says that it may run twice."""
-    return workload.spec.restart.rule is not RestartRule.NEVER
+def may_move(state: ClusterState, workload: Workload) -> bool:
+    """Returns whether an attempt may be ended for another one: it may run twice, and its gang can start again."""
+    spec = workload.spec
+    return spec.restart.rule is not RestartRule.NEVER and (spec.gang is None or not state.gangs.of(spec).bereft)
 
 
 def evict(turn: Turn, workload: Workload, cause: Cause, reason: str, grace_s: float, *, fails: bool = False) -> None:

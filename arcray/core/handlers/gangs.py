@@ -95,8 +95,7 @@ def try_place_gang(turn: Turn, gang: GangState) -> int:
     held = state.gangs.held
     placements = _place_beside_refusals(state, gang, requests)
     if not isinstance(placements, Shortfall) and any(placement.node_id in held for placement in placements):
-        requests = [replace(request, avoid=held) for request in requests]
-        placements = place_together(state.placement, requests, gang.gang.layout)
+        placements = _place_beside_refusals(state, gang, [replace(request, avoid=held) for request in requests])
     if isinstance(placements, Shortfall):
         if state.gangs.holder is None:
             _hold_back(turn, gang)
@@ -109,10 +108,14 @@ def try_place_gang(turn: Turn, gang: GangState) -> int:
 def _place_beside_refusals(
     state: ClusterState, gang: GangState, requests: list[PlacementRequest]
 ) -> tuple[Placement, ...] | Shortfall:
-    """Places the members on nodes that have not refused them of late, or where that cannot be, on any."""
+    """Places the members on nodes that have refused none of them of late, because another would fare no better there.
+
+    Where that cannot be each may go to nodes that have not refused itself, and where that cannot be either to any.
+    """
     refused_by = [state.workloads[workload_id].refused_by for workload_id in gang.members]
-    if any(refused_by):
-        wary = [replace(request, avoid=avoid) for request, avoid in zip(requests, refused_by, strict=True)]
+    by_all = frozenset[NodeId]().union(*refused_by)
+    for avoid in ([by_all] * len(requests), refused_by) if by_all else ():
+        wary = [replace(request, avoid=request.avoid | nodes) for request, nodes in zip(requests, avoid, strict=True)]
         placements = place_together(state.placement, wary, gang.gang.layout)
         if not isinstance(placements, Shortfall):
             return placements

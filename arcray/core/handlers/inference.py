@@ -1,7 +1,8 @@
 """Rules about inference requests: routing to a slot, waiting for one, giving up.
 
 A request takes a slot of (node, model) from dispatch to its end; the timeout is the ceiling. One that finds no slot
-waits its patience out, and is dispatched as soon as a slot is free. After a restart of the scheduler, patience does not
+waits its patience out, and is dispatched as soon as a slot is free. One that is refused for longer than its patience is
+rejected, for its nodes may never mean what they say of their slots. After a restart of the scheduler, patience does not
 run out before nodes have had time to say what they answer for.
 """
 
@@ -12,7 +13,7 @@ from typing import Final
 
 from arcray.core import events as ev
 from arcray.core.handlers.attempts import finish
-from arcray.core.handlers.starting import next_attempt
+from arcray.core.handlers.starting import counted_from, next_attempt
 from arcray.core.ids import ModelId
 from arcray.core.orders import RunInference, StopAttempt
 from arcray.core.policy import ClusterPolicy
@@ -20,7 +21,7 @@ from arcray.core.resources import Allocation
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, Workload
 
-__all__ = ["dispatch", "dispatch_waiting", "expire_inference", "run_order"]
+__all__ = ["dispatch", "dispatch_waiting", "expire_inference", "follow_refusal", "run_order"]
 
 _SLOT: Final = Allocation()  # a slot is booked in the routing index; it takes nothing else of the node
 
@@ -74,6 +75,26 @@ def _drain(turn: Turn, model_id: ModelId) -> None:
     while (workload_id := turn.state.waiting.first(model_id)) is not None:
         if not dispatch(turn, turn.state.workloads[workload_id]):
             return
+
+
+def follow_refusal(turn: Turn, workload: Workload, reason: str) -> None:
+    """Decides what follows for a request that waits again because its node has refused it.
+
+    By all that is known here the node has the slot until it says better, so a request that was tried a few times goes
+    round no further: it waits until something changes, or for its patience. Refused even then, it is rejected.
+
+    Args:
+        reason: why its node refused it.
+    """
+    payload, policy = workload.spec.payload, turn.policy
+    assert isinstance(payload, Inference)
+    tried = workload.attempt - counted_from(turn, workload)
+    if tried < policy.inference_attempts and dispatch(turn, workload):
+        return
+    if turn.now >= turn.state.refused_until[workload.spec.id] and not _recovering(turn):
+        since = f"for longer than {policy.routing_patience.total_seconds():g} s"
+        message = f"model {payload.model_id}: nodes have refused it {since}, the last one because: {reason}"
+        finish(turn, workload, Phase.REJECTED, message)
 
 
 def expire_inference(turn: Turn) -> None:

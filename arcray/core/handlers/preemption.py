@@ -4,8 +4,9 @@ Only a workload that allows it is preempted, only by one of a strictly higher pr
 certainly fits afterwards. The place is kept for the preemptor from the first moment on: what is free of it now at once,
 what a victim holds as soon as its node has reported its end, for which it is waited only so long: a node may be alive
 and unable to end what it runs. What it holds stays booked for it; the preemptor waits for any place again, and may have
-other work ended. A victim starts again later without that counting as a
-restart. What was itself preempted preempts nobody, so one preemption never leads to another.
+other work ended. Nothing is ended on a node that refused the preemptor of late while something can be elsewhere. A
+victim starts again later without that counting as a restart. What was itself preempted preempts nobody, so one
+preemption never leads to another.
 """
 
 from __future__ import annotations
@@ -64,20 +65,28 @@ def would_preempt(state: ClusterState, workload: Workload, now: datetime) -> Pre
     """Returns what would be ended for a pending workload that fits nowhere; None when nothing would."""
     if not _may_preempt(state, workload):
         return None
-    if not isinstance(state.placement.place(placement_request(workload.spec)), Explanation):
+    request = placement_request(workload.spec)
+    if not isinstance(state.placement.place(replace(request, avoid=workload.refused_by)), Explanation):
         return None
     return _search(state, workload, now)
 
 
 def _may_preempt(state: ClusterState, workload: Workload) -> bool:
-    return not workload.preemptions and state.reclaimable.any_below(workload.spec.priority)
+    return workload.may_preempt and state.reclaimable.any_below(workload.spec.priority)
 
 
 def _search(state: ClusterState, workload: Workload, now: datetime) -> Preemption | None:
+    refused_by, held = workload.refused_by, state.gangs.held
     request = placement_request(workload.spec)
-    if state.gangs.held:
-        request = replace(request, avoid=state.gangs.held)
-    return state.reclaimable.choose(state.placement, request, workload.spec.priority, now.timestamp())
+    if held:
+        request = replace(request, avoid=held)
+    priority, now_s = workload.spec.priority, now.timestamp()
+    if refused_by:
+        wary = replace(request, avoid=held | refused_by)
+        found = state.reclaimable.choose(state.placement, wary, priority, now_s)
+        if found is not None or not isinstance(state.placement.place(request), Explanation):
+            return found  # rather back to where there is room than that work is ended there
+    return state.reclaimable.choose(state.placement, request, priority, now_s)
 
 
 def _named(spec: WorkloadSpec) -> str:

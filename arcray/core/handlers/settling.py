@@ -52,7 +52,7 @@ def expire_gangs(turn: Turn) -> None:
             finish(turn, turn.state.workloads[workload_id], Phase.REJECTED, reason)
     if gangs.held_until is not None and gangs.held_until <= turn.now:
         gangs.let_go()
-        turn.state.needs_round = True
+        turn.state.more_room()
 
 
 def _settle_gang(turn: Turn, gang: GangState, what: Break) -> None:

@@ -19,12 +19,11 @@ from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.attempts import conclude_eviction, finish, requeue, restarts
 from arcray.core.handlers.dead_letters import check_replay
 from arcray.core.handlers.gangs import check_member, try_place_gang
-from arcray.core.handlers.inference import dispatch
+from arcray.core.handlers.inference import dispatch, follow_refusal
 from arcray.core.handlers.nodes import current_node
 from arcray.core.handlers.quotas import check_quota
 from arcray.core.handlers.reservations import check_taking, take_place
 from arcray.core.handlers.scheduling import try_place
-from arcray.core.handlers.starting import counted_from
 from arcray.core.ids import WorkloadId
 from arcray.core.labels import check_selector
 from arcray.core.lifecycle import NODE_PHASES, advance
@@ -33,7 +32,15 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, ModelServer, Phase, Workload, WorkloadSpec
 
-__all__ = ["as_it_stands", "on_report_end", "on_report_phase", "on_stop_workload", "on_submit_workload"]
+__all__ = [
+    "as_it_stands",
+    "on_report_end",
+    "on_report_phase",
+    "on_stop_workload",
+    "on_submit_workload",
+    "stop",
+    "stop_for_good",
+]
 
 
 def on_submit_workload(turn: Turn, command: SubmitWorkload) -> Submitted | None:
@@ -181,7 +188,20 @@ def on_stop_workload(turn: Turn, command: StopWorkload) -> None:
     workload = turn.state.workloads.get(command.workload_id)
     if workload is None or command.account not in (None, workload.spec.origin.account):
         raise NotFoundError(f"no workload {command.workload_id}", field="id")
-    stop(turn, workload, command.grace_s)
+    stop_for_good(turn, workload, command.grace_s)
+
+
+def stop_for_good(turn: Turn, workload: Workload, grace_s: float) -> None:
+    """Ends a workload that is not wanted any more, and the copy of a model that was begun to take its place.
+
+    Both are one to whoever wants neither. What an account cannot pay for is ended alone: it may afford the other one.
+    """
+    if workload.phase.terminal:
+        return  # whatever took its place does not belong to it any longer
+    replacement = turn.state.copies.replacement_of(workload.id)
+    stop(turn, workload, grace_s)
+    if replacement is not None:
+        stop_for_good(turn, replacement, grace_s)
 
 
 def stop(turn: Turn, workload: Workload, grace_s: float, reason: str = "") -> None:
@@ -265,7 +285,7 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
     elif workload.eviction is not None:
-        conclude_eviction(turn, workload, report.phase, report.result, report.message)
+        conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=report.refused)
     elif report.refused:
         _refused(turn, workload, report)
     elif restarts(turn, workload, report.phase):
@@ -278,9 +298,7 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
 def _refused(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     """Has work that its node would not begin wait for another attempt: for a time, or if it is a request for a slot.
 
-    What the node last said of its slots is not so, or no longer, and it says better soon. Until then it may be free by
-    all that is known here, so a request that was refused a few times goes round no further: it waits until something
-    changes, or for its patience.
+    What the node last said of the slots of a model is not so, or no longer, and it says better soon.
     """
     reason, payload = report.message or "its node refused it", workload.spec.payload
     if not isinstance(payload, Inference):
@@ -289,8 +307,7 @@ def _refused(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     turn.state.needs_models.add(report.node_id)
     requeue(turn, workload, reason, restart=False, delay=False, refused=True)
     turn.state.slots_freed.pop(payload.model_id, None)  # the slot that it was refused: none for others either
-    if workload.attempt - counted_from(turn, workload) < turn.policy.inference_attempts:
-        dispatch(turn, workload)
+    follow_refusal(turn, workload, reason)
 
 
 def _fenced(turn: Turn, workload_id: WorkloadId, attempt: int) -> Workload:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from arcray.core.errors import InvalidArgumentError
+from arcray.facades.rest import opaque
 from arcray.facades.rest.messages import ContainerBody, ModelBody, ProgramBody, ReservationBody, StopBody
 
 __all__ = [
@@ -83,7 +84,7 @@ def decode(model: type[_M], body: bytes, *, optional: bool = False) -> _M:
 
 def encode(message: BaseModel) -> bytes:
     """Returns a body."""
-    return message.model_dump_json().encode()
+    return opaque.dump(message)
 
 
 def _decoded(model: type[_M], body: bytes) -> _M:

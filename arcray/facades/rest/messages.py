@@ -10,7 +10,7 @@ import binascii
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -21,6 +21,7 @@ from arcray.core.model import ModelFormat
 from arcray.core.quantity import MAX_QUANTITY
 from arcray.core.reservation import ReservationState
 from arcray.core.workload import PayloadKind, Phase, RestartRule
+from arcray.facades.rest.opaque import Opaque
 
 __all__ = [
     "Base64",
@@ -371,7 +372,7 @@ class WorkloadView(Message):
     not_before: datetime | None = None
     replay_of: str | None = None
     replayed_by: str | None = None
-    output: Any = None
+    output: Opaque | None = None
     cost: CostView | None = None
     preemptible: bool = False
     preemptions: int = 0

@@ -133,14 +133,16 @@ class ModelRoutes:
         return Response(status_code=204)
 
     async def _store(self, identity: Identity, wanted: m.ModelBody) -> str:
-        """Puts a model's file where nodes find it; returns its key. By content, so storing it again changes nothing."""
+        """Puts a model's file where nodes find it; returns its key. By content, so it is there once.
+
+        Written also where it is there already: an old file that no model names may be about to be deleted.
+        """
         content = wanted.content
         if content is None:
             assert wanted.from_workload is not None, "source_of has settled where it comes from"
             content = await self._result(identity, wanted.from_workload)
         key = model_key((await asyncio.to_thread(sha256, content)).hexdigest())
-        if await self._plane.blobs.size(key) != len(content):
-            await self._plane.blobs.put(key, content)
+        await self._plane.blobs.put(key, content)
         return key
 
     async def _result(self, identity: Identity, wanted: m.FromWorkloadBody) -> bytes:

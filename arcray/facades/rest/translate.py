@@ -5,7 +5,6 @@ What lives here: the rules between members (exactly one source of code, which fo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -222,7 +221,7 @@ def workload_view(view: WorkloadView) -> m.WorkloadView:
         not_before=view.not_before,
         replay_of=spec.replay_of,
         replayed_by=view.replayed_by,
-        output=json.loads(result.output) if result and result.output else None,
+        output=(result.output or None) if result else None,
         cost=m.CostView(paid=view.meter.paid, held=view.meter.held, per_minute=view.meter.rate) if view.meter else None,
         preemptible=spec.preemptible,
         preemptions=view.preemptions,

@@ -241,6 +241,18 @@ async def test_inference_request_has_an_empty_log_that_ends_at_once(serve: Any) 
         assert (response.status_code, response.text) == (200, "")
 
 
+async def test_what_a_model_answered_is_shown_as_it_was_written(serve: Any) -> None:
+    # Half of a surrogate pair, which no decoder of the answer could encode again.
+    async with serve(nodes=[SimulatedNode(models={"echo": lambda value: value})]) as served:
+        body = b'{"modelId":"echo","input":["\\ud800",0.1]}'
+        accepted = await served.client.post("/api/v1/inference", content=body, headers={"Prefer": "respond-async"})
+        workload_id = WorkloadId(accepted.headers["location"].rpartition("/")[2])
+        await served.cluster.finished(workload_id)
+        for path in (f"{PATH}/{workload_id}", f"{PATH}?kind=inference"):
+            shown = await served.client.get(path)
+            assert (shown.status_code, b'"output":["\\ud800", 0.1],' in shown.content) == (200, True), shown.text
+
+
 async def test_results_are_listed_and_fetched(serve: Any) -> None:
     def script(order: StartWorkload) -> Script:
         keys = tuple(sorted(result_key(order.workload_id, path) for path in ("report.html", "a/b.bin")))

@@ -10,10 +10,10 @@ from arcray.core import events as ev
 from arcray.core.claim import Cause
 from arcray.core.commands import DetachNode, DrainNode, RegisterModel, Running, SetNodeScheduling
 from arcray.core.errors import InvalidArgumentError, NotFoundError
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import WorkloadId
 from arcray.core.node import Drain
 from arcray.core.orders import StopAttempt
+from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Demand
 from arcray.core.turn import Outcome
 from arcray.core.workload import ModelServer, Phase, RestartPolicy, RestartRule, Workload, WorkloadSpec
@@ -296,7 +296,7 @@ def test_a_copy_of_a_model_is_loaded_elsewhere_before_it_ends(world: World) -> N
     world.attach(a_node(2))
     assert stops(drain(world)) == []
     world.run_round()
-    another = world.workload(replacement_id(copy))
+    another = world.replacement(copy)
     assert (another.node_id, copy.phase) == (N2, Phase.RUNNING)
     outcome = world.report(another, Phase.RUNNING)
     assert stops(outcome) == [(W1, 30.0)]
@@ -309,7 +309,7 @@ def test_a_copy_with_no_room_elsewhere_stays_until_the_deadline_and_its_replacem
     copy = served(world)
     drain(world, deadline_s=60.0)
     world.run_round()
-    another = world.workload(replacement_id(copy))
+    another = world.replacement(copy)
     assert (copy.phase, another.phase) == (Phase.RUNNING, Phase.PENDING)
     world.later(61)
     world.attach(a_node(2))
@@ -329,8 +329,135 @@ def test_a_replacement_that_nobody_needs_any_more_is_stopped(world: World) -> No
     copy = served(world)
     drain(world)
     world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
-    assert world.workload(replacement_id(copy)).phase is Phase.STOPPED
+    assert world.replacement(copy).phase is Phase.STOPPED
     assert copy.phase is Phase.RUNNING
+
+
+def test_a_drain_that_was_called_off_can_be_repeated(world: World) -> None:
+    copy = served(world)
+    drain(world)
+    first = world.replacement(copy)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    second = world.replacement(copy)
+    assert (first.phase, second.phase, second.node_id) == (Phase.STOPPED, Phase.PLACED, N2)
+    world.report(second, Phase.RUNNING)
+    world.report(copy, Phase.STOPPED)
+    assert (copy.message, is_done(world)) == (f"its node was drained: replaced by {second.id}", True)
+
+
+def test_a_drain_whose_replacement_failed_can_be_repeated(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.stop(world.replacement(copy).id)
+    drain(world)
+    world.run_round()
+    assert (world.replacement(copy).phase, copy.phase) == (Phase.PLACED, Phase.RUNNING)
+    assert len(world.cluster.state.workloads) == 3
+
+
+def test_a_drain_does_not_count_on_a_replacement_that_is_ending(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    first = world.replacement(copy)
+    world.report(first, Phase.RUNNING)  # so the copy is asked to end
+    world.stop(first.id)
+    assert world.cluster.state.copies.replacement_of(copy.id) is None
+    world.report(copy, Phase.STOPPED)
+    world.report(first, Phase.STOPPED)
+    world.run_round()
+    assert (copy.phase, copy.node_id) == (Phase.PLACED, N2)
+
+
+def test_each_drain_has_another_replacement_while_the_one_before_still_ends(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    first = world.replacement(copy)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    drain(world)
+    second = world.replacement(copy)
+    assert (first.phase, second.phase) == (Phase.STOPPING, Phase.PENDING)
+    assert world.cluster.state.copies.lasting(copy.spec.payload.model.id) == 1  # type: ignore[union-attr]  # it is one
+    world.report(first, Phase.STOPPED)
+    assert world.cluster.state.copies.replacement_of(copy.id) is second
+
+
+def test_no_id_of_a_replacement_is_given_twice_though_it_is_forgotten() -> None:
+    world = World(ClusterPolicy(keep_finished=0))
+    served(world)
+    begun: list[WorkloadId] = []
+    for _ in range(3):  # within one instant
+        begun += [event.spec.id for event in drain(world).events if isinstance(event, ev.WorkloadSubmitted)]
+        world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    assert len(world.cluster.state.workloads) == 1
+    assert len(set(begun)) == 3
+
+
+def test_a_replacement_is_known_after_a_recovery(world: World) -> None:
+    copy = served(world)
+    drain(world)
+    after = world.recovered()
+    assert not [event for event in drain(after).events if isinstance(event, ev.WorkloadSubmitted)]
+    after.attach(a_node(2))
+    after.run_round()
+    another = after.replacement(copy)
+    assert stops(after.report(another, Phase.RUNNING)) == [(copy.id, 30.0)]
+    after.report(after.workload(copy.id), Phase.STOPPED)
+    assert (after.workload(copy.id).phase, is_done(after)) == (Phase.STOPPED, True)
+
+
+def test_a_copy_that_its_owner_stops_is_not_loaded_elsewhere(world: World) -> None:
+    copy = served(world)
+    drain(world)
+    another = world.replacement(copy)
+    world.stop(W1)
+    assert another.phase is Phase.STOPPED
+    world.report(copy, Phase.STOPPED)
+    assert (copy.phase, is_done(world)) == (Phase.STOPPED, True)
+
+
+def test_a_copy_that_its_owner_stops_ends_where_it_is_loaded_already_too(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    another = world.replacement(copy)
+    world.report(another, Phase.RUNNING)
+    assert stops(world.stop(W1)) == [(another.id, 10.0)]  # the copy itself has been asked
+    world.report(copy, Phase.STOPPED)
+    assert stops(world.stop(W1)) == []
+    assert (copy.phase, another.phase) == (Phase.STOPPED, Phase.STOPPING)
+
+
+def test_what_replaces_a_replacement_ends_with_it_when_a_drain_is_called_off(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    second = world.replacement(copy)
+    world.handle(DrainNode(node_id=N2))
+    third = world.replacement(second)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    assert (copy.phase, second.phase, third.phase) == (Phase.RUNNING, Phase.STOPPING, Phase.STOPPED)
+
+
+def test_an_ended_copy_that_is_stopped_leaves_what_replaced_it_alone(world: World) -> None:
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    another = world.replacement(copy)
+    world.report(another, Phase.RUNNING)
+    world.report(copy, Phase.STOPPED)
+    world.stop(W1)
+    assert another.phase is Phase.RUNNING
 
 
 def test_a_copy_whose_replacement_failed_goes_elsewhere_itself_at_the_deadline(world: World) -> None:
@@ -338,8 +465,8 @@ def test_a_copy_whose_replacement_failed_goes_elsewhere_itself_at_the_deadline(w
     world.attach(a_node(2))
     drain(world, deadline_s=10.0)
     world.run_round()
-    world.stop(replacement_id(copy))
-    world.report(world.workload(replacement_id(copy)), Phase.STOPPED)
+    world.stop(world.replacement(copy).id)
+    world.report(world.replacement(copy), Phase.STOPPED)
     world.later(11)
     world.report(copy, Phase.STOPPED)
     world.run_round()
@@ -353,7 +480,7 @@ def test_a_copy_that_may_not_start_again_does_not_when_its_replacement_ends_befo
     copy = running(world, payload=ModelServer(model=a_model()), node_id=None)
     drain(world)
     world.run_round()
-    another = world.workload(replacement_id(copy))
+    another = world.replacement(copy)
     world.report(another, Phase.RUNNING)
     world.report(another, Phase.FAILED)
     world.report(copy, Phase.STOPPED)

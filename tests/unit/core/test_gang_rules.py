@@ -12,7 +12,7 @@ from arcray.core.commands import ReportTelemetry, SetQuota
 from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.gang import Gang, Layout
-from arcray.core.ids import AccountId, ReservationId, WorkloadId
+from arcray.core.ids import AccountId, NodeId, ReservationId, WorkloadId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
@@ -196,6 +196,62 @@ def test_a_gang_that_is_refused_again_and_again_waits_longer_each_time_and_tries
     world.later(4)
     world.run_round()
     assert world.workload(workload_id(1)).node_id not in (None, refuser)
+
+
+def refused_by_node(world: World, refuser: NodeId) -> float:
+    """Has one node refuse what is on it of a gang of two, and everything else end; returns the wait in seconds."""
+    members = [world.workload(workload_id(number)) for number in (1, 2)]
+    for member in sorted(members, key=lambda each: each.node_id != refuser):
+        if member.node_id == refuser:
+            world.report(member, Phase.FAILED, refused=True)
+        else:
+            world.report(member, Phase.STOPPED)
+    return max((each.not_before - world.now).total_seconds() for each in members if each.not_before is not None)
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(restart_backoff=timedelta(seconds=0.5))])
+def test_members_of_a_gang_do_not_take_turns_on_a_node_that_refuses_them(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(a_member(number))
+    waits = []
+    for _ in range(4):
+        waits.append(refused_by_node(world, node_id(1)))
+        world.later(waits[-1])
+        world.run_round()
+    assert waits == [0.5, 1, 2, 4]
+    world = world.recovered()
+    world.attach(a_node(3))
+    refused_by_node(world, node_id(1))
+    world.later(8)
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(2), node_id(3)}
+
+
+def test_what_a_member_is_refused_while_it_is_to_end_with_its_gang_is_remembered_too(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(a_member(number))
+    for number in (3, 4):
+        world.attach(a_node(number))
+    for number in (1, 2):
+        world.report(world.workload(workload_id(number)), Phase.FAILED, refused=True)
+    world.later(5)
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(3), node_id(4)}
+
+
+def test_a_node_that_refuses_one_member_alone_takes_the_other_where_there_are_no_others(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(a_member(number))
+    first, second = (world.workload(workload_id(number)) for number in (1, 2))
+    refuser, other = first.node_id, second.node_id
+    world.report(first, Phase.FAILED, refused=True)
+    world.report(second, Phase.STOPPED)
+    world.later(5)
+    world.run_round()
+    assert (first.node_id, second.node_id) == (other, refuser)
 
 
 @pytest.mark.parametrize("policy", [ClusterPolicy(gang_starts=1)])

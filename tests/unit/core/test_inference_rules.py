@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from arcray.core import events as ev
-from arcray.core.commands import Heard, ReportModels, ReportTelemetry
+from arcray.core.commands import DetachNode, Heard, ReportModels, ReportTelemetry
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
 from arcray.core.ids import ModelId
 from arcray.core.model import ModelSlots
@@ -11,7 +13,7 @@ from arcray.core.orders import RunInference, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import ClusterStats, GetStats
 from arcray.core.workload import Inference, Phase, Priority, Result, WorkloadSpec
-from arcray.testing.builders import a_node, a_workload, an_inference, node_id
+from arcray.testing.builders import T0, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
 
@@ -198,6 +200,89 @@ def test_a_request_that_waits_after_refusals_is_tried_once_more_when_its_patienc
     before = world.workload(R1).attempt
     world.later(1)
     assert world.workload(R1).attempt == before + 1
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_request_that_is_refused_once_more_after_its_patience_is_rejected(world: World, waiting: bool) -> None:
+    ready(world)
+    world.submit(a_workload(1, an_inference(), waiting=waiting))
+    refused_by_turns(world, 1)
+    world.later(1)
+    (*_, end) = world.report(world.workload(R1), Phase.FAILED, refused=True, message="busy").events
+    assert isinstance(end, ev.WorkloadFinished)
+    assert (end.phase, end.durable) == (Phase.REJECTED, True)
+    assert end.message == "model echo: nodes have refused it for longer than 0.7 s, the last one because: busy"
+    world.cluster.state.check_invariants()
+
+
+def test_a_request_that_is_refused_at_every_change_is_rejected_after_its_patience(world: World) -> None:
+    ready(world)
+    world.submit(a_workload(1, an_inference()))
+    work = world.workload(R1)
+    attempts = []
+    while work.phase is not Phase.REJECTED:
+        attempts += refused_by_turns(world, 1)
+        world.later(0.25)
+        world.load(node_id(1))
+    assert attempts == [3, 4, 5, 6]
+    assert work.finished_at == T0 + timedelta(seconds=0.75)
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(inference_attempts=1)])
+def test_no_request_takes_longer_than_the_policy_says_whenever_it_is_refused(world: World) -> None:
+    world.attach()
+    world.submit(request(1))
+    work, patience_s = world.workload(R1), 0.7
+    for _ in range(2):  # at the last moment each time
+        world.later(patience_s - 0.01)
+        world.load(node_id(1))
+        world.report(work, Phase.FAILED, refused=True)
+    world.later(patience_s)
+    world.later(29.9)
+    world.report(work, Phase.FAILED, refused=True)
+    assert work.phase is Phase.REJECTED
+    assert work.finished_at is not None
+    late = work.finished_at - T0
+    assert timedelta(seconds=-1) < late - world.cluster.policy.longest_inference <= timedelta()
+
+
+def test_a_request_that_is_refused_late_has_the_patience_of_any_other(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.later(5)
+    world.report(world.workload(R1), Phase.FAILED, refused=True)
+    refused_by_turns(world, 1)
+    assert world.workload(R1).phase is Phase.PENDING
+    world.later(0.5)
+    world.load(node_id(1))
+    assert world.workload(R1).phase is Phase.PLACED
+
+
+def test_what_was_refused_before_a_node_began_it_costs_no_patience_later(world: World) -> None:
+    ready(world)
+    world.submit(request(1))
+    world.report(world.workload(R1), Phase.FAILED, refused=True)
+    world.report(world.workload(R1), Phase.RUNNING)
+    world.later(5)
+    world.handle(DetachNode(node_id=node_id(1), epoch=1, reason="leaves"))
+    world.attach(a_node(2))
+    world.load(node_id(2))
+    refused_by_turns(world, 1)
+    assert world.workload(R1).phase is Phase.PENDING
+
+
+def test_a_request_is_not_rejected_for_refusals_while_nodes_may_yet_say_what_they_answer_for(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    world.submit(a_workload(1, an_inference()))
+    world = world.recovered()
+    world.load(node_id(1))
+    refused_by_turns(world, 1)
+    world.later(1)
+    refused_by_turns(world, 1)
+    assert world.workload(R1).phase is Phase.PENDING
+    world.load(node_id(2))
+    assert world.workload(R1).phase is Phase.PLACED
 
 
 def test_a_failed_answer_fails_the_request(world: World) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from arcray.core.commands import DrainNode, RegisterModel, RemoveModel, SubmitWorkload
 from arcray.core.errors import ConflictError, PermissionDeniedError
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId
 from arcray.core.model import Model
 from arcray.core.queries import GetModel, ListModels, ModelPage, ModelView
@@ -91,7 +90,7 @@ def test_copy_and_the_one_that_replaces_it_are_one(world: World) -> None:
     assert len(seen(world).servers) == 2
     assert seen(world).lasting == 1
     world.run_round()
-    world.report(world.workload(replacement_id(copy)), Phase.RUNNING)
+    world.report(world.replacement(copy), Phase.RUNNING)
     world.report(copy, Phase.STOPPED)
     assert (len(seen(world).servers), seen(world).lasting) == (1, 1)
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from arcray.core.ids import ModelId, WorkloadId
-from arcray.core.pending import PendingQueue, SlotQueue
+from arcray.core.ids import AccountId, ModelId, WorkloadId
+from arcray.core.pending import Lane, PendingQueue, SlotQueue
 from arcray.core.workload import Priority
 from arcray.testing.builders import T0
 
@@ -25,6 +25,21 @@ def test_a_refused_head_passes_over_the_rest_of_its_group_only() -> None:
     for workload_id, request in ((A, "large"), (B, "large"), (C, "small"), (D, "large")):
         queue.add(workload_id, Priority.NORMAL, request, None)
     assert list(queue.heads()) == [A, C]
+
+
+def test_a_head_that_may_not_preempt_passes_over_none_of_its_group_that_may() -> None:
+    queue = PendingQueue()
+    for workload_id, may_preempt in ((A, False), (B, False), (C, True), (D, True)):
+        queue.add(workload_id, Priority.NORMAL, "x", None, may_preempt=may_preempt)
+    assert list(queue.heads()) == [A, C]
+    assert queue.ahead_of(D, few=5) == (3, 3, (A, B, C))
+
+
+def test_work_in_back_off_is_behind_all_that_asks_for_the_same() -> None:
+    queue = PendingQueue()
+    queue.add(A, Priority.NORMAL, "x", None, may_preempt=False)
+    queue.add(B, Priority.NORMAL, "x", T0, may_preempt=True)
+    assert queue.ahead_of(B, few=5) == (1, 1, (A,))
 
 
 def test_a_placed_head_makes_the_next_of_its_group_a_candidate_in_order_of_arrival() -> None:
@@ -55,6 +70,20 @@ def test_work_removed_in_back_off_never_comes_due() -> None:
     queue.remove(A)
     assert A not in queue
     assert queue.next_due() is None
+
+
+def test_what_stands_in_for_another_does_not_stand_aside_with_its_account() -> None:
+    queue = PendingQueue()
+    ana = AccountId("ana")
+    queue.add(A, Priority.NORMAL, "x", None, Lane(ana))
+    queue.add(B, Priority.NORMAL, "x", None, Lane(ana, instead_of=A))
+    queue.add(C, Priority.NORMAL, "x", None, Lane(ana, instead_of=B))
+    queue.block(A)
+    assert list(queue.heads()) == [B]
+    queue.block(B)
+    assert list(queue.heads()) == [C]
+    assert queue.unblock(ana)
+    assert list(queue.heads()) == [A]
 
 
 def test_requests_for_a_slot_come_by_priority_then_arrival() -> None:

@@ -12,7 +12,6 @@ from arcray.core.commands import DrainNode, RegisterModel, Reservable, Reserve, 
 from arcray.core.errors import ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.explanation import WaitsFor, WorkloadExplanation
 from arcray.core.gang import Gang
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId, ReservationId, WorkloadId
 from arcray.core.node import LeaseTerms
 from arcray.core.policy import ClusterPolicy
@@ -89,12 +88,37 @@ def test_a_gang_of_which_a_member_is_drained_moves_as_a_whole(world: World) -> N
     world.cluster.state.check_invariants()
 
 
-def test_a_member_that_would_move_has_failed_once_another_one_has_ended(world: World) -> None:
+def test_a_member_whose_gang_cannot_start_again_is_waited_for(world: World) -> None:
     run_gang(world, restart=AGAIN)
     world.succeed(world.workload(key(1)))
     drained = world.workload(key(2)).node_id
     assert drained is not None
     world.handle(DrainNode(node_id=drained))
+    assert phases(world, 1, 2) == [Phase.SUCCEEDED, Phase.RUNNING]
+    world.succeed(world.workload(key(2)))
+    drain = world.cluster.state.nodes[drained].drain
+    assert drain is not None
+    assert (phases(world, 2), drain.done_at) == ([Phase.SUCCEEDED], world.now)
+
+
+def test_a_member_whose_gang_cannot_start_again_is_a_dead_letter_at_the_deadline(world: World) -> None:
+    run_gang(world, restart=AGAIN)
+    world.succeed(world.workload(key(1)))
+    drained = world.workload(key(2)).node_id
+    assert drained is not None
+    world.handle(DrainNode(node_id=drained, deadline_s=1.0))
+    world.later(1)
+    work = world.workload(key(2))
+    world.report(work, Phase.STOPPED)
+    assert (work.phase, work.message, work.dead) == (Phase.FAILED, "its node was drained before it ended", True)
+
+
+def test_a_member_that_is_being_moved_has_failed_once_another_one_has_ended(world: World) -> None:
+    run_gang(world, restart=AGAIN)
+    drained = world.workload(key(2)).node_id
+    assert drained is not None
+    world.handle(DrainNode(node_id=drained))
+    world.succeed(world.workload(key(1)))
     world.report(world.workload(key(2)), Phase.STOPPED)
     assert phases(world, 1, 2) == [Phase.SUCCEEDED, Phase.FAILED]
     assert "cannot start again" in world.workload(key(2)).message
@@ -137,7 +161,7 @@ def test_a_copy_of_a_model_in_a_gang_is_moved_and_not_replaced(world: World) -> 
     world.report(world.workload(key(1)), Phase.RUNNING)
     copy = world.workload(key(1))
     world.handle(DrainNode(node_id=node_id(1)))
-    assert replacement_id(copy) not in world.cluster.state.workloads
+    assert world.cluster.state.copies.replacement_of(copy.id) is None
     assert copy.phase is Phase.STOPPING
 
 
@@ -244,7 +268,7 @@ def test_a_simulation_has_the_gangs_claims_and_reservations_of_the_pool(world: W
     taken = image(world.cluster.state, world.now)
     joining = tuple(a_node(number) for number in (8, 9))
     found = simulate(taken, world.cluster.policy, Simulate(add_nodes=joining), lambda: None)
-    assert set(found.started) == {key(2), key(3)}
+    assert set(found.started) == {key(2), key(3), key(4)}
     assert phases(world, 2, 3) == [Phase.PENDING, Phase.PENDING]
     world.cluster.state.check_invariants()
 

@@ -359,6 +359,85 @@ def test_how_long_a_place_is_kept_does_not_begin_anew_at_recovery(world: World) 
     assert after.workload(workload_id(2)).claim is None
 
 
+def refuse(world: World, number: int, seconds: float = 10) -> None:
+    """Has the node of a workload refuse it, and lets its back-off pass."""
+    world.report(world.workload(workload_id(number)), Phase.FAILED, refused=True)
+    world.later(seconds)
+
+
+def test_nothing_is_ended_on_a_node_that_refused_the_work_while_it_can_be_elsewhere(world: World) -> None:
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(background(number))
+        world.run_round()
+    world.submit(critical(3))
+    first, second = (world.workload(workload_id(number)) for number in (1, 2))
+    (victim_id,) = preempted(world.run_round().events)
+    victim, other = (first, second) if victim_id == first.id else (second, first)
+    world.report(victim, Phase.STOPPED)
+    refuse(world, 3)
+    outcome = world.run_round()
+    assert preempted(outcome.events) == [other.id]
+    assert victim.phase is Phase.PLACED, "what the preemptor was refused is free for others"
+
+
+def test_work_is_ended_elsewhere_before_a_workload_goes_back_to_a_node_that_refused_it(world: World) -> None:
+    world.attach()
+    world.submit(background(1))
+    world.attach(a_node(2))
+    world.submit(critical(2))
+    refuse(world, 2)
+    assert preempted(world.run_round().events) == [workload_id(1)]
+    assert world.workload(workload_id(2)).refused_by == {node_id(2)}
+
+
+def test_what_nothing_else_helps_goes_back_to_the_node_that_refused_it(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1, demand=WHOLE_NODE))
+    world.attach(a_node(2))
+    world.submit(critical(2))
+    refuse(world, 2)
+    world.run_round()
+    assert world.workload(workload_id(2)).node_id == node_id(2)
+
+
+def test_what_nothing_else_helps_has_work_ended_on_the_node_that_refused_it(world: World) -> None:
+    world.attach()
+    world.submit(critical(2))
+    world.report(world.workload(workload_id(2)), Phase.FAILED, refused=True)
+    world.submit(background(1))
+    world.later(10)
+    assert preempted(world.run_round().events) == [workload_id(1)]
+
+
+@pytest.mark.parametrize("policy", [ClusterPolicy(preemption_searches=1)])
+def test_a_workload_does_not_go_back_before_it_had_its_turn_to_have_work_ended(world: World) -> None:
+    world.attach()
+    world.submit(background(1))
+    world.attach(a_node(2))
+    world.submit(critical(2))
+    refuse(world, 2, seconds=0.5)
+    world.submit(critical(3, Demand(cpu_milli=9000)))  # in vain, but first
+    world.later(5)
+    assert preempted(world.run_round().events) == []
+    assert world.workload(workload_id(2)).phase is Phase.PENDING
+    assert world.cluster.needs_round
+    assert preempted(world.run_round().events) == [workload_id(1)]
+
+
+def test_work_that_may_preempt_does_not_stand_behind_its_equal_that_may_not(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1, demand=WHOLE_NODE, preemptible=True))
+    world.attach(a_node(2))
+    world.submit(background(2))
+    world.submit(critical(3, node_id=node_id(1)))
+    world.run_round()
+    world.report(world.workload(workload_id(1)), Phase.STOPPED)  # preempted once, so it preempts nobody
+    world.submit(a_workload(4, demand=WHOLE_NODE))
+    assert preempted(world.run_round().events) == [workload_id(2)]
+    assert world.workload(workload_id(4)).claim is not None
+
+
 def test_an_inference_request_is_not_preemptible(world: World) -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         world.submit(a_workload(1, an_inference(), preemptible=True))

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from arcray.core.commands import Schedule, SetQuota
+from arcray.core.commands import DrainNode, RegisterModel, Schedule, SetQuota
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
 from arcray.core.explanation import WaitsFor, WorkloadExplanation
-from arcray.core.handlers.attempts import replacement_id
 from arcray.core.ids import AccountId
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
@@ -167,8 +166,6 @@ def test_requests_count_against_no_quota(world: World) -> None:
 
 
 def test_a_copy_that_lets_another_one_end_needs_no_quota_of_its_own(world: World) -> None:
-    from arcray.core.commands import DrainNode, RegisterModel
-
     world.attach()
     world.attach(a_node(2))
     world.handle(RegisterModel(model=a_model()))
@@ -179,7 +176,54 @@ def test_a_copy_that_lets_another_one_end_needs_no_quota_of_its_own(world: World
     world.report(copy, Phase.RUNNING)
     world.handle(DrainNode(node_id=copy.node_id))
     world.run_round()
-    assert world.workload(replacement_id(copy)).phase is Phase.PLACED
+    assert world.replacement(copy).phase is Phase.PLACED
+
+
+def test_a_copy_that_lets_another_one_end_does_not_stand_behind_work_over_quota(world: World) -> None:
+    full, small = Demand(cpu_milli=8000), Demand(cpu_milli=1000)
+    world.attach()
+    world.attach(a_node(2, capacity=a_capacity(cores=1)))
+    world.handle(RegisterModel(model=a_model()))
+    allow(world, ANA, workloads=2)
+    for number, demand in ((1, full), (2, small), (3, full)):  # the last one is what the replacement would stand behind
+        world.submit(of(ANA, number, ModelServer(model=a_model()), demand=demand))
+        world.run_round()
+    copy = world.workload(a_workload(1).id)
+    world.report(copy, Phase.RUNNING)
+    world.handle(DrainNode(node_id=node_id(1)))
+    world.run_round()
+    world.succeed(world.workload(a_workload(2).id))
+    world.submit(of(ANA, 4, demand=small))  # the account is at its quota again
+    world.run_round()
+    world.attach(a_node(3))
+    world.run_round()
+    assert (world.replacement(copy).phase, phase(world, 3), phase(world, 4)) == (
+        Phase.PLACED,
+        Phase.PENDING,
+        Phase.PLACED,
+    )
+
+
+def test_a_copy_whose_replaced_one_has_ended_waits_for_quota_and_holds_no_other_one_up(world: World) -> None:
+    full = Demand(cpu_milli=8000)
+    world.handle(RegisterModel(model=a_model()))
+    allow(world, ANA, workloads=2)
+    for number in (1, 2):
+        world.attach(a_node(number))
+        world.submit(of(ANA, number, ModelServer(model=a_model()), demand=full))
+    first, second = (world.workload(a_workload(number).id) for number in (1, 2))
+    for copy in (first, second):
+        world.report(copy, Phase.RUNNING)
+        assert copy.node_id is not None
+        world.handle(DrainNode(node_id=copy.node_id))
+    world.report(first, Phase.FAILED)  # its replacement is over quota once other work has taken its place
+    world.attach(a_node(3, capacity=a_capacity(cores=1)))
+    world.submit(of(ANA, 3, demand=Demand(cpu_milli=1000)))
+    world.run_round()
+    world.attach(a_node(4))
+    world.run_round()
+    assert world.cluster.state.pending.is_blocked(world.replacement(first).id)
+    assert world.replacement(second).phase is Phase.PLACED
 
 
 def test_setting_the_same_quota_again_is_one_fact(world: World) -> None:

@@ -380,6 +380,24 @@ def test_memory_keeps_the_newest_of_those_that_ended(world: World) -> None:
     assert [held.id for held in page.reservations] == ["r2"]
 
 
+def test_what_was_released_is_not_kept_until_it_would_have_expired(world: World) -> None:
+    world.attach()
+    for number in range(500):
+        reserve(world, a_reservation(number))
+        world.handle(ReleaseReservation(reservation_id=ReservationId(f"r{number}")))
+    assert len(world.cluster.state.reservations._expiries) < 100
+
+
+def test_a_reservation_expires_in_time_however_many_were_released_before(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    lasting = reserve(world, a_reservation(1_000))
+    for number in range(200):
+        reserve(world, a_reservation(number))
+        world.handle(ReleaseReservation(reservation_id=ReservationId(f"r{number}")))
+    assert world.cluster.state.reservations.next_due() == lasting.expires_at
+
+
 def test_a_reservation_takes_nothing_that_is_held_back_for_a_gang(world: World) -> None:
     world.attach()
     world.submit(a_workload(1, demand=HALF_NODE))

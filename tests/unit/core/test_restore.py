@@ -9,7 +9,7 @@ from arcray.core.commands import DetachNode, Heard, RegisterModel, ReportEnd, Re
 from arcray.core.errors import ConflictError
 from arcray.core.node import DriverCapabilities
 from arcray.core.resources import Demand
-from arcray.core.workload import Phase, Result, WorkloadSpec
+from arcray.core.workload import Phase, Priority, Result, WorkloadSpec
 from arcray.testing.builders import a_model, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
@@ -133,3 +133,20 @@ def test_pending_work_is_placed_after_recovery(world: World) -> None:
     after.attach(a_node(1))
     after.run_round()
     assert after.workload(a_workload(1).id).phase is Phase.PLACED
+
+
+def test_what_waits_for_another_attempt_stands_behind_what_came_before_the_last_one_ended(world: World) -> None:
+    world.attach()
+    whole = Demand(cpu_milli=8000)
+    world.submit(a_workload(1, demand=whole, preemptible=True))
+    world.report(world.workload(a_workload(1).id), Phase.RUNNING)
+    world.later(1)
+    world.submit(a_workload(2, demand=whole, created_at=world.now))
+    world.later(1)
+    world.submit(a_workload(3, demand=whole, created_at=world.now, priority=Priority.CRITICAL))
+    world.run_round()
+    world.report(world.workload(a_workload(1).id), Phase.STOPPED)
+    for each in (world, world.recovered()):
+        each.attach(a_node(2))
+        each.run_round()
+        assert [each.workload(a_workload(number).id).phase for number in (1, 2)] == [Phase.PENDING, Phase.PLACED]

@@ -15,7 +15,7 @@ from arcray.core.quota import Quota
 from arcray.core.resources import Demand
 from arcray.core.simulation import MOST_SUBMISSIONS, check, image, simulate
 from arcray.core.what_if import Simulate, Simulation
-from arcray.core.workload import ModelServer, Origin, Phase, RestartPolicy, RestartRule
+from arcray.core.workload import ModelServer, Origin, Phase, Priority, RestartPolicy, RestartRule
 from arcray.testing.builders import a_capacity, a_model, a_node, a_workload, node_id
 from arcray.testing.world import World
 
@@ -75,6 +75,25 @@ def test_more_nodes_would_start_what_waits(world: World) -> None:
     found = what_if(world, add_nodes=(a_node(2), a_node(3)))
     assert (found.started_total, found.waiting) == (2, 0)
     assert found.started == tuple(a_workload(number).id for number in (2, 3))
+
+
+def test_what_is_being_stopped_has_stopped_in_a_simulation(world: World) -> None:
+    world.attach()
+    started(world, 1, demand=Demand(cpu_milli=8000))
+    world.submit(a_workload(2, demand=Demand(cpu_milli=8000)))
+    world.run_round()
+    world.stop(a_workload(1).id)
+    found = what_if(world)
+    assert (found.started, found.displaced, found.waiting) == ((a_workload(2).id,), (), 0)
+
+
+def test_a_preemptor_starts_in_a_simulation_where_its_place_is_kept(world: World) -> None:
+    world.attach()
+    started(world, 1, demand=Demand(cpu_milli=8000), priority=Priority.BACKGROUND, preemptible=True)
+    world.submit(a_workload(2, demand=Demand(cpu_milli=8000), priority=Priority.CRITICAL))
+    world.run_round()
+    found = what_if(world)
+    assert (found.started, found.displaced, found.waiting) == ((a_workload(2).id,), (), 1)
 
 
 def test_removing_a_node_moves_what_may_restart_and_fails_the_rest(world: World) -> None:

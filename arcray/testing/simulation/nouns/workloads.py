@@ -269,7 +269,9 @@ class WorkloadFacts:
         must(not work["stop_requested"], f"{event.workload_id} is requeued, and was to stop")
         work["restarts"] += 1 if event.restart else 0
         work["streak"] = (0 if event.rested else work["streak"]) + (1 if event.restart else 0)
-        work["refusals"] = work["refusals"] + 1 if event.refused else 0
+        refused = event.refused or event.gang_refused
+        must(not event.gang_refused or work["spec"].gang is not None, f"{event.workload_id} is in no gang")
+        work["refusals"] = work["refusals"] + 1 if refused else 0
         policy = work["spec"].restart
         if event.rested:
             ran_s = 0.0 if work["started_at"] is None else (event.at - work["started_at"]).total_seconds()
