@@ -41,7 +41,7 @@ from arcray.node.gpu import GpuProbe
 from arcray.node.machine import Machine, Runners
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.reporter import Report, Reporter, is_unwanted, lease_is_lost
-from arcray.node.work import Attempt, End, Runner
+from arcray.node.work import STOPPED_EARLY, Attempt, End, Runner
 
 __all__ = ["NodeAgent"]
 
@@ -52,7 +52,6 @@ _ATTACH_RETRY_S: Final = 1.0
 _REMEMBERED: Final = 50_000  # attempts in one generation of the memory of what was executed
 _STOP_GRACE_S: Final = 5.0
 _FLUSH_S: Final = 5.0
-_STOPPED_EARLY: Final = End(phase=Phase.STOPPED, message="stopped before it started")
 _LOST_BEATS: Final = 10  # a node is lost after ten times the silence that makes it unhealthy
 
 
@@ -384,7 +383,7 @@ class NodeAgent:
         try:
             if leaving:
                 await asyncio.wait(leaving)
-            end = _STOPPED_EARLY if attempt.stopping and not attempt.adopted else await runner.run(attempt)
+            end = STOPPED_EARLY if attempt.stopping and not attempt.adopted else await runner.run(attempt)
         except ArcrayError as error:
             end = End(phase=Phase.FAILED, message=str(error))
         except OSError as error:
@@ -406,7 +405,7 @@ class NodeAgent:
             order.workload_id, order.attempt
         ):
             # Never started here: the cluster waits for an end all the same.
-            self._report_end(order.workload_id, order.attempt, _STOPPED_EARLY)
+            self._report_end(order.workload_id, order.attempt, STOPPED_EARLY)
 
     def _abandon(self, work: Running) -> None:
         """Ends work that the cluster does not want any more, and tells nothing about it."""

@@ -32,7 +32,7 @@ from arcray.core.workload import Container, Phase, Result, VolumeMount
 from arcray.node.engine import ContainerSpec, ContainerState, Engine, FoundContainer, ImageAbsentError, Mount
 from arcray.node.gpu import GpuDevices
 from arcray.node.log_writer import LogWriter
-from arcray.node.work import Attempt, End, Ending
+from arcray.node.work import STOPPED_EARLY, Attempt, End, Ending
 
 __all__ = ["LABEL_NODE", "LABEL_TRANSIENT", "Adopted", "ContainerRunner", "check_image", "resolve_volumes"]
 
@@ -47,7 +47,6 @@ _OVERTIME_GRACE_S: Final = 10.0
 _RETRY_S: Final = 1.0
 _SETTLE_S: Final = 0.02  # between the end of the output and that of the container
 _LOG_TRIES: Final = 5  # of a log that breaks at the same place
-_STOPPED_EARLY: Final = End(phase=Phase.STOPPED, message="stopped before it started")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +131,7 @@ class ContainerRunner:
     async def _start_and_finish(self, attempt: Attempt, spec: ContainerSpec, container_id: str) -> End:
         if attempt.stopping:
             await self._engine.remove(container_id)
-            return _STOPPED_EARLY
+            return STOPPED_EARLY
         attempt.phase(Phase.STARTING)
         await self._engine.start(container_id)
         ports = (await self._engine.inspect(container_id)).ports if spec.ports else ()
@@ -223,7 +222,7 @@ class ContainerRunner:
         try:
             ending = await attempt.until(pulling)
             if ending is Ending.STOP:
-                return _STOPPED_EARLY
+                return STOPPED_EARLY
             if ending is Ending.OVERTIME:
                 return attempt.stopped_or(ending, End(phase=Phase.FAILED))
             await pulling

@@ -39,7 +39,7 @@ from arcray.node.process_tree import (
 from arcray.node.program_image import ProgramImage, ProgramStart
 from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.transfer import fetch, upload_results
-from arcray.node.work import Attempt, End, Ending, within
+from arcray.node.work import STOPPED_EARLY, Attempt, End, Ending, within
 
 __all__ = ["ProgramRunner", "thread_environment"]
 
@@ -112,7 +112,7 @@ class ProgramRunner:
             entry = await self._fetch(order.payload, place)
             stdin = await self._fetch_stdin(order.payload, place)
             if attempt.stopping:
-                return End(phase=Phase.STOPPED, message="stopped before it started")
+                return STOPPED_EARLY
             await asyncio.to_thread(self._sandbox.prepare, place)
             if self._image is not None:
                 start = ProgramStart(place=place, entry=entry, stdin=stdin, env=self._environment(attempt.order, place))

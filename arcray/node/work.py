@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from arcray.core.ids import WorkloadId
 from arcray.core.orders import StartWorkload
 from arcray.core.ports import Clock
 from arcray.core.workload import Phase, PortMapping, Result
 
-__all__ = ["Attempt", "End", "Ending", "PhaseSink", "Runner", "within"]
+__all__ = ["STOPPED_EARLY", "Attempt", "End", "Ending", "PhaseSink", "Runner", "within"]
 
 
 class Ending(Enum):
@@ -37,6 +37,9 @@ class End:
     result: Result = Result()
     refused: bool = False
 
+
+STOPPED_EARLY: Final = End(phase=Phase.STOPPED, message="stopped before it started")
+"""The end of an attempt that was asked for before there was anything to end."""
 
 PhaseSink = Callable[[Phase, str, tuple[PortMapping, ...]], None]
 """Where an attempt tells its live phases: phase, message, ports."""
