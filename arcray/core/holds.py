@@ -10,21 +10,18 @@ left of reservations, and nothing else.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from heapq import heapify, heappop, heappush
-from typing import Final
 
 from arcray.core.claim import Claim, kept_free
+from arcray.core.deadlines import Deadlines
 from arcray.core.ids import NodeId, ReservationId, WorkloadId
 from arcray.core.placement.engine import Engine
 from arcray.core.reservation import Reservation, ReservationState, Slice, is_empty
 from arcray.core.resources import Allocation
 
 __all__ = ["Claims", "Reservations"]
-
-_FEW: Final = 64  # expiries that are not worth sweeping
 
 
 class Claims:
@@ -41,7 +38,7 @@ class Claims:
         self._held: dict[WorkloadId, dict[WorkloadId, Allocation]] = {}  # by preemptor: what its victims hold
         self._kept: dict[WorkloadId, Allocation] = {}
         self._preemptor: dict[WorkloadId, WorkloadId] = {}  # by victim
-        self._ends: list[tuple[datetime, WorkloadId]] = []
+        self._ends = Deadlines[WorkloadId](self._keeps)
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -60,21 +57,16 @@ class Claims:
         for victim in held:
             self._preemptor[victim] = workload_id
         if claim.until is not None:
-            heappush(self._ends, (claim.until, workload_id))
+            self._ends.add(claim.until, workload_id)
         self._book(workload_id)
 
     def next_due(self) -> datetime | None:
         """Returns when the next place has been kept for long enough."""
-        while self._ends and not self._keeps(*self._ends[0]):
-            heappop(self._ends)
-        return self._ends[0][0] if self._ends else None
+        return self._ends.next_due()
 
-    def overdue(self, now: datetime) -> list[WorkloadId]:
-        """Returns the preemptors whose places were kept for long enough; the caller gives those up."""
-        over = []
-        while (due := self.next_due()) is not None and due <= now:
-            over.append(heappop(self._ends)[1])
-        return over
+    def overdue(self, now: datetime) -> Iterator[WorkloadId]:
+        """Yields the preemptors whose places were kept for long enough; the reader gives those up."""
+        return self._ends.over(now)
 
     def drop(self, workload_id: WorkloadId) -> None:
         """Keeps a place no longer."""
@@ -127,7 +119,7 @@ class Reservations:
         self._engine = engine
         self._known: dict[ReservationId, Reservation] = {}
         self._on_node: dict[NodeId, dict[ReservationId, None]] = {}
-        self._expiries: list[tuple[datetime, ReservationId]] = []
+        self._expiries = Deadlines[ReservationId](self._expires)
         self._ended: deque[ReservationId] = deque()
 
     def get(self, reservation_id: ReservationId) -> Reservation | None:
@@ -156,10 +148,7 @@ class Reservations:
         for part in reservation.slices:
             self._engine.allocate(part.node_id, part.allocation)
             self._on_node.setdefault(part.node_id, {})[reservation.id] = None
-        if len(self._expiries) >= 2 * self.active + _FEW:  # most were released long before
-            self._expiries = [expiry for expiry in self._expiries if self._is_active(expiry[1])]
-            heapify(self._expiries)
-        heappush(self._expiries, (reservation.expires_at, reservation.id))
+        self._expiries.add(reservation.expires_at, reservation.id)
 
     def recall(self, reservation: Reservation) -> None:
         """Takes one that has ended back into memory from its row, so that the rules see what repeats it."""
@@ -208,16 +197,11 @@ class Reservations:
 
     def next_due(self) -> datetime | None:
         """Returns when the next reservation expires."""
-        while self._expiries and not self._is_active(self._expiries[0][1]):
-            heappop(self._expiries)
-        return self._expiries[0][0] if self._expiries else None
+        return self._expiries.next_due()
 
-    def expired(self, now: datetime) -> list[ReservationId]:
-        """Returns the active reservations whose time is over; the caller ends them."""
-        over = []
-        while (due := self.next_due()) is not None and due <= now:
-            over.append(heappop(self._expiries)[1])
-        return over
+    def expired(self, now: datetime) -> Iterator[ReservationId]:
+        """Yields the active reservations whose time is over; the reader ends them."""
+        return self._expiries.over(now)
 
     def held_on(self, node_id: NodeId) -> list[Allocation]:
         """Returns what is left of reservations on a node."""
@@ -227,6 +211,9 @@ class Reservations:
             for part in reservation.slices
             if part.node_id == node_id and not is_empty(part.allocation)
         ]
+
+    def _expires(self, expires_at: datetime, reservation_id: ReservationId) -> bool:
+        return self._is_active(reservation_id) and self._known[reservation_id].expires_at == expires_at
 
     def _is_active(self, reservation_id: ReservationId) -> bool:
         known = self._known.get(reservation_id)

@@ -15,6 +15,7 @@ from heapq import heappop, heappush, merge
 from itertools import chain, islice, takewhile
 from typing import Final, NamedTuple, TypeAlias
 
+from arcray.core.deadlines import Deadlines
 from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.passes import Pass
 from arcray.core.workload import Priority
@@ -140,7 +141,7 @@ class PendingQueue:
         self._blocked: dict[AccountId, dict[_Place, OrderedDict[WorkloadId, int]]] = {}
         self._blocked_count = 0
         self._deferred: dict[WorkloadId, tuple[datetime, _Place]] = {}
-        self._due: list[tuple[datetime, WorkloadId]] = []
+        self._due = Deadlines[WorkloadId](self._defers)
         self._count_of: dict[AccountId, int] = {}
 
     def __len__(self) -> int:
@@ -185,7 +186,7 @@ class PendingQueue:
             self._append(workload_id, place)
         else:
             self._deferred[workload_id] = (not_before, place)
-            heappush(self._due, (not_before, workload_id))
+            self._due.add(not_before, workload_id)
 
     def remove(self, workload_id: WorkloadId) -> None:
         """Takes it out, wherever it stands."""
@@ -229,36 +230,22 @@ class PendingQueue:
             return False
         for (key, lane), own in lanes.items():
             self._blocked_count -= len(own)
-            group = self._groups.get(key)
-            if group is None:
-                group = self._groups[key] = _Group(key[0])
+            group = self._group(key)
             group.put_lane(lane, own)
             self.rounds.offer(group)
         return True
 
     def next_due(self) -> datetime | None:
         """Returns when the next back-off ends."""
-        while self._due and self._stale(self._due[0]):
-            heappop(self._due)
-        return self._due[0][0] if self._due else None
+        return self._due.next_due()
 
     def release_due(self, now: datetime) -> int:
         """Moves work whose back-off has ended into the queue; returns how many."""
         released = 0
-        while (due := self.next_due()) is not None and due <= now:
-            _, workload_id = heappop(self._due)
+        for workload_id in self._due.over(now):
             self._append(workload_id, self._deferred.pop(workload_id)[1])
             released += 1
         return released
-
-    def heads(self) -> Iterator[WorkloadId]:
-        """Begins a pass and yields the next candidate by priority and arrival; see ``Pass.candidates``.
-
-        The reader either removes or blocks what it was given before it asks again, which makes the group's next member
-        a candidate, or leaves it, which passes over the rest of that group.
-        """
-        self.rounds.begin()
-        return self.rounds.candidates()
 
     def ahead_of(self, workload_id: WorkloadId, few: int, sees: AccountId | None = None) -> Ahead:
         """Returns what is a candidate before it, with what of its account stands aside before it.
@@ -305,17 +292,21 @@ class PendingQueue:
     def _append(self, workload_id: WorkloadId, place: _Place) -> None:
         self._sequence += 1
         key, lane = place
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group(key[0])
+        group = self._group(key)
         group.append(workload_id, lane, self._sequence)
         if not group.entry:
             self.rounds.offer(group)
         self._place_of[workload_id] = place
 
-    def _stale(self, entry: tuple[datetime, WorkloadId]) -> bool:
-        deferred = self._deferred.get(entry[1])
-        return deferred is None or deferred[0] != entry[0]
+    def _group(self, key: _Key) -> _Group:
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(key[0])
+        return group
+
+    def _defers(self, not_before: datetime, workload_id: WorkloadId) -> bool:
+        deferred = self._deferred.get(workload_id)
+        return deferred is not None and deferred[0] == not_before
 
 
 def _until(lane: OrderedDict[WorkloadId, int], sequence: int) -> int:

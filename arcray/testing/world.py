@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from datetime import datetime, timedelta
 
@@ -24,13 +25,20 @@ from arcray.core.events import Event
 from arcray.core.ids import AccountId, ModelId, NodeId, WorkloadId
 from arcray.core.model import ModelSlots
 from arcray.core.node import NodeRegistration
+from arcray.core.pending import PendingQueue
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quota import AccountQuota
 from arcray.core.turn import Outcome
 from arcray.core.workload import Phase, Result, Workload, WorkloadSpec
 from arcray.testing.builders import T0, a_node
 
-__all__ = ["World"]
+__all__ = ["World", "candidates"]
+
+
+def candidates(queue: PendingQueue) -> Iterator[WorkloadId]:
+    """Begins a pass over a queue and yields its candidates; see ``Pass.candidates`` for what the reader owes."""
+    queue.rounds.begin()
+    return queue.rounds.candidates()
 
 
 class World:

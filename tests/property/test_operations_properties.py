@@ -27,7 +27,7 @@ from arcray.core.quota import Quota, Usage
 from arcray.core.resources import Demand
 from arcray.core.workload import Origin, Phase, Priority, RestartPolicy, RestartRule
 from arcray.testing.builders import T0, a_capacity, a_node, a_workload, node_id
-from arcray.testing.world import World
+from arcray.testing.world import World, candidates
 
 ACCOUNTS = [AccountId(name) for name in ("ana", "bo", "cy")]
 
@@ -124,7 +124,7 @@ def _lane(each: Waiting) -> tuple[Priority, str, AccountId, WorkloadId | None]:
 def _check_queue(queue: PendingQueue, plain: PlainQueue) -> None:
     assert len(queue) == len(plain.waiting)
     assert queue.ready == sum(not each.blocked for each in plain.waiting)
-    assert list(queue.heads()) == plain.heads()
+    assert list(candidates(queue)) == plain.heads()
     for account in ACCOUNTS:
         assert queue.of_account(account) == sum(each.account == account for each in plain.waiting)
     for each in plain.waiting:

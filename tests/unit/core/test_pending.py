@@ -6,6 +6,7 @@ from arcray.core.ids import AccountId, ModelId, WorkloadId
 from arcray.core.pending import Lane, PendingQueue, SlotQueue
 from arcray.core.workload import Priority
 from arcray.testing.builders import T0
+from arcray.testing.world import candidates
 
 A, B, C, D = (WorkloadId(name) for name in "abcd")
 ECHO = ModelId("echo")
@@ -17,21 +18,21 @@ def test_heads_come_by_priority_then_arrival() -> None:
     queue.add(B, Priority.NORMAL, "small", None)
     queue.add(C, Priority.NORMAL, "large", None)
     queue.add(D, Priority.CRITICAL, "small", None)
-    assert list(queue.heads()) == [D, B, C, A]
+    assert list(candidates(queue)) == [D, B, C, A]
 
 
 def test_a_refused_head_passes_over_the_rest_of_its_group_only() -> None:
     queue = PendingQueue()
     for workload_id, request in ((A, "large"), (B, "large"), (C, "small"), (D, "large")):
         queue.add(workload_id, Priority.NORMAL, request, None)
-    assert list(queue.heads()) == [A, C]
+    assert list(candidates(queue)) == [A, C]
 
 
 def test_a_head_that_may_not_preempt_passes_over_none_of_its_group_that_may() -> None:
     queue = PendingQueue()
     for workload_id, may_preempt in ((A, False), (B, False), (C, True), (D, True)):
         queue.add(workload_id, Priority.NORMAL, "x", None, may_preempt=may_preempt)
-    assert list(queue.heads()) == [A, C]
+    assert list(candidates(queue)) == [A, C]
     assert queue.ahead_of(D, few=5) == (3, 3, (A, B, C))
 
 
@@ -47,7 +48,7 @@ def test_a_placed_head_makes_the_next_of_its_group_a_candidate_in_order_of_arriv
     for workload_id, request in ((A, "x"), (B, "y"), (C, "x"), (D, "y")):
         queue.add(workload_id, Priority.NORMAL, request, None)
     taken = []
-    for head in queue.heads():
+    for head in candidates(queue):
         taken.append(head)
         queue.remove(head)
     assert taken == [A, B, C, D]
@@ -60,7 +61,7 @@ def test_work_in_back_off_stands_aside_until_it_is_due() -> None:
     assert (len(queue), queue.ready, queue.next_due()) == (1, 0, T0 + timedelta(seconds=5))
     assert queue.release_due(T0 + timedelta(seconds=4)) == 0
     assert queue.release_due(T0 + timedelta(seconds=5)) == 1
-    assert list(queue.heads()) == [A]
+    assert list(candidates(queue)) == [A]
     assert queue.next_due() is None
 
 
@@ -79,11 +80,11 @@ def test_what_stands_in_for_another_does_not_stand_aside_with_its_account() -> N
     queue.add(B, Priority.NORMAL, "x", None, Lane(ana, instead_of=A))
     queue.add(C, Priority.NORMAL, "x", None, Lane(ana, instead_of=B))
     queue.block(A)
-    assert list(queue.heads()) == [B]
+    assert list(candidates(queue)) == [B]
     queue.block(B)
-    assert list(queue.heads()) == [C]
+    assert list(candidates(queue)) == [C]
     assert queue.unblock(ana)
-    assert list(queue.heads()) == [A]
+    assert list(candidates(queue)) == [A]
 
 
 def test_requests_for_a_slot_come_by_priority_then_arrival() -> None:

@@ -17,7 +17,7 @@ from arcray.core.quota import Quota, Usage
 from arcray.core.resources import Demand
 from arcray.core.workload import ModelServer, Origin, Phase, RestartPolicy, RestartRule, WorkloadSpec
 from arcray.testing.builders import T0, a_capacity, a_model, a_node, a_workload, an_inference, node_id
-from arcray.testing.world import World
+from arcray.testing.world import World, candidates
 
 ANA, BO = AccountId("ana"), AccountId("bo")
 
@@ -82,7 +82,7 @@ def test_an_account_at_its_limit_costs_later_rounds_nothing(world: World) -> Non
         world.submit(of(ANA, number))
     world.run_round()
     assert world.cluster.state.pending.ready == 0
-    assert list(world.cluster.state.pending.heads()) == []
+    assert list(candidates(world.cluster.state.pending)) == []
 
 
 def test_smaller_work_of_the_same_account_still_starts(world: World) -> None:
@@ -262,7 +262,7 @@ def test_a_round_over_many_accounts_asks_placement_once_for_what_they_share() ->
     world.attach(a_node(capacity=a_capacity(cores=1)))
     for number in range(1, 201):
         world.submit(of(AccountId(f"account-{number}"), number))
-    assert len(list(world.cluster.state.pending.heads())) == 1
+    assert len(list(candidates(world.cluster.state.pending))) == 1
     world.handle(Schedule())
     world.cluster.state.check_invariants()
 
