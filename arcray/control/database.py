@@ -18,6 +18,7 @@ from sqlalchemy.pool import StaticPool
 
 from arcray.config import DatabaseSettings
 from arcray.core.errors import InvalidArgumentError, UnavailableError
+from arcray.state_directory import private
 
 __all__ = ["SqliteFile", "check", "engine", "in_memory", "said", "writer"]
 
@@ -147,7 +148,7 @@ def _make_private(path: Path, *_connecting: object) -> None:
     # SQLite would make it readable by everyone, as the umask is; what it puts beside it gets the same mode as the file.
     # Only if it is absent: whoever closes a file of this process gives up SQLite's locks on it.
     with suppress(OSError):  # SQLite says better what is wrong
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(private(str(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
 
 def _prepare_sqlite(settings: DatabaseSettings, connection: Any, _record: object) -> None:

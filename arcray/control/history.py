@@ -86,9 +86,11 @@ class Found:
     """What rows have of what commands are about.
 
     Args:
-        known: those that memory had when the reading began, and may have changed since.
+        about: the commands.
+        known: those workloads that memory had when the reading began, and may have changed since.
     """
 
+    about: Sequence[Command]
     workloads: Sequence[Workload]
     entries: Sequence[Entry]
     reservations: Sequence[Reservation]
@@ -143,6 +145,7 @@ async def look_up(journal: Journal, commands: Sequence[Command], state: ClusterS
                 raise AssertionError(f"{type(command).__name__} is about nothing old")
     known = (ids | keyed) & state.workloads.keys()
     return Found(
+        about=commands,
         known=known,
         workloads=await journal.earlier(ids, keys) if ids else [],
         entries=[entry for entry in entries if entry is not None],

@@ -98,16 +98,19 @@ class Lookups:
 
     async def _recall(self, commands: Sequence[Command]) -> None:
         """Takes back into memory what commands are about; nothing is let go of again before they are handled."""
-        found: list[tuple[list[Command], history.Found]] = []
+        found: list[history.Found] = []
         left = list(commands)
         while of_old := [each for each in left if history.may_be_of_old(each, self._cluster().state)]:
-            found.append((of_old, await history.look_up(self._journal, of_old, self._cluster().state)))
             # Memory may have let go meanwhile of what others of these are about, so those are looked at again; and of
             # what these are about, after it changed what had been read, so these are too.
             looked_up = set(map(id, of_old))
             left = [each for each in left if id(each) not in looked_up]
-            outdated = [entry for entry in found if entry[1].is_outdated(self._cluster())]
-            found = [entry for entry in found if entry not in outdated]
-            left += [command for about, _ in outdated for command in about]
-        for _, each in found:
+            read = [*found, await history.look_up(self._journal, of_old, self._cluster().state)]
+            found = []
+            for each in read:
+                if each.is_outdated(self._cluster()):
+                    left += each.about
+                else:
+                    found.append(each)
+        for each in found:
             each.recall(self._cluster())

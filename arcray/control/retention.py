@@ -11,7 +11,7 @@ journal however much there is to delete.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -202,14 +202,8 @@ class Retention:
         for directory in OWNED:
             async for entries in self._blobs.entries(directory, self._settings.batch):
                 began_s = self._clock.monotonic()
-                young = self._clock.now() - term
-                old = {
-                    entry.name: owner
-                    for entry in entries
-                    if entry.modified_at is not None
-                    and entry.modified_at < young
-                    and (owner := owner_of(entry.name)) is not None
-                }
+                names = _older(entries, self._clock.now() - term)
+                old = {name: owner for name in names if (owner := owner_of(name)) is not None}
                 stored = await self._journal.read(partial(expiry.stored_among, ids=list(old.values())))
                 in_use = self._in_use()
                 for name, owner in old.items():
@@ -228,9 +222,8 @@ class Retention:
         """
         deleted = 0
         async for entries in self._blobs.entries(MODELS, self._settings.batch):
-            young, in_use = self._clock.now() - term, self._in_use()
-            old = [each.name for each in entries if each.modified_at is not None and each.modified_at < young]
-            for key in (f"{MODELS}/{name}" for name in old if f"{MODELS}/{name}" not in in_use):
+            old = {f"{MODELS}/{name}" for name in _older(entries, self._clock.now() - term)}
+            for key in sorted(old - self._in_use()):
                 began_s = self._clock.monotonic()
                 if key not in self._in_use():  # asked once more: models are registered meanwhile
                     await self._blobs.delete(key)
@@ -263,6 +256,11 @@ def blobs_in_use(state: ClusterState) -> set[str]:
                 case Container() | Inference():
                     pass
     return keys | {_directory(key) for key in keys}
+
+
+def _older(entries: Iterable[Entry], young: datetime) -> list[str]:
+    """Returns the names of the entries that were written before then."""
+    return [entry.name for entry in entries if entry.modified_at is not None and entry.modified_at < young]
 
 
 def _before(now: datetime, kept_s: float | None) -> datetime | None:

@@ -37,11 +37,7 @@ class Worker:
 
     async def run(self, work: Callable[..., _T], *args: Any) -> _T:
         """Runs work, and lets the loop go on meanwhile. Raises what it raises."""
-        self._given += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
-        finally:
-            self._given -= 1
+        return await self._answered(asyncio.get_running_loop().run_in_executor(self._pool, work, *args))
 
     async def run_brief(self, work: Callable[..., _T], *args: Any, limit_s: float) -> _T:
         """Runs work that is mostly brief. Raises what it raises.
@@ -50,21 +46,25 @@ class Worker:
             TimeoutError: it has not come to its end in ``limit_s``; it may yet.
         """
         if self._given or self._took_s >= self._brief_s:
-            async with asyncio.timeout(limit_s):
-                return await self.run(self._timed, work, args)
-        running = self._pool.submit(self._timed, work, args)
-        if not _has_ended(running, self._brief_s):
-            self._given += 1
-            try:
-                async with asyncio.timeout(limit_s):
-                    return await asyncio.wrap_future(running)
-            finally:
-                self._given -= 1
-        return running.result()
+            answer = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, work, args)
+        else:
+            running = self._pool.submit(self._timed, work, args)
+            if _has_ended(running, self._brief_s):
+                return running.result()
+            answer = asyncio.wrap_future(running)
+        async with asyncio.timeout(limit_s):
+            return await self._answered(answer)
 
     def close(self) -> None:
         """Ends the thread once it has done what it was given."""
         self._pool.shutdown()
+
+    async def _answered(self, answer: asyncio.Future[_T]) -> _T:
+        self._given += 1
+        try:
+            return await answer
+        finally:
+            self._given -= 1
 
     def _timed(self, work: Callable[..., _T], args: tuple[Any, ...]) -> _T:
         began_s = perf_counter()
