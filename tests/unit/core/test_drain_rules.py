@@ -291,6 +291,15 @@ def served(world: World) -> Workload:
     return copy
 
 
+def being_replaced(world: World) -> tuple[Workload, Workload]:
+    """Drains the node of a copy; returns the copy and the one that is being loaded on another node."""
+    copy = served(world)
+    world.attach(a_node(2))
+    drain(world)
+    world.run_round()
+    return copy, world.replacement(copy)
+
+
 def test_a_copy_of_a_model_is_loaded_elsewhere_before_it_ends(world: World) -> None:
     copy = served(world)
     world.attach(a_node(2))
@@ -360,11 +369,7 @@ def test_a_drain_whose_replacement_failed_can_be_repeated(world: World) -> None:
 
 
 def test_a_drain_does_not_count_on_a_replacement_that_is_ending(world: World) -> None:
-    copy = served(world)
-    world.attach(a_node(2))
-    drain(world)
-    world.run_round()
-    first = world.replacement(copy)
+    copy, first = being_replaced(world)
     world.report(first, Phase.RUNNING)  # so the copy is asked to end
     world.stop(first.id)
     assert world.cluster.state.copies.replacement_of(copy.id) is None
@@ -375,11 +380,7 @@ def test_a_drain_does_not_count_on_a_replacement_that_is_ending(world: World) ->
 
 
 def test_each_drain_has_another_replacement_while_the_one_before_still_ends(world: World) -> None:
-    copy = served(world)
-    world.attach(a_node(2))
-    drain(world)
-    world.run_round()
-    first = world.replacement(copy)
+    copy, first = being_replaced(world)
     world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
     drain(world)
     second = world.replacement(copy)
@@ -424,11 +425,7 @@ def test_a_copy_that_its_owner_stops_is_not_loaded_elsewhere(world: World) -> No
 
 
 def test_a_copy_that_its_owner_stops_ends_where_it_is_loaded_already_too(world: World) -> None:
-    copy = served(world)
-    world.attach(a_node(2))
-    drain(world)
-    world.run_round()
-    another = world.replacement(copy)
+    copy, another = being_replaced(world)
     world.report(another, Phase.RUNNING)
     assert stops(world.stop(W1)) == [(another.id, 10.0)]  # the copy itself has been asked
     world.report(copy, Phase.STOPPED)
@@ -437,11 +434,7 @@ def test_a_copy_that_its_owner_stops_ends_where_it_is_loaded_already_too(world: 
 
 
 def test_what_replaces_a_replacement_ends_with_it_when_a_drain_is_called_off(world: World) -> None:
-    copy = served(world)
-    world.attach(a_node(2))
-    drain(world)
-    world.run_round()
-    second = world.replacement(copy)
+    copy, second = being_replaced(world)
     world.handle(DrainNode(node_id=N2))
     third = world.replacement(second)
     world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
@@ -449,11 +442,7 @@ def test_what_replaces_a_replacement_ends_with_it_when_a_drain_is_called_off(wor
 
 
 def test_an_ended_copy_that_is_stopped_leaves_what_replaced_it_alone(world: World) -> None:
-    copy = served(world)
-    world.attach(a_node(2))
-    drain(world)
-    world.run_round()
-    another = world.replacement(copy)
+    copy, another = being_replaced(world)
     world.report(another, Phase.RUNNING)
     world.report(copy, Phase.STOPPED)
     world.stop(W1)

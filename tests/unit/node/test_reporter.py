@@ -33,31 +33,12 @@ class SlowPlane(FakePlane):
         self.waiting.append(answer)
         return await answer
 
-    async def answer_call(self, number: int, reply: Any = None) -> None:
-        """Answers every command of a call alike, or fails the call."""
-        if isinstance(reply, UnavailableError):
-            self.waiting[number].set_exception(reply)
-        else:
-            self.waiting[number].set_result([reply] * len(self.calls[number]))
-        await settle()
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
-
 
 class Rig:
     def __init__(self) -> None:
         self.plane = SlowPlane()
         self.clock = FakeClock()
-        self.refused: list[Report] = []
-        self.reporter = Reporter(
-            plane=self.plane,
-            clock=self.clock,
-            refused=lambda report, _: self.refused.append(report),
-            replied=lambda _: None,
-        )
+        self.reporter = Reporter(plane=self.plane, clock=self.clock, refused=lambda *_: None, replied=lambda _: None)
         self.reporter.resume(1)
 
     @asynccontextmanager
@@ -73,7 +54,19 @@ class Rig:
     async def end(self, *numbers: int) -> None:
         for number in numbers:
             self.reporter.report(an_end(number))
-        await settle()
+        await self.settle()
+
+    async def answer_call(self, number: int, reply: Any = None) -> None:
+        """Answers every command of a call alike, or fails the call."""
+        if isinstance(reply, UnavailableError):
+            self.plane.waiting[number].set_exception(reply)
+        else:
+            self.plane.waiting[number].set_result([reply] * len(self.plane.calls[number]))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Lets everything run that waits for no time."""
+        await self.clock.advance(0)
 
     @property
     def told(self) -> list[list[Report]]:
@@ -101,7 +94,7 @@ async def test_one_call_is_in_flight_and_what_happens_meanwhile_goes_together() 
         await rig.end(3)
         await rig.end(4)
         assert rig.told == [[an_end(1), an_end(2)]]
-        await rig.plane.answer_call(0)
+        await rig.answer_call(0)
         assert rig.told[1:] == [[an_end(3), an_end(4)]]
 
 
@@ -110,7 +103,7 @@ async def test_what_is_told_again_comes_before_what_is_new_and_in_its_order() ->
     async with rig.running():
         await rig.end(1, 2)
         await rig.end(3)
-        await rig.plane.answer_call(0, UnavailableError("away"))
+        await rig.answer_call(0, UnavailableError("away"))
         assert len(rig.told) == 1, "it rests first"
         await rig.clock.advance(0.1)
         assert rig.told[1:] == [[an_end(1), an_end(2), an_end(3)]]
@@ -120,9 +113,9 @@ async def test_a_newer_list_of_models_takes_the_place_of_one_that_was_not_taken(
     rig = Rig()
     async with rig.running():
         rig.reporter.models(models(1))
-        await settle()
+        await rig.settle()
         rig.reporter.models(models(2))
-        await rig.plane.answer_call(0, BUSY)
+        await rig.answer_call(0, BUSY)
         await rig.clock.advance(0.1)
         assert rig.told[1:] == [[models(2)]]
 
@@ -132,13 +125,13 @@ async def test_ends_are_unacknowledged_until_their_call_was_taken() -> None:
     async with rig.running():
         await rig.end(1)
         await rig.end(2)
-        await rig.plane.answer_call(0, BUSY)
+        await rig.answer_call(0, BUSY)
         works = {work.workload_id for work in rig.reporter.waiting_ends()}
         assert (works, len(rig.reporter)) == ({"1", "2"}, 2)
         drained = asyncio.ensure_future(rig.reporter.drained())
         await rig.clock.advance(0.1)
-        await rig.plane.answer_call(1)
-        await settle()
+        await rig.answer_call(1)
+        await rig.settle()
         assert (drained.done(), rig.reporter.waiting_ends()) == (True, ())
 
 
@@ -147,14 +140,14 @@ async def test_the_rest_doubles_while_calls_fail_and_begins_anew_when_one_is_tak
     async with rig.running():
         await rig.end(1)
         for number, rest_s in enumerate((0.1, 0.2, 0.4)):
-            await rig.plane.answer_call(number, BUSY)
+            await rig.answer_call(number, BUSY)
             await rig.clock.advance(rest_s * 0.9)
             assert len(rig.told) == number + 1
             await rig.clock.advance(rest_s * 0.1 + 0.001)
             assert len(rig.told) == number + 2
-        await rig.plane.answer_call(3)
+        await rig.answer_call(3)
         await rig.end(2)
-        await rig.plane.answer_call(4, BUSY)
+        await rig.answer_call(4, BUSY)
         await rig.clock.advance(0.101)
         assert rig.told[5:] == [[an_end(2)]]
 
@@ -164,8 +157,8 @@ async def test_a_list_of_models_that_was_not_taken_is_told_again() -> None:
     async with rig.running():
         rig.reporter.models(models(1))
         rig.reporter.telemetry(a_reading())
-        await settle()
-        await rig.plane.answer_call(0, BUSY)
+        await rig.settle()
+        await rig.answer_call(0, BUSY)
         await rig.clock.advance(0.1)
         assert rig.told[1:] == [[models(1), a_reading()]]
 
@@ -176,11 +169,11 @@ async def test_nothing_is_told_while_paused_and_what_waits_has_the_next_epoch() 
         await rig.end(1)
         rig.reporter.pause()
         await rig.end(2)
-        await rig.plane.answer_call(0)
-        await settle()
+        await rig.answer_call(0)
+        await rig.settle()
         assert len(rig.told) == 1
         rig.reporter.resume(2)
-        await settle()
+        await rig.settle()
         assert rig.told[1:] == [[an_end(2, epoch=2)]]
 
 
@@ -188,10 +181,10 @@ async def test_a_pause_in_the_rest_before_a_repetition_holds() -> None:
     rig = Rig()
     async with rig.running():
         await rig.end(1)
-        await rig.plane.answer_call(0, BUSY)
+        await rig.answer_call(0, BUSY)
         rig.reporter.pause()
         await rig.clock.advance(1)
         assert len(rig.told) == 1
         rig.reporter.resume(2)
-        await settle()
+        await rig.settle()
         assert rig.told[1:] == [[an_end(1, epoch=2)]]
