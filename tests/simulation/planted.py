@@ -190,7 +190,7 @@ class GivesReservedAway(ClusterState):
 
 def reserves_for_ever(turn: Turn, command: cmd.Tick) -> None:
     """A reservation whose time is over goes on."""
-    turn.state.reservations.expired(turn.now)
+    list(turn.state.reservations.expired(turn.now))  # taken out, and not ended
     Cluster.handlers[cmd.Tick](turn, command)
 
 
