@@ -167,8 +167,8 @@ class DatabaseSettings(_Section):
         busy_timeout_s: longest wait for someone else's lock, on a SQLite file or on PostgreSQL's rows.
         statement_timeout_s: longest statement on PostgreSQL, migrations excepted; what a lost network costs at most.
         commit_timeout_s: longest transaction; its callers are then told that nobody knows what became of it.
-        stand_still_s: longest that the scheduler does nothing else while a transaction is written. It does so only
-            while they are shorter than that, because waiting is then cheaper than going on meanwhile; 0 is never.
+        stand_still_s: while transactions on a SQLite file are shorter than that, the scheduler does nothing else during
+            one, because going on meanwhile costs more; 0 is never. It stands still for as long as the disk does then.
     """
 
     connect_timeout_s: float = Field(default=5.0, ge=1)

@@ -7,20 +7,21 @@ many rows in one round trip and brings libpq along (``psycopg[binary]``). It is 
 from __future__ import annotations
 
 import os
+import sqlite3
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from arcray.config import DatabaseSettings
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 from arcray.state_directory import private
 
-__all__ = ["SqliteFile", "check", "engine", "in_memory", "said", "writer"]
+__all__ = ["SqliteFile", "check", "engine", "in_memory", "is_held", "said", "wait_for_locks", "writer"]
 
 # A lost network is noticed by silence: three probes, a second apart, after three seconds without a word.
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
@@ -69,6 +70,18 @@ def in_memory(url: str) -> bool:
 def writer(source: sa.Engine) -> sa.Connection:
     """Returns a connection whose transactions take the write lock when they begin."""
     return source.connect().execution_options(arcray_writes=True)
+
+
+def wait_for_locks(connection: sa.Connection, longest_s: float) -> None:
+    """Sets how long a connection to a SQLite file waits for someone else's lock on it."""
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute(f"PRAGMA busy_timeout={int(longest_s * 1000)}")
+
+
+def is_held(error: DBAPIError) -> bool:
+    """Returns whether nothing was done because someone else holds a lock on the SQLite file."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY  # the rest says why
 
 
 def check(connection: sa.Connection) -> None:

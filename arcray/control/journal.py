@@ -2,11 +2,10 @@
 
 What lives here: SQL and threads. What does not: what is written when (committer), what the JSON means (rows).
 
-One thread writes on one connection, so a batch costs one hop however large it is, and the loop stands still for it
-where that is cheaper (``worker``); another reads, so that no list of a long history delays a commit. SQLite by default
-(write-ahead log, synchronous FULL: a commit that returned survives a power cut); any PostgreSQL by URL. Invariants: a
-batch is on disk entirely or not at all; a journal that another scheduler has opened since writes nothing more
-(``FencedError``).
+One connection writes, in a thread of its own or in the loop where that is cheaper (``worker``); another thread reads,
+so that no list of a long history delays a commit. SQLite by default (write-ahead log, synchronous FULL: a commit that
+returned survives a power cut); any PostgreSQL by URL. Invariants: a batch is on disk entirely or not at all; a journal
+that another scheduler has opened since writes nothing more (``FencedError``).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -120,11 +120,14 @@ class Journal:
         self._engine = database.engine(url, settings)
         self._file = database.SqliteFile(url)
         self._commit_timeout_s = settings.commit_timeout_s
-        self._writes = Worker("arcray-journal", brief_s=settings.stand_still_s)
+        self._patience_s = settings.busy_timeout_s
         # A database in memory is one connection, so one thread.
         self._in_memory = database.in_memory(url)
+        on_disk = self._engine.dialect.name == "sqlite" and not self._in_memory
+        self._writes = Worker("arcray-journal", brief_s=settings.stand_still_s if on_disk else 0.0)
         self._reads = self._writes if self._in_memory else Worker("arcray-history")
         self._writer: sa.Connection | None = None
+        self._patient = True  # whether the writer waits for someone else's lock
         self._generation = 0
         self._memories = 0
         self._sql = Statements(self._engine.dialect)
@@ -152,7 +155,12 @@ class Journal:
             UnavailableError: it could not be written, or not in time; whether it was is known only from the rows.
         """
         try:
-            await self._writes.run_brief(self._mapped, self._append, (records,), limit_s=self._commit_timeout_s)
+            await self._writes.run_brief(
+                partial(self._mapped, self._append_at_once),
+                partial(self._mapped, self._append),
+                records,
+                limit_s=self._commit_timeout_s,
+            )
         except TimeoutError:
             # The thread may still write it; ``load`` reads in the same thread, after it.
             raise UnavailableError(f"the database did not commit within {self._commit_timeout_s:g} s") from None
@@ -219,12 +227,12 @@ class Journal:
         """
         return await self._in(self._writes, self._write, work)
 
-    # -- in the threads ------------------------------------------------------------------------------------------
+    # -- in the threads, or in place -----------------------------------------------------------------------------------
 
     async def _in(self, thread: Worker, work: Callable[..., _T], *args: Any) -> _T:
-        return await thread.run(self._mapped, work, args)
+        return await thread.run(self._mapped, work, *args)
 
-    def _mapped(self, work: Callable[..., _T], args: tuple[Any, ...]) -> _T:
+    def _mapped(self, work: Callable[..., _T], *args: Any) -> _T:
         try:
             return work(*args)
         except SQLAlchemyError as error:
@@ -246,10 +254,10 @@ class Journal:
             raise
 
     @contextmanager
-    def _committing(self) -> Iterator[Driver]:
+    def _committing(self, *, patient: bool = True) -> Iterator[Driver]:
         """One transaction as those of ``_writing``, the short way: for what is written all the time."""
         try:
-            driver = self._again_if_dead(self._begin_short)
+            driver = self._again_if_dead(partial(self._begin_short, patient=patient))
             try:
                 yield driver
                 driver.commit()
@@ -274,9 +282,9 @@ class Journal:
             self._drop()
         return begin()
 
-    def _begin_short(self) -> Driver:
+    def _begin_short(self, *, patient: bool) -> Driver:
         self._file.check()
-        driver = Driver(self._connected())
+        driver = Driver(self._connected(patient=patient))
         try:
             driver.begin()
             if driver.number(self._sql.generation) != self._generation:
@@ -299,9 +307,13 @@ class Journal:
             raise
         return transaction
 
-    def _connected(self) -> sa.Connection:
+    def _connected(self, *, patient: bool = True) -> sa.Connection:
         if self._writer is None:
             self._writer = database.writer(self._engine)
+            self._patient = True
+        if patient is not self._patient:
+            database.wait_for_locks(self._writer, self._patience_s if patient else 0)
+            self._patient = patient
         return self._writer
 
     def _drop(self) -> None:
@@ -331,9 +343,21 @@ class Journal:
             raise
         self._file.opened()
 
-    def _append(self, records: Records) -> None:
+    def _append_at_once(self, records: Records) -> bool:
+        """Writes a batch unless it would wait for a connection or a lock; returns whether it has."""
+        if self._writer is None:
+            return False
+        try:
+            self._append(records, patient=False)
+        except DBAPIError as error:
+            if database.is_held(error):
+                return False
+            raise
+        return True
+
+    def _append(self, records: Records, *, patient: bool = True) -> None:
         sql = self._sql
-        with self._committing() as driver:
+        with self._committing(patient=patient) as driver:
             sql.insert_events.many(driver, records.events)
             sql.upsert_nodes.many(driver, records.nodes)
             sql.upsert_workloads.many(driver, records.workloads)

@@ -1,18 +1,17 @@
-"""A thread of the journal, and how the event loop waits for it.
+"""A thread of the journal, and when the event loop does its work in the thread's place.
 
-Handing a short piece of work to a thread costs more than the work: both want the interpreter, and each of the thread's
-returns from SQLite waits until the loop gives it up. Measured with 64 inference requests in flight, a commit of 1.2 ms
-took 2.9 ms that way, and half of a request's time went by in waiting for commits. So while the last pieces of work were
-brief, the loop stands still for the next one, up to a limit that nothing else here would notice, and leaves it the
-interpreter. Work that takes longer (a slow disk, a lock, another's work before it) is awaited as ever, and the next
-piece too.
+Handing a short piece of work to a thread costs more than the work: the thread must be woken, and both then want the
+interpreter, which each of its returns from SQLite waits for. With 64 inference requests in flight, a commit of 0.2 ms
+took 2.9 ms that way. So while the last pieces of work were brief, the loop does the next one itself. Work that took
+longer (a slow disk) is the thread's again, and so is what would have to wait for someone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -22,11 +21,11 @@ _T = TypeVar("_T")
 
 
 class Worker:
-    """One thread.
+    """One thread. Nothing is done by two at a time, the loop included.
 
     Args:
         name: of the thread, for people.
-        brief_s: how long the loop stands still at the most, 0 for never.
+        brief_s: what took longer than that was not brief; 0 for nothing is.
     """
 
     def __init__(self, name: str, *, brief_s: float = 0.0) -> None:
@@ -34,50 +33,49 @@ class Worker:
         self._brief_s = brief_s
         self._took_s = 0.0
         self._given = 0
+        self._alone = Lock()  # the thread may still be at what nobody waits for any more
 
     async def run(self, work: Callable[..., _T], *args: Any) -> _T:
-        """Runs work, and lets the loop go on meanwhile. Raises what it raises."""
-        return await self._answered(asyncio.get_running_loop().run_in_executor(self._pool, work, *args))
+        """Runs work in the thread, and lets the loop go on meanwhile. Raises what it raises."""
+        self._given += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._exclusively, work, args)
+        finally:
+            self._given -= 1
 
-    async def run_brief(self, work: Callable[..., _T], *args: Any, limit_s: float) -> _T:
-        """Runs work that is mostly brief. Raises what it raises.
+    async def run_brief(
+        self, at_once: Callable[..., bool], work: Callable[..., object], *args: Any, limit_s: float
+    ) -> None:
+        """Does what is mostly brief, in place or as ``run`` does. Raises what it raises.
+
+        Args:
+            at_once: does it unless someone must be waited for; returns whether it has.
+            work: does it.
 
         Raises:
-            TimeoutError: it has not come to its end in ``limit_s``; it may yet.
+            TimeoutError: the thread has not come to its end in ``limit_s``; it may yet.
         """
-        if self._given or self._took_s >= self._brief_s:
-            answer = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, work, args)
-        else:
-            running = self._pool.submit(self._timed, work, args)
-            if _has_ended(running, self._brief_s):
-                return running.result()
-            answer = asyncio.wrap_future(running)
+        idle = not self._given and self._took_s < self._brief_s
+        if idle and self._alone.acquire(blocking=False):
+            try:
+                if self._timed(at_once, *args):
+                    return
+            finally:
+                self._alone.release()
         async with asyncio.timeout(limit_s):
-            return await self._answered(answer)
+            await self.run(self._timed, work, *args)
 
     def close(self) -> None:
         """Ends the thread once it has done what it was given."""
         self._pool.shutdown()
 
-    async def _answered(self, answer: asyncio.Future[_T]) -> _T:
-        self._given += 1
-        try:
-            return await answer
-        finally:
-            self._given -= 1
+    def _exclusively(self, work: Callable[..., _T], args: tuple[Any, ...]) -> _T:
+        with self._alone:
+            return work(*args)
 
-    def _timed(self, work: Callable[..., _T], args: tuple[Any, ...]) -> _T:
+    def _timed(self, work: Callable[..., _T], *args: Any) -> _T:
         began_s = perf_counter()
         try:
             return work(*args)
         finally:
             self._took_s = perf_counter() - began_s
-
-
-def _has_ended(running: Future[Any], limit_s: float) -> bool:
-    """Stands still until work has ended; returns whether it has."""
-    try:
-        running.exception(limit_s)
-    except TimeoutError:
-        return running.done()
-    return True

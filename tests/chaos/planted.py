@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -57,6 +58,14 @@ class _AnswersTooSoon(Plane):
                 reply.set_result(value)
 
 
+class _CommitsLate(Journal):
+    """A disk that is slow enough for a death to come between an answer and its commit."""
+
+    async def append(self, records: Records) -> None:
+        await asyncio.sleep(0.01)
+        await super().append(records)
+
+
 class _LosesAPosting(Journal):
     """One side of a transaction's last entry is not written."""
 
@@ -67,7 +76,7 @@ class _LosesAPosting(Journal):
 FORGETS_KEYS: Final = Build(rules=_rules(_forgets_keys))
 FORGETS_IDS: Final = Build(rules=_rules(_forgets_ids))
 SPENDS_WITHOUT_LIMIT: Final = Build(rules=_rules(_spends_without_limit))
-ANSWERS_TOO_SOON: Final = Build(plane=_AnswersTooSoon)
+ANSWERS_TOO_SOON: Final = Build(plane=_AnswersTooSoon, journal=_CommitsLate)
 LOSES_A_POSTING: Final = Build(journal=_LosesAPosting)
 
 PLANTED: Final = {

@@ -291,6 +291,22 @@ async def test_a_database_that_others_hold_is_unavailable_and_then_works(sqlite_
     await journal.close()
 
 
+async def test_the_loop_goes_on_while_others_hold_the_database(sqlite_url: str) -> None:
+    journal = Journal(sqlite_url)
+    await journal.open()
+    await write(journal, a_row(1))
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writing = asyncio.ensure_future(write(journal, a_row(2)))
+    await asyncio.sleep(0)
+    assert not writing.done()
+    other.execute("ROLLBACK")
+    other.close()
+    await writing
+    assert await journal.workload(a_row(2).id) == a_row(2)
+    await journal.close()
+
+
 async def test_a_damaged_row_is_named_at_recovery(journal: Journal) -> None:
     await journal.append(Records(workloads=[dict(workload_row(a_row(1)), body="{}")]))
     with pytest.raises(InternalError, match=a_workload(1).id):
