@@ -1,5 +1,7 @@
 """Why a workload waits, beyond what single nodes say of it: its gang, those held back for others, what could be ended.
 
+And what a drain waits for that is to move it.
+
 Sentences for people, each about one fact. They read the state and change nothing.
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from arcray.core.gang_queue import GangState
+from arcray.core.handlers.drains import is_drained, takes_copy_along
 from arcray.core.handlers.gangs import fits_when_empty, requests_of
 from arcray.core.handlers.preemption import would_preempt
 from arcray.core.placement.together import Shortfall, place_together
@@ -19,8 +22,9 @@ __all__ = ["reasons_to_wait"]
 
 
 def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> Iterator[str]:
-    """Yields what else there is to say of a workload that waits for a place; nothing of any other."""
+    """Yields what else there is to say of a workload that waits for a place, or that a drain waits for."""
     if workload.phase is not Phase.PENDING:
+        yield from _of_drain(state, workload)
         return
     if workload.claim is not None:
         ending = ", ".join(sorted(state.claims.waits_for(workload.id)))
@@ -42,6 +46,24 @@ def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> I
         found = would_preempt(state, workload, now)
         if found is not None:
             yield f"would preempt {', '.join(found.victims)} on node {found.node_id}"
+
+
+def _of_drain(state: ClusterState, workload: Workload) -> Iterator[str]:
+    if workload.phase is Phase.STOPPING or not is_drained(state, workload):
+        return
+    assert workload.node_id is not None
+    drain = state.nodes[workload.node_id].drain
+    assert drain is not None
+    replacement = state.copies.replacement_of(workload.id)
+    if replacement is not None:
+        message = f": {replacement.message}" if replacement.message else ""
+        yield f"its node is drained: it ends once {replacement.id} answers, which is {replacement.phase}{message}"
+    elif takes_copy_along(workload, drain):
+        yield "its node is drained, and nothing is loaded in its place: drain the node again to load another copy"
+    else:
+        yield "its node is drained, and it may not go on elsewhere: its end is waited for"
+    if drain.deadline is not None:
+        yield f"it is stopped at {drain.deadline.isoformat()} otherwise"
 
 
 def _of_gang(state: ClusterState, gang: GangState) -> Iterator[str]:
