@@ -438,7 +438,7 @@ def _reservations(connection: sa.Connection, keep: int) -> Iterator[Reservation]
     """Yields every active reservation, and the newest of those that ended."""
     rows = sa.select(RESERVATIONS.c.id, RESERVATIONS.c.body)
     newest_first = (RESERVATIONS.c.created_at.desc(), RESERVATIONS.c.id.desc())
-    ended = rows.where(RESERVATIONS.c.ended_at.is_not(None)).order_by(*newest_first).limit(keep)
+    ended = rows.where(sa.text("ended_at IS NOT NULL")).order_by(*newest_first).limit(keep)
     for wanted in (rows.where(sa.text("ended_at IS NULL")), ended):
         for row in connection.execute(wanted):
             yield decode_row(Reservation, row.id, row.body)
