@@ -203,6 +203,9 @@ Index(
 )  # fmt: skip
 # Idempotency keys older than what memory remembers.
 Index("ix_workloads_request", WORKLOADS.c.account, WORKLOADS.c.request_id, sqlite_where=_KEYED, postgresql_where=_KEYED)
+# Keys that were revoked, of which nothing but the event is left.
+_REVOKED: Final = text("kind = 'KeyRevoked'")
+Index("ix_events_revoked", EVENTS.c.seq, sqlite_where=_REVOKED, postgresql_where=_REVOKED)
 # Statements, newest first.
 Index("ix_postings_account", POSTINGS.c.account, POSTINGS.c.seq)
 # Idempotency keys older than what memory remembers, and the newest of them at recovery.

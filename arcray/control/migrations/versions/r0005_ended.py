@@ -1,4 +1,4 @@
-"""Ended reservations counted and found by an index of their own."""
+"""What has ended found by indexes of its own: reservations, and keys that were revoked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ depends_on: Final = None
 
 
 def upgrade() -> None:
-    """Replaces the index of all reservations, which did not tell those that have ended."""
+    """Replaces the index of all reservations, which did not tell those that have ended; adds one of revoked keys."""
     ended = sa.text("ended_at IS NOT NULL")
     op.create_index(
         "ix_reservations_ended",
@@ -26,6 +26,8 @@ def upgrade() -> None:
         postgresql_where=ended,
     )
     op.drop_index("ix_reservations_created", "reservations")
+    revoked = sa.text("kind = 'KeyRevoked'")
+    op.create_index("ix_events_revoked", "events", ["seq"], sqlite_where=revoked, postgresql_where=revoked)
 
 
 def downgrade() -> None:
