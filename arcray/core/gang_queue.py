@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
+from arcray.core.deadlines import Deadlines
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.workload import Phase, WorkloadSpec
@@ -134,7 +134,7 @@ class GangQueue:
         self.held_until: datetime | None = None
         self._gangs: dict[GangKey, GangState] = {}
         self._holder: GangKey | None = None
-        self._deadlines: list[tuple[datetime, GangKey]] = []
+        self._incomplete = Deadlines[GangKey](self._may_be_incomplete)
 
     def __len__(self) -> int:
         return len(self._gangs)
@@ -162,7 +162,7 @@ class GangQueue:
         state = self._gangs.get(key)
         if state is None:
             state = self._gangs[key] = GangState(key, spec.gang, deadline)
-            heappush(self._deadlines, (deadline, key))
+            self._incomplete.add(deadline, key)
         state.members[spec.id] = None
         if len(state.members) == spec.gang.size:
             state.complete_at = at
@@ -223,18 +223,13 @@ class GangQueue:
 
     def next_due(self) -> datetime | None:
         """Returns when the next incomplete gang is given up, or nodes are let go of."""
-        while self._deadlines and self._stale(*self._deadlines[0]):
-            heappop(self._deadlines)
-        times = (self._deadlines[0][0] if self._deadlines else None, self.held_until)
+        times = (self._incomplete.next_due(), self.held_until)
         return min((time for time in times if time is not None), default=None)
 
     def overdue(self, now: datetime) -> Iterator[GangState]:
         """Yields the gangs whose last members have not come in time; the reader ends those that have."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, key = heappop(self._deadlines)
-            if not self._stale(deadline, key):
-                yield self._gangs[key]
+        return (self._gangs[key] for key in self._incomplete.over(now))
 
-    def _stale(self, deadline: datetime, key: GangKey) -> bool:
+    def _may_be_incomplete(self, until: datetime, key: GangKey) -> bool:
         state = self._gangs.get(key)
-        return state is None or state.complete_at is not None or state.deadline != deadline
+        return state is not None and state.complete_at is None and state.deadline == until
