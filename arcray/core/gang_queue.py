@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from arcray.core.deadlines import Deadlines
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, NodeId, WorkloadId
+from arcray.core.placement.together import Shortfall
 from arcray.core.workload import Phase, WorkloadSpec
 
 __all__ = ["NO_NODES", "Break", "GangKey", "GangQueue", "GangState", "gang_key"]
@@ -59,6 +60,7 @@ class GangState:
         leader: under whose id it stands in the queue of pending work; None while it does not.
         usable: nodes to be held back for it, as they were at ``looked_at``, when ``seen`` counted the changes of nodes.
         uses_all: no node that takes work is left beside them.
+        when_empty: what was missing for it even on empty nodes, None if nothing, when so many nodes had changed.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class GangState:
         "seen",
         "usable",
         "uses_all",
+        "when_empty",
     )
 
     def __init__(self, key: GangKey, gang: Gang, deadline: datetime) -> None:
@@ -88,6 +91,7 @@ class GangState:
         self.uses_all = False
         self.seen = -1
         self.looked_at: datetime | None = None
+        self.when_empty: tuple[int, Shortfall | None] | None = None
         self._waiting: dict[WorkloadId, datetime | None] = {}
 
     @property

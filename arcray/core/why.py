@@ -12,17 +12,23 @@ from datetime import datetime
 
 from arcray.core.gang_queue import GangState
 from arcray.core.handlers.drains import is_drained, takes_copy_along
-from arcray.core.handlers.gangs import fits_when_empty, requests_of
+from arcray.core.handlers.gangs import fits_when_empty
 from arcray.core.handlers.preemption import would_preempt
-from arcray.core.placement.together import Shortfall, place_together
+from arcray.core.placement.together import Shortfall
 from arcray.core.state import ClusterState
 from arcray.core.workload import Phase, Workload
 
 __all__ = ["reasons_to_wait"]
 
 
-def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> Iterator[str]:
-    """Yields what else there is to say of a workload that waits for a place, or that a drain waits for."""
+def reasons_to_wait(
+    state: ClusterState, workload: Workload, now: datetime, shortfall: Shortfall | None
+) -> Iterator[str]:
+    """Yields what else there is to say of a workload that waits for a place, or that a drain waits for.
+
+    Args:
+        shortfall: why its gang, all of which waits, cannot start now; None where it can, or is none.
+    """
     if workload.phase is not Phase.PENDING:
         yield from _of_drain(state, workload)
         return
@@ -34,7 +40,7 @@ def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> I
         return
     if workload.spec.gang is not None:
         gang = state.gangs.of(workload.spec)
-        yield from _of_gang(state, gang)
+        yield from _of_gang(state, gang, shortfall)
         if state.gangs.holder is gang:
             yield f"{len(state.gangs.held)} nodes are held back for its gang"
             return
@@ -66,7 +72,7 @@ def _of_drain(state: ClusterState, workload: Workload) -> Iterator[str]:
         yield f"it is stopped at {drain.deadline.isoformat()} otherwise"
 
 
-def _of_gang(state: ClusterState, gang: GangState) -> Iterator[str]:
+def _of_gang(state: ClusterState, gang: GangState, shortfall: Shortfall | None) -> Iterator[str]:
     name, size = gang.gang.id, gang.gang.size
     if gang.complete_at is None:
         until = gang.deadline.isoformat()
@@ -75,8 +81,7 @@ def _of_gang(state: ClusterState, gang: GangState) -> Iterator[str]:
     if not gang.ready:
         yield f"gang {name} starts again once all of its members have ended"
         return
-    shortfall = place_together(state.placement, requests_of(state, gang), gang.gang.layout)
-    if not isinstance(shortfall, Shortfall):
+    if shortfall is None:
         return
     yield _short(shortfall, size, f"gang {name} starts when all of its {size} members fit at once ({gang.gang.layout})")
     never = fits_when_empty(state, gang)
