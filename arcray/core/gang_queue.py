@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from arcray.core.deadlines import Deadlines
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, NodeId, WorkloadId
+from arcray.core.placement.engine import Engine
 from arcray.core.placement.together import Shortfall
 from arcray.core.workload import Phase, WorkloadSpec
 
@@ -127,6 +128,8 @@ class GangQueue:
         held: nodes that work behind the holder leaves alone.
         held_all: those are all there are.
         held_until: when that ends at the latest.
+        empty: nodes as if nothing ran on them, with which those are and the count of changes of nodes at which that was
+            so; None before anybody asked.
     """
 
     def __init__(self) -> None:
@@ -136,6 +139,7 @@ class GangQueue:
         self.held: frozenset[NodeId] = NO_NODES
         self.held_all = False
         self.held_until: datetime | None = None
+        self.empty: tuple[int, frozenset[NodeId], Engine] | None = None
         self._gangs: dict[GangKey, GangState] = {}
         self._holder: GangKey | None = None
         self._incomplete = Deadlines[GangKey](self._may_be_incomplete)

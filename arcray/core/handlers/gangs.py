@@ -164,12 +164,21 @@ def _short_when_empty(state: ClusterState, gang: GangState) -> Shortfall | None:
     alike = len(set(requests)) == 1
     if alike and gang.gang.layout is not Layout.PACK and len(usable) >= len(requests):
         return None
+    answer = place_together(_empty(state, usable), requests, gang.gang.layout)
+    return answer if isinstance(answer, Shortfall) else None
+
+
+def _empty(state: ClusterState, usable: frozenset[NodeId]) -> Engine:
+    """Returns the largest of some nodes with nothing on them; the same ones again while those of the last gang do."""
+    known = state.gangs.empty
+    if known is not None and known[:2] == (state.nodes_changed, usable):
+        return known[2]
     nodes = sorted((state.nodes[node_id] for node_id in usable), key=lambda n: _size(n.registration.capacity))
     empty = Engine()
     for node in nodes[-_NODES_TRIED:]:
         empty.upsert(placement_node(node))
-    answer = place_together(empty, requests, gang.gang.layout)
-    return answer if isinstance(answer, Shortfall) else None
+    state.gangs.empty = state.nodes_changed, usable, empty
+    return empty
 
 
 def _hold_back(turn: Turn, gang: GangState) -> None:

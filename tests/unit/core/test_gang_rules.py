@@ -493,6 +493,11 @@ def test_what_is_missing_on_empty_nodes_is_worked_out_once_until_a_node_changes(
     once = gang.when_empty
     assert explanation(world, 2) == explanation(world, 1)
     assert gang.when_empty is once
+    empty = world.cluster.state.gangs.empty
+    for number in (3, 4):
+        world.submit(a_member(number, gang="other"))
+    assert never in explanation(world, 3)
+    assert world.cluster.state.gangs.empty is empty
     world.attach(a_node(2))
     assert never not in explanation(world, 1)
     world.handle(SetNodeScheduling(node_id=node_id(2), cordoned=True))
