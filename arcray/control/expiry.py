@@ -176,16 +176,21 @@ def expired_reservations(
 ) -> tuple[list[ReservationId], Position | None]:
     """Returns the oldest reservations that a rule gives up, and where to go on; None when that is all.
 
-    A reservation's id follows from its idempotency key, so it stays for as long as one is promised.
+    A reservation's id follows from its idempotency key, so it stays for as long as one is promised. Only what the rule
+    may give up is looked at: nothing that was made after the time before which it should have ended.
     """
-    over = RESERVATIONS.c.ended_at.is_not(None)
+    over = sa.text("ended_at IS NOT NULL")
     too_many = 0
     if rule.most is not None:
         ended = connection.execute(sa.select(sa.func.count()).select_from(RESERVATIONS).where(over)).scalar_one()
         too_many = max(0, ended - rule.most)
+    if rule.ended_before is None and not too_many:
+        return [], None
     aged = -1 if rule.ended_before is None else microseconds(rule.ended_before)
     place = (RESERVATIONS.c.created_at, RESERVATIONS.c.id)
     newest = microseconds(rule.now - KEY_TERM)
+    if not too_many:
+        newest = min(newest, aged)
     oldest = sa.select(*place, RESERVATIONS.c.ended_at).where(over, RESERVATIONS.c.created_at < newest)
     if after is not None:
         oldest = oldest.where(sa.tuple_(*place) > sa.tuple_(sa.literal(after.created_at), sa.literal(after.id)))

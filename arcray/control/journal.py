@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from arcray.config import DatabaseSettings
 from arcray.control import database, revision
 from arcray.control.driver import Driver
-from arcray.control.ledger_rows import load_keys, load_ledger, read_entry, read_statement
+from arcray.control.ledger_rows import load_keys, load_ledger, load_revoked, read_entry, read_statement
 from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_page
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, QUOTAS, RESERVATIONS, WORKLOADS
@@ -35,6 +35,7 @@ from arcray.core.cluster import Ledger
 from arcray.core.errors import UnavailableError
 from arcray.core.events import Event
 from arcray.core.ids import AccountId, KeyId, ModelId, ReservationId, WorkloadId
+from arcray.core.keyring import REVOKED_KEPT
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Entry
 from arcray.core.model import Model
@@ -93,6 +94,7 @@ class Live:
         workloads: all live ones and the newest finished ones.
         memory: number of the memory that is made of it; every one ever made of this database has a higher one.
         reservations: all active ones and the newest that ended.
+        revoked: the newest keys that were revoked, earliest first.
         left_out_until: creation of the newest finished workload that is not among them, None when all are.
     """
 
@@ -105,6 +107,7 @@ class Live:
     left_out_until: datetime | None = None
     ledger: Ledger = field(default_factory=Ledger)
     keys: list[ApiKey] = field(default_factory=list)
+    revoked: list[KeyId] = field(default_factory=list)
 
 
 class Journal:
@@ -398,10 +401,11 @@ class Journal:
                 live.workloads.extend(newest[:keep])
                 left_out.extend(workload.spec.created_at for workload in newest[keep:])
             ledger = load_ledger(connection, requests_kept=REQUESTS_KEPT)
-            keys = load_keys(connection)
+            live.keys.extend(load_keys(connection))
+            live.revoked.extend(load_revoked(connection, REVOKED_KEPT))
         memory = (self._generation - 1) * _MEMORIES + self._memories
         self._memories += 1
-        return replace(live, memory=memory, left_out_until=max(left_out, default=None), ledger=ledger, keys=keys)
+        return replace(live, memory=memory, left_out_until=max(left_out, default=None), ledger=ledger)
 
     def _read(self, read: Callable[..., _T], *args: Any) -> _T:
         with self._reading() as connection:
@@ -462,7 +466,7 @@ def _reservations(connection: sa.Connection, keep: int) -> Iterator[Reservation]
     """Yields every active reservation, and the newest of those that ended."""
     rows = sa.select(RESERVATIONS.c.id, RESERVATIONS.c.body)
     newest_first = (RESERVATIONS.c.created_at.desc(), RESERVATIONS.c.id.desc())
-    ended = rows.where(RESERVATIONS.c.ended_at.is_not(None)).order_by(*newest_first).limit(keep)
+    ended = rows.where(sa.text("ended_at IS NOT NULL")).order_by(*newest_first).limit(keep)
     for wanted in (rows.where(sa.text("ended_at IS NULL")), ended):
         for row in connection.execute(wanted):
             yield decode_row(Reservation, row.id, row.body)

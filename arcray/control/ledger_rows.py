@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from arcray.control.rows import Row, column, decode_row, encode, microseconds
-from arcray.control.schema import ACCOUNTS, ENTRIES, KEYS, POSTINGS
+from arcray.control.rows import Row, column, decode_event, decode_row, encode, microseconds
+from arcray.control.schema import ACCOUNTS, ENTRIES, EVENTS, KEYS, POSTINGS
 from arcray.core.cluster import Ledger
-from arcray.core.ids import AccountId
+from arcray.core.events import KeyRevoked
+from arcray.core.ids import AccountId, KeyId
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, Book, Entry, Posting, durable_account
 from arcray.core.queries import GetStatement, Statement, StatementLine
@@ -25,6 +26,7 @@ __all__ = [
     "key_row",
     "load_keys",
     "load_ledger",
+    "load_revoked",
     "posting_rows",
     "read_entry",
     "read_statement",
@@ -99,6 +101,14 @@ def load_keys(connection: sa.Connection) -> list[ApiKey]:
     """Reads all keys, in order of issue."""
     rows = connection.execute(sa.select(KEYS.c.id, KEYS.c.body).order_by(KEYS.c.created_at, KEYS.c.id))
     return [decode_row(ApiKey, row.id, row.body) for row in rows]
+
+
+def load_revoked(connection: sa.Connection, kept: int) -> list[KeyId]:
+    """Reads which keys were revoked last, earliest first; events are what is left of them."""
+    revoked = sa.select(EVENTS.c.kind, EVENTS.c.body).where(sa.text("kind = 'KeyRevoked'"))
+    newest = connection.execute(revoked.order_by(EVENTS.c.seq.desc()).limit(kept))
+    events = (decode_event(row.kind, row.body) for row in newest)
+    return [event.key_id for event in events if isinstance(event, KeyRevoked)][::-1]
 
 
 def read_entry(connection: sa.Connection, asked_by: AccountId, request_id: str) -> Entry | None:

@@ -52,6 +52,8 @@ __all__ = ["Plane"]
 _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.05
+_STOOD_STILL_S: Final = 1.0  # a tick that comes so late: this process, or its machine, was stopped or starved
+_HEAR_FIRST_S: Final = 1.0  # then what has come meanwhile is heard before anybody is found silent
 _STOP_PATIENCE_S: Final = 10.0
 _QUERY_TIMEOUT_S: Final = 30.0
 _AUDIT_S: Final = 60.0
@@ -313,7 +315,12 @@ class Plane:
             await (self._clock.sleep(took_s) if took_s and len(pending) == waiting else asyncio.sleep(0))
 
     async def _tick(self) -> None:
+        began_s = self._clock.monotonic()
         await self._clock.sleep(_TICK_S)
+        if self._clock.monotonic() - began_s > _STOOD_STILL_S:
+            _log.warning("stood still", extra={"seconds": round(self._clock.monotonic() - began_s, 3)})
+            await self._clock.sleep(_HEAR_FIRST_S)
+            return
         self._writer.waiters.expire(self._clock.monotonic())
         due = self._writer.cluster.next_due()
         if due is not None and due <= self._clock.now() and self._writer.refusal is None:

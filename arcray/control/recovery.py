@@ -43,6 +43,7 @@ async def load(journal: Journal, policy: ClusterPolicy, now: datetime, rules: ty
         now=now,
         ledger=live.ledger,
         keys=live.keys,
+        revoked=live.revoked,
         quotas=live.quotas,
     )
     cluster.state.forgotten_until = live.left_out_until

@@ -195,9 +195,17 @@ Index(
 Index("ix_workloads_live", WORKLOADS.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)
 _HELD: Final = text("ended_at IS NULL")
 Index("ix_reservations_active", RESERVATIONS.c.id, sqlite_where=_HELD, postgresql_where=_HELD)
-Index("ix_reservations_created", RESERVATIONS.c.created_at, RESERVATIONS.c.id)
+# What has ended is counted and walked, oldest first, by the index alone; recovery reads the newest of it.
+_ENDED: Final = text("ended_at IS NOT NULL")
+Index(
+    "ix_reservations_ended", RESERVATIONS.c.created_at, RESERVATIONS.c.id, RESERVATIONS.c.ended_at, sqlite_where=_ENDED,
+    postgresql_where=_ENDED,
+)  # fmt: skip
 # Idempotency keys older than what memory remembers.
 Index("ix_workloads_request", WORKLOADS.c.account, WORKLOADS.c.request_id, sqlite_where=_KEYED, postgresql_where=_KEYED)
+# Keys that were revoked, of which nothing but the event is left.
+_REVOKED: Final = text("kind = 'KeyRevoked'")
+Index("ix_events_revoked", EVENTS.c.seq, sqlite_where=_REVOKED, postgresql_where=_REVOKED)
 # Statements, newest first.
 Index("ix_postings_account", POSTINGS.c.account, POSTINGS.c.seq)
 # Idempotency keys older than what memory remembers, and the newest of them at recovery.

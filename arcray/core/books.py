@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, assert_never
 
 from arcray.core import events as ev
+from arcray.core.deadlines import Deadlines
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.ledger import ISSUER, Account, Book, Entry, Posting
 from arcray.core.tariff import Meter
@@ -46,7 +46,7 @@ class Books:
         self.forgetful = False
         self.charging = False
         self.imbalance = 0
-        self._due: list[tuple[datetime, WorkloadId]] = []
+        self._due = Deadlines[WorkloadId](self._has_paid_until)
         self._until: dict[WorkloadId, datetime] = {}
 
     # -- facts ---------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class Books:
             self._until.pop(workload_id, None)
         elif self._until.get(workload_id) != until:
             self._until[workload_id] = until
-            heappush(self._due, (until, workload_id))
+            self._due.add(until, workload_id)
 
     def remember(self, entry: Entry) -> None:
         """Keeps an entry under its idempotency key; beyond the limit the earliest are let go."""
@@ -141,15 +141,12 @@ class Books:
 
     def next_due(self) -> datetime | None:
         """Returns when the next workload has used up what is set aside for it."""
-        while self._due and self._until.get(self._due[0][1]) != self._due[0][0]:
-            heappop(self._due)
-        return self._due[0][0] if self._due else None
+        return self._due.next_due()
 
     def due(self, now: datetime) -> list[WorkloadId]:
         """Returns the workloads that have, first come first."""
         found = []
-        while (until := self.next_due()) is not None and until <= now:
-            workload_id = heappop(self._due)[1]
+        for workload_id in self._due.over(now):
             del self._until[workload_id]
             found.append(workload_id)
         return found
@@ -179,6 +176,9 @@ class Books:
         assert until == self._until
 
     # -- applying ------------------------------------------------------------------------------------------------
+
+    def _has_paid_until(self, until: datetime, workload_id: WorkloadId) -> bool:
+        return self._until.get(workload_id) == until
 
     def _stand(self, account_id: AccountId, book: Book) -> int:
         account = self.accounts[account_id]

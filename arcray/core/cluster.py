@@ -33,7 +33,7 @@ from arcray.core.handlers import (
     settling,
     workloads,
 )
-from arcray.core.ids import NodeId, ReservationId, WorkloadId
+from arcray.core.ids import KeyId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import ApiKey
 from arcray.core.ledger import Account, Entry
 from arcray.core.model import Model
@@ -142,12 +142,14 @@ class Cluster:
         reservations: Sequence[Reservation] = (),
         ledger: Ledger | None = None,
         keys: Sequence[ApiKey] = (),
+        revoked: Sequence[KeyId] = (),
         quotas: Sequence[AccountQuota] = (),
     ) -> Cluster:
         """Returns a cluster that goes on from rows: live workloads, the newest finished, and all of everything else.
 
         Args:
             reservations: active ones, and the newest that ended.
+            revoked: the newest keys that were revoked, earliest first.
             now: the time in UTC; a clock that shows less than what the rows tell of has gone back.
         """
         entries = () if ledger is None else ledger.entries
@@ -155,7 +157,7 @@ class Cluster:
         cluster = cls(policy, now)
         if ledger is not None:
             cluster.state.books.restore(ledger.accounts, ledger.entries, forgetful=ledger.forgetful)
-        cluster.state.keys.restore(keys)
+        cluster.state.keys.restore(keys, revoked)
         restoring.restore(
             cluster.state,
             nodes=nodes,

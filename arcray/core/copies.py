@@ -21,6 +21,9 @@ _Key = TypeVar("_Key", ModelId, WorkloadId)
 class Copies:
     """The copies that have not ended.
 
+    One that ended before what it was to replace, and has a replacement itself, is passed over: the latter takes the
+    place of the former, so a drain knows what it waits for although another one moved that on.
+
     Args:
         workloads: of the same state; every copy in here is among them.
 
@@ -32,7 +35,8 @@ class Copies:
         self._workloads = workloads
         self.begun = 0
         self._of: dict[ModelId, dict[WorkloadId, None]] = {}
-        self._instead_of: dict[WorkloadId, dict[WorkloadId, None]] = {}
+        self._replaces: dict[WorkloadId, WorkloadId] = {}
+        self._instead_of: dict[WorkloadId, dict[WorkloadId, None]] = {}  # the same the other way round
 
     def add(self, workload: Workload) -> None:
         """Takes a workload up if it is a copy."""
@@ -40,16 +44,14 @@ class Copies:
         if isinstance(payload, ModelServer):
             self.begun += 1
             self._of.setdefault(payload.model.id, {})[workload.spec.id] = None
-            if workload.spec.replaces is not None:
-                self._instead_of.setdefault(workload.spec.replaces, {})[workload.spec.id] = None
+            self._link(workload)
 
     def discard(self, workload: Workload) -> None:
         """Lets go of a copy that has ended."""
         payload = workload.spec.payload
         if isinstance(payload, ModelServer):
             _take_out(self._of, payload.model.id, workload.spec.id)
-            if workload.spec.replaces is not None:
-                _take_out(self._instead_of, workload.spec.replaces, workload.spec.id)
+            self._unlink(workload.spec.id, payload.model.id)
 
     def of(self, model_id: ModelId) -> list[Workload]:
         """Returns the copies of a model, earliest submission first."""
@@ -57,20 +59,54 @@ class Copies:
 
     def replacement_of(self, workload_id: WorkloadId) -> Workload | None:
         """Returns the copy that was begun to take the place of this one, unless it has ended or was asked to."""
-        begun = (self._workloads[other] for other in self._instead_of.get(workload_id, ()))
-        return next((copy for copy in begun if not copy.stop_requested), None)
+        for other in self._instead_of.get(workload_id, ()):
+            copy = self._live(other)
+            found = self.replacement_of(other) if copy is None else copy
+            if found is not None and not found.stop_requested:
+                return found
+        return None
+
+    def replaced_by(self, workload: Workload) -> Workload | None:
+        """Returns the copy whose place this one is to take, unless that has ended."""
+        replaced = workload.spec.replaces
+        while replaced is not None:
+            copy = self._live(replaced)
+            if copy is not None:
+                return copy
+            replaced = self._replaces.get(replaced)
+        return None
 
     def lasting(self, model_id: ModelId) -> int:
         """Returns how many copies a model has that nobody has asked to end.
 
         A copy on a draining node and the one that replaces it are one.
         """
-        wanted = {copy.spec.id: copy.spec.replaces for copy in self.of(model_id) if not copy.stop_requested}
-        return sum(replaced not in wanted for replaced in wanted.values())
+        replaced = [self.replaced_by(copy) for copy in self.of(model_id) if not copy.stop_requested]
+        return sum(copy is None or copy.stop_requested for copy in replaced)
 
     def __iter__(self) -> Iterator[WorkloadId]:
         for own in self._of.values():
             yield from own
+
+    def _live(self, workload_id: WorkloadId) -> Workload | None:
+        workload = self._workloads.get(workload_id)
+        return None if workload is None or workload.phase.terminal else workload
+
+    def _link(self, workload: Workload | None) -> None:
+        """Takes note of what a copy replaces; after a recovery that may have ended, and what it was to replace not."""
+        while workload is not None and workload.spec.replaces is not None:
+            replaced = self._replaces[workload.id] = workload.spec.replaces
+            self._instead_of.setdefault(replaced, {})[workload.id] = None
+            workload = self._workloads.get(replaced)
+
+    def _unlink(self, workload_id: WorkloadId, model_id: ModelId) -> None:
+        """Forgets what a copy that has ended was to replace, unless another one was begun to replace it."""
+        while workload_id not in self._instead_of and workload_id not in self._of.get(model_id, ()):
+            replaced = self._replaces.pop(workload_id, None)
+            if replaced is None:
+                return
+            _take_out(self._instead_of, replaced, workload_id)
+            workload_id = replaced
 
 
 def _take_out(index: dict[_Key, dict[WorkloadId, None]], key: _Key, workload_id: WorkloadId) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 __all__ = ["Deadlines"]
 
-_Key = TypeVar("_Key", bound=str)
+_Key = TypeVar("_Key", bound=str | tuple[str, ...])  # it decides among those that are due at once
 
 _FEW: Final = 64  # entries that are not worth sweeping
 

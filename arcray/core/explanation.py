@@ -86,7 +86,7 @@ class WorkloadExplanation:
         match self.waits_for:
             case WaitsFor.NOTHING:
                 where = f" on node {self.node_id}" if self.node_id is not None else ""
-                return f"it waits for nothing: it is {self.phase}{where}"
+                return "; ".join((f"it waits for nothing: it is {self.phase}{where}", *self.placement.notes))
             case WaitsFor.BACK_OFF:
                 assert self.not_before is not None
                 head = f"waits {max(0.0, (self.not_before - self.at).total_seconds()):.0f} s before it starts again"

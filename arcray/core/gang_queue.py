@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
+from arcray.core.deadlines import Deadlines
 from arcray.core.gang import Gang
 from arcray.core.ids import AccountId, NodeId, WorkloadId
+from arcray.core.placement.engine import Engine
+from arcray.core.placement.together import Shortfall
 from arcray.core.workload import Phase, WorkloadSpec
 
 __all__ = ["NO_NODES", "Break", "GangKey", "GangQueue", "GangState", "gang_key"]
@@ -59,6 +61,7 @@ class GangState:
         leader: under whose id it stands in the queue of pending work; None while it does not.
         usable: nodes to be held back for it, as they were at ``looked_at``, when ``seen`` counted the changes of nodes.
         uses_all: no node that takes work is left beside them.
+        when_empty: what was missing for it even on empty nodes, None if nothing, when so many nodes had changed.
     """
 
     __slots__ = (
@@ -74,6 +77,7 @@ class GangState:
         "seen",
         "usable",
         "uses_all",
+        "when_empty",
     )
 
     def __init__(self, key: GangKey, gang: Gang, deadline: datetime) -> None:
@@ -88,6 +92,7 @@ class GangState:
         self.uses_all = False
         self.seen = -1
         self.looked_at: datetime | None = None
+        self.when_empty: tuple[int, Shortfall | None] | None = None
         self._waiting: dict[WorkloadId, datetime | None] = {}
 
     @property
@@ -123,6 +128,8 @@ class GangQueue:
         held: nodes that work behind the holder leaves alone.
         held_all: those are all there are.
         held_until: when that ends at the latest.
+        empty: nodes as if nothing ran on them, with which those are and the count of changes of nodes at which that was
+            so; None before anybody asked.
     """
 
     def __init__(self) -> None:
@@ -132,9 +139,10 @@ class GangQueue:
         self.held: frozenset[NodeId] = NO_NODES
         self.held_all = False
         self.held_until: datetime | None = None
+        self.empty: tuple[int, frozenset[NodeId], Engine] | None = None
         self._gangs: dict[GangKey, GangState] = {}
         self._holder: GangKey | None = None
-        self._deadlines: list[tuple[datetime, GangKey]] = []
+        self._incomplete = Deadlines[GangKey](self._may_be_incomplete)
 
     def __len__(self) -> int:
         return len(self._gangs)
@@ -162,7 +170,7 @@ class GangQueue:
         state = self._gangs.get(key)
         if state is None:
             state = self._gangs[key] = GangState(key, spec.gang, deadline)
-            heappush(self._deadlines, (deadline, key))
+            self._incomplete.add(deadline, key)
         state.members[spec.id] = None
         if len(state.members) == spec.gang.size:
             state.complete_at = at
@@ -223,18 +231,13 @@ class GangQueue:
 
     def next_due(self) -> datetime | None:
         """Returns when the next incomplete gang is given up, or nodes are let go of."""
-        while self._deadlines and self._stale(*self._deadlines[0]):
-            heappop(self._deadlines)
-        times = (self._deadlines[0][0] if self._deadlines else None, self.held_until)
+        times = (self._incomplete.next_due(), self.held_until)
         return min((time for time in times if time is not None), default=None)
 
     def overdue(self, now: datetime) -> Iterator[GangState]:
         """Yields the gangs whose last members have not come in time; the reader ends those that have."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, key = heappop(self._deadlines)
-            if not self._stale(deadline, key):
-                yield self._gangs[key]
+        return (self._gangs[key] for key in self._incomplete.over(now))
 
-    def _stale(self, deadline: datetime, key: GangKey) -> bool:
+    def _may_be_incomplete(self, until: datetime, key: GangKey) -> bool:
         state = self._gangs.get(key)
-        return state is None or state.complete_at is not None or state.deadline != deadline
+        return state is not None and state.complete_at is None and state.deadline == until

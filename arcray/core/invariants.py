@@ -49,6 +49,9 @@ def check_invariants(state: ClusterState) -> None:
         w.id for w in state.workloads.values() if isinstance(w.spec.payload, ModelServer) and not w.phase.terminal
     ]
     assert sorted(state.copies) == sorted(copies)
+    for workload_id in copies:
+        replaced = state.copies.replaced_by(state.workloads[workload_id])
+        assert replaced is None or replaced.allocation is not None, "two would go on"
     members = (workload_id for gang in state.gangs for workload_id in gang.members if gang.waits(workload_id))
     assert state.gangs.waiting == sum(1 for _ in members)
     for gang in state.gangs:

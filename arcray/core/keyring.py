@@ -1,7 +1,7 @@
 """The keys that are valid, by id and by digest.
 
-A revoked key is gone from here; the events tell that it was. Its id is remembered for as long as a command that issues
-it could still be on its way, so that one that comes late does not make it valid again.
+A revoked key is gone from here; the events tell that it was. The ids of the newest are remembered, after a restart too,
+for longer than a command that issues one could be on its way: one that comes late does not make it valid again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from arcray.core import events as ev
 from arcray.core.ids import AccountId, KeyId
 from arcray.core.keys import ApiKey, KeyView
 
-__all__ = ["KeyRing"]
+__all__ = ["REVOKED_KEPT", "KeyRing"]
 
-_REVOKED_KEPT: Final = 10_000
+REVOKED_KEPT: Final = 10_000
+"""Of how many revoked keys the ids are remembered."""
 
 
 class KeyRing:
@@ -44,18 +45,22 @@ class KeyRing:
                 del self._by_digest[key.digest]
                 self._of_account[key.account] -= 1
                 self._used.pop(event.key_id, None)
-                self._revoked[event.key_id] = None
-                if len(self._revoked) > _REVOKED_KEPT:
-                    self._revoked.popitem(last=False)
+                self._forget(event.key_id)
             case ev.KeysUsed():
                 self._used.update((key_id, at) for key_id, at in event.used if key_id in self.keys)
             case _:
                 assert_never(event)
 
-    def restore(self, keys: Iterable[ApiKey]) -> None:
-        """Fills an empty ring from rows."""
+    def restore(self, keys: Iterable[ApiKey], revoked: Iterable[KeyId] = ()) -> None:
+        """Fills an empty ring from rows.
+
+        Args:
+            revoked: the newest that were revoked, earliest first.
+        """
         for key in keys:
             self._add(key)
+        for key_id in revoked:
+            self._forget(key_id)
 
     def find(self, digest: str) -> KeyView | None:
         """Returns the key of a secret's digest."""
@@ -79,6 +84,12 @@ class KeyRing:
         assert {key.digest: key.id for key in self.keys.values()} == self._by_digest
         assert Counter(key.account for key in self.keys.values()) == +self._of_account
         assert self._used.keys() <= self.keys.keys()
+
+    def _forget(self, key_id: KeyId) -> None:
+        """Takes note that a key is never to be valid again."""
+        self._revoked[key_id] = None
+        if len(self._revoked) > REVOKED_KEPT:
+            self._revoked.popitem(last=False)
 
     def _add(self, key: ApiKey) -> None:
         self.keys[key.id] = key

@@ -120,7 +120,6 @@ def _may_run_too_long(state: ClusterState, due: tuple[datetime, WorkloadId, int]
 
 def look_at_replaced(state: ClusterState, replacement: Workload) -> None:
     """Has the drain looked at whose copy of a model another one is to replace."""
-    assert replacement.spec.replaces is not None
-    old = state.workloads.get(replacement.spec.replaces)
+    old = state.copies.replaced_by(replacement)
     if old is not None and old.node_id in state.draining and old.node_id is not None:
         state.drains_to_check[old.node_id] = None

@@ -46,6 +46,8 @@ def restore(
         _restore_workload(state, workload, now)
     state.gangs.bereave()
     for workload in ordered:
+        if not workload.phase.terminal:
+            state.copies.add(workload)  # now that all are known that it may replace
         if workload.claim is not None:
             keep_place(state, workload, workload.claim)
     known = sorted(reservations, key=lambda r: (r.created_at, r.id))
@@ -111,7 +113,6 @@ def _restore_workload(state: ClusterState, workload: Workload, now: datetime) ->
         if workload.placed_at is not None and workload.finished_at is not None and workload.node_id is not None:
             state.durations.ended(shape_of(workload), (workload.finished_at - workload.placed_at).total_seconds())
         return
-    state.copies.add(workload)
     if spec.gang is not None:
         rejoin(state, workload, state.policy.gang_timeout, now)
     if workload.phase is Phase.PENDING:

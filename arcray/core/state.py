@@ -31,7 +31,7 @@ from arcray.core.lifecycle import advance, requeue
 from arcray.core.model import Model
 from arcray.core.node import EnergySource, Health, Node
 from arcray.core.operation_facts import apply_operation, give_back, look_at_replaced, take, watch_overtime
-from arcray.core.pending import Lane, PendingQueue, SlotQueue
+from arcray.core.pending import Lane, PendingQueue
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.formulas import FORMULAS
 from arcray.core.placement.preemption import Reclaimable
@@ -47,6 +47,7 @@ from arcray.core.policy_facts import (
 )
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.quota import Quota, Usage
+from arcray.core.slots import SlotQueue
 from arcray.core.timers import LeaseTimers
 from arcray.core.turns import SearchTurns
 from arcray.core.workload import Inference, Phase, Priority, Workload, WorkloadSpec

@@ -1,5 +1,7 @@
 """Why a workload waits, beyond what single nodes say of it: its gang, those held back for others, what could be ended.
 
+And what a drain waits for that is to move it.
+
 Sentences for people, each about one fact. They read the state and change nothing.
 """
 
@@ -9,18 +11,26 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from arcray.core.gang_queue import GangState
-from arcray.core.handlers.gangs import fits_when_empty, requests_of
+from arcray.core.handlers.drains import is_drained, takes_copy_along
+from arcray.core.handlers.gangs import fits_when_empty
 from arcray.core.handlers.preemption import would_preempt
-from arcray.core.placement.together import Shortfall, place_together
+from arcray.core.placement.together import Shortfall
 from arcray.core.state import ClusterState
 from arcray.core.workload import Phase, Workload
 
 __all__ = ["reasons_to_wait"]
 
 
-def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> Iterator[str]:
-    """Yields what else there is to say of a workload that waits for a place; nothing of any other."""
+def reasons_to_wait(
+    state: ClusterState, workload: Workload, now: datetime, shortfall: Shortfall | None
+) -> Iterator[str]:
+    """Yields what else there is to say of a workload that waits for a place, or that a drain waits for.
+
+    Args:
+        shortfall: why its gang, all of which waits, cannot start now; None where it can, or is none.
+    """
     if workload.phase is not Phase.PENDING:
+        yield from _of_drain(state, workload)
         return
     if workload.claim is not None:
         ending = ", ".join(sorted(state.claims.waits_for(workload.id)))
@@ -30,7 +40,7 @@ def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> I
         return
     if workload.spec.gang is not None:
         gang = state.gangs.of(workload.spec)
-        yield from _of_gang(state, gang)
+        yield from _of_gang(state, gang, shortfall)
         if state.gangs.holder is gang:
             yield f"{len(state.gangs.held)} nodes are held back for its gang"
             return
@@ -44,7 +54,25 @@ def reasons_to_wait(state: ClusterState, workload: Workload, now: datetime) -> I
             yield f"would preempt {', '.join(found.victims)} on node {found.node_id}"
 
 
-def _of_gang(state: ClusterState, gang: GangState) -> Iterator[str]:
+def _of_drain(state: ClusterState, workload: Workload) -> Iterator[str]:
+    if workload.phase is Phase.STOPPING or not is_drained(state, workload):
+        return
+    assert workload.node_id is not None
+    drain = state.nodes[workload.node_id].drain
+    assert drain is not None
+    replacement = state.copies.replacement_of(workload.id)
+    if replacement is not None:
+        message = f": {replacement.message}" if replacement.message else ""
+        yield f"its node is drained: it ends once {replacement.id} answers, which is {replacement.phase}{message}"
+    elif takes_copy_along(workload, drain):
+        yield "its node is drained, and nothing is loaded in its place: drain the node again to load another copy"
+    else:
+        yield "its node is drained, and it may not go on elsewhere: its end is waited for"
+    if drain.deadline is not None:
+        yield f"it is stopped at {drain.deadline.isoformat()} otherwise"
+
+
+def _of_gang(state: ClusterState, gang: GangState, shortfall: Shortfall | None) -> Iterator[str]:
     name, size = gang.gang.id, gang.gang.size
     if gang.complete_at is None:
         until = gang.deadline.isoformat()
@@ -53,8 +81,7 @@ def _of_gang(state: ClusterState, gang: GangState) -> Iterator[str]:
     if not gang.ready:
         yield f"gang {name} starts again once all of its members have ended"
         return
-    shortfall = place_together(state.placement, requests_of(state, gang), gang.gang.layout)
-    if not isinstance(shortfall, Shortfall):
+    if shortfall is None:
         return
     yield _short(shortfall, size, f"gang {name} starts when all of its {size} members fit at once ({gang.gang.layout})")
     never = fits_when_empty(state, gang)

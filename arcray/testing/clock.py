@@ -52,6 +52,11 @@ class FakeClock:
         self._elapsed = until
         await _settle()
 
+    async def stand_still(self, seconds: float) -> None:
+        """Moves time on while nothing runs, as for a process that is stopped; what was due meanwhile wakes late."""
+        self._elapsed += seconds
+        await self.advance(0.0)
+
 
 async def _settle() -> None:
     """Lets every ready callback run; ten turns of the loop pass through any chain of awaits in our code."""

@@ -14,6 +14,7 @@ from arcray.core import commands as cmd
 from arcray.core.books import REQUESTS_KEPT, Books
 from arcray.core.errors import (
     ArcrayError,
+    ConflictError,
     IdempotencyMismatchError,
     InsufficientCreditsError,
     NotFoundError,
@@ -87,6 +88,23 @@ async def test_accounts_holds_and_keys_are_there_again(tmp_path: Path) -> None:
             await fund(after, ANA, 99, "key")
         await after.ask(cmd.StopWorkload(workload_id=of(ANA).id))
         await check_memory_is_the_rows(after.plane, tmp_path / "arcray.db")
+
+
+async def test_a_command_that_issued_a_revoked_key_and_is_replayed_by_a_restart_does_not_revive_it(
+    tmp_path: Path,
+) -> None:
+    """The caller had no answer when the scheduler ended, so its call is made again, with what was revoked meanwhile."""
+    issued = cmd.IssueKey(key=a_key(account=ANA, scope=Scope.SUBMIT))
+    async with in_process_plane(nodes=[], state_dir=tmp_path) as before:
+        await fund(before, ANA, 100)
+        await before.ask(issued)
+        await before.ask(cmd.RevokeKey(key_id=issued.key.id))
+    for _ in range(2):
+        async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+            with pytest.raises(ConflictError, match="was revoked"):
+                await after.ask(issued)
+            with pytest.raises(NotFoundError):
+                await after.plane.query(FindKey(digest=issued.key.digest))
 
 
 async def test_a_key_that_memory_has_let_go_of_is_found_in_the_rows(tmp_path: Path) -> None:

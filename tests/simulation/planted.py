@@ -262,6 +262,23 @@ class KeepsNoPlace(ClusterState):
         self.claims = _GivesUpAtOnce(_NoBooks())  # type: ignore[arg-type]  # as for reservations
 
 
+class _KeepsForEver(Claims):
+    def next_due(self) -> datetime | None:
+        return None
+
+    def overdue(self, now: datetime) -> Iterator[WorkloadId]:
+        _ = now
+        return iter(())
+
+
+class KeepsPlacesForEver(ClusterState):
+    """The place that is kept for a preemptor is kept however long its victims take to end."""
+
+    def __init__(self, policy: ClusterPolicy, started_at: datetime) -> None:
+        super().__init__(policy, started_at)
+        self.claims = _KeepsForEver(self.placement)
+
+
 def starts_in_part(turn: Turn, command: cmd.Schedule) -> None:
     """Of a gang that does not fit, those members are started that do."""
     scheduling.on_schedule(turn, command)
@@ -523,6 +540,7 @@ PLANTED: dict[str, Build] = {
     "work of one priority is preempted for the same": Build(rules=rules("Urgent", PreemptsWhatIsAsUrgent)),
     "work is preempted that does not allow it": Build(rules=rules("Anything", PreemptsAnything)),
     "no place is kept for a preemptor": Build(rules=rules("NoPlace", KeepsNoPlace)),
+    "a claim without end": Build(rules=rules("Claims", KeepsPlacesForEver)),
     "a gang starts in part": Build(rules=rules("Part", Schedule=starts_in_part)),
     "a gang goes on without a member": Build(rules=rules("GoesOn", GoesOnWithoutAMember)),
     "a gang waits for ever": Build(rules=rules("Forever", WaitsForEver)),

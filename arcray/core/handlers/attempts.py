@@ -12,7 +12,7 @@ from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
 
-__all__ = ["conclude_eviction", "finish", "give_up", "requeue", "restarts"]
+__all__ = ["conclude_eviction", "finish", "give_up", "leave_to_replacement", "requeue", "restarts"]
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -34,15 +34,37 @@ def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: R
 
 
 def restarts(turn: Turn, workload: Workload, phase: Phase) -> bool:
-    """Returns whether the policy wants another attempt after one that ended in ``phase``."""
+    """Returns whether the policy wants another attempt after one that ended in ``phase``.
+
+    A drain wants one whatever the policy, for as long as it waits for this copy of a model to answer.
+    """
     rested = _rested(turn, workload)
     if workload.spec.gang is not None:
         return gang_restarts(turn, workload, phase, rested=rested)
     policy = workload.spec.restart
     streak = 0 if rested else workload.streak
+    waits = turn.state.copies.replaced_by(workload)
+    if waits is not None and waits.phase is not Phase.STOPPING and not workload.stop_requested:
+        return True
     if workload.stop_requested or (policy.max_restarts is not None and streak >= policy.max_restarts):
         return False
     return policy.rule is RestartRule.ALWAYS or (policy.rule is RestartRule.ON_FAILURE and phase is Phase.FAILED)
+
+
+def leave_to_replacement(turn: Turn, workload: Workload, reason: str, result: Result | None = None) -> bool:
+    """Ends a copy of a model for good in whose place a drain has begun another one; returns whether it has.
+
+    The other one goes on, however far it has come, so of the two never both do.
+
+    Args:
+        reason: why its attempt has ended.
+        result: as its node reported it.
+    """
+    replacement = turn.state.copies.replacement_of(workload.id)
+    if replacement is None:
+        return False
+    finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
+    return True
 
 
 def conclude_eviction(
@@ -76,8 +98,8 @@ def conclude_eviction(
             requeue(turn, workload, reason, restart=True, delay=True, exit_code=exit_code)
         else:
             finish(turn, workload, Phase.FAILED, reason, result)
-    elif (replacement := turn.state.copies.replacement_of(workload.id)) is not None:
-        finish(turn, workload, Phase.STOPPED, f"{reason}: replaced by {replacement.spec.id}", result)
+    elif leave_to_replacement(turn, workload, reason, result):
+        return
     elif eviction.fails or (eviction.cause is Cause.DRAIN and workload.spec.restart.rule is RestartRule.NEVER):
         finish(turn, workload, Phase.FAILED, reason, result)  # the latter where the copy in its place has ended too
     else:
@@ -101,6 +123,8 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
             requeue(turn, workload, reason, restart=False, delay=False)
         else:
             finish(turn, workload, Phase.FAILED, f"{reason}, {tried} times")
+    elif leave_to_replacement(turn, workload, reason):
+        return
     elif free_restart or restarts(turn, workload, Phase.FAILED):
         requeue(turn, workload, reason, restart=not free_restart, delay=not free_restart)
     else:

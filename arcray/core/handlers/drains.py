@@ -2,9 +2,10 @@
 
 What may run twice is stopped with grace and placed elsewhere. A copy of a model is loaded elsewhere first, by a
 workload of its own that ``replaces`` it, and ends once that one answers; where there is no room for a second copy it
-stays until the deadline. Everything else is waited for, what is left of a gang that has lost members to their ends
-among it. At the deadline what is left is stopped, and work that may not start again has failed: a dead letter, which
-can be replayed.
+stays until the deadline. A replacement that fails is tried again, whatever its restart policy, for as long as it is
+waited for; a copy that fails meanwhile leaves its place to the replacement. Everything else is waited for, what is left
+of a gang that has lost members to their ends among it. At the deadline what is left is stopped, and work that may not
+start again has failed: a dead letter, which can be replayed.
 
 Requests in flight are left to their end; they are short and bounded.
 """
@@ -29,7 +30,15 @@ from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, ModelServer, Phase, Workload
 
-__all__ = ["advance_drains", "call_off_drain", "drains_due", "expire_drains", "on_drain_node"]
+__all__ = [
+    "advance_drains",
+    "call_off_drain",
+    "drains_due",
+    "expire_drains",
+    "is_drained",
+    "on_drain_node",
+    "takes_copy_along",
+]
 
 _REASON: Final = "its node was drained"
 _LONGEST_S: Final = 366 * 86_400.0
@@ -52,9 +61,9 @@ def on_drain_node(turn: Turn, command: DrainNode) -> None:
     if drain != node.drain:  # else it was asked for twice within an instant
         turn.emit(ev.NodeDrainChanged(node_id=node.id, drain=drain, at=turn.now))
     for workload in _affected(turn.state, node):
-        if workload.spec.node_id is not None and not drain.gpus:
-            continue  # bound to the node that is drained as a whole, it has nowhere to go
-        if isinstance(workload.spec.payload, ModelServer) and workload.spec.gang is None:
+        if _has_nowhere_to_go(workload, drain):
+            continue
+        if takes_copy_along(workload, drain):
             _begin_replacement(turn, workload)
         elif may_move(turn.state, workload):
             evict(turn, workload, Cause.DRAIN, _REASON, command.grace_s)
@@ -95,6 +104,20 @@ def advance_drains(turn: Turn) -> None:
             replacement = state.copies.replacement_of(workload.id)
             if replacement is not None and replacement.phase is Phase.RUNNING:
                 evict(turn, workload, Cause.DRAIN, _REASON, node.drain.grace_s)
+
+
+def is_drained(state: ClusterState, workload: Workload) -> bool:
+    """Returns whether a drain that has not come to its end is about a live workload; of requests it never is."""
+    if workload.node_id not in state.draining or isinstance(workload.spec.payload, Inference):
+        return False
+    drain = state.nodes[workload.node_id].drain
+    return drain is not None and workload.allocation is not None and (not drain.gpus or _uses(workload, drain.gpus))
+
+
+def takes_copy_along(workload: Workload, drain: Drain) -> bool:
+    """Returns whether a drain has another copy of its model loaded before a workload ends."""
+    is_copy = isinstance(workload.spec.payload, ModelServer) and workload.spec.gang is None
+    return is_copy and not _has_nowhere_to_go(workload, drain)
 
 
 def drains_due(state: ClusterState) -> datetime | None:
@@ -154,6 +177,11 @@ def _affected(state: ClusterState, node: Node) -> list[Workload]:
         for workload in state.live_on(node.id)
         if not isinstance(workload.spec.payload, Inference) and (not drain.gpus or _uses(workload, drain.gpus))
     ]
+
+
+def _has_nowhere_to_go(workload: Workload, drain: Drain) -> bool:
+    """Whether it is bound to the node that is drained as a whole."""
+    return workload.spec.node_id is not None and not drain.gpus
 
 
 def _uses(workload: Workload, gpus: frozenset[int]) -> bool:

@@ -103,6 +103,4 @@ def _asked(state: ClusterState, spec: WorkloadSpec) -> Usage:
 
 def _takes_over(state: ClusterState, workload: Workload) -> bool:
     # A copy that is loaded so that another one can end would otherwise wait for that end, which waits for it.
-    replaced = workload.spec.replaces
-    old = state.workloads.get(replaced) if replaced is not None else None
-    return old is not None and not old.phase.terminal
+    return state.copies.replaced_by(workload) is not None

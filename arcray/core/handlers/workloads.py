@@ -16,7 +16,7 @@ from arcray.core.errors import (
     StaleReportError,
 )
 from arcray.core.handlers.admission import check_credits
-from arcray.core.handlers.attempts import conclude_eviction, finish, requeue, restarts
+from arcray.core.handlers.attempts import conclude_eviction, finish, leave_to_replacement, requeue, restarts
 from arcray.core.handlers.dead_letters import check_replay
 from arcray.core.handlers.gangs import check_member, try_place_gang
 from arcray.core.handlers.inference import dispatch, follow_refusal
@@ -281,15 +281,17 @@ def _started(turn: Turn, workload: Workload) -> None:
 
 
 def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
+    reason = report.message or f"attempt {workload.attempt} {report.phase}"
     if workload.stop_requested:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
     elif workload.eviction is not None:
         conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=report.refused)
+    elif leave_to_replacement(turn, workload, reason, report.result):
+        return
     elif report.refused:
         _refused(turn, workload, report)
     elif restarts(turn, workload, report.phase):
-        reason = report.message or f"attempt {workload.attempt} {report.phase}"
         requeue(turn, workload, reason, restart=True, delay=True, exit_code=report.result.exit_code)
     else:
         finish(turn, workload, report.phase, report.message, report.result)

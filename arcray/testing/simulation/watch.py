@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Final
 
 from arcray.control.plane import Plane
@@ -15,6 +16,7 @@ from arcray.control.rows import subject
 from arcray.core import commands as cmd
 from arcray.core import events as ev
 from arcray.core import queries as q
+from arcray.core.cluster import Cluster
 from arcray.core.errors import ArcrayError, Code
 from arcray.core.events import Event
 from arcray.core.ids import NodeId, WorkloadId
@@ -30,6 +32,7 @@ from arcray.testing.simulation.trace import Trace
 __all__ = ["Watch"]
 
 _LOGGERS: Final = ("arcray.control.loops",)
+_AT_LAST: Final = timedelta(seconds=3)  # by when what is due is done, once the scheduler can
 _MONEY: Final = (ev.AccountOpened, ev.SpendingLimitSet, ev.CreditsMoved, ev.WorkloadCharged)
 
 Key = tuple[object, ...]
@@ -69,6 +72,7 @@ class Watch:
         self._history: list[Key] = []
         self._readers: dict[int, tuple[int, bool]] = {}
         self._awaited = awaited
+        self._overdue: dict[WorkloadId, datetime] = {}
         self._handler = _Faults(self)
 
     @property
@@ -133,6 +137,7 @@ class Watch:
 
     def died(self, plane: Plane) -> None:
         """A process is no more."""
+        self._overdue.clear()
         self._readers.pop(id(plane), None)
 
     def replied(self, command: cmd.Command, reply: object) -> None:
@@ -195,6 +200,10 @@ class Watch:
                 raise PromiseBrokenError(f"memory is unsound: {error}") from error
             if writer.commits.tail is None and writer.rebuilt:
                 self.model.compare_memory(state)
+            if writer.refusal is None:
+                self._check_claims(writer.cluster)
+            else:
+                self._overdue.clear()  # it may not decide anything
 
     def _compare_rows(self) -> None:
         self.model.compare_rows(self._rows)
@@ -203,6 +212,17 @@ class Watch:
         """Everything has come to rest."""
         with self._checking():
             self._compare_rows()
+
+    def _check_claims(self, cluster: Cluster) -> None:
+        """Checks that no place is kept for longer than it may be, however long its victims take to end."""
+        over = [
+            workload.id
+            for workload in cluster.state.workloads.values()
+            if workload.claim is not None and workload.claim.until is not None and workload.claim.until <= cluster.now
+        ]
+        self._overdue = {workload_id: self._overdue.get(workload_id, cluster.now) for workload_id in over}
+        for workload_id, since in self._overdue.items():
+            must(cluster.now - since < _AT_LAST, f"the place that is kept for {workload_id} should be given up")
 
     def _check_over(self, workload_id: WorkloadId, attempt: int) -> None:
         """Checks that what was given up does not run on, on a machine that the cluster believes to know."""

@@ -30,6 +30,7 @@ from arcray.testing.simulation.trace import Trace
 
 __all__ = ["Book", "Script", "Workshop", "script_of"]
 
+_CLINGS_S: Final = 20.0  # less than after which the scheduler gives up what ran too long and does not end
 _LIVE: Final = (Phase.PULLING, Phase.STARTING, Phase.RUNNING)
 
 
@@ -42,12 +43,14 @@ class Script:
         phases: live phases it tells, with the seconds before each.
         takes_s: from the last phase to its end; None runs until it is stopped.
         dies_s: from a polite stop to its end, at the most its grace.
+        clings_s: how much longer its machine takes to end it after that, as one does whose engine hangs.
     """
 
     refused: bool
     phases: tuple[tuple[Phase, float], ...]
     takes_s: float | None
     dies_s: float
+    clings_s: float
     end: Phase
 
 
@@ -55,11 +58,13 @@ def script_of(seed: int, workload_id: WorkloadId, attempt: int) -> Script:
     """Returns what an attempt does: the same whenever and wherever it is asked."""
     endless = Random(f"{seed} {workload_id}").random() < 0.12  # noqa: S311 - a simulation
     dice = Random(f"{seed} {workload_id} {attempt}")  # noqa: S311 - a simulation
+    clings = Random(f"{seed} {workload_id} {attempt} clings").random() < 0.1  # noqa: S311 - a simulation
     return Script(
         refused=dice.random() < 0.07,
         phases=tuple((phase, dice.random() * 0.5) for phase in _LIVE if dice.random() < 0.8),
         takes_s=None if endless else dice.choice((0.0, 0.5, 2.0, 8.0)) * dice.random(),
         dies_s=dice.choice((0.0, 0.5, 4.0)),
+        clings_s=_CLINGS_S if clings else 0.0,
         end=dice.choice((Phase.SUCCEEDED, Phase.SUCCEEDED, Phase.FAILED)),
     )
 
@@ -218,7 +223,7 @@ class _Works:
                 loop.call_at(max(run.ends_s, loop.time()), _finish, work)
             ending = await attempt.until(work)
             if ending is not Ending.DONE:
-                await asyncio.sleep(min(attempt.grace_s, script.dies_s))
+                await asyncio.sleep(min(attempt.grace_s, script.dies_s) + script.clings_s)
         except asyncio.CancelledError:
             if order.workload_id not in shop.containers:
                 shop.book.end(run, "ends with its agent")

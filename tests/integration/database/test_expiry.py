@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, get_args
@@ -10,11 +10,13 @@ import sqlalchemy as sa
 
 from arcray.control import expiry
 from arcray.control.journal import Journal, Records
-from arcray.control.rows import event_row, workload_row
+from arcray.control.ledger_rows import load_revoked
+from arcray.control.rows import event_row, microseconds, workload_row
+from arcray.control.schema import RESERVATIONS
 from arcray.control.tallies import changes, tally_rows
 from arcray.core import events as ev
 from arcray.core.events import Event
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import KeyId, ReservationId, WorkloadId
 from arcray.core.queries import ListWorkloads
 from arcray.core.workload import PayloadKind, Phase, Workload
 from arcray.testing.builders import T0, a_model, a_workload, an_inference
@@ -201,3 +203,83 @@ async def test_a_search_walks_an_index(sqlite_url: str) -> None:
     await journal.close()
     assert "INDEX ix_workloads_others" in plan
     assert "TEMP B-TREE" not in plan
+
+
+async def plans(journal: Journal, statements: Sequence[tuple[str, Any]]) -> list[str]:
+    """Returns how the database does what statements ask with their values."""
+
+    def ask(connection: sa.Connection) -> list[str]:
+        sqlite = connection.dialect.name == "sqlite"
+        for way in () if sqlite else ("seqscan", "bitmapscan", "sort"):  # what is right for a table without rows
+            connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN"
+        return [
+            " ".join(str(row) for row in connection.exec_driver_sql(f"{explain} {text}", values))
+            for text, values in statements
+        ]
+
+    return await journal.read(ask)
+
+
+async def test_ended_reservations_are_counted_found_and_recovered_by_an_index(database_url: str) -> None:
+    journal = Journal(database_url)
+    await journal.open()
+    asked: list[tuple[str, Any]] = []
+    sa.event.listen(journal._engine, "before_cursor_execute", lambda _c, _k, *what: asked.append(what[:2]))
+    rule = expiry.Rule(ended_before=NOW, most=0, now=NOW)
+    position = expiry.Position(created_at=1, id="x")
+    await journal.read(partial(expiry.expired_reservations, rule=rule, after=position, limit=5))
+    rule = expiry.Rule(ended_before=NOW, most=None, now=NOW)
+    await journal.read(partial(expiry.expired_reservations, rule=rule, after=position, limit=5))
+    await journal.load(keep_finished=1, keep_finished_inference=1)
+    found = await plans(journal, [statement for statement in asked if "ended_at IS NOT NULL" in statement[0]])
+    await journal.close()
+    assert len(found) == 4
+    for plan in found:
+        assert "ix_reservations_ended" in plan
+        assert "TEMP B-TREE" not in plan
+        assert "Sort" not in plan
+
+
+async def test_revoked_keys_are_read_by_an_index_the_newest_and_earliest_first(database_url: str) -> None:
+    journal = Journal(database_url)
+    await journal.open()
+    revoked = [ev.KeyRevoked(key_id=KeyId(f"k{number}"), digest=f"{number:064}", at=NOW) for number in range(5)]
+    await journal.append(Records(events=[event_row(event) for event in revoked]))
+    asked: list[tuple[str, Any]] = []
+    sa.event.listen(journal._engine, "before_cursor_execute", lambda _c, _k, *what: asked.append(what[:2]))
+    assert await journal.read(lambda connection: load_revoked(connection, 3)) == ["k2", "k3", "k4"]
+    assert (await journal.load(keep_finished=1, keep_finished_inference=1)).revoked == ["k0", "k1", "k2", "k3", "k4"]
+    (plan,) = await plans(journal, [statement for statement in asked if "KeyRevoked" in statement[0]][:1])
+    await journal.close()
+    assert "ix_events_revoked" in plan
+    assert "TEMP B-TREE" not in plan
+    assert "Sort" not in plan
+
+
+async def test_a_sweep_looks_at_no_reservation_that_it_may_not_delete(sqlite_url: str) -> None:
+    journal = Journal(sqlite_url)
+    await journal.open()
+    ages = [40 * DAY, 30 * DAY, 20 * DAY, 10 * DAY]
+    rows = [
+        {
+            "id": f"r{days}", "account": "ana", "state": "expired", "created_at": microseconds(NOW - age),
+            "expires_at": 0, "ended_at": microseconds(NOW - age + timedelta(hours=1)), "body": "{}",
+        }
+        for days, age in enumerate(ages)
+    ]  # fmt: skip
+    await journal.write(lambda connection: connection.execute(sa.insert(RESERVATIONS), rows))
+
+    async def found(*, age: timedelta | None, most: int | None) -> tuple[list[ReservationId], bool]:
+        rule = expiry.Rule(ended_before=None if age is None else NOW - age, most=most, now=NOW)
+        search = partial(expiry.expired_reservations, rule=rule, after=None, limit=2)
+        ids, position = await journal.read(search)
+        return ids, position is not None
+
+    assert await found(age=None, most=None) == ([], False)
+    assert await found(age=None, most=4) == ([], False)
+    assert await found(age=None, most=3) == (["r0"], True)
+    assert await found(age=35 * DAY, most=None) == (["r0"], False)
+    assert await found(age=25 * DAY, most=None) == (["r0", "r1"], True)
+    assert await found(age=50 * DAY, most=4) == ([], False)
+    await journal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import WorkloadId
 from arcray.core.node import Drain
 from arcray.core.orders import StopAttempt
+from arcray.core.outlook import explain
 from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Demand
 from arcray.core.turn import Outcome
@@ -481,3 +483,142 @@ def test_a_drain_that_is_asked_for_twice_within_an_instant_is_said_once(world: W
     running(world)
     assert drain(world, deadline_s=5.0).events
     assert drain(world, deadline_s=5.0).events == ()
+
+
+def placed_elsewhere(world: World) -> tuple[Workload, Workload]:
+    """Drains the node of a copy that its node has not begun to load; returns the copy and what replaces it."""
+    world.attach()
+    world.handle(RegisterModel(model=a_model()))
+    world.submit(a_copy())
+    drain(world)
+    copy = world.workload(W1)
+    return copy, world.replacement(copy)
+
+
+@pytest.mark.parametrize("restart", [RestartPolicy(), AGAIN, RestartPolicy(rule=RestartRule.ALWAYS)])
+@pytest.mark.parametrize("loading", [False, True])
+def test_a_copy_that_fails_leaves_its_place_to_what_is_loaded_instead(
+    world: World, restart: RestartPolicy, *, loading: bool
+) -> None:
+    world.attach()
+    world.handle(RegisterModel(model=a_model()))
+    copy = running(world, payload=ModelServer(model=a_model()), restart=restart)
+    drain(world)
+    another = world.replacement(copy)
+    if loading:
+        world.attach(a_node(2))
+        world.run_round()
+    world.report(copy, Phase.FAILED, message="out of memory")
+    assert (copy.phase, copy.message) == (Phase.STOPPED, f"out of memory: replaced by {another.id}")
+    assert (copy.dead, is_done(world)) == (False, True)
+    world.attach(a_node(3))
+    world.run_round()
+    assert another.phase is Phase.PLACED
+    assert list(world.cluster.state.copies) == [another.id]
+
+
+def test_a_copy_whose_drained_node_leaves_goes_on_as_what_replaces_it_alone(world: World) -> None:
+    copy = served(world)
+    drain(world)
+    another = world.replacement(copy)
+    world.handle(DetachNode(node_id=N1, epoch=1))
+    world.attach(a_node(2))
+    world.run_round()
+    assert (copy.phase, another.phase, list(world.cluster.state.copies)) == (
+        Phase.STOPPED,
+        Phase.PLACED,
+        [another.id],
+    )
+
+
+def test_a_copy_that_its_drained_node_refuses_is_not_tried_beside_what_replaces_it(world: World) -> None:
+    copy, another = placed_elsewhere(world)
+    world.report(copy, Phase.FAILED, refused=True)
+    assert (copy.phase, another.phase) == (Phase.STOPPED, Phase.PENDING)
+
+
+def test_a_copy_that_was_not_begun_when_its_node_came_back_is_not_tried_beside_what_replaces_it(world: World) -> None:
+    copy, another = placed_elsewhere(world)
+    world.attach_with(())
+    assert (copy.phase, another.phase) == (Phase.STOPPED, Phase.PENDING)
+
+
+@pytest.mark.parametrize("restart", [RestartPolicy(), AGAIN])
+def test_what_replaces_a_copy_is_tried_again_while_the_drain_waits_for_it(restart: RestartPolicy) -> None:
+    world = World(ClusterPolicy(restart_backoff=timedelta(milliseconds=1)))
+    world.attach()
+    world.handle(RegisterModel(model=a_model()))
+    copy = running(world, payload=ModelServer(model=a_model()), restart=restart)
+    world.attach(a_node(2))
+    drain(world)
+    another = world.replacement(copy)
+    for failures in range(6):  # more than any policy has here
+        world.run_round()
+        world.report(another, Phase.FAILED, message="no such file")
+        assert (another.phase, another.message) == (Phase.PENDING, "no such file")
+        assert another.not_before == world.now + world.cluster.policy.backoff(failures)
+        world.later((another.not_before - world.now).total_seconds())
+    world.run_round()
+    world.report(another, Phase.RUNNING)
+    world.report(copy, Phase.STOPPED)
+    assert (copy.phase, another.phase, is_done(world)) == (Phase.STOPPED, Phase.RUNNING, True)
+
+
+def test_what_replaces_a_copy_goes_by_its_own_policy_once_it_does(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    world.handle(RegisterModel(model=a_model()))
+    copy = running(world, payload=ModelServer(model=a_model()))
+    world.handle(DrainNode(node_id=copy.node_id or N1))
+    world.run_round()
+    another = world.replacement(copy)
+    world.report(another, Phase.RUNNING)
+    world.report(copy, Phase.STOPPED)
+    world.report(another, Phase.FAILED)
+    assert another.phase is Phase.FAILED
+
+
+def test_what_replaces_a_replacement_takes_the_place_of_the_copy(world: World) -> None:
+    copy, second = being_replaced(world)
+    world.handle(DrainNode(node_id=N2))
+    third = world.replacement(second)
+    world.report(second, Phase.FAILED)  # so the third one is all that the first drain waits for
+    assert (second.phase, world.cluster.state.copies.replacement_of(copy.id)) == (Phase.STOPPED, third)
+    after = world.recovered()
+    for each in (world, after):
+        assert each.cluster.state.copies.lasting(a_model().id) == 1
+        each.attach(a_node(3))
+        each.run_round()
+        assert stops(each.report(each.workload(third.id), Phase.RUNNING)) == [(W1, 30.0)]
+        each.report(each.workload(W1), Phase.STOPPED)
+        assert list(each.cluster.state.copies) == [third.id]
+        assert is_done(each)
+
+
+def explained(world: World, workload_id: WorkloadId = W1) -> str:
+    return explain(world.cluster.state, world.workload(workload_id), world.now).sentence()
+
+
+def test_a_copy_says_what_the_drain_of_its_node_waits_for(world: World) -> None:
+    copy, another = being_replaced(world)
+    world.report(another, Phase.FAILED, message="no such file")
+    assert explained(world) == (
+        f"it waits for nothing: it is running on node {N1}; "
+        f"its node is drained: it ends once {another.id} answers, which is pending: no such file"
+    )
+    world.stop(another.id)
+    assert "nothing is loaded in its place: drain the node again" in explained(world)
+    drain(world, deadline_s=60.0)
+    world.later(30.0)
+    assert "it is stopped at 2026-01-01T00:01:00+00:00 otherwise" in explained(world)
+    world.later(30.0)
+    assert copy.phase is Phase.STOPPING
+    assert "drained" not in explained(world)
+
+
+def test_work_that_a_drain_waits_for_says_so(world: World) -> None:
+    world.attach()
+    running(world)
+    assert "drained" not in explained(world)
+    drain(world)
+    assert explained(world).endswith("its node is drained, and it may not go on elsewhere: its end is waited for")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from arcray.core import events as ev
-from arcray.core.commands import ReportTelemetry, SetQuota
+from arcray.core.commands import ReportTelemetry, SetNodeScheduling, SetQuota
 from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.gang import Gang, Layout
@@ -480,6 +480,28 @@ def test_nodes_are_not_held_back_for_a_gang_that_would_not_fit_on_empty_ones(wor
     assert phases(world, 20) == [Phase.PLACED]
     said = explanation(world, 1)
     assert "even if nothing else ran on the nodes that take work now: 1 of 2 have a place" in said
+
+
+def test_what_is_missing_on_empty_nodes_is_worked_out_once_until_a_node_changes(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(10, demand=HALF_NODE))
+    for number in (1, 2):
+        world.submit(a_member(number))
+    never = "even if nothing else ran on the nodes that take work now"
+    gang = world.cluster.state.gangs.of(a_member(1))
+    assert never in explanation(world, 1)
+    once = gang.when_empty
+    assert explanation(world, 2) == explanation(world, 1)
+    assert gang.when_empty is once
+    empty = world.cluster.state.gangs.empty
+    for number in (3, 4):
+        world.submit(a_member(number, gang="other"))
+    assert never in explanation(world, 3)
+    assert world.cluster.state.gangs.empty is empty
+    world.attach(a_node(2))
+    assert never not in explanation(world, 1)
+    world.handle(SetNodeScheduling(node_id=node_id(2), cordoned=True))
+    assert never in explanation(world, 1)
 
 
 def test_nodes_are_let_go_of_after_a_while_and_held_back_again_after_another(world: World) -> None:

@@ -17,6 +17,7 @@ from arcray.core.errors import (
     ResourceExhaustedError,
 )
 from arcray.core.ids import AccountId, KeyId
+from arcray.core.keyring import REVOKED_KEPT, KeyRing
 from arcray.core.keys import KeyView, Scope
 from arcray.core.queries import FindKey, KeyPage, ListKeys
 from arcray.testing.builders import T0, a_key, node_id
@@ -92,6 +93,14 @@ def test_a_revoked_key_is_not_issued_again_by_a_command_that_comes_late(world: W
     with pytest.raises(ConflictError) as refused:
         world.handle(cmd.IssueKey(key=a_key()))
     assert refused.value.field == "id"
+
+
+def test_of_the_newest_keys_that_were_revoked_the_ids_are_remembered() -> None:
+    ring = KeyRing()
+    ring.restore([], revoked=[KeyId(f"k{number}") for number in range(REVOKED_KEPT + 1)])
+    assert not ring.was_revoked(KeyId("k0"))
+    assert ring.was_revoked(KeyId("k1"))
+    assert ring.was_revoked(KeyId(f"k{REVOKED_KEPT}"))
 
 
 def test_another_accounts_key_cannot_be_revoked_or_seen(world: World) -> None:

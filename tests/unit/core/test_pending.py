@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from arcray.core.ids import AccountId, ModelId, WorkloadId
-from arcray.core.pending import Lane, PendingQueue, SlotQueue
+from arcray.core.ids import AccountId, WorkloadId
+from arcray.core.pending import Lane, PendingQueue
 from arcray.core.workload import Priority
 from arcray.testing.builders import T0
 from arcray.testing.world import candidates
 
 A, B, C, D = (WorkloadId(name) for name in "abcd")
-ECHO = ModelId("echo")
 
 
 def test_heads_come_by_priority_then_arrival() -> None:
@@ -85,34 +84,3 @@ def test_what_stands_in_for_another_does_not_stand_aside_with_its_account() -> N
     assert list(candidates(queue)) == [C]
     assert queue.unblock(ana)
     assert list(candidates(queue)) == [A]
-
-
-def test_requests_for_a_slot_come_by_priority_then_arrival() -> None:
-    queue = SlotQueue()
-    queue.add(A, ECHO, Priority.BACKGROUND, T0)
-    queue.add(B, ECHO, Priority.NORMAL, T0)
-    queue.add(C, ECHO, Priority.NORMAL, T0)
-    order = []
-    while (first := queue.first(ECHO)) is not None:
-        order.append(first)
-        queue.remove(first)
-    assert order == [B, C, A]
-    assert not queue.waits_for(ECHO)
-
-
-def test_a_request_that_waits_again_has_its_new_deadline_only() -> None:
-    queue = SlotQueue()
-    queue.add(A, ECHO, Priority.NORMAL, T0)
-    queue.remove(A)
-    queue.add(A, ECHO, Priority.NORMAL, T0 + timedelta(seconds=9))
-    assert queue.expired(T0 + timedelta(seconds=1)) == []
-    assert queue.expired(T0 + timedelta(seconds=9)) == [A]
-
-
-def test_a_request_that_comes_back_in_the_same_instant_gives_up_once() -> None:
-    queue = SlotQueue()
-    queue.add(A, ECHO, Priority.NORMAL, T0)
-    queue.add(B, ECHO, Priority.NORMAL, T0)
-    queue.remove(A)
-    queue.add(A, ECHO, Priority.NORMAL, T0)
-    assert queue.expired(T0) == [A, B]

@@ -88,8 +88,7 @@ class WorkloadFacts:
     def check_quota(self, spec: WorkloadSpec, *, taken: bool = False) -> None:
         """Checks that an account may hold one more; what takes the place of a live copy needs no room of its own."""
         account = spec.origin.account
-        replaced = self.known.get(spec.replaces) if spec.replaces is not None else None
-        if replaced is not None and replaced["phase"] not in _ENDS:
+        if self._replaced_by(spec) is not None:
             return
         demands = [*self._demands_of(account), spec.demand]
         # What it takes of a reservation is counted there, all but that it is one workload more.
@@ -259,6 +258,20 @@ class WorkloadFacts:
         eviction = Eviction(reason=event.reason, restart=event.restart, fails=event.fails, cause=event.cause)
         work.update(phase="stopping", eviction=eviction)
 
+    def _replaced_by(self, spec: WorkloadSpec) -> dict[str, Any] | None:
+        """Returns the copy of a model that another one is to replace, unless it has ended."""
+        replaced = self.known.get(spec.replaces) if spec.replaces is not None else None
+        if replaced is None or replaced["phase"] not in _ENDS:
+            return replaced
+        return self._replaced_by(replaced["spec"])  # it may have been to replace another one itself
+
+    def _check_alone(self, workload_id: WorkloadId) -> None:
+        """Checks that nothing that was begun to take the place of a copy goes on beside it."""
+        work = self.known[workload_id]
+        for other_id, other in self.known.items():
+            if other["phase"] not in _ENDS and not other["stop_requested"]:
+                must(self._replaced_by(other["spec"]) is not work, f"{workload_id} goes on beside {other_id}")
+
     def _requeued(self, event: ev.WorkloadRequeued) -> None:
         work = self.at_attempt(event.workload_id, event.attempt)
         eviction = work["eviction"]
@@ -276,7 +289,11 @@ class WorkloadFacts:
         if event.rested:
             ran_s = 0.0 if work["started_at"] is None else (event.at - work["started_at"]).total_seconds()
             must(ran_s >= _REST_S, f"{event.workload_id} is said to have run long, and ran {ran_s} s")
-        if eviction is not None and eviction.cause == "preempted":
+        self._check_alone(event.workload_id)
+        replaced = self._replaced_by(work["spec"])
+        if replaced is not None and replaced["phase"] != "stopping":
+            pass  # whatever its policy, for as long as a drain waits for it
+        elif eviction is not None and eviction.cause == "preempted":
             must(not event.restart, f"{event.workload_id} was preempted, and that counts as a restart")
         elif work["spec"].gang is not None:
             most = max(_GANG_STARTS, policy.max_restarts if policy.rule == "on_failure" else 0)
