@@ -7,9 +7,9 @@ Nothing else in arcray reads the environment. Nested names join with two undersc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,8 +31,12 @@ from arcray.node_settings import (
     NodeSettings,
     ProgramSettings,
 )
+from arcray.paths import absolute
 from arcray.retention_settings import RetentionSettings
 from arcray.storage_settings import BlobSettings, DatabaseSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 __all__ = [
     "ArcnetSettings",
@@ -256,7 +260,7 @@ class Settings(BaseSettings):
     """All of it.
 
     Args:
-        state_dir: database, blobs, node id, pid file and logs.
+        state_dir: database, blobs, node id, pid file and logs; absolute once it is read, ``~`` is your home.
         database_url: ``sqlite:///path`` or ``postgresql://user:password@host/name``; "" is SQLite in the state
             directory.
         facades: protocols to serve, by folder name or entry point.
@@ -296,15 +300,24 @@ class Settings(BaseSettings):
             )
         return self
 
-    @property
-    def sql_url(self) -> str:
-        """The database's URL with the default filled in."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'arcray.db'}"
+    @field_validator("state_dir")
+    @classmethod
+    def _the_state_directory_is_absolute(cls, path: Path) -> Path:
+        return absolute(path)
 
     @property
-    def blob_url(self) -> str:
-        """The blob store's URL with the default filled in."""
-        return self.blobs.url or f"file://{self.state_dir / 'blobs'}"
+    def sql_url(self) -> URL:
+        """Where the database is, with the default filled in; no text, where letters of a path could mean more."""
+        from sqlalchemy import URL, make_url  # costs 0.1 s, which most commands need not pay
+
+        if self.database_url:
+            return make_url(self.database_url)
+        return URL.create("sqlite", database=str(self.state_dir / "arcray.db"))
+
+    @property
+    def blob_place(self) -> Path | str:
+        """Where the blobs are, with the default filled in: a path, or a URL."""
+        return self.blobs.place or self.state_dir / "blobs"
 
     @classmethod
     def settings_customise_sources(

@@ -1,10 +1,21 @@
-"""Settings of what is kept: the blob store and the database. Part of the tree in ``config``."""
+"""Settings of what is kept, and where: the blob store and the database. Part of the tree in ``config``.
+
+A path means itself, whatever letters it has, and is absolute from here on: it is read by other processes, which work in
+other directories.
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from arcray.paths import absolute
 
 __all__ = ["BlobSettings", "DatabaseSettings"]
+
+_LOCAL: Final = ("file://", "local://")
 
 
 class _Section(BaseModel):
@@ -15,12 +26,29 @@ class BlobSettings(_Section):
     """Logs, results, archives and model files.
 
     Args:
-        url: any fsspec URL; "" is ``blobs`` in the state directory.
+        url: any fsspec URL, or a path; "" is ``blobs`` in the state directory.
         max_blob_bytes: largest single blob.
     """
 
     url: str = ""
     max_blob_bytes: int = Field(default=2 * 2**30, ge=1024)
+
+    @field_validator("url")
+    @classmethod
+    def _paths_are_absolute(cls, url: str) -> str:
+        scheme = next((local for local in _LOCAL if url.startswith(local)), "")
+        if not url or ("://" in url and not scheme):
+            return url
+        path = url.removeprefix(scheme)
+        if scheme and not path.startswith(("/", "~")):
+            raise ValueError(f"{scheme} is followed by an absolute path")
+        return f"{_LOCAL[0]}{absolute(Path(path))}"
+
+    @property
+    def place(self) -> Path | str:
+        """The path of a store on a disk, the URL of any other."""
+        local = self.url.startswith(_LOCAL[0])
+        return Path(self.url.removeprefix(_LOCAL[0])) if local else self.url
 
 
 class DatabaseSettings(_Section):

@@ -17,7 +17,8 @@ from click.core import ParameterSource
 from arcray.cli import daemon
 from arcray.cli.exit_codes import EXIT_CODES
 from arcray.cli.output import shown
-from arcray.core.errors import ArcrayError
+from arcray.core.errors import ArcrayError, InvalidArgumentError
+from arcray.paths import absolute
 
 if TYPE_CHECKING:
     from arcray.client import Client
@@ -52,7 +53,10 @@ class Context:
     @property
     def directory(self) -> Path:
         """The state directory, with the default of the settings filled in."""
-        return self.state_dir or Path.home() / ".arcray"
+        try:
+            return absolute(self.state_dir or Path("~/.arcray"))
+        except ValueError as error:
+            raise InvalidArgumentError(str(error), field="state_dir") from error
 
     def client(self) -> Client:
         """Returns a client of the server that is meant."""

@@ -26,7 +26,7 @@ __all__ = ["SqliteFile", "check", "engine", "in_memory", "said", "writer"]
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
 
 
-def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
+def engine(url: str | sa.URL, settings: DatabaseSettings) -> sa.Engine:
     """Returns an engine that connects to nothing yet.
 
     Raises:
@@ -60,7 +60,7 @@ def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
     return created
 
 
-def in_memory(url: str) -> bool:
+def in_memory(url: str | sa.URL) -> bool:
     """Returns whether the URL is a SQLite database without a file."""
     parsed = sa.make_url(url)
     return parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:")
@@ -103,7 +103,7 @@ class SqliteFile:
     What it acknowledged then would be gone with the last process that has the file open.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | sa.URL) -> None:
         parsed = sa.make_url(url)
         named = parsed.get_backend_name() == "sqlite" and not in_memory(url)
         self._path = Path(parsed.database) if named and parsed.database else None
