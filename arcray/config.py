@@ -33,7 +33,7 @@ from arcray.node_settings import (
 )
 from arcray.paths import absolute
 from arcray.retention_settings import RetentionSettings
-from arcray.storage_settings import BlobSettings, DatabaseSettings
+from arcray.storage_settings import BlobSettings, DatabaseSettings, checked_database_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -305,10 +305,15 @@ class Settings(BaseSettings):
     def _the_state_directory_is_absolute(cls, path: Path) -> Path:
         return absolute(path)
 
+    @field_validator("database_url")
+    @classmethod
+    def _the_database_is_one_of_ours(cls, url: str) -> str:
+        return url and checked_database_url(url)
+
     @property
     def sql_url(self) -> URL:
         """Where the database is, with the default filled in; no text, where letters of a path could mean more."""
-        from sqlalchemy import URL, make_url  # costs 0.1 s, which most commands need not pay
+        from sqlalchemy import URL, make_url  # costs 0.2 s, which most commands need not pay
 
         if self.database_url:
             return make_url(self.database_url)
@@ -350,7 +355,9 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
             settings = Settings.model_validate(_merged(settings.model_dump(), overrides))
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidArgumentError(str(first["msg"]), field=".".join(str(part) for part in first["loc"])) from error
+        raise InvalidArgumentError(
+            first["msg"].removeprefix("Value error, "), field=".".join(str(part) for part in first["loc"])
+        ) from error
     except SettingsError as error:
         raise InvalidArgumentError(f"{error}: it must be JSON", field="environment") from error
     return settings

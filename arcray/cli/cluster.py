@@ -53,6 +53,7 @@ _config = click.option(
 def up(context: Context, /, config: Path | None, address: str | None, detach: bool, timeout_s: float) -> None:
     """Start arcray here and serve until Ctrl-C."""
     settings = _settings(context, config)
+    _check(settings)
     if detach:
         running = daemon.spawn(_again(context, config, address), settings.state_dir, timeout_s)
         log = daemon.log_path(settings.state_dir)
@@ -157,6 +158,12 @@ def _start(settings: Settings, address: str | None) -> Served:
 
     logs.configure(settings.log_level, settings.log_format)
     return start(settings, address=address)
+
+
+def _check(settings: Settings) -> None:
+    from arcray.runtime.start_check import check_start  # the database's library costs 0.2 s
+
+    check_start(settings)
 
 
 def _settings(context: Context, config: Path | None) -> Settings:

@@ -81,3 +81,41 @@ def test_a_path_to_nowhere_is_refused(setting: dict[str, Any], field: str, messa
     with pytest.raises(InvalidArgumentError, match=message) as refused:
         load(**setting)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://ana:secret@x/y", "mysql is not supported"),
+        ("postgresql+asyncpg://x/y", "asyncpg is not supported"),
+        ("postgres://x/y", "postgres is not supported; give sqlite:///path or postgresql://"),
+        ("arcray.db", "is no URL"),
+        ("postgresql://ana:secret@x:port/y", "is no URL"),
+        ("postgresql://ana:secret@x:99999/y", "99999 is no port"),
+        ("sqlite://arcray.db", "three slashes"),
+        ("sqlite:///~nobody-of-that-name/x", "home of nobody"),
+    ],
+)
+def test_a_database_that_cannot_be_ours_is_refused_by_its_text(url: str, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message) as refused:
+        load(database_url=url)
+    assert refused.value.field == "database_url"
+    assert "secret" not in str(refused.value)
+
+
+def test_databases_of_ours_are_taken_as_they_are() -> None:
+    for url in (
+        "sqlite://",
+        "sqlite:////data/arcray.db",
+        "sqlite+pysqlite:////data/arcray.db?timeout=1",
+        "postgresql://ana:p%40ss@[::1]:5432/arcray?sslmode=require",
+        "postgresql+psycopg:///arcray?host=/run/postgresql",
+    ):
+        assert load(database_url=url).database_url == url
+
+
+def test_a_sqlite_file_begins_where_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ana")
+    assert load(database_url="sqlite:///a.db").sql_url.database == str(tmp_path / "a.db")
+    assert load(database_url="sqlite:///~/a.db?timeout=3").sql_url.database == "/home/ana/a.db"
