@@ -22,7 +22,7 @@ _LOCAL: Final = ("file://", "local://")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BlobSettings(_Section):

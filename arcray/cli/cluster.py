@@ -5,21 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
 from arcray.cli import daemon
-from arcray.cli.context import Context, options, output_option, pass_context, state_option
+from arcray.cli.context import PATIENCE, Context, options, output_option, pass_context, state_option
 from arcray.cli.output import emit_one
 from arcray.core.errors import ArcrayError, UnavailableError
 
 if TYPE_CHECKING:
     from arcray.config import Settings
 
-__all__ = ["COMMANDS", "Served", "serve"]
+__all__ = ["COMMANDS", "Served", "detached", "serve"]
 
 
 class Served(Protocol):
@@ -46,7 +46,9 @@ _config = click.option(
 @_config
 @click.option("--address", help="Join a running Ray cluster (auto finds the local one) instead of starting one.")
 @click.option("--detach", is_flag=True, help="Return once it serves; arcray down ends it.")
-@click.option("--timeout", "timeout_s", default=180.0, show_default=True, help="Seconds that --detach waits.")
+@click.option(
+    "--timeout", "timeout_s", type=PATIENCE, default=180.0, show_default=True, help="Seconds that --detach waits."
+)
 @state_option
 @output_option
 @pass_context
@@ -55,7 +57,7 @@ def up(context: Context, /, config: Path | None, address: str | None, detach: bo
     settings = _settings(context, config)
     _check(settings)
     if detach:
-        running = daemon.spawn(_again(context, config, address), settings.state_dir, timeout_s)
+        running = detached(_again(context, config, address), settings.state_dir, timeout_s)
         log = daemon.log_path(settings.state_dir)
         if context.output == "json":
             emit_one({"url": running.url, "pid": running.pid, "log": str(log)}, output="json")
@@ -67,7 +69,9 @@ def up(context: Context, /, config: Path | None, address: str | None, detach: bo
 
 @click.command()
 @_config
-@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds before it is killed.")
+@click.option(
+    "--timeout", "timeout_s", type=PATIENCE, default=30.0, show_default=True, help="Seconds before it is killed."
+)
 @state_option
 @output_option
 @pass_context
@@ -141,6 +145,16 @@ def serve(directory: Path, start: Callable[[], Served]) -> None:
             left = arcray.down()
             claim.leave(left)
             _tell_left(left)
+
+
+def detached(command: Sequence[str], directory: Path, timeout_s: float) -> daemon.Running:
+    """Starts arcray in a process of its own and returns once it serves; asked to end before, that one is ended too.
+
+    Raises:
+        ArcrayError: as ``daemon.spawn`` says.
+    """
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
+    return daemon.spawn(command, directory, timeout_s)
 
 
 def _tell_left(containers: int | None) -> None:

@@ -23,7 +23,7 @@ from arcray.paths import absolute
 if TYPE_CHECKING:
     from arcray.client import Client
 
-__all__ = ["AMOUNT", "Context", "complain", "options", "output_option", "pass_context", "state_option"]
+__all__ = ["AMOUNT", "PATIENCE", "Context", "complain", "options", "output_option", "pass_context", "state_option"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -90,6 +90,9 @@ class Finite(click.FloatRange):
 
 
 AMOUNT: Final = Finite(min=0)
+
+PATIENCE: Final = Finite(min=0, max=86_400)
+"""Seconds that a command waits here: a day at the most, which every clock can count."""
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -484,3 +484,11 @@ def test_a_key_is_printed_when_it_is_issued_and_never_listed(shell: MakeShell) -
     assert "arc_abcdefgh…" in listed
     assert "secret" not in listed
     assert typed("keys", "revoke", "k1").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300"])
+def test_a_time_to_wait_is_a_number_of_seconds(shell: MakeShell, command: str, value: str) -> None:
+    result = shell({})(command, "--timeout", value)
+    assert result.exit_code == 2
+    assert "'--timeout'" in result.output
