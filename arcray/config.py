@@ -105,6 +105,18 @@ class AuthSettings(_Section):
         return self
 
     @model_validator(mode="after")
+    def _keys_open_something(self) -> AuthSettings:
+        owners: dict[str, str] = {}
+        for name, key in self.keys.items():
+            if not key:
+                raise ValueError(f"key {name!r} is empty")
+            if key != key.strip():  # no header carries that
+                raise ValueError(f"key {name!r} begins or ends with a space")
+            if (other := owners.setdefault(key, name)) != name:
+                raise ValueError(f"keys {other!r} and {name!r} are the same")
+        return self
+
+    @model_validator(mode="after")
     def _scopes_are_of_keys(self) -> AuthSettings:
         unknown = sorted(self.scopes.keys() - self.keys.keys())
         if unknown:
