@@ -230,7 +230,8 @@ class Client:
 
     def result(self, workload_id: str, path: str) -> bytes:
         """Returns the content of one result file."""
-        return self._transport.call("GET", f"{_workload(workload_id)}/results/{quote(path)}").content
+        named = quote(path, errors="surrogatepass")  # what is no text is told by the server, as any wrong name is
+        return self._transport.call("GET", f"{_workload(workload_id)}/results/{named}").content
 
     # Reservations.
 
