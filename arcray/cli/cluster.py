@@ -104,17 +104,21 @@ def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
 def status(context: Context, /) -> None:
     """Tell whether arcray runs and what it has."""
     running = daemon.find(context.directory)
-    process = {"pid": running.pid if running else None, "state_dir": str(context.directory)}
-    with context.client() as client:
+    row: dict[str, Any] = {"pid": running.pid if running else None, "state_dir": str(context.directory), "url": None}
+    try:
+        client = context.client()
+    except UnavailableError as error:
+        raise _unready(context, row, error) from error
+    with client:
+        # Whoever answers at another address than ours has nothing to do with our directory.
+        ours = running is not None and client.url == running.url
+        row = {**(row if ours else dict.fromkeys(row)), "url": client.url}
         try:
             client.ready()
         except ArcrayError as error:
-            if context.output == "json":
-                emit_one({"ready": False, **process, "url": client.url, "message": str(error)}, output="json")
-            raise UnavailableError(f"not ready: {error}") from error
+            raise _unready(context, row, error) from error
         stats = client.stats()
-        row = {"ready": True, **process, "url": client.url, **_flat(stats)}
-    emit_one(row, output=context.output, body={"ready": True, **process, "url": client.url, **stats})
+    emit_one({"ready": True, **row, **_flat(stats)}, output=context.output, body={"ready": True, **row, **stats})
 
 
 COMMANDS: Final = (up, down, status)
@@ -197,6 +201,13 @@ def _again(context: Context, config: Path | None, address: str | None) -> list[s
     if context.state_dir:
         command += ["--state-dir", str(context.state_dir)]
     return command
+
+
+def _unready(context: Context, row: dict[str, Any], error: ArcrayError) -> UnavailableError:
+    """Returns what to say of an arcray that is not there; in JSON it has been said."""
+    if context.output == "json":
+        emit_one({"ready": False, **row, "message": str(error)}, output="json")
+    return UnavailableError(f"not ready: {error}")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

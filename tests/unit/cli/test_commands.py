@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from arcray.cli.exit_codes import EXIT_CODES
 from arcray.cli.output import shown
 from arcray.core.errors import Code
-from tests.cli_fixtures import MakeShell, Routes
+from tests.cli_fixtures import URL, MakeShell, Routes
 
 WORKLOAD = {"id": "w1", "kind": "program", "name": "train", "phase": "running", "nodeId": "n1", "message": ""}
 DONE = {**WORKLOAD, "phase": "succeeded", "exitCode": 0, "durationMs": 12.34}
@@ -297,9 +298,22 @@ def test_no_server_says_so(shell: MakeShell) -> None:
 
 def test_status_shows_counts(shell: MakeShell) -> None:
     stats = {"nodes": {"total": 2, "online": 1}, "uptimeS": 3.0}
-    result = shell({"GET /readyz": {}, "GET /api/v1/stats": stats})("status")
+    result = shell({"GET /readyz": {"status": "ready"}, "GET /api/v1/stats": stats})("status")
     assert result.exit_code == 0
     assert "nodes.total   2" in result.stdout
+    said = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert (said["url"], said["pid"], said["state_dir"]) == (URL, "-", "-")  # it is not the one of our directory
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(404, text="<html>Not Found"), {"error": "no"}, "hello"])
+def test_status_tells_what_is_no_arcray(shell: MakeShell, answer: Any) -> None:
+    pool = shell({"GET /readyz": answer})
+    result = pool("status")
+    assert result.exit_code == 3
+    assert f"{URL}/readyz answers" in result.stderr
+    assert "not as arcray does" in result.stderr
+    said = json.loads(pool("status", "--output", "json").stdout)
+    assert (said["ready"], said["url"], said["pid"]) == (False, URL, None)
 
 
 def test_key_and_address_reach_the_client(shell: MakeShell, monkeypatch: pytest.MonkeyPatch) -> None:
