@@ -8,7 +8,7 @@ __all__ = ["LedgerSettings", "PriceSettings", "QuotaSettings"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class QuotaSettings(_Section):

@@ -7,9 +7,9 @@ Nothing else in arcray reads the environment. Nested names join with two undersc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,7 +31,12 @@ from arcray.node_settings import (
     NodeSettings,
     ProgramSettings,
 )
+from arcray.paths import absolute
 from arcray.retention_settings import RetentionSettings
+from arcray.storage_settings import BlobSettings, DatabaseSettings, checked_database_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 __all__ = [
     "ArcnetSettings",
@@ -60,7 +65,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AuthSettings(_Section):
@@ -97,6 +102,18 @@ class AuthSettings(_Section):
                 check_account_id(AccountId(name))
             except InvalidArgumentError as error:
                 raise ValueError(f"key {name!r}: {error.message}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _keys_open_something(self) -> AuthSettings:
+        owners: dict[str, str] = {}
+        for name, key in self.keys.items():
+            if not key:
+                raise ValueError(f"key {name!r} is empty")
+            if key != key.strip():  # no header carries that
+                raise ValueError(f"key {name!r} begins or ends with a space")
+            if (other := owners.setdefault(key, name)) != name:
+                raise ValueError(f"keys {other!r} and {name!r} are the same")
         return self
 
     @model_validator(mode="after")
@@ -145,44 +162,6 @@ class GatewaySettings(_Section):
     write_timeout_s: float = Field(default=30.0, gt=0)
     idle_timeout_s: int = Field(default=75, ge=1)
     drain_s: float = Field(default=5.0, ge=0)
-
-
-class BlobSettings(_Section):
-    """Logs, results, archives and model files.
-
-    Args:
-        url: any fsspec URL; "" is ``blobs`` in the state directory.
-        max_blob_bytes: largest single blob.
-    """
-
-    url: str = ""
-    max_blob_bytes: int = Field(default=2 * 2**30, ge=1024)
-
-
-class DatabaseSettings(_Section):
-    """How long the database may take, before it counts as away and writes are refused.
-
-    Args:
-        connect_timeout_s: longest wait for a connection to PostgreSQL.
-        busy_timeout_s: longest wait for someone else's lock, on a SQLite file or on PostgreSQL's rows.
-        statement_timeout_s: longest statement on PostgreSQL, migrations excepted; what a lost network costs at most.
-        commit_timeout_s: longest transaction; its callers are then told that nobody knows what became of it.
-        stand_still_s: while transactions on a SQLite file are shorter than that, the scheduler does nothing else during
-            one, because going on meanwhile costs more; 0 is never. It stands still for as long as the disk does then.
-    """
-
-    connect_timeout_s: float = Field(default=5.0, ge=1)
-    busy_timeout_s: float = Field(default=5.0, gt=0)
-    statement_timeout_s: float = Field(default=20.0, gt=0)
-    commit_timeout_s: float = Field(default=30.0, gt=0)
-    stand_still_s: float = Field(default=0.005, ge=0, le=0.1)
-
-    @model_validator(mode="after")
-    def _a_transaction_outlasts_its_statements(self) -> DatabaseSettings:
-        longest = max(self.connect_timeout_s, self.busy_timeout_s, self.statement_timeout_s)
-        if longest >= self.commit_timeout_s:
-            raise ValueError(f"commit_timeout_s must be above the other times, of which one is {longest:g} s")
-        return self
 
 
 class InferenceSettings(_Section):
@@ -293,7 +272,7 @@ class Settings(BaseSettings):
     """All of it.
 
     Args:
-        state_dir: database, blobs, node id, pid file and logs.
+        state_dir: database, blobs, node id, pid file and logs; absolute once it is read, ``~`` is your home.
         database_url: ``sqlite:///path`` or ``postgresql://user:password@host/name``; "" is SQLite in the state
             directory.
         facades: protocols to serve, by folder name or entry point.
@@ -306,6 +285,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
     )
 
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".arcray")
@@ -333,15 +313,29 @@ class Settings(BaseSettings):
             )
         return self
 
-    @property
-    def sql_url(self) -> str:
-        """The database's URL with the default filled in."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'arcray.db'}"
+    @field_validator("state_dir")
+    @classmethod
+    def _the_state_directory_is_absolute(cls, path: Path) -> Path:
+        return absolute(path)
+
+    @field_validator("database_url")
+    @classmethod
+    def _the_database_is_one_of_ours(cls, url: str) -> str:
+        return url and checked_database_url(url)
 
     @property
-    def blob_url(self) -> str:
-        """The blob store's URL with the default filled in."""
-        return self.blobs.url or f"file://{self.state_dir / 'blobs'}"
+    def sql_url(self) -> URL:
+        """Where the database is, with the default filled in; no text, where letters of a path could mean more."""
+        from sqlalchemy import URL, make_url  # costs 0.2 s, which most commands need not pay
+
+        if self.database_url:
+            return make_url(self.database_url)
+        return URL.create("sqlite", database=str(self.state_dir / "arcray.db"))
+
+    @property
+    def blob_place(self) -> Path | str:
+        """Where the blobs are, with the default filled in: a path, or a URL."""
+        return self.blobs.place or self.state_dir / "blobs"
 
     @classmethod
     def settings_customise_sources(
@@ -374,7 +368,9 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
             settings = Settings.model_validate(_merged(settings.model_dump(), overrides))
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidArgumentError(str(first["msg"]), field=".".join(str(part) for part in first["loc"])) from error
+        raise InvalidArgumentError(
+            first["msg"].removeprefix("Value error, "), field=".".join(str(part) for part in first["loc"])
+        ) from error
     except SettingsError as error:
         raise InvalidArgumentError(f"{error}: it must be JSON", field="environment") from error
     return settings

@@ -11,7 +11,7 @@ __all__ = ["ContainerSettings", "LocationSettings", "ModelSettings", "NodeSettin
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LocationSettings(_Section):

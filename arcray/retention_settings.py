@@ -27,7 +27,7 @@ class RetentionSettings(BaseModel):
         batch: rows looked at and deleted at once.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     workloads_s: float | None = Field(default=30 * 86_400.0, ge=3_600)
     max_workloads: int | None = Field(default=1_000_000, ge=1_000)

@@ -17,6 +17,9 @@ from arcray.client import Client
 Routes = dict[str, Any]
 
 
+URL = "http://127.0.0.1:8080"
+
+
 class Shell:
     """Types commands at a server made of routes: ``METHOD path`` to a body, text, bytes, an httpx.Response or
     what makes one of these from the request."""
@@ -28,7 +31,7 @@ class Shell:
         self._routes = routes
 
     def __call__(self, *words: str) -> Result:
-        context = Context(state_dir=self._directory, connect=self._connect)
+        context = Context(url=URL, state_dir=self._directory, connect=self._connect)
         return CliRunner().invoke(arcray, list(words), obj=context)
 
     def _connect(self, url: str, api_key: str | None) -> Client:

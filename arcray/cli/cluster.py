@@ -5,21 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
 from arcray.cli import daemon
-from arcray.cli.context import Context, options, output_option, pass_context, state_option
+from arcray.cli.context import PATIENCE, Context, options, output_option, pass_context, state_option
 from arcray.cli.output import emit_one
 from arcray.core.errors import ArcrayError, UnavailableError
 
 if TYPE_CHECKING:
     from arcray.config import Settings
 
-__all__ = ["COMMANDS", "Served", "serve"]
+__all__ = ["COMMANDS", "Served", "detached", "serve"]
 
 
 class Served(Protocol):
@@ -46,15 +46,18 @@ _config = click.option(
 @_config
 @click.option("--address", help="Join a running Ray cluster (auto finds the local one) instead of starting one.")
 @click.option("--detach", is_flag=True, help="Return once it serves; arcray down ends it.")
-@click.option("--timeout", "timeout_s", default=180.0, show_default=True, help="Seconds that --detach waits.")
+@click.option(
+    "--timeout", "timeout_s", type=PATIENCE, default=180.0, show_default=True, help="Seconds that --detach waits."
+)
 @state_option
 @output_option
 @pass_context
 def up(context: Context, /, config: Path | None, address: str | None, detach: bool, timeout_s: float) -> None:
     """Start arcray here and serve until Ctrl-C."""
     settings = _settings(context, config)
+    _check(settings)
     if detach:
-        running = daemon.spawn(_again(context, config, address), settings.state_dir, timeout_s)
+        running = detached(_again(context, config, address), settings.state_dir, timeout_s)
         log = daemon.log_path(settings.state_dir)
         if context.output == "json":
             emit_one({"url": running.url, "pid": running.pid, "log": str(log)}, output="json")
@@ -66,7 +69,9 @@ def up(context: Context, /, config: Path | None, address: str | None, detach: bo
 
 @click.command()
 @_config
-@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds before it is killed.")
+@click.option(
+    "--timeout", "timeout_s", type=PATIENCE, default=30.0, show_default=True, help="Seconds before it is killed."
+)
 @state_option
 @output_option
 @pass_context
@@ -99,17 +104,21 @@ def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
 def status(context: Context, /) -> None:
     """Tell whether arcray runs and what it has."""
     running = daemon.find(context.directory)
-    process = {"pid": running.pid if running else None, "state_dir": str(context.directory)}
-    with context.client() as client:
+    row: dict[str, Any] = {"pid": running.pid if running else None, "state_dir": str(context.directory), "url": None}
+    try:
+        client = context.client()
+    except UnavailableError as error:
+        raise _unready(context, row, error) from error
+    with client:
+        # Whoever answers at another address than ours has nothing to do with our directory.
+        ours = running is not None and client.url == running.url
+        row = {**(row if ours else dict.fromkeys(row)), "url": client.url}
         try:
             client.ready()
         except ArcrayError as error:
-            if context.output == "json":
-                emit_one({"ready": False, **process, "url": client.url, "message": str(error)}, output="json")
-            raise UnavailableError(f"not ready: {error}") from error
+            raise _unready(context, row, error) from error
         stats = client.stats()
-        row = {"ready": True, **process, "url": client.url, **_flat(stats)}
-    emit_one(row, output=context.output, body={"ready": True, **process, "url": client.url, **stats})
+    emit_one({"ready": True, **row, **_flat(stats)}, output=context.output, body={"ready": True, **row, **stats})
 
 
 COMMANDS: Final = (up, down, status)
@@ -142,6 +151,16 @@ def serve(directory: Path, start: Callable[[], Served]) -> None:
             _tell_left(left)
 
 
+def detached(command: Sequence[str], directory: Path, timeout_s: float) -> daemon.Running:
+    """Starts arcray in a process of its own and returns once it serves; asked to end before, that one is ended too.
+
+    Raises:
+        ArcrayError: as ``daemon.spawn`` says.
+    """
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
+    return daemon.spawn(command, directory, timeout_s)
+
+
 def _tell_left(containers: int | None) -> None:
     """Says what runs on, which costs its owner money: nothing if that is none, more careful if nobody knows."""
     if containers is None:
@@ -157,6 +176,12 @@ def _start(settings: Settings, address: str | None) -> Served:
 
     logs.configure(settings.log_level, settings.log_format)
     return start(settings, address=address)
+
+
+def _check(settings: Settings) -> None:
+    from arcray.runtime.start_check import check_start  # the database's library costs 0.2 s
+
+    check_start(settings)
 
 
 def _settings(context: Context, config: Path | None) -> Settings:
@@ -176,6 +201,13 @@ def _again(context: Context, config: Path | None, address: str | None) -> list[s
     if context.state_dir:
         command += ["--state-dir", str(context.state_dir)]
     return command
+
+
+def _unready(context: Context, row: dict[str, Any], error: ArcrayError) -> UnavailableError:
+    """Returns what to say of an arcray that is not there; in JSON it has been said."""
+    if context.output == "json":
+        emit_one({"ready": False, **row, "message": str(error)}, output="json")
+    return UnavailableError(f"not ready: {error}")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

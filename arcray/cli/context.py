@@ -17,12 +17,13 @@ from click.core import ParameterSource
 from arcray.cli import daemon
 from arcray.cli.exit_codes import EXIT_CODES
 from arcray.cli.output import shown
-from arcray.core.errors import ArcrayError
+from arcray.core.errors import ArcrayError, InvalidArgumentError, UnavailableError
+from arcray.paths import absolute
 
 if TYPE_CHECKING:
     from arcray.client import Client
 
-__all__ = ["AMOUNT", "Context", "complain", "options", "output_option", "pass_context", "state_option"]
+__all__ = ["AMOUNT", "PATIENCE", "Context", "complain", "options", "output_option", "pass_context", "state_option"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -38,7 +39,8 @@ class Context:
     """Options of the command line.
 
     Args:
-        url: the server; "" is the one started from ``state_dir``, else the default address.
+        url: the server; "" is the one that serves from the state directory.
+        state_dir: None is the default, and if none serves from that, the default address is meant.
         output: table or json.
         connect: makes a client of a URL and a key.
     """
@@ -52,15 +54,28 @@ class Context:
     @property
     def directory(self) -> Path:
         """The state directory, with the default of the settings filled in."""
-        return self.state_dir or Path.home() / ".arcray"
+        try:
+            return absolute(self.state_dir or Path("~/.arcray"))
+        except ValueError as error:
+            raise InvalidArgumentError(str(error), field="state_dir") from error
 
     def client(self) -> Client:
-        """Returns a client of the server that is meant."""
-        url = self.url
-        if not url:
-            running = daemon.find(self.directory)
-            url = running.url if running and running.url else DEFAULT_URL
-        return self.connect(url, self.api_key or None)
+        """Returns a client of the server that is meant.
+
+        Raises:
+            UnavailableError: none serves from the directory that was named. Another may, and is not asked in its place.
+        """
+        return self.connect(self.url or self._served(), self.api_key or None)
+
+    def _served(self) -> str:
+        running = daemon.find(self.directory)
+        if running and running.url:
+            return running.url
+        if running:
+            raise UnavailableError(f"arcray is starting from {self.directory} as pid {running.pid}")
+        if self.state_dir:
+            raise UnavailableError(f"no arcray runs from {self.directory}; name the one that you mean with --url")
+        return DEFAULT_URL
 
 
 def complain(error: ArcrayError) -> int:
@@ -86,6 +101,9 @@ class Finite(click.FloatRange):
 
 
 AMOUNT: Final = Finite(min=0)
+
+PATIENCE: Final = Finite(min=0, max=86_400)
+"""Seconds that a command waits here: a day at the most, which every clock can count."""
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -122,7 +123,9 @@ def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
         InvalidArgumentError: the directory cannot be made or written, or the process said that its words were wrong.
         ConflictError: it said that it is in another's way.
         UnavailableError: it ended otherwise before it served; as with the two before, the message has its last words.
-        DeadlineExceededError: it does not serve in time; it is ended.
+        DeadlineExceededError: it does not serve in time.
+
+    Whatever is raised, nothing of it runs on.
     """
     log = log_path(directory)
     with _usable(directory):
@@ -133,22 +136,14 @@ def spawn(command: Sequence[str], directory: Path, timeout_s: float) -> Running:
         process = subprocess.Popen(  # noqa: S603  our own command line
             list(command), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
         )
-    for _ in range(int(timeout_s / _POLL_S)):
-        try:
-            process.wait(_POLL_S)
-        except subprocess.TimeoutExpired:
-            running = find(directory)
-            if running and running.pid == process.pid and running.url:
-                process.returncode = 0  # it goes on without us; else Popen complains when it is collected
-                return running
-        else:
-            words = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
-            last = words[-1].removeprefix("arcray: ") if words else f"exit code {process.returncode}"
-            refused = _REFUSED.get(process.returncode, UnavailableError)
-            raise refused(f"it ended while starting: {last} (all of it in {log})")
-    end(Running(pid=process.pid, started_at=_start_of(process.pid) or 0.0), _LINGER_S)
-    process.wait()
-    raise DeadlineExceededError(f"it does not serve after {timeout_s:g} s and was stopped; see {log}")
+    try:
+        running = _served(process, directory, timeout_s, began)
+    except BaseException:
+        end(Running(pid=process.pid, started_at=_start_of(process.pid) or 0.0), _LINGER_S)
+        process.wait()
+        raise
+    process.returncode = 0  # it goes on without us; else Popen complains when it is collected
+    return running
 
 
 def end_orphans(directory: Path) -> int:
@@ -199,6 +194,29 @@ def _ignoring_gone() -> Iterator[None]:
         yield
     except psutil.NoSuchProcess:
         return
+
+
+def _served(process: subprocess.Popen[bytes], directory: Path, timeout_s: float, began: int) -> Running:
+    """Returns a process once it serves.
+
+    Args:
+        began: where its words begin in the log.
+    """
+    log = log_path(directory)
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        try:
+            process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            running = find(directory)
+            if running and running.pid == process.pid and running.url:
+                return running
+        else:
+            words = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
+            last = words[-1].removeprefix("arcray: ") if words else f"exit code {process.returncode}"
+            refused = _REFUSED.get(process.returncode, UnavailableError)
+            raise refused(f"it ended while starting: {last} (all of it in {log})")
+    raise DeadlineExceededError(f"it does not serve after {timeout_s:g} s and was stopped; see {log}")
 
 
 def _pid_path(directory: Path) -> Path:

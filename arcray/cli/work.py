@@ -14,6 +14,7 @@ import click
 
 from arcray.cli.context import AMOUNT, Context, options, pass_context
 from arcray.cli.output import emit, emit_one, shown
+from arcray.cli.result_files import fetched
 from arcray.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -177,14 +178,14 @@ def results(context: Context, /, workload_id: str, directory: Path | None) -> No
     """List, or fetch, the files that a program left as its result."""
     with context.client() as client:
         files = client.results(workload_id)
-        if directory is not None:
-            for file in files:
-                _write(directory, file.path, client.result(workload_id, file.path))
+        complete = [directory is None or fetched(client, workload_id, file.path, directory) for file in files]
     emit(
         [{"path": file.path, "sizeBytes": file.size_bytes} for file in files],
         ["path", "sizeBytes"],
         output=context.output,
     )
+    if not all(complete):
+        raise SystemExit(1)
 
 
 @click.command()
@@ -362,12 +363,3 @@ def _volume(text: str) -> VolumeMount:
     if not source or not target or mode not in {"", "ro", "rw"}:
         raise InvalidArgumentError(f"{text!r} is not SOURCE:TARGET[:ro]", field="volumes")
     return VolumeMount(source=source, target=target, read_only=mode == "ro")
-
-
-def _write(directory: Path, relative: str, content: bytes) -> None:
-    path = (directory / relative).resolve()
-    # The name came over the network; it must not lead out of the directory.
-    if not path.is_relative_to(directory.resolve()):
-        raise InvalidArgumentError(f"{relative!r} leads out of {directory}", field="path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)

@@ -30,7 +30,7 @@ from arcray.client.types import (
     WorkOptions,
     demand_body,
 )
-from arcray.core.errors import ConflictError, DeadlineExceededError, InvalidArgumentError
+from arcray.core.errors import ConflictError, DeadlineExceededError, InternalError, InvalidArgumentError
 from arcray.core.resources import NO_DEMAND, Demand
 from arcray.core.workload import Priority, VolumeMount
 
@@ -93,8 +93,14 @@ class Client:
     # The pool.
 
     def ready(self) -> bool:
-        """Returns whether the server says that it can take work."""
-        self._get("/readyz")
+        """Makes sure that the server can take work; returns True.
+
+        Raises:
+            UnavailableError: not now; says what is missing.
+            InternalError: it is not arcray that answers there.
+        """
+        if self._get("/readyz").get("status") != "ready":
+            raise InternalError(f"{self.url}/readyz answers, but not as arcray does")
         return True
 
     def version(self) -> Mapping[str, Any]:
@@ -230,7 +236,8 @@ class Client:
 
     def result(self, workload_id: str, path: str) -> bytes:
         """Returns the content of one result file."""
-        return self._transport.call("GET", f"{_workload(workload_id)}/results/{quote(path)}").content
+        named = quote(path, errors="surrogatepass")  # what is no text is told by the server, as any wrong name is
+        return self._transport.call("GET", f"{_workload(workload_id)}/results/{named}").content
 
     # Reservations.
 

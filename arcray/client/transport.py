@@ -72,7 +72,6 @@ _BY_STATUS: Final[Mapping[int, type[ArcrayError]]] = {
     401: errors.UnauthenticatedError,
     402: errors.InsufficientCreditsError,
     403: errors.PermissionDeniedError,
-    404: errors.NotFoundError,
     409: errors.ConflictError,
     413: errors.ResourceExhaustedError,
     422: errors.InvalidArgumentError,
@@ -92,7 +91,8 @@ def new_key() -> str:
 def error_of(response: httpx.Response) -> ArcrayError:
     """Returns the error that a refusing answer stands for.
 
-    The body's ``code`` decides; a body without one (a proxy in between, say) is judged by its status.
+    The body's ``code`` decides; a body without one is not arcray's, but a proxy's or a stranger's. It is judged by its
+    status, of which 404 tells no more than that nobody there knows our paths.
     """
     try:
         body = response.json()
@@ -101,8 +101,10 @@ def error_of(response: httpx.Response) -> ArcrayError:
     if not isinstance(body, dict):
         body = {}
     kind = _class_of(body.get("code")) or _BY_STATUS.get(response.status_code, errors.InternalError)
+    if not isinstance(body.get("code"), str):
+        return kind(_not_ours(response))
     # ``detail`` begins with the field, as our errors do by themselves; ``error`` is the message alone.
-    said = [*map(body.get, ("error", "detail", "title")), response.text[:_MAX_MESSAGE]]
+    said = map(body.get, ("error", "detail", "title"))
     message = next((text for text in said if isinstance(text, str) and text), None)
     known = {"type", "title", "status", "detail", "error", "code", "field", "instance"}
     return kind(message, field=body.get("field"), details={key: body[key] for key in body.keys() - known})
@@ -119,8 +121,13 @@ def body_of(response: httpx.Response) -> Mapping[str, Any]:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise errors.InternalError(f"{response.url} answers, but not as arcray does")
+        raise errors.InternalError(_not_ours(response))
     return body
+
+
+def _not_ours(response: httpx.Response) -> str:
+    said = " ".join(response.text[:_MAX_MESSAGE].split())
+    return f"{response.url} answers {response.status_code}, but not as arcray does" + (f": {said}" if said else "")
 
 
 class Transport:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from arcray.core.errors import (
     ArcrayError,
@@ -48,20 +49,20 @@ class Entry:
 
 
 class FsspecBlobs:
-    """Bytes by key below one URL.
+    """Bytes by key below one place.
 
     Args:
-        url: any fsspec URL; a path is ``file://``.
+        place: a directory, or any fsspec URL.
         max_blob_bytes: largest single blob.
+
+    Raises:
+        InvalidArgumentError: the URL is of no store that fsspec knows here.
     """
 
-    def __init__(self, url: str, *, max_blob_bytes: int) -> None:
-        try:
-            fs, root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise InvalidArgumentError(f"cannot use this blob store: {error}", field="blobs.url") from error
+    def __init__(self, place: Path | str, *, max_blob_bytes: int) -> None:
+        fs, root = _opened(place)
         self._fs: Any = fs
-        self._root = str(root).rstrip("/")
+        self._root = root.rstrip("/")
         self._local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
         self._limit = max_blob_bytes
         self._writes = count()
@@ -195,6 +196,16 @@ class FsspecBlobs:
     def _delete_below(self, path: str) -> None:
         if self._fs.isdir(path):
             self._fs.rm(path, recursive=True)
+
+
+def _opened(place: Path | str) -> tuple[Any, str]:
+    if isinstance(place, Path):  # fsspec would read more into some letters than a path means by them
+        return LocalFileSystem(), str(place.absolute())
+    try:
+        fs, root = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError) as error:
+        raise InvalidArgumentError(f"cannot use this blob store: {error}", field="blobs.url") from error
+    return fs, str(root)
 
 
 def _checked(key: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -21,13 +22,13 @@ from arcray.config import DatabaseSettings
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 from arcray.state_directory import private
 
-__all__ = ["SqliteFile", "check", "engine", "in_memory", "is_held", "said", "wait_for_locks", "writer"]
+__all__ = ["SqliteFile", "check", "check_file", "engine", "in_memory", "is_held", "said", "wait_for_locks", "writer"]
 
 # A lost network is noticed by silence: three probes, a second apart, after three seconds without a word.
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
 
 
-def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
+def engine(url: str | sa.URL, settings: DatabaseSettings) -> sa.Engine:
     """Returns an engine that connects to nothing yet.
 
     Raises:
@@ -61,7 +62,7 @@ def engine(url: str, settings: DatabaseSettings) -> sa.Engine:
     return created
 
 
-def in_memory(url: str) -> bool:
+def in_memory(url: str | sa.URL) -> bool:
     """Returns whether the URL is a SQLite database without a file."""
     parsed = sa.make_url(url)
     return parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:")
@@ -96,6 +97,49 @@ def check(connection: sa.Connection) -> None:
             raise UnavailableError(f"the database has the encoding {encoding}; make it with ENCODING 'UTF8'")
 
 
+def check_file(url: str | sa.URL) -> None:
+    """Makes sure that what lies where a SQLite database is to be is one, or nothing; opens it without a lock.
+
+    Raises:
+        InvalidArgumentError: it is something else, or not ours to write.
+    """
+    path = _path(sa.make_url(url))
+    if path is None:
+        return
+    try:
+        if not path.exists():
+            if not _first_that_exists(path).is_dir():
+                _refuse(path, "its directory is a file")
+            return
+        if not path.is_file():
+            _refuse(path, "is no file")
+        if not os.access(path, os.R_OK | os.W_OK):
+            _refuse(path, "may not be read and written by this user")
+        # Immutable: neither locked nor recovered, so that nothing of this depends on who else has it open.
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except OSError as error:
+        _refuse(path, str(error.strerror), error)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            _refuse(path, str(error), error)
+
+
+def _first_that_exists(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if parent.exists())
+
+
+def _path(url: sa.URL) -> Path | None:
+    """Returns the file of a SQLite database; None if it is in memory, named by a URI of SQLite, or on a server."""
+    if url.get_backend_name() != "sqlite" or in_memory(url) or "uri" in url.query or not url.database:
+        return None
+    return Path(url.database)
+
+
+def _refuse(path: Path, reason: str, cause: Exception | None = None) -> NoReturn:
+    raise InvalidArgumentError(f"{path}: {reason}", field="database_url") from cause
+
+
 def said(error: SQLAlchemyError) -> str:
     """Returns what the database said of a failure, and takes everything else out of the error.
 
@@ -116,7 +160,7 @@ class SqliteFile:
     What it acknowledged then would be gone with the last process that has the file open.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | sa.URL) -> None:
         parsed = sa.make_url(url)
         named = parsed.get_backend_name() == "sqlite" and not in_memory(url)
         self._path = Path(parsed.database) if named and parsed.database else None

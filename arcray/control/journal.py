@@ -118,7 +118,7 @@ class Journal:
         settings: how long it may take.
     """
 
-    def __init__(self, url: str, settings: DatabaseSettings | None = None) -> None:
+    def __init__(self, url: str | sa.URL, settings: DatabaseSettings | None = None) -> None:
         settings = settings or DatabaseSettings()
         self._engine = database.engine(url, settings)
         self._file = database.SqliteFile(url)

@@ -9,6 +9,7 @@ it (``remote_plane``). Appending does not: whoever appends finds out how far it 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from arcray.config import Settings
@@ -19,7 +20,7 @@ from arcray.core.ports import BlobStore, Clock
 __all__ = ["BlobTransport", "RemoteBlobs", "blobs_for"]
 
 _AGAIN_S: Final = 0.2
-_LOCAL: Final = ("file://", "/", "local://", "memory://")
+_MEMORY: Final = "memory://"
 
 
 class BlobTransport(Protocol):
@@ -36,9 +37,10 @@ class BlobTransport(Protocol):
 
 def blobs_for(settings: Settings, transport: BlobTransport, clock: Clock) -> BlobStore:
     """Returns the cluster's blob store as this process reaches it."""
-    if settings.blob_url.startswith(_LOCAL):
+    place = settings.blob_place
+    if isinstance(place, Path) or place.startswith(_MEMORY):
         return RemoteBlobs(transport, clock, give_up_s=settings.gateway.call_timeout_s)
-    return FsspecBlobs(settings.blob_url, max_blob_bytes=settings.blobs.max_blob_bytes)
+    return FsspecBlobs(place, max_blob_bytes=settings.blobs.max_blob_bytes)
 
 
 class RemoteBlobs:

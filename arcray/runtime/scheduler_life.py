@@ -55,7 +55,7 @@ class SchedulerLife:
         self._settings = settings
         self._clock = SystemClock()
         state_directory.make(settings.state_dir)
-        self._blobs = FsspecBlobs(settings.blob_url, max_blob_bytes=settings.blobs.max_blob_bytes)
+        self._blobs = FsspecBlobs(settings.blob_place, max_blob_bytes=settings.blobs.max_blob_bytes)
         self._plane: Plane | None = None
         self._address: LineAddress | None = None
         self._ready = asyncio.Event()

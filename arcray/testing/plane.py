@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from arcray.config import RetentionSettings, SchedulerSettings
 from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal
@@ -121,9 +123,9 @@ async def in_process_plane(
         driver = LocalDriver()
         plane = Plane(
             policy=policy or ClusterPolicy(),
-            journal=Journal(database_url or f"sqlite:///{state_dir / 'arcray.db'}"),
+            journal=Journal(database_url or sa.URL.create("sqlite", database=str(state_dir / "arcray.db"))),
             drivers={"local": driver},
-            blobs=FsspecBlobs(f"file://{state_dir / 'blobs'}", max_blob_bytes=_MAX_BLOB_BYTES),
+            blobs=FsspecBlobs(state_dir / "blobs", max_blob_bytes=_MAX_BLOB_BYTES),
             clock=clock,
             settings=settings or SchedulerSettings(),
             retention=retention or KEEP_ALL,

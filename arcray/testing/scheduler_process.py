@@ -184,7 +184,7 @@ async def _live(settings: Settings, countdown: _Countdown, build: Build) -> None
         policy=policy_of(settings),
         journal=_mortal(build.journal(settings.sql_url), countdown),
         drivers={"ray": _LineDriver(switchboard)},
-        blobs=FsspecBlobs(settings.blob_url, max_blob_bytes=settings.blobs.max_blob_bytes),
+        blobs=FsspecBlobs(settings.blob_place, max_blob_bytes=settings.blobs.max_blob_bytes),
         clock=SystemClock(),
         settings=settings.scheduler,
         retention=settings.retention,

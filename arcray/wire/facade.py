@@ -8,11 +8,9 @@ a facade opens no port, starts no task of its own and imports neither Ray nor an
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastapi import APIRouter
 
@@ -22,6 +20,7 @@ from arcray.core.node import LeaseTerms
 from arcray.core.ports import Clock, ControlPlane, Ids
 from arcray.core.queues import Meter
 from arcray.wire.event_hub import EventHub
+from arcray.wire.facade_names import check_names, is_built_in, shipped
 from arcray.wire.identity import Authenticator
 from arcray.wire.limits import BodyBound
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     import grpc.aio  # importing gRPC takes a tenth of a second that HTTP-only processes need not pay
 
 __all__ = ["Facade", "FacadeContext", "FacadeEndpoints", "RegisterServices", "load_facades"]
-
-_GROUP: Final = "arcray.facades"
 
 RegisterServices: TypeAlias = "Callable[[grpc.aio.Server], Sequence[str]]"
 """Adds servicers to the server; returns full service names, for reflection and health."""
@@ -95,32 +92,16 @@ def load_facades(names: Sequence[str]) -> tuple[Facade, ...]:
     Raises:
         InvalidArgumentError: a name is unknown or comes twice, or what it leads to is no ``Facade`` of that name.
     """
-    if len(set(names)) != len(names):
-        raise InvalidArgumentError(f"names a protocol twice: {', '.join(names)}", field="facades")
+    check_names(names)
     return tuple(_load(name) for name in names)
 
 
 def _load(name: str) -> Facade:
-    found = _built_in(name)
-    if found is None:
-        found = _shipped(name)
+    found = _built_in(name) if is_built_in(name) else shipped(name).load()
     if not isinstance(found, Facade) or found.name != name:
         raise InvalidArgumentError(f"{name!r} does not lead to a Facade of that name", field="facades")
     return found
 
 
-def _built_in(name: str) -> object | None:
-    # isidentifier keeps a configured name from walking the package tree ("x.y") or importing relatively.
-    if not name.isidentifier() or importlib.util.find_spec(f"arcray.facades.{name}") is None:
-        return None
-    return importlib.import_module(f"arcray.facades.{name}.facade").FACADE  # type: ignore[no-any-return]  # by contract
-
-
-def _shipped(name: str) -> object:
-    found = entry_points(group=_GROUP, name=name)
-    if not found:
-        raise InvalidArgumentError(
-            f"no protocol {name!r}: neither arcray.facades.{name} nor an entry point of group {_GROUP}",
-            field="facades",
-        )
-    return next(iter(found)).load()
+def _built_in(name: str) -> object:
+    return importlib.import_module(f"arcray.facades.{name}.facade").FACADE

@@ -76,7 +76,6 @@ class Authenticator:
                 asked_s=0.0,
             )
             for name, key in settings.keys.items()
-            if key
         }
         self._cache = KeyCache(
             limit=settings.key_cache, term_s=settings.key_cache_s, wrong_term_s=settings.wrong_key_cache_s

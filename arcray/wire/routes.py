@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,6 +24,20 @@ from arcray.wire.problem import MEDIA_TYPE
 __all__ = ["RawRoute", "idempotency", "json_answer", "json_body", "json_response", "problems", "schema_of"]
 
 _KEY_LIMIT: Final = 255
+
+
+class _Anything(Convertor[str]):
+    # Starlette's own for paths stops at a line's end, which names of files may have.
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", _Anything())  # in routes: /files/{path:anything}
 
 
 class RawRoute(APIRoute):

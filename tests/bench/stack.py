@@ -99,7 +99,7 @@ def _settings(directory: Path) -> Settings:
 
 
 def _blobs(settings: Settings) -> FsspecBlobs:
-    return FsspecBlobs(settings.blob_url, max_blob_bytes=settings.blobs.max_blob_bytes)
+    return FsspecBlobs(settings.blob_place, max_blob_bytes=settings.blobs.max_blob_bytes)
 
 
 async def _scheduler(directory: Path) -> None:

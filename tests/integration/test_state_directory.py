@@ -57,7 +57,7 @@ async def write_everything(settings: Settings) -> None:
         claim.ready("http://127.0.0.1:9")
         journal = Journal(settings.sql_url, settings.database)
         await journal.open()
-        blobs = FsspecBlobs(settings.blob_url, max_blob_bytes=1000)
+        blobs = FsspecBlobs(settings.blob_place, max_blob_bytes=1000)
         await blobs.put("results/w/1", b"secret")
         await blobs.append("logs/w.log", b"secret")
         node_id = machine_node_id(directory, SequenceIds())

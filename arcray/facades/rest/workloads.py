@@ -109,7 +109,7 @@ class WorkloadRoutes:
             responses={200: files, **problems(400, 401, 403, 404)},
         )
         add(
-            f"{_PATH}/{{id}}/results/{{path:path}}",
+            f"{_PATH}/{{id}}/results/{{path:anything}}",
             door(Scope.READ, self.result),
             methods=["GET"],
             summary="Get a result file",
@@ -233,7 +233,8 @@ class WorkloadRoutes:
         size = await self._plane.blobs.size(key)
         if size is None:
             raise NotFoundError("the file of that result is gone", field="path")
-        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        # As a path, lest a name that reads like a data: URL have its own words in our headers.
+        kind = mimetypes.guess_type(f"./{path}")[0] or "application/octet-stream"
         headers = {"Content-Length": str(size), "Content-Disposition": "attachment", **_NO_SNIFFING}
         return StreamingResponse(self._chunks(key, size), media_type=kind, headers=headers)
 

@@ -283,18 +283,32 @@ async def test_results_are_listed_and_fetched(serve: Any) -> None:
         assert (early.status_code, "not ended" in early.json()["error"]) == (404, True)
 
 
-@pytest.mark.parametrize("path", ["結果/résumé 1.txt", "100%?.txt"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "結果/résumé 1.txt",
+        "100%?.txt",
+        "two\nlines.txt",
+        "\n",
+        "end/\n",
+        "a\r\nb#;c\x7f",
+        "data:a/b\r\nX-Evil: 1,.txt",
+        "a\\b",
+    ],
+)
 async def test_a_result_keeps_the_name_that_its_program_gave_it(serve: Any, path: str) -> None:
     def script(order: StartWorkload) -> Script:
         return Script(result=Result(exit_code=0, blobs=(result_key(order.workload_id, path),)))
 
-    async with serve(nodes=[SimulatedNode(script=script)]) as served:
+    async with serve(nodes=[SimulatedNode(script=script)], listen=True) as served:
         workload_id = WorkloadId((await submitted(served))["id"])
         await served.cluster.plane.blobs.put(result_key(workload_id, path), b"hi")
         await served.cluster.finished(workload_id)
         listed = (await served.client.get(f"{PATH}/{workload_id}/results")).json()
         assert listed == {"results": [{"path": path, "sizeBytes": 2}]}
         assert (await served.client.get(f"{PATH}/{workload_id}/results/{quote(path)}")).content == b"hi"
+        answer = await served.network.get(f"{PATH}/{workload_id}/results/{quote(path)}")
+        assert (answer.content, answer.headers.get("x-evil")) == (b"hi", None)
 
 
 async def test_waiting_work_is_explained(serve: Any) -> None:

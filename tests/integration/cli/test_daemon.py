@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -209,3 +210,43 @@ def test_the_next_one_ends_what_a_killed_one_has_left(tmp_path: Path) -> None:
     psutil.wait_procs([psutil.Process(running.pid)] if psutil.pid_exists(running.pid) else [], timeout=WAIT_S)
     with daemon.claim(tmp_path):
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def gone(pid: int) -> bool:
+    return psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=WAIT_S)[1] == []
+
+
+def test_start_that_cannot_be_followed_leaves_nothing_running(tmp_path: Path) -> None:
+    """Starts an interpreter."""
+    code = """
+import os, sys, threading
+from pathlib import Path
+print(os.getpid(), flush=True)
+Path(sys.argv[1], "arcray.pid").mkdir()
+threading.Event().wait()
+"""
+    with pytest.raises(InvalidArgumentError, match="cannot be used"):
+        daemon.spawn(command(code, tmp_path), tmp_path, WAIT_S)
+    assert gone(int(daemon.log_path(tmp_path).read_text()))
+
+
+def test_being_ended_while_it_waits_leaves_nothing_running(tmp_path: Path) -> None:
+    """Starts two interpreters."""
+    child = "import os, threading; print(os.getpid(), flush=True); threading.Event().wait()"
+    code = f"""
+import sys
+from pathlib import Path
+from arcray.cli.cluster import detached
+print("starting", flush=True)
+detached([sys.executable, "-c", {child!r}], Path(sys.argv[1]), {WAIT_S})
+"""
+    with subprocess.Popen(command(code, tmp_path), stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"starting\n"
+        log = daemon.log_path(tmp_path)
+        while not (log.exists() and log.read_text().endswith("\n")):
+            assert parent.poll() is None
+        parent.terminate()
+        parent.wait(WAIT_S)
+    assert parent.returncode == 128 + signal.SIGTERM
+    assert gone(int(log.read_text()))

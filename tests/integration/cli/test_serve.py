@@ -108,3 +108,28 @@ def test_second_one_of_a_directory_is_refused(tmp_path: Path) -> None:
         second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_S)
     assert second.returncode == 6
     assert second.stderr == f"arcray: arcray already runs from {tmp_path} as pid {process.pid}; see arcray down\n"
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]], ids=["here", "detached"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("database_url: mysql://x", "database_url: mysql is not supported"),
+        ("facades: [nope]", "facades: no protocol 'nope'"),
+        ("blobs: {url: 'nope://x'}", "blobs.url: cannot use this blob store"),
+        ("", "database_url: {directory}/arcray.db: file is not a database"),
+    ],
+    ids=["database", "facade", "blobs", "garbage"],
+)
+def test_wrong_settings_are_refused_before_anything_starts(
+    tmp_path: Path, settings: str, said: str, detach: list[str]
+) -> None:
+    """Starts an interpreter."""
+    (tmp_path / "arcray.db").write_bytes(b"garbage" * 1000)
+    (tmp_path / "settings.yaml").write_text(settings)
+    command = [sys.executable, "-m", "arcray.cli.main", "up", "--state-dir", str(tmp_path), *detach]
+    command += ["--config", str(tmp_path / "settings.yaml")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_S)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"arcray: {said.format(directory=tmp_path)}")
+    assert {path.name for path in tmp_path.iterdir()} == {"arcray.db", "settings.yaml"}

@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from arcray.cli.exit_codes import EXIT_CODES
+from arcray.cli.output import shown
 from arcray.core.errors import Code
-from tests.cli_fixtures import MakeShell, Routes
+from tests.cli_fixtures import URL, MakeShell, Routes
 
 WORKLOAD = {"id": "w1", "kind": "program", "name": "train", "phase": "running", "nodeId": "n1", "message": ""}
 DONE = {**WORKLOAD, "phase": "succeeded", "exitCode": 0, "durationMs": 12.34}
@@ -163,17 +165,55 @@ def test_results_are_listed_and_fetched(shell: MakeShell, tmp_path: Path) -> Non
     assert result.stdout.splitlines()[1].split() == ["out/m.onnx", "3"]
 
 
-def test_result_that_leads_out_of_the_directory_is_refused(shell: MakeShell, tmp_path: Path) -> None:
+def test_results_that_cannot_be_had_are_named_and_the_others_fetched(shell: MakeShell, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "out").symlink_to(tmp_path)
+    (here / "loop").symlink_to("loop")
+    (here / "taken").mkdir()
+    refused = [
+        "../evil",
+        f"{tmp_path}/evil",
+        "out/evil",
+        "",
+        ".",
+        "loop/x",
+        "taken",
+        "n\0ul",
+        "l" * 300,
+        "\udce9",
+        "\ud800",
+        "gone",
+    ]
+    kept = ["first", "two\nlines", "last/one"]
+    listed = [{"path": path, "sizeBytes": 1} for path in [kept[0], *refused, *kept[1:]]]
+    routes: Routes = {f"GET /api/v1/workloads/w1/results/{path}": b"x" for path in (*refused[:-3], *kept)}
     pool = shell(
         {
-            "GET /api/v1/workloads/w1/results": {"results": [{"path": "../evil", "sizeBytes": 1}]},
+            "GET /api/v1/workloads/w1/results": json.dumps({"results": listed}),
             "GET /api/v1/workloads/w1/evil": b"x",
-            "GET /api/v1/workloads/w1/results/../evil": b"x",
+            **routes,
         }
     )
-    result = pool("results", "w1", "--to", str(tmp_path / "here"))
-    assert result.exit_code == 2
-    assert not (tmp_path / "evil").exists()
+    result = pool("results", "w1", "--to", str(here))
+    assert result.exit_code == 1
+    assert [(here / path).read_bytes() for path in kept] == [b"x"] * 3
+    assert len(result.stderr.splitlines()) == len(refused)
+    for path, line in zip(refused, result.stderr.splitlines(), strict=True):
+        assert line.startswith(f"arcray: {shown(path)!s}: "), line
+    assert {path.name for path in tmp_path.iterdir()} == {"here"}
+
+
+def test_fetching_ends_when_the_server_has_gone(shell: MakeShell, tmp_path: Path) -> None:
+    listed = [{"path": path, "sizeBytes": 1} for path in "abc"]
+    pool = shell(
+        {
+            "GET /api/v1/workloads/w1/results": {"results": listed},
+            "GET /api/v1/workloads/w1/results/a": httpx.Response(503, json={"code": "UNAVAILABLE", "error": "away"}),
+        }
+    )
+    assert pool("results", "w1", "--to", str(tmp_path)).exit_code == 3
+    assert {request.url.path[-2:] for request in pool.requests} == {"ts", "/a"}
 
 
 def test_work_is_stopped(shell: MakeShell) -> None:
@@ -258,9 +298,22 @@ def test_no_server_says_so(shell: MakeShell) -> None:
 
 def test_status_shows_counts(shell: MakeShell) -> None:
     stats = {"nodes": {"total": 2, "online": 1}, "uptimeS": 3.0}
-    result = shell({"GET /readyz": {}, "GET /api/v1/stats": stats})("status")
+    result = shell({"GET /readyz": {"status": "ready"}, "GET /api/v1/stats": stats})("status")
     assert result.exit_code == 0
     assert "nodes.total   2" in result.stdout
+    said = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert (said["url"], said["pid"], said["state_dir"]) == (URL, "-", "-")  # it is not the one of our directory
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(404, text="<html>Not Found"), {"error": "no"}, "hello"])
+def test_status_tells_what_is_no_arcray(shell: MakeShell, answer: Any) -> None:
+    pool = shell({"GET /readyz": answer})
+    result = pool("status")
+    assert result.exit_code == 3
+    assert f"{URL}/readyz answers" in result.stderr
+    assert "not as arcray does" in result.stderr
+    said = json.loads(pool("status", "--output", "json").stdout)
+    assert (said["ready"], said["url"], said["pid"]) == (False, URL, None)
 
 
 def test_key_and_address_reach_the_client(shell: MakeShell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,3 +537,11 @@ def test_a_key_is_printed_when_it_is_issued_and_never_listed(shell: MakeShell) -
     assert "arc_abcdefgh…" in listed
     assert "secret" not in listed
     assert typed("keys", "revoke", "k1").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300"])
+def test_a_time_to_wait_is_a_number_of_seconds(shell: MakeShell, command: str, value: str) -> None:
+    result = shell({})(command, "--timeout", value)
+    assert result.exit_code == 2
+    assert "'--timeout'" in result.output

@@ -141,14 +141,23 @@ def test_explanation_survives() -> None:
     assert error.details == {"refused": {"gpu": 3}}
 
 
+ASKED = httpx.Request("GET", "http://127.0.0.1:8080/api/v1/nodes")
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, InvalidArgumentError), (401, UnauthenticatedError), (500, InternalError), (502, UnavailableError)],
+    [
+        (400, InvalidArgumentError),
+        (401, UnauthenticatedError),
+        (404, InternalError),
+        (500, InternalError),
+        (502, UnavailableError),
+    ],
 )
 def test_answer_that_is_not_ours_is_judged_by_its_status(status: int, kind: type[ArcrayError]) -> None:
-    error = error_of(httpx.Response(status, text="<html>proxy</html>"))
+    error = error_of(httpx.Response(status, text="<html>\n  proxy</html>", request=ASKED))
     assert type(error) is kind
-    assert "proxy" in error.message
+    assert error.message == f"{ASKED.url} answers {status}, but not as arcray does: <html> proxy</html>"
 
 
 def test_refused_stream_raises_its_error() -> None:
@@ -177,7 +186,7 @@ def test_model_that_failed_is_not_asked_again() -> None:
 
 
 def test_answer_with_a_strange_code_is_judged_by_its_status() -> None:
-    assert type(error_of(httpx.Response(400, json={"code": ["x"], "detail": 5}))) is InvalidArgumentError
+    assert type(error_of(httpx.Response(400, json={"code": ["x"], "detail": 5}, request=ASKED))) is InvalidArgumentError
 
 
 @pytest.mark.parametrize(

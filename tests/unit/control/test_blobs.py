@@ -26,7 +26,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> FsspecBlobs:
 
 @pytest.fixture
 def on_disk(tmp_path: Path) -> FsspecBlobs:
-    return FsspecBlobs(f"file://{tmp_path}", max_blob_bytes=1000)
+    return FsspecBlobs(tmp_path, max_blob_bytes=1000)
 
 
 async def test_what_was_put_is_got(blobs: FsspecBlobs) -> None:

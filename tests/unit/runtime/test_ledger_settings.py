@@ -52,6 +52,9 @@ def test_scopes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ({"auth": {"scopes": {"nobody": "admin"}}}, "auth", "nobody"),
         ({"auth": {"keys": {"n": "k"}, "scopes": {"n": "node"}}}, "auth", "issued keys"),
+        ({"auth": {"keys": {"n": "k", "a": ""}}}, "auth", "key 'a' is empty"),
+        ({"auth": {"keys": {"a": " k\n"}}}, "auth", "key 'a' begins or ends with a space"),
+        ({"auth": {"keys": {"a": "same", "b": "other", "c": "same"}}}, "auth", "keys 'a' and 'c' are the same"),
         ({"ledger": {"prices": {"gpu_minute": -1}}}, "ledger.prices.gpu_minute", "greater than or equal to 0"),
         ({"ledger": {"owner_share_percent": 101}}, "ledger.owner_share_percent", "less than or equal to 100"),
         ({"ledger": {"operator_account": "@issuer"}}, "ledger.operator_account", "pattern"),

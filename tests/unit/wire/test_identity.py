@@ -31,7 +31,7 @@ from arcray.testing.clock import FakeClock
 from arcray.wire.event_hub import EventHub
 from arcray.wire.identity import LOCAL, Authenticator, check_node
 
-KEYS = AuthSettings(mode="keys", keys={"ana": "k-ana", "bo": "k-bo", "empty": ""}, scopes={"ana": Scope.ADMIN})
+KEYS = AuthSettings(mode="keys", keys={"ana": "k-ana", "bo": "k-bo"}, scopes={"ana": Scope.ADMIN})
 
 
 class KeyPlane:

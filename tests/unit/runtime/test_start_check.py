@@ -1,0 +1,81 @@
+"""What cannot work is refused before anything starts; what may work later is not."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arcray.config import load
+from arcray.core.errors import InvalidArgumentError
+from arcray.runtime.start_check import check_start
+
+
+def refusal(**settings: Any) -> InvalidArgumentError:
+    with pytest.raises(InvalidArgumentError) as refused:
+        check_start(load(**settings))
+    return refused.value
+
+
+def test_an_empty_directory_is_no_obstacle(tmp_path: Path) -> None:
+    check_start(load(state_dir=tmp_path))
+    check_start(load(state_dir=tmp_path / "a" / "b"))
+    check_start(load(state_dir=tmp_path, database_url="sqlite://"))
+    check_start(load(state_dir=tmp_path, database_url="postgresql://nobody.invalid/x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_protocol_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert refusal(state_dir=tmp_path, facades=["rest", "nope"]).field == "facades"
+    assert "'nope'" in str(refusal(state_dir=tmp_path, facades=["nope"]))
+
+
+def test_a_store_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert refusal(state_dir=tmp_path, blobs={"url": "nope://bucket"}).field == "blobs.url"
+
+
+@pytest.mark.parametrize("name", ["arcray.db", "a?b#c%20d.db"])
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, name: str) -> None:
+    garbage = tmp_path / name
+    garbage.write_bytes(b"not what it was" * 1000)
+    url = "" if name == "arcray.db" else f"sqlite:///{tmp_path}/a%3Fb%23c%2520d.db"
+    error = refusal(state_dir=tmp_path, database_url=url)
+    assert error.field == "database_url"
+    assert str(error).endswith(f"{garbage}: file is not a database")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "is no file" in str(refusal(database_url=f"sqlite:///{tmp_path}"))
+    assert "its directory is a file" in str(refusal(database_url=f"sqlite:///{tmp_path}/file/arcray.db"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "arcray.db").touch(mode=0o400)
+    assert "this user" in str(refusal(state_dir=tmp_path))
+
+
+def test_a_locked_database_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "arcray.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA journal_mode=WAL")
+    holder.execute("CREATE TABLE t (x)")
+    holder.execute("BEGIN EXCLUSIVE")
+    check_start(load(state_dir=tmp_path))
+    holder.close()
+
+
+def test_a_damaged_database_is_left_to_the_scheduler(tmp_path: Path) -> None:
+    """It may be one whose last pages are still in its log."""
+    path = tmp_path / "arcray.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("CREATE TABLE t (x)")
+    holder.close()
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 5000)
+    check_start(load(state_dir=tmp_path))
+    (tmp_path / "arcray.db").write_bytes(b"")
+    check_start(load(state_dir=tmp_path))
