@@ -40,8 +40,8 @@ class PortionedServer(ServerProtocol):
 
     @property
     def behind(self) -> bool:
-        """Whether frames are here that it was not allowed to parse."""
-        return self._portion.behind
+        """Whether something is here to go on with: frames not parsed, or parsed and not fetched, or a fault."""
+        return self._portion.behind or bool(self.events) or self.parser_exc is not None
 
 
 class _PortionReader(StreamReader):
@@ -53,13 +53,16 @@ class _PortionReader(StreamReader):
         self.behind = False
 
     def at_eof(self) -> Generator[None, None, bool]:
-        ended = yield from super().at_eof()
+        while not self.buffer:
+            if self.eof:
+                return True
+            yield
         while not self.left:
             self.behind = True
             yield
         self.behind = False
         self.left -= 1
-        return ended
+        return False
 
 
 class FrameLimit:
@@ -72,7 +75,7 @@ class FrameLimit:
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
         self._most = per_s * BURST_S
-        self._level = 0.0
+        self._level: float = 0.0
         self._then_s = 0.0
 
     def take(self, frames: int, now_s: float) -> bool:
@@ -83,6 +86,7 @@ class FrameLimit:
         """
         if not self._per_s:
             return True
-        self._level = max(0.0, self._level - (now_s - self._then_s) * self._per_s) + frames
+        level = self._level - (now_s - self._then_s) * self._per_s
+        self._level = level + frames if level > 0 else frames
         self._then_s = now_s
         return self._level <= self._most

@@ -101,8 +101,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket.
 
     What a read has brought is parsed in portions, and between two of them the loop serves others. The next one waits
-    until the application has taken the last, and the client what was written to it. Nothing is read meanwhile, so that
-    little waits here whatever is sent: a portion of messages, and what two reads bring.
+    until the application has taken the last, and the client what was written to it. Reading is paused meanwhile, so
+    that little waits here whatever is sent: a portion of messages, and what two reads bring.
+
+    ``read_paused``, which is uvicorn's, says that the application has a portion to take.
 
     Args:
         frames_per_s: that the client may send; 0 is no limit.
@@ -120,8 +122,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._turn: asyncio.Handle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Parses a portion. What a client sends that is being closed for a flood is thrown away."""
+        """Parses a portion, or keeps what comes until its turn; of a client that is closed for a flood, neither."""
         if self._flooded:
+            return
+        if self.read_paused:  # the application has not taken the last portion; most have when more comes
+            self.conn.allow(0)
+            self.conn.receive_data(data)
+            self.transport.pause_reading()
             return
         self.conn.allow(_PORTION)
         super().data_received(data)
@@ -161,16 +168,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
-        """Hands a message on; text that is no UTF-8 closes with 1007 (RFC 6455, section 8.1), and is no news."""
-        if self.curr_msg_data_type == "text" and not self.close_sent:
+        """Hands a message on; text that is no UTF-8 closes with 1007 (RFC 6455, section 8.1), and is no news.
+
+        Reading is not paused for it: to pause and resume costs system calls, and most messages are taken at once.
+        """
+        (data,), self.frames = self.frames, []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "bytes":
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+        else:
             try:
-                b"".join(self.frames).decode()
+                self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
             except UnicodeDecodeError:
-                self.frames = []
                 self.conn.send_close(_NOT_UTF8)
                 self.handle_parser_exception()
                 return
-        super().send_receive_event_to_app()
+        self.read_paused = True
 
     def _go_on(self) -> None:
         """Reads on, or has the next portion wait for its turn; nothing where somebody else will have it go on."""

@@ -65,6 +65,26 @@ def test_a_frame_whose_rest_has_not_come_is_not_behind() -> None:
     assert parsed(server, TINY[3:], allowed=2) == 1
 
 
+def test_a_frame_that_had_begun_ends_without_leave_and_waits_to_be_fetched() -> None:
+    server = opened()
+    parsed(server, TINY[:3], allowed=1)
+    server.allow(0)
+    server.receive_data(TINY[3:])
+    assert server.behind
+    assert len(server.events_received()) == 1
+    assert not server.behind
+
+
+def test_a_fault_is_not_left_lying() -> None:
+    server = opened()
+    unmasked = Frame(Opcode.TEXT, b"x").serialize(mask=False)
+    parsed(server, unmasked[:1], allowed=1)
+    server.allow(0)
+    server.receive_data(unmasked[1:])
+    assert server.parser_exc is not None
+    assert server.behind
+
+
 def test_controls_and_fragments_are_frames() -> None:
     fragments = Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True)
     pings = Frame(Opcode.PING, b"").serialize(mask=True) * 3
