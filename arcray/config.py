@@ -137,6 +137,8 @@ class GatewaySettings(_Section):
         replicas: gateway processes; the listeners share their ports.
         max_body_bytes: largest request body; inference has a limit of its own.
         ws_max_bytes: largest WebSocket message the listener accepts; protocols have tighter limits.
+        ws_frames_per_s: frames that a WebSocket may send a second, five times as many at once; above that it is closed
+            with 1008. 0 is no limit.
         max_connections: open connections per listener; more are answered 503.
         call_timeout_s: longest wait for an answer of the scheduler.
         header_timeout_s: longest that the headers of a request may take, from the connection or their first byte.
@@ -154,6 +156,7 @@ class GatewaySettings(_Section):
     replicas: int = Field(default=1, ge=1, le=64)
     max_body_bytes: int = Field(default=110 * 2**20, ge=1024)
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
+    ws_frames_per_s: int = Field(default=1_000, ge=0)
     max_connections: int = Field(default=4096, ge=1)
     call_timeout_s: float = Field(default=30.0, gt=0)
     header_timeout_s: float = Field(default=20.0, gt=0)

@@ -21,6 +21,7 @@ __all__ = [
     "QUEUE_ALLOWED",
     "QUEUE_WAITING",
     "SCHEDULER_REACHED",
+    "SOCKETS_FLOODED",
     "WORKLOADS",
     "WRITES_TAKEN",
     "Metric",
@@ -81,6 +82,10 @@ QUEUE_ALLOWED: Final = Metric(
 SCHEDULER_REACHED: Final = Metric(
     name="arcray_scheduler_reached_state", help="1 when the scheduler answered this scrape, else 0."
 )
+SOCKETS_FLOODED: Final = Metric(
+    name="arcray_sockets_flooded_count",
+    help="WebSockets that this process has closed because they sent more than gateway.ws_frames_per_s allows.",
+)
 WRITES_TAKEN: Final = Metric(
     name="arcray_scheduler_writes_state",
     help="1 while the scheduler takes writes, 0 while its database fails; what is known is answered all the same.",
@@ -97,5 +102,6 @@ ALL: Final = (
     QUEUE_WAITING,
     QUEUE_ALLOWED,
     SCHEDULER_REACHED,
+    SOCKETS_FLOODED,
     WRITES_TAKEN,
 )

@@ -31,6 +31,7 @@ class ProbeGateway:
         self.release = asyncio.Event()
         self.entered = asyncio.Event()
         self.released = asyncio.Event()
+        self.messages = 0
         self.unready: ArcrayError | None = None
         self.app: ASGIApp = compose(
             [self._facade()],
@@ -98,6 +99,15 @@ class ProbeGateway:
 
             return StreamingResponse(pieces())
 
+        router.add_api_route("/raw", raw, methods=["POST"], route_class_override=RawRoute)
+        router.add_api_route("/raw/{name}", raw, methods=["POST"], route_class_override=RawRoute)
+        router.add_api_route("/framed", framed, methods=["POST"], response_class=Response)
+        router.add_api_route("/slow", slow, methods=["GET"], response_class=Response)
+        router.add_api_route("/endless", endless, methods=["GET"], response_class=Response)
+        self._add_sockets(router)
+        return router
+
+    def _add_sockets(self, router: APIRouter) -> None:
         @public
         async def echo(websocket: WebSocket) -> None:
             await websocket.accept()
@@ -105,10 +115,25 @@ class ProbeGateway:
                 await websocket.send_text(await websocket.receive_text())
                 await websocket.receive_text()
 
-        router.add_api_route("/raw", raw, methods=["POST"], route_class_override=RawRoute)
-        router.add_api_route("/raw/{name}", raw, methods=["POST"], route_class_override=RawRoute)
-        router.add_api_route("/framed", framed, methods=["POST"], response_class=Response)
-        router.add_api_route("/slow", slow, methods=["GET"], response_class=Response)
-        router.add_api_route("/endless", endless, methods=["GET"], response_class=Response)
+        @public
+        async def collect(websocket: WebSocket) -> None:
+            """Counts messages of one letter; any other is answered with how many they were."""
+            await websocket.accept()
+            count = 0
+            with suppress(WebSocketDisconnect):
+                while True:
+                    if len(await websocket.receive_text()) > 1:
+                        await websocket.send_text(str(count))
+                    else:
+                        count += 1
+                        self.messages += 1
+
+        @public
+        async def leave(websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.receive_text()
+            await websocket.close()
+
         router.add_api_websocket_route("/echo", echo)
-        return router
+        router.add_api_websocket_route("/collect", collect)
+        router.add_api_websocket_route("/leave", leave)

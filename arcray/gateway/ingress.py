@@ -22,7 +22,7 @@ from arcray.core.keys import Scope
 from arcray.core.queues import Meter
 from arcray.gateway.asgi import Probes, compose
 from arcray.gateway.background import Background
-from arcray.gateway.listeners import HttpListener, connections
+from arcray.gateway.listeners import HttpListener, connections, floods
 from arcray.gateway.measures import CONTENT_TYPE, Measures
 from arcray.gateway.rpc import RpcListener
 from arcray.runtime.actors import tune_interpreter
@@ -95,7 +95,7 @@ class Ingress:
         http = [HttpListener(self._app, gateway, port) for port in gateway.http_ports]
         meters: list[Meter] = [plane.queues, hub.queues, partial(connections, http, gateway)]
         meters += [each.queues for each in endpoints if each.queues is not None]
-        self._measures = Measures(plane, meters)
+        self._measures = Measures(plane, meters, partial(floods, http))
         parts = [plane.run, hub.run, self._authenticator.run, QueueGauges(meters, clock).run]
         self._background = Background([*parts, *(each.run for each in endpoints if each.run is not None)])
         self._background.start()

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,7 +22,7 @@ from arcray.core.queues import Queue, QueueReading
 from arcray.gateway.patience import LOOK_S, Patience
 from arcray.gateway.protocols import HttpProtocol, WebSocketProtocol
 
-__all__ = ["HttpListener", "bind", "connections"]
+__all__ = ["HttpListener", "bind", "connections", "floods"]
 
 _BACKLOG: Final = 2048
 _TICKS_PER_LOOK: Final = round(LOOK_S / 0.1)  # uvicorn's tick
@@ -51,16 +52,22 @@ class HttpListener:
 
     Args:
         port: 0 lets the system choose, for tests.
+
+    Attributes:
+        floods: WebSockets that were closed because they sent too much.
     """
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings, port: int) -> None:
         self._socket = bind(settings.host, port)
         self.port: int = self._socket.getsockname()[1]
+        self.floods = 0
+        # uvicorn calls what it takes for a class.
+        websocket: Any = partial(WebSocketProtocol, frames_per_s=settings.ws_frames_per_s, on_flood=self._count_flood)
         self._server = _Server(
             uvicorn.Config(
                 app,
                 http=HttpProtocol,
-                ws=WebSocketProtocol,
+                ws=websocket,
                 ws_max_size=settings.ws_max_bytes,
                 ws_per_message_deflate=False,  # costs memory per connection, and our messages are small
                 lifespan="off",
@@ -105,11 +112,19 @@ class HttpListener:
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
 
+    def _count_flood(self) -> None:
+        self.floods += 1
+
 
 def connections(listeners: Sequence[HttpListener], settings: GatewaySettings) -> tuple[QueueReading, ...]:
     """Returns how many connections the listener has that has the most of them."""
     most = max((listener.connections for listener in listeners), default=0)
     return (QueueReading(queue=Queue.CONNECTIONS, length=most, limit=settings.max_connections),)
+
+
+def floods(listeners: Sequence[HttpListener]) -> int:
+    """Returns how many WebSockets have been closed because they sent too much."""
+    return sum(listener.floods for listener in listeners)
 
 
 class _Server(uvicorn.Server):

@@ -10,7 +10,7 @@ missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from arcray import metrics
@@ -31,11 +31,13 @@ class Measures:
 
     Args:
         meters: of the queues in this process.
+        floods: tells how many WebSockets this process has closed for sending too much.
     """
 
-    def __init__(self, plane: ControlPlane, meters: Sequence[Meter]) -> None:
+    def __init__(self, plane: ControlPlane, meters: Sequence[Meter], floods: Callable[[], int]) -> None:
         self._plane = plane
         self._meters = meters
+        self._floods = floods
 
     async def text(self) -> str:
         """Returns the page."""
@@ -48,8 +50,12 @@ class Measures:
         else:
             reached, writes = 1, int(not said.refusal)
             readings += said.readings
-        states = ((metrics.SCHEDULER_REACHED, reached), (metrics.WRITES_TAKEN, writes))
-        lines = (line for metric, state in states for line in _family(metric, [("", state)]))
+        alone = (
+            (metrics.SCHEDULER_REACHED, reached),
+            (metrics.WRITES_TAKEN, writes),
+            (metrics.SOCKETS_FLOODED, self._floods()),
+        )
+        lines = (line for metric, value in alone for line in _family(metric, [("", value)]))
         return "\n".join([*_lines(readings), *lines, ""])
 
 

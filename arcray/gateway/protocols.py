@@ -1,26 +1,37 @@
 """uvicorn's protocols where they must do otherwise here: what a connection has sent is counted, and refusals are ours.
 
-What lives here: the few overridden methods. What does not: time (patience). Both classes stand on names that uvicorn
+What lives here: the few overridden methods, and turns between the portions of what a WebSocket sends. What does not:
+portions and limits themselves (frames), time (patience). Both classes stand on names that uvicorn
 does not promise; the constraints pin it, and ``tests/integration/gateway`` meets every one of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeGuard
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeGuard
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from arcray.core.errors import InvalidArgumentError, UnavailableError
+from arcray.gateway.frames import FrameLimit, PortionedServer
 from arcray.wire.problem import problem_response
 
 __all__ = ["HttpProtocol", "WebSocketProtocol", "is_http"]
 
-_NOT_UTF8 = 1007
+_log = logging.getLogger(__name__)
+
+_NOT_UTF8: Final = 1007
+_POLICY: Final = 1008
+_PORTION: Final = 64  # frames: a millisecond or two, with what their messages cost the application
+_LINGER_S: Final = 1.0
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -87,19 +98,131 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket."""
+    """One WebSocket.
+
+    What a read has brought is parsed in portions, and between two of them the loop serves others. The next one waits
+    until the application has taken the last, and the client what was written to it. Reading is paused meanwhile, so
+    that little waits here whatever is sent: a portion of messages, and what two reads bring.
+
+    ``read_paused``, which is uvicorn's, says that the application has a portion to take.
+
+    Args:
+        frames_per_s: that the client may send; 0 is no limit.
+        on_flood: called once when it has sent more, and is closed with 1008.
+    """
+
+    def __init__(self, *args: Any, frames_per_s: int, on_flood: Callable[[], None], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn: PortionedServer = PortionedServer(max_size=self.config.ws_max_size, logger=self.logger)
+        self._frames_per_s = frames_per_s
+        self._limit = FrameLimit(frames_per_s)
+        self._on_flood = on_flood
+        self._flooded = False
+        self._fragments = bytearray()
+        self._turn: asyncio.Handle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parses a portion, or keeps what comes until its turn; of a client that is closed for a flood, neither."""
+        if self._flooded:
+            return
+        if self.read_paused:  # the application has not taken the last portion; most have when more comes
+            self.conn.allow(0)
+            self.conn.receive_data(data)
+            self.transport.pause_reading()
+            return
+        self.conn.allow(_PORTION)
+        super().data_received(data)
+        if not self.read_paused:  # else the application has it go on
+            self._go_on()
+
+    def resume_writing(self) -> None:
+        """Goes on: the client has taken what was written."""
+        super().resume_writing()
+        self._go_on()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Returns the next message, and goes on once the application has taken all of a portion."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self._go_on()
+        return message
+
+    def send(self, message: ASGISendEvent) -> Coroutine[Any, Any, None]:
+        """Sends; no coroutine of its own, because every message would pay for it."""
+        return self._send_close(message) if message["type"] == "websocket.close" else super().send(message)
+
+    def handle_events(self) -> None:
+        """Hands on what a portion brought, unless the client sends too much."""
+        if self._limit.take(len(self.conn.events), self.loop.time()):
+            super().handle_events()
+        else:
+            self._close_flood()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Gathers the fragments of a message in one place; apart, those of a byte take sixty times their size."""
+        self._fragments += b"".join((*self.frames, event.data))
+        self.frames = []
+        if event.fin:
+            self.frames, self._fragments = [bytes(self._fragments)], bytearray()
+            self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
-        """Hands a message on; text that is no UTF-8 closes with 1007 (RFC 6455, section 8.1), and is no news."""
-        if self.curr_msg_data_type == "text" and not self.close_sent:
+        """Hands a message on; text that is no UTF-8 closes with 1007 (RFC 6455, section 8.1), and is no news.
+
+        Reading is not paused for it: to pause and resume costs system calls, and most messages are taken at once.
+        """
+        (data,), self.frames = self.frames, []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "bytes":
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
+        else:
             try:
-                b"".join(self.frames).decode()
+                self.queue.put_nowait({"type": "websocket.receive", "text": data.decode()})
             except UnicodeDecodeError:
-                self.frames = []
                 self.conn.send_close(_NOT_UTF8)
                 self.handle_parser_exception()
                 return
-        super().send_receive_event_to_app()
+        self.read_paused = True
+
+    def _go_on(self) -> None:
+        """Reads on, or has the next portion wait for its turn; nothing where somebody else will have it go on."""
+        if self.read_paused or self._flooded or self.transport.is_closing():
+            return
+        if not self.writable.is_set():
+            self.transport.pause_reading()
+        elif self.conn.behind:
+            self.transport.pause_reading()
+            if self._turn is None:
+                self._turn = self.loop.call_soon(self._take_turn)
+        else:
+            self.transport.resume_reading()
+
+    async def _send_close(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        self._go_on()  # nobody takes messages any more, and the client's answer is behind those that are here
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if self.writable.is_set() and not self.read_paused and not self.transport.is_closing():
+            self.data_received(b"")
+
+    def _close_flood(self) -> None:
+        """Closes with 1008, and reads on for a moment: a close that finds unread data resets what was written."""
+        reason = f"more frames than the {self._frames_per_s} a second of gateway.ws_frames_per_s"
+        self._flooded = self.close_sent = self.disconnected = True
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": _POLICY, "reason": reason})
+        self.conn.allow(_PORTION)  # else it would keep what it has not parsed
+        self.conn.fail(_POLICY, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write_eof()
+        if self.close_timer is None:
+            self.close_timer = self.loop.call_later(_LINGER_S, self.transport.close)
+        self.transport.resume_reading()
+        _log.info("websocket closed", extra={"reason": "flood", "address": self.client and self.client[0]})
+        self._on_flood()
 
 
 def is_http(protocol: asyncio.BaseProtocol) -> TypeGuard[HttpProtocol]:

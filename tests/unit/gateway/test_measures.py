@@ -33,8 +33,12 @@ def asks() -> tuple[QueueReading, ...]:
     return (QueueReading(queue=Queue.ASKS, length=2, limit=50_000),)
 
 
+def floods() -> int:
+    return 7
+
+
 async def test_a_scrape_tells_of_this_process_and_of_the_scheduler() -> None:
-    text = await Measures(cast("ControlPlane", Scheduler()), [asks]).text()
+    text = await Measures(cast("ControlPlane", Scheduler()), [asks], floods).text()
     assert text.splitlines() == [
         "# HELP arcray_queue_waiting_count What waits in a queue now; of several queues of a kind, in the longest one.",
         "# TYPE arcray_queue_waiting_count gauge",
@@ -50,6 +54,9 @@ async def test_a_scrape_tells_of_this_process_and_of_the_scheduler() -> None:
         f"# HELP arcray_scheduler_writes_state {metrics.WRITES_TAKEN.help}",
         "# TYPE arcray_scheduler_writes_state gauge",
         "arcray_scheduler_writes_state 1",
+        f"# HELP arcray_sockets_flooded_count {metrics.SOCKETS_FLOODED.help}",
+        "# TYPE arcray_sockets_flooded_count gauge",
+        "arcray_sockets_flooded_count 7",
     ]
     assert text.endswith("\n")
 
@@ -57,7 +64,7 @@ async def test_a_scrape_tells_of_this_process_and_of_the_scheduler() -> None:
 async def test_a_scrape_is_answered_while_the_scheduler_is_away() -> None:
     scheduler = Scheduler()
     scheduler.answer = UnavailableError("away")
-    text = await Measures(cast("ControlPlane", scheduler), [asks]).text()
+    text = await Measures(cast("ControlPlane", scheduler), [asks], floods).text()
     assert 'arcray_queue_waiting_count{queue="asks"} 2' in text
     assert "arcray_scheduler_reached_state 0" in text
     assert "pending" not in text
@@ -66,7 +73,7 @@ async def test_a_scrape_is_answered_while_the_scheduler_is_away() -> None:
 async def test_a_scrape_tells_that_writes_are_refused() -> None:
     scheduler = Scheduler()
     scheduler.answer = Queues(readings=(), refusal="the disk is full")
-    text = await Measures(cast("ControlPlane", scheduler), [asks]).text()
+    text = await Measures(cast("ControlPlane", scheduler), [asks], floods).text()
     assert "arcray_scheduler_reached_state 1" in text
     assert "arcray_scheduler_writes_state 0" in text
 
@@ -76,6 +83,6 @@ async def test_a_queue_at_its_bound_shows() -> None:
         submissions = [SubmitWorkload(spec=a_workload(number)) for number in (1, 2, 3)]
         replies = await cluster.plane.submit(submissions)
         assert isinstance(replies[2], ResourceExhaustedError)
-        text = await Measures(cluster.plane, []).text()
+        text = await Measures(cluster.plane, [], floods).text()
     assert 'arcray_queue_waiting_count{queue="pending"} 2\n' in text
     assert 'arcray_queue_allowed_count{queue="pending"} 2\n' in text
