@@ -84,12 +84,14 @@ async def test_fragments_are_one_message(gateway: ProbeGateway) -> None:
         assert await socket.recv() == "a" + "b" * 70_000 + "c"
 
 
-async def test_pings_of_a_client_that_reads_nothing_are_not_answered_without_end(gateway: ProbeGateway) -> None:
+async def test_a_client_that_pings_without_end_and_reads_nothing_is_given_up(gateway: ProbeGateway) -> None:
+    """Waits for two looks at the connections, a second apart."""
     ping = Frame(Opcode.PING, b"x" * 125).serialize(mask=True)
     async with asyncio.timeout(20), gateway.listening(ws_frames_per_s=0, write_timeout_s=0.1) as listener:
-        _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(UPGRADE)
-        with pytest.raises(ConnectionError):  # the gateway stopped reading, and then gave it up
+        await reader.readuntil(b"\r\n\r\n")
+        with pytest.raises(ConnectionError):
             await send(writer, ping * 10_000)
 
 
