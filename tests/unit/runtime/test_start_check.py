@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from arcray.config import load
 from arcray.core.errors import InvalidArgumentError
 from arcray.runtime.start_check import check_start
+
+NOBODY = 65_534
 
 
 def refusal(**settings: Any) -> InvalidArgumentError:
@@ -47,16 +51,36 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, name: str) -> Non
     assert str(error).endswith(f"{garbage}: file is not a database")
 
 
+def as_nobody(told: Callable[[], str]) -> str:
+    """Returns what a process without root's rights tells."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setuid(NOBODY)
+            os.write(writing, told().encode())
+        finally:
+            os._exit(0)  # a copy of the test's own process must not go on
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return answer
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is no file" in str(refusal(database_url=f"sqlite:///{tmp_path}"))
     assert "its directory is a file" in str(refusal(database_url=f"sqlite:///{tmp_path}/file/arcray.db"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
-def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "arcray.db").touch(mode=0o400)
-    assert "this user" in str(refusal(state_dir=tmp_path))
+def test_a_file_of_somebody_else_is_refused() -> None:
+    with TemporaryDirectory(dir="/tmp") as name:  # which nobody may pass through, unlike that of a test
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "arcray.db").touch(mode=0o400)
+        assert "this user" in as_nobody(lambda: str(refusal(state_dir=directory)))
 
 
 def test_a_locked_database_is_no_obstacle(tmp_path: Path) -> None:
