@@ -136,6 +136,8 @@ class GatewaySettings(_Section):
         serve_port: Ray Serve's own HTTP proxy.
         replicas: gateway processes; the listeners share their ports.
         max_body_bytes: largest request body; inference has a limit of its own.
+        max_header_bytes, max_headers: largest head of a request, its target counted, and how many headers it may have;
+            more is answered 431, a longer target 414.
         ws_max_bytes: largest WebSocket message the listener accepts; protocols have tighter limits.
         ws_frames_per_s: frames that a WebSocket may send a second, five times as many at once; above that it is closed
             with 1008. 0 is no limit.
@@ -155,6 +157,8 @@ class GatewaySettings(_Section):
     serve_port: Port = 8000
     replicas: int = Field(default=1, ge=1, le=64)
     max_body_bytes: int = Field(default=110 * 2**20, ge=1024)
+    max_header_bytes: int = Field(default=64 * 2**10, ge=1024)
+    max_headers: int = Field(default=256, ge=16)
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
     ws_frames_per_s: int = Field(default=1_000, ge=0)
     max_connections: int = Field(default=4096, ge=1)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from arcray.config import GatewaySettings
 from arcray.core.errors import UnavailableError
 from arcray.core.queues import Queue, QueueReading
+from arcray.gateway.heads import HeadLimit
 from arcray.gateway.patience import LOOK_S, Patience
 from arcray.gateway.protocols import HttpProtocol, WebSocketProtocol
 
@@ -61,12 +62,14 @@ class HttpListener:
         self._socket = bind(settings.host, port)
         self.port: int = self._socket.getsockname()[1]
         self.floods = 0
-        # uvicorn calls what it takes for a class.
+        # uvicorn calls what it takes for classes.
+        limit = HeadLimit(size_bytes=settings.max_header_bytes, headers=settings.max_headers)
+        http: Any = partial(HttpProtocol, head_limit=limit)
         websocket: Any = partial(WebSocketProtocol, frames_per_s=settings.ws_frames_per_s, on_flood=self._count_flood)
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=HttpProtocol,
+                http=http,
                 ws=websocket,
                 ws_max_size=settings.ws_max_bytes,
                 ws_per_message_deflate=False,  # costs memory per connection, and our messages are small

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypeGuard
 
 from starlette.requests import Request
@@ -22,6 +24,7 @@ from websockets.frames import Frame
 
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 from arcray.gateway.frames import FrameLimit, PortionedServer
+from arcray.gateway.heads import HeadLimit, Refusal
 from arcray.wire.problem import problem_response
 
 __all__ = ["HttpProtocol", "WebSocketProtocol", "is_http"]
@@ -35,15 +38,57 @@ _LINGER_S: Final = 1.0
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection."""
+    """One HTTP connection.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    A head is judged once, when it is complete. Until then, and while trailers are read, only bytes are counted: those
+    of which neither a head nor a body has come yet.
+
+    Args:
+        head_limit: what is too much is answered 431, or 414, and closed.
+    """
+
+    def __init__(self, *args: Any, head_limit: HeadLimit, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._head_limit = head_limit
+        self._refusal: Refusal | None = None
+        self._read = 0  # bytes of the newest read
+        self._futile = 0
         self._counted: RequestResponseCycle | None = None
         self._came = 0
 
+    def data_received(self, data: bytes) -> None:
+        """Parses, and refuses a head or trailers that are too long before their end; nothing after a refusal."""
+        if self._refusal is not None:
+            return
+        self._read = len(data)
+        self._futile += self._read
+        super().data_received(data)
+        if self._futile > self._head_limit.size_bytes and self._refusal is None:
+            self._refuse(self._head_limit.too_long(self.url))
+
+    def on_headers_complete(self) -> None:
+        """Judges the head; one that is too much has an application of its own, which refuses it when its turn comes."""
+        if self._futile + self._read > self._head_limit.size_bytes or len(self.headers) > self._head_limit.headers:
+            found = self._head_limit.judge(self.url, self.headers)
+            if found is not None:
+                own: Any = partial(_refused, found)  # the server's types of ASGI are not Starlette's
+                self.app, self._refusal = own, found
+                self.url = b"/"  # of a long one the parser would say only that it is none
+        self._futile = 0
+        super().on_headers_complete()
+        if not self._heading():
+            self.headers = []  # trailers go there, and are not taken for headers
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hands the connection over, unless its head was refused: nothing else has answered it then."""
+        if self._refusal is None:
+            super().handle_websocket_upgrade()
+        else:
+            self._refuse(self._refusal)
+
     def on_body(self, body: bytes) -> None:
         """Counts what comes."""
+        self._futile = 0
         if self.cycle is not self._counted:
             self._counted, self._came = self.cycle, 0
         self._came += len(body)
@@ -56,14 +101,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def expire(self, error: InvalidArgumentError) -> None:
         """Answers 408 where nothing was answered yet, and closes; what the application waits for does not come."""
-        cycle = self._unanswered()
-        if cycle is not None or self._heading():
-            refusal = problem_response(error, status=408, headers={"Connection": "close"})
-            head = b"".join(b"%b: %b\r\n" % header for header in refusal.raw_headers)
-            self.transport.write(b"".join((b"HTTP/1.1 408 Request Timeout\r\n", head, b"\r\n", refusal.body)))
-        if cycle is not None:
-            cycle.disconnected = True
-            cycle.message_event.set()
+        self._answer(Refusal(error, HTTPStatus.REQUEST_TIMEOUT))
         self.transport.close()
 
     def waiting_for_headers(self) -> object | None:
@@ -71,7 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
 
         The wait between two requests is none: uvicorn has a timer for it, until the first byte of the next one.
         """
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._refusal is not None or (self.cycle is not None and not self.cycle.response_complete):
             return None  # the next one may come as slowly as this one is answered
         if self._heading():
             return self.scope
@@ -80,9 +118,31 @@ class HttpProtocol(HttpToolsProtocol):
     def waiting_for_body(self) -> object | None:
         """Returns something of its own for every body that the client owes; None where it owes none or none is read."""
         cycle = self.cycle
-        if cycle is None or self._heading() or not cycle.more_body or cycle.response_complete:
+        if self._refusal is not None or cycle is None or self._heading():
+            return None
+        if not cycle.more_body or cycle.response_complete:
             return None
         return None if self.flow.read_paused or cycle.waiting_for_100_continue else cycle
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answers, and reads on for a moment: a close that finds unread data resets what was written."""
+        self._refusal = refusal
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and (self._heading() or cycle.response_started):
+            self.transport.close()  # ours would be read as part of the answer that is on its way
+            return
+        self._answer(refusal)
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _answer(self, refusal: Refusal) -> None:
+        """Writes a refusal where nothing was answered yet; what the application waits for does not come."""
+        cycle = self._unanswered()
+        if cycle is not None or self._heading():
+            self.transport.write(refusal.as_http())
+        if cycle is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _heading(self) -> bool:
         """Whether a request has begun whose headers are not all here."""
@@ -228,6 +288,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 def is_http(protocol: asyncio.BaseProtocol) -> TypeGuard[HttpProtocol]:
     """Whether a connection speaks HTTP, and is no WebSocket."""
     return isinstance(protocol, HttpProtocol)
+
+
+async def _refused(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    await refusal.response()(scope, receive, send)
 
 
 async def _overloaded(scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,6 +31,8 @@ FIXED = {Queue.ASKS, Queue.STREAM_EVENTS, Queue.READER_EVENTS, Queue.CLIENT_EVEN
 NO_QUEUES = {
     "blobs.max_blob_bytes": "the size of one thing",
     "gateway.max_body_bytes": "the size of one thing",
+    "gateway.max_header_bytes": "the size of one thing",
+    "gateway.max_headers": "the size of one thing",
     "gateway.ws_max_bytes": "the size of one thing",
     "inference.max_body_bytes": "the size of one thing",
     "node.containers.log_max_bytes": "a file on the machine",
