@@ -143,7 +143,8 @@ class GatewaySettings(_Section):
             with 1008. 0 is no limit.
         max_connections: open connections per listener; more are answered 503.
         call_timeout_s: longest wait for an answer of the scheduler.
-        header_timeout_s: longest that the headers of a request may take, from the connection or their first byte.
+        header_timeout_s: longest that the headers of a request may take, from the connection or their first byte; and
+            that a WebSocket may take to be opened, from its headers.
         body_timeout_s, body_bytes_per_s: longest that its body may take: so long, and what its size takes at this rate.
         write_timeout_s: longest that a client may take nothing of what was written to it.
         idle_timeout_s: longest between two requests of a connection; longer than the 60 s of common load balancers,

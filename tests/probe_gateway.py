@@ -134,6 +134,14 @@ class ProbeGateway:
             await websocket.receive_text()
             await websocket.close()
 
+        @public
+        async def shut(websocket: WebSocket) -> None:
+            """Never opens; ends once the client has gone."""
+            assert (await websocket.receive())["type"] == "websocket.connect"
+            assert (await websocket.receive())["type"] == "websocket.disconnect"
+            self.released.set()
+
         router.add_api_websocket_route("/echo", echo)
+        router.add_api_websocket_route("/shut", shut)
         router.add_api_websocket_route("/collect", collect)
         router.add_api_websocket_route("/leave", leave)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 
 from arcray.config import GatewaySettings
-from arcray.core.errors import InvalidArgumentError
-from arcray.gateway.protocols import HttpProtocol, WebSocketProtocol, is_http
+from arcray.core.errors import InvalidArgumentError, UnavailableError
+from arcray.gateway.protocols import HttpProtocol, WebSocketProtocol
 
 __all__ = ["LOOK_S", "Connection", "Patience"]
 
@@ -54,19 +54,21 @@ class Patience:
             now: monotonic seconds.
         """
         found = [cast("Connection", each) for each in connections]
-        self._asking = {each: wait for each in found if is_http(each) and (wait := self._asked(each, now))}
+        self._asking = {each: wait for each in found if (wait := self._asked(each, now))}
         self._reading = {each: wait for each in found if (wait := self._unread(each, now))}
         for each, wait in self._asking.items():
-            assert is_http(each), "only these are asked"
-            error = self._overdue(each, wait, now)
+            error = self._overdue(each, wait, now) if isinstance(each, HttpProtocol) else self._unopened(wait, now)
             if error is not None and not each.transport.is_closing():
                 each.expire(error)
         for each, wait in self._reading.items():
             if now - wait.since > self._settings.write_timeout_s:
                 each.transport.abort()
 
-    def _asked(self, connection: HttpProtocol, now: float) -> _Wait | None:
-        what = connection.waiting_for_headers() or connection.waiting_for_body()
+    def _asked(self, connection: Connection, now: float) -> _Wait | None:
+        if isinstance(connection, HttpProtocol):
+            what = connection.waiting_for_headers() or connection.waiting_for_body()
+        else:
+            what = connection.waiting_to_open()
         if what is None:
             return None
         known = self._asking.get(connection)
@@ -78,6 +80,12 @@ class Patience:
             return None
         known = self._reading.get(connection)
         return known if known is not None and known.unread == unread else _Wait(connection, now, unread=unread)
+
+    def _unopened(self, wait: _Wait, now: float) -> UnavailableError | None:
+        limit_s = self._settings.header_timeout_s
+        if now - wait.since <= limit_s:
+            return None
+        return UnavailableError(f"no WebSocket was opened within the {limit_s:g} s of gateway.header_timeout_s")
 
     def _overdue(self, connection: HttpProtocol, wait: _Wait, now: float) -> InvalidArgumentError | None:
         settings, waited_s = self._settings, now - wait.since

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -20,14 +20,15 @@ from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
 from websockets.frames import Frame
 
-from arcray.core.errors import InvalidArgumentError, UnavailableError
+from arcray.core.errors import ArcrayError, InvalidArgumentError, UnavailableError
 from arcray.gateway.frames import FrameLimit, PortionedServer
 from arcray.gateway.heads import HeadLimit, Refusal
 from arcray.wire.problem import problem_response
 
-__all__ = ["HttpProtocol", "WebSocketProtocol", "is_http"]
+__all__ = ["HttpProtocol", "WebSocketProtocol"]
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Bytes of the body of the newest request that are here."""
         return self._came if self.cycle is self._counted else 0
 
-    def expire(self, error: InvalidArgumentError) -> None:
+    def expire(self, error: ArcrayError) -> None:
         """Answers 408 where nothing was answered yet, and closes; what the application waits for does not come."""
         self._answer(Refusal(error, HTTPStatus.REQUEST_TIMEOUT))
         self.transport.close()
@@ -192,8 +193,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         self.conn.allow(_PORTION)
         super().data_received(data)
-        if not self.read_paused:  # else the application has it go on
+        if not self.handshake_initiated:  # the head comes first and whole, so the parser has refused it
+            self._refuse_handshake()
+        elif not self.read_paused:  # else the application has it go on
             self._go_on()
+
+    def waiting_to_open(self) -> object | None:
+        """Returns something of its own until the application has answered the handshake; then None."""
+        return None if self.handshake_complete else self
+
+    def expire(self, error: ArcrayError) -> None:
+        """Answers 503, and closes; the application is told that the client has gone."""
+        self._end_handshake(Refusal(error, HTTPStatus.SERVICE_UNAVAILABLE))
 
     def resume_writing(self) -> None:
         """Goes on: the client has taken what was written."""
@@ -263,6 +274,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         self._go_on()  # nobody takes messages any more, and the client's answer is behind those that are here
 
+    def _refuse_handshake(self) -> None:
+        reason: BaseException | None = self.conn.handshake_exc
+        match reason:
+            case RequestLineTooLong():
+                field, status = "target", HTTPStatus.REQUEST_URI_TOO_LONG
+            case HeaderLineTooLong() | TooManyHeaders():
+                field, status = "headers", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            case _:
+                field, status = "headers", HTTPStatus.BAD_REQUEST
+                reason = (reason and reason.__cause__) or reason
+        self._end_handshake(Refusal(InvalidArgumentError(f"cannot open a WebSocket: {reason}", field=field), status))
+
+    def _end_handshake(self, refusal: Refusal) -> None:
+        self.handshake_complete = self.close_sent = self.disconnected = True
+        self.transport.write(refusal.as_http())
+        self.transport.close()
+
     def _take_turn(self) -> None:
         self._turn = None
         if self.writable.is_set() and not self.read_paused and not self.transport.is_closing():
@@ -283,11 +311,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.resume_reading()
         _log.info("websocket closed", extra={"reason": "flood", "address": self.client and self.client[0]})
         self._on_flood()
-
-
-def is_http(protocol: asyncio.BaseProtocol) -> TypeGuard[HttpProtocol]:
-    """Whether a connection speaks HTTP, and is no WebSocket."""
-    return isinstance(protocol, HttpProtocol)
 
 
 async def _refused(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

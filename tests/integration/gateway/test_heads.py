@@ -69,6 +69,26 @@ async def test_a_head_that_is_too_much_is_refused(
         assert setting in refused["error"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "reason"),
+    [
+        (UPGRADE + b"a: b\r\n" * 129 + b"\r\n", 431, "128"),
+        (UPGRADE + b"a: %b\r\n\r\n" % (b"b" * 9_000), 431, "8192"),
+        (UPGRADE.replace(b"/echo", b"/echo?" + b"b" * 9_000) + b"\r\n", 414, "8192"),
+        (UPGRADE + b"Content-Length: 1\r\n\r\n1", 400, "body"),
+    ],
+    ids=["many", "long", "target", "body"],
+)
+async def test_a_websocket_whose_head_cannot_be_read_is_refused(
+    gateway: ProbeGateway, sent: bytes, status: int, reason: str
+) -> None:
+    async with connected(gateway) as (reader, writer):
+        writer.write(sent)
+        refused = refusal(await reader.read())
+        assert (refused["status"], refused["field"]) == (status, "target" if status == 414 else "headers")
+        assert reason in refused["error"]
+
+
 async def test_a_head_within_the_limits_is_taken_however_it_comes(gateway: ProbeGateway) -> None:
     large = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 253 + b"b: %b\r\n" % (b"b" * (LIMIT - 3_000))
     body = b"x" * 1_000

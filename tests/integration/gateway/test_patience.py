@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 if TYPE_CHECKING:
@@ -104,6 +104,16 @@ async def test_a_client_that_does_not_read_is_left(gateway: ProbeGateway) -> Non
     async with connected(gateway) as (_, writer):
         writer.write(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
         await gateway.released.wait()
+
+
+async def test_a_websocket_that_is_not_opened_is_left(gateway: ProbeGateway, caplog: pytest.LogCaptureFixture) -> None:
+    async with gateway.listening(**QUICK) as listener, asyncio.timeout(15):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{listener.port}/shut")
+        assert refused.value.response.status_code == 503
+        assert b"gateway.header_timeout_s" in refused.value.response.body
+        await gateway.released.wait()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_connection_over_the_limit_is_refused_by_a_problem_document(gateway: ProbeGateway) -> None:
