@@ -50,7 +50,8 @@ class OwnSites:
         if scope["type"] == "http" and scope["method"] in _READING:
             return
         origin = header(connection, b"origin")  # browsers send it with every post and WebSocket, programs rarely do
-        if origin and origin.partition("://")[2] != host and urlsplit(origin).netloc.lower() not in self._sites:
+        asking = origin.partition("://")[2]  # as it is: an origin has nothing behind its site, and may be no URL at all
+        if origin and asking != host and asking.lower() not in self._sites:
             raise PermissionDeniedError(
                 "open mode takes nothing from web pages of other sites; auth.sites names those that may", field="Origin"
             )

@@ -37,7 +37,10 @@ def test_a_name_that_its_owner_points_here_is_refused(host: str, method: str) ->
     assert refused.value.field == "Host"
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "127.0.0.1:8080"])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://127.0.0.1:9999", "127.0.0.1:8080", "http://[", "http://[x]", "http://a]b"],
+)
 def test_pages_of_other_sites_change_nothing_and_open_no_socket(origin: str) -> None:
     for connection in (asked("127.0.0.1:8080", origin), asked("127.0.0.1:8080", origin, socket=True)):
         with pytest.raises(PermissionDeniedError) as refused:
