@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 from hashlib import sha256
 from typing import Annotated, Final, TypeAlias
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
@@ -94,7 +95,7 @@ class ModelRoutes:
         known: ModelView = await self._plane.query(GetModel(model_id=model.id))
         started = await self._start(identity, wanted, known, now)
         created = started or known.model.created_at == now
-        return await self._view(model.id, 201 if created else 200, {"Location": f"{_PATH}/{model.id}"})
+        return await self._view(model.id, 201 if created else 200, {"Location": f"{_PATH}/{quote(model.id)}"})
 
     async def _start(self, identity: Identity, wanted: m.ModelBody, known: ModelView, now: datetime) -> bool:
         """Starts the copies that are missing; returns whether any was. Those that others start meanwhile count."""

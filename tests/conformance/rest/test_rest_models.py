@@ -7,6 +7,8 @@ import base64
 from hashlib import sha256
 from typing import Any
 
+import pytest
+
 from arcray.core.blobkeys import result_key
 from arcray.core.commands import ReportModels
 from arcray.core.ids import ModelId, WorkloadId
@@ -51,6 +53,15 @@ async def test_model_is_registered_and_its_copies_are_started(serve: Any) -> Non
         answer = await served.client.post("/api/v1/inference", json={"modelId": "echo", "input": 5})
         assert answer.json()["output"] == 5
         assert (await served.client.get(f"{PATH}/echo")).json()["readyOn"] == [node.id]
+
+
+@pytest.mark.parametrize("name", ["\u6a21\u578b", "mod\u00e8le", "llama 3?8b#x%41", "org/llama"])
+async def test_a_model_is_found_where_its_answer_says_whatever_its_name(serve: Any, name: str) -> None:
+    async with serve(nodes=[endless()]) as served:
+        created = await served.client.post(PATH, json=PYTHON | {"name": name})
+        assert created.status_code == 201, created.text
+        found = await served.client.get(created.headers["location"])
+        assert found.json()["name"] == name
 
 
 async def test_posting_again_changes_nothing_but_starts_what_is_missing(serve: Any) -> None:
