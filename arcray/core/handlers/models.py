@@ -13,6 +13,7 @@ from arcray.core.turn import Turn
 __all__ = ["on_register_model", "on_remove_model"]
 
 _NAME_LIMIT = 128
+_UNNAMEABLE = frozenset({"", ".", ".."})  # clients and proxies take them out of a path before it is asked for
 _STOP_GRACE_S = 5.0
 
 
@@ -21,6 +22,8 @@ def on_register_model(turn: Turn, command: RegisterModel) -> None:
     model = command.model
     if not 1 <= len(model.id) <= _NAME_LIMIT:
         raise InvalidArgumentError(f"must have 1 to {_NAME_LIMIT} characters", field="name")
+    if not _UNNAMEABLE.isdisjoint(model.id.split("/")):
+        raise InvalidArgumentError("must not have '.', '..' or nothing between its slashes", field="name")
     if not model.source:
         raise InvalidArgumentError("must not be empty", field="source")
     known = turn.state.models.get(model.id)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from arcray.core.commands import DrainNode, RegisterModel, RemoveModel, SubmitWorkload
-from arcray.core.errors import ConflictError, PermissionDeniedError
-from arcray.core.ids import AccountId
+from arcray.core.errors import ConflictError, InvalidArgumentError, PermissionDeniedError
+from arcray.core.ids import AccountId, ModelId
 from arcray.core.model import Model
 from arcray.core.queries import GetModel, ListModels, ModelPage, ModelView
 from arcray.core.workload import ModelServer, Origin, Phase, WorkloadSpec
@@ -37,6 +37,18 @@ def test_model_belongs_to_who_registered_it_first(world: World) -> None:
         world.handle(RemoveModel(model_id=OURS.id, account=BO))
     assert refused.value.field == "name"
     assert len(world.handle(RemoveModel(model_id=OURS.id, account=ANA)).events) == 1
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "a/.", "../a", "a//b", "/a", "a/"])
+def test_a_name_that_no_path_can_end_in_is_refused(world: World, name: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        world.handle(RegisterModel(model=replace(OURS, id=ModelId(name))))
+    assert refused.value.field == "name"
+
+
+@pytest.mark.parametrize("name", ["...", "a..b", "org/llama-3.1:8b", ".a/b."])
+def test_a_name_with_dots_and_slashes_is_taken(world: World, name: str) -> None:
+    assert len(world.handle(RegisterModel(model=replace(OURS, id=ModelId(name)))).events) == 1
 
 
 def test_model_without_an_owner_is_forgotten_by_operators_only(world: World) -> None:
