@@ -22,6 +22,7 @@ __all__ = [
     "WorkloadId",
     "canonical_uuid",
     "foreign_id",
+    "keyed_id",
 ]
 
 NodeId = NewType("NodeId", str)
@@ -53,3 +54,15 @@ def foreign_id(facade: str, external_id: str) -> str:
         return str(UUID(external_id))
     except ValueError:
         return str(uuid5(_NAMESPACE, f"{facade}:{external_id}"))
+
+
+def keyed_id(kind: str, account: AccountId, key: str) -> str:
+    """Returns the core id of what an account asked for by a key of its own: the same every time, and nobody else's.
+
+    Args:
+        kind: what was asked for; lower-case letters.
+    """
+    # Accounts may hold the colon that parts them from their keys; only those say how long they are. The others have the
+    # ids that they always had.
+    owner = f"{kind}:{account}" if ":" not in account else f"{kind}-of-{len(account)}:{account}"
+    return str(uuid5(_NAMESPACE, f"{owner}:{key}"))

@@ -7,7 +7,7 @@ from typing import Final
 from arcray.core.commands import Reservable, Reserve
 from arcray.core.errors import ArcrayError, InvalidArgumentError
 from arcray.core.gang import Layout
-from arcray.core.ids import AccountId, NodeId, ReservationId, canonical_uuid, foreign_id
+from arcray.core.ids import AccountId, NodeId, ReservationId, canonical_uuid, keyed_id
 from arcray.core.lowering import wanted
 from arcray.core.quantity import CPU_MILLI, MIB
 from arcray.core.reservation import Reservation, parts_of
@@ -27,7 +27,7 @@ _KINDS: Final = {
 
 def reservation_id_of(account: AccountId, key: str, fresh: str) -> ReservationId:
     """Returns the id of a new reservation: the same for the same key of an account, so that it is made once."""
-    return ReservationId(foreign_id("reservation", f"{account}:{key}") if key else fresh)
+    return ReservationId(keyed_id("reservation", account, key) if key else fresh)
 
 
 def reserve_of(body: m.ReservationBody, reservation_id: ReservationId, account: AccountId, digest: str) -> Reserve:

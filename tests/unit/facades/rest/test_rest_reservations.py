@@ -105,6 +105,25 @@ def test_the_same_key_of_an_account_is_the_same_reservation() -> None:
     assert translate.reservation_id_of(AccountId("ana"), "", "fresh") == "fresh"
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("a", "b:c"), ("a:b", "c")),
+        (("a:b", "c:d"), ("a:b:c", "d")),
+        (("uuid", "550e8400e29b41d4a716446655440000"), ("urn", "uuid:550e8400e29b41d4a716446655440000")),
+        (("1", "x"), ("1:", "x")),
+    ],
+)
+def test_no_two_accounts_have_a_reservation_by_their_keys(one: tuple[str, str], other: tuple[str, str]) -> None:
+    ids = {translate.reservation_id_of(AccountId(account), key, "fresh") for account, key in (one, other)}
+    assert len(ids) == 2
+    assert "550e8400-e29b-41d4-a716-446655440000" not in ids  # nor is it the sender who chooses
+
+
+def test_a_key_means_the_reservation_that_it_always_meant() -> None:
+    assert translate.reservation_id_of(AccountId("ana"), "k", "fresh") == "ec567086-b1fd-5709-a7bf-6bb920ad1526"
+
+
 def test_a_reservation_shows_what_was_granted_and_what_is_left() -> None:
     whole = Allocation(cpu_milli=1000, gpus=(GpuShare(index=1, memory_bytes=80 * MIB, whole=True),))
     left = Allocation(gpus=(GpuShare(index=1, memory_bytes=50 * MIB, whole=False),))
