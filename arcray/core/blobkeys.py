@@ -31,7 +31,8 @@ __all__ = [
 
 _FOREIGN: Final = re.compile(r"[^\w./-]")
 _FOREIGN_TO_ASCII: Final = re.compile(r"[^A-Za-z0-9_./-]")
-_SPELLED: Final = re.compile(r"(?:=[0-9A-F]{2})+")
+_SPELLED: Final = re.compile(r"(?<!=)(?:=[0-9A-F]{2})+")
+_SHORTENED: Final = re.compile(r"==[0-9a-f]{32}")
 _PART_BYTES: Final = 255  # what file systems take for a name
 _PATH_CHARACTERS: Final = 440  # what a key has left beside the workload's id
 
@@ -92,9 +93,14 @@ def result_key(workload_id: WorkloadId, path: str, attempt: int = 1) -> str:
 
 
 def result_path(key: str) -> str:
-    """Returns the path of a result file by its key; bytes that are no UTF-8 stay spelled."""
+    """Returns the path of a result file by its key; no two keys of one attempt show the same.
+
+    That is its name, unless the name is no UTF-8 or was too long, or would read like what is shown of such a one: those
+    are shown as they are spelled.
+    """
     path = key.split("/", 2)[2]
-    return _SPELLED.sub(_read, path.split("/", 1)[1] if path.startswith("-") else path)
+    spelled = path.split("/", 1)[1] if path.startswith("-") else path
+    return _told(spelled) or spelled
 
 
 def program_key(workload_id: WorkloadId, *, archive: bool) -> str:
@@ -133,11 +139,20 @@ def _spell(found: re.Match[str]) -> str:
     return "".join(f"={byte:02X}" for byte in found.group().encode("utf-8", "surrogateescape"))
 
 
-def _read(found: re.Match[str]) -> str:
+def _told(spelled: str) -> str | None:
+    """Returns the name that is spelled so; None where it is shown as it is spelled."""
+    if _SHORTENED.search(spelled):
+        return None
     try:
-        return bytes.fromhex(found.group().replace("=", "")).decode()
+        name = _SPELLED.sub(_read, spelled)
     except UnicodeDecodeError:
-        return found.group()
+        return None
+    # A name that reads like a spelling must not read like one that is shown.
+    return name if name == spelled or _told(name) is not None else None
+
+
+def _read(found: re.Match[str]) -> str:
+    return bytes.fromhex(found.group().replace("=", "")).decode()
 
 
 def _digest(name: str) -> str:

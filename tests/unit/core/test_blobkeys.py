@@ -54,6 +54,35 @@ def test_names_that_are_no_utf8_differ() -> None:
     assert (result_path(latin), result_path(other)) == ("=E9", "=E8")
 
 
+def test_no_two_keys_show_one_path() -> None:
+    parts = [
+        b"\xff",
+        b"=FF",
+        b"=3DFF",
+        b"=3D3DFF",
+        b"a b",
+        b"a b\xff",
+        b"a=20b\xff",
+        b"a=20b",
+        b"=",
+        b"==",
+        b"=ff",
+        b"-",
+    ]
+    parts += [b"a=10", b"=C3=A9", b"\xc3\xa9", b"=C3\xa9", b"=E2=82", b"\xe2\x82", "\u00e9\u7ed3".encode()]
+    parts += [b"a" * 300, result_key(ID, "a" * 300).rpartition("/")[2].encode(), b"=" * 99 + b"=12", b"x/" * 300]
+    names = [part.decode("utf-8", "surrogateescape") for part in parts]
+    names += [f"{one}{between}{other}" for one in names for other in names for between in ("/", "", "=")]
+    keys = {result_key(ID, name) for name in names}
+    assert len(keys) == len(set(names))
+    assert len({result_path(key) for key in keys}) == len(keys)
+
+
+@pytest.mark.parametrize("name", ["lr=0.10", "epoch=10.ckpt", "a==b", "="])
+def test_a_name_with_signs_of_equality_is_shown_as_it_is_where_it_can(name: str) -> None:
+    assert result_path(result_key(ID, name)) == name
+
+
 @pytest.mark.parametrize("tail", ["a", "b"])
 @pytest.mark.parametrize("path", ["\u0301" * 120, "x/" * 300, "\u7ed3" * 84 + "." * 3])
 def test_a_long_name_has_a_key_that_fits_and_is_its_own(path: str, tail: str) -> None:
