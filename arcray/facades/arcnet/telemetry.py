@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -86,6 +86,7 @@ class TelemetryFeed:
         self._context = context
         self._projection = TelemetryProjection()
         self._listeners: set[Listener] = set()
+        self._places = 0
         self._interested = 0  # listeners, and those who wait to become one
         self._wanted = asyncio.Event()
         self._standing = asyncio.Event()
@@ -95,12 +96,27 @@ class TelemetryFeed:
         """How many sockets read."""
         return len(self._listeners)
 
+    @property
+    def full(self) -> bool:
+        """Whether there are as many sockets as there may be."""
+        return self._places >= self._context.settings.arcnet.max_sockets
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Counts a socket from before its first wait, so that those that come at once are not all the last."""
+        assert not self.full, "asked before, with no wait in between"
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
+
     def queues(self) -> tuple[QueueReading, ...]:
-        """Returns how many sockets read, and how many frames wait for the one that has the most of them."""
+        """Returns how many sockets there are, and how many frames wait for the one that has the most of them."""
         settings = self._context.settings.arcnet
         longest = max(map(len, self._listeners), default=0)
         return (
-            QueueReading(queue=Queue.SOCKETS, length=len(self._listeners), limit=settings.max_sockets),
+            QueueReading(queue=Queue.SOCKETS, length=self._places, limit=settings.max_sockets),
             QueueReading(queue=Queue.SOCKET_FRAMES, length=longest, limit=settings.socket_queue),
         )
 
@@ -184,9 +200,13 @@ class TelemetryEndpoint:
 
     async def serve(self, socket: WebSocket) -> None:
         """Serves one console until it leaves or is closed."""
-        if self._feed.listeners >= self._context.settings.arcnet.max_sockets:
+        if self._feed.full:
             await deny(socket, ResourceExhaustedError("this process serves as many telemetry sockets as it may"))
             return
+        with self._feed.place():
+            await self._serve(socket)
+
+    async def _serve(self, socket: WebSocket) -> None:
         await socket.accept()
         session = TelemetrySession(sees=identity_of(socket).sees)
         try:

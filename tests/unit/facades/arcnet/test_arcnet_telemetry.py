@@ -367,12 +367,18 @@ async def test_upgrade_with_the_right_key_is_accepted() -> None:
         await serving
 
 
-async def test_sockets_of_one_process_are_bounded() -> None:
-    found = context(OnePlane(), arcnet=ArcnetSettings(max_sockets=1))
-    async with running(found) as feed, feed.listen(TelemetrySession()):
-        console = Console()
-        await behind_a_door(found, feed)(console.socket)
-        assert (await console.sent.get())["status"] == 429
+async def test_sockets_that_come_at_once_are_bounded_and_their_places_free_again() -> None:
+    found = context(OnePlane(CAISO), arcnet=ArcnetSettings(max_sockets=2))
+    async with running(found) as feed:
+        for _ in range(2):
+            consoles = [Console() for _ in range(5)]
+            serving = [asyncio.create_task(behind_a_door(found, feed)(console.socket)) for console in consoles]
+            begins = [await console.sent.get() for console in consoles]
+            assert [begin.get("status", 101) for begin in begins] == [101, 101, 429, 429, 429]
+            assert feed.queues()[0].length == 2
+            for console in consoles:
+                console.leave()
+            await asyncio.gather(*serving)
 
 
 async def test_console_that_leaves_at_once_ends_its_session() -> None:
