@@ -36,7 +36,7 @@ def explain(
     """Returns what a workload waits for.
 
     Args:
-        sees: whose workloads may be named as being ahead; None names all.
+        sees: whose workloads may be named, as being ahead or ended for it; None names all.
     """
     spec, payload = workload.spec, workload.spec.payload
     over: tuple[Excess, ...] = ()
@@ -49,7 +49,7 @@ def explain(
     else:
         placement = state.placement.explain(placement_request(spec))
         shortfall = _shortfall(state, workload)
-        placement = replace(placement, notes=tuple(reasons_to_wait(state, workload, now, shortfall)))
+        placement = replace(placement, notes=tuple(reasons_to_wait(state, workload, now, shortfall, sees)))
         has_room = _has_room(state, workload, placement, shortfall)
         if workload.phase is Phase.PENDING and workload.claim is None:
             over = excesses(state, workload)

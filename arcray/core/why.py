@@ -7,13 +7,14 @@ Sentences for people, each about one fact. They read the state and change nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from arcray.core.gang_queue import GangState
 from arcray.core.handlers.drains import is_drained, takes_copy_along
 from arcray.core.handlers.gangs import fits_when_empty
 from arcray.core.handlers.preemption import would_preempt
+from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.placement.together import Shortfall
 from arcray.core.state import ClusterState
 from arcray.core.workload import Phase, Workload
@@ -22,18 +23,25 @@ __all__ = ["reasons_to_wait"]
 
 
 def reasons_to_wait(
-    state: ClusterState, workload: Workload, now: datetime, shortfall: Shortfall | None
+    state: ClusterState,
+    workload: Workload,
+    now: datetime,
+    shortfall: Shortfall | None,
+    sees: AccountId | None = None,
 ) -> Iterator[str]:
     """Yields what else there is to say of a workload that waits for a place, or that a drain waits for.
 
     Args:
         shortfall: why its gang, all of which waits, cannot start now; None where it can, or is none.
+        sees: whose workloads may be named; None names all.
     """
     if workload.phase is not Phase.PENDING:
+        if workload.eviction is not None and workload.eviction.by is not None:
+            yield f"it was preempted for {_named(state, (workload.eviction.by,), sees)}"
         yield from _of_drain(state, workload)
         return
     if workload.claim is not None:
-        ending = ", ".join(sorted(state.claims.waits_for(workload.id)))
+        ending = _named(state, state.claims.waits_for(workload.id), sees)
         yield f"node {workload.claim.node_id} is kept for it until what was preempted there has ended: {ending}"
         if workload.claim.until is not None:
             yield f"if that has not ended by {workload.claim.until.isoformat()} it waits for any place again"
@@ -51,7 +59,19 @@ def reasons_to_wait(
     if workload.spec.gang is None:
         found = would_preempt(state, workload, now)
         if found is not None:
-            yield f"would preempt {', '.join(found.victims)} on node {found.node_id}"
+            yield f"would preempt {_named(state, found.victims, sees)} on node {found.node_id}"
+
+
+def _named(state: ClusterState, ids: Collection[WorkloadId], sees: AccountId | None) -> str:
+    """Returns workloads by their ids, and how many there are of those that the asker may not see."""
+    visible = sorted(each for each in ids if sees is None or _account(state, each) == sees)
+    hidden = len(ids) - len(visible)
+    return ", ".join((*visible, *([f"{hidden} of other accounts"] if hidden else [])))
+
+
+def _account(state: ClusterState, workload_id: WorkloadId) -> AccountId | None:
+    workload = state.workloads.get(workload_id)
+    return None if workload is None else workload.spec.origin.account
 
 
 def _of_drain(state: ClusterState, workload: Workload) -> Iterator[str]:

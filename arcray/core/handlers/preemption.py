@@ -42,7 +42,7 @@ def try_preempt(turn: Turn, workload: Workload) -> bool:
                 workload_id=victim_id,
                 attempt=victim.attempt,
                 by=workload.id,
-                reason=f"preempted for {_named(workload.spec)}",
+                reason=f"preempted for {_named(workload.spec, victim.spec)}",
                 at=turn.now,
             )
         )
@@ -89,6 +89,8 @@ def _search(state: ClusterState, workload: Workload, now: datetime) -> Preemptio
     return state.reclaimable.choose(state.placement, request, priority, now_s)
 
 
-def _named(spec: WorkloadSpec) -> str:
-    """Returns a workload as people know it. Its name is its account's, so another account is told the id alone."""
-    return f"{spec.priority.name.lower()} workload {spec.id}"
+def _named(preemptor: WorkloadSpec, victim: WorkloadSpec) -> str:
+    """Returns for whom it was, as the account of the victim may know: what others run is theirs alone."""
+    if preemptor.origin.account != victim.origin.account:
+        return "work of a higher priority"
+    return f"{preemptor.priority.name.lower()} workload {preemptor.id}"

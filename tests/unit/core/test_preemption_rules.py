@@ -11,13 +11,13 @@ from arcray.core import events as ev
 from arcray.core.commands import DetachNode, ReportPhase, SetNodeScheduling
 from arcray.core.errors import IllegalTransitionError, InvalidArgumentError
 from arcray.core.explanation import WorkloadExplanation
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.queries import ExplainWorkload
 from arcray.core.resources import Demand
-from arcray.core.workload import Phase, Priority, WorkloadSpec
+from arcray.core.workload import Origin, Phase, Priority, WorkloadSpec
 from arcray.testing.builders import a_capacity, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
@@ -42,8 +42,8 @@ def preempted(outcome_events: tuple[ev.Event, ...]) -> list[WorkloadId]:
     return [event.workload_id for event in outcome_events if isinstance(event, ev.WorkloadPreempted)]
 
 
-def explanation(world: World, number: int) -> str:
-    answer = world.cluster.answer(ExplainWorkload(workload_id=workload_id(number)), world.now)
+def explanation(world: World, number: int, account: AccountId | None = None) -> str:
+    answer = world.cluster.answer(ExplainWorkload(workload_id=workload_id(number), account=account), world.now)
     assert isinstance(answer, WorkloadExplanation)
     return answer.sentence()
 
@@ -302,6 +302,23 @@ def test_explain_says_what_would_be_preempted_and_what_is_waited_for(world: Worl
     world.run_round()
     assert f"is kept for it until what was preempted there has ended: {workload_id(1)}" in explanation(world, 2)
     assert "if that has not ended by 2026-" in explanation(world, 2)
+
+
+def test_explain_names_the_work_of_others_to_nobody_but_operators(world: World) -> None:
+    ana, bo = AccountId("ana"), AccountId("bo")
+    world.attach()
+    world.submit(background(1, origin=Origin(facade="rest", account=ana)))
+    world.submit(critical(2, origin=Origin(facade="rest", account=bo)))
+    assert f"would preempt 1 of other accounts on node {node_id(1)}" in explanation(world, 2, bo)
+    assert f"would preempt {workload_id(1)} on node {node_id(1)}" in explanation(world, 2)
+    world.run_round()
+    assert "until what was preempted there has ended: 1 of other accounts;" in explanation(world, 2, bo)
+    assert workload_id(1) in explanation(world, 2)
+    assert workload_id(2) not in explanation(world, 1, ana)
+    assert f"was preempted for {workload_id(2)}" in explanation(world, 1)
+    eviction = world.workload(workload_id(1)).eviction
+    assert eviction is not None
+    assert eviction.reason == "preempted for work of a higher priority"  # what is stored is read by ana
 
 
 @pytest.mark.parametrize("policy", [IMPATIENT])
