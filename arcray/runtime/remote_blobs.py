@@ -3,23 +3,34 @@
 The actor serves them in a concurrency group of its own, which is a thread and event loop of its own, so that bytes
 never stand in the way of decisions. Ray carries anything over about 100 KB through its object store.
 
+Where they do not pass the scheduler, it is told which logs grew, for those who follow them: all logs of a process in
+one message, and the next message a quarter of a second later at the soonest.
+
 While the scheduler is away, calls that mean the same twice are made again, for as long as commands and queries wait for
 it (``remote_plane``). Appending does not: whoever appends finds out how far it came.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from arcray.config import Settings
 from arcray.control.blobs import FsspecBlobs
-from arcray.core.errors import UnavailableError
+from arcray.core.blobkeys import workload_of_log
+from arcray.core.errors import ArcrayError, UnavailableError
+from arcray.core.ids import WorkloadId
 from arcray.core.ports import BlobStore, Clock
 
-__all__ = ["BlobTransport", "RemoteBlobs", "blobs_for"]
+__all__ = ["BlobTransport", "RemoteBlobs", "SharedBlobs", "blobs_for"]
+
+_log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 0.2
+_TELL_S: Final = 0.25  # as often as a log of few lines is appended to
 _MEMORY: Final = "memory://"
 
 
@@ -34,13 +45,24 @@ class BlobTransport(Protocol):
         """
         ...
 
+    async def logs_grew(self, sizes: Mapping[WorkloadId, int]) -> None:
+        """Tells the scheduler of logs that were appended to elsewhere.
+
+        Args:
+            sizes: bytes of each one.
+
+        Raises:
+            UnavailableError: the scheduler is away.
+        """
+        ...
+
 
 def blobs_for(settings: Settings, transport: BlobTransport, clock: Clock) -> BlobStore:
     """Returns the cluster's blob store as this process reaches it."""
     place = settings.blob_place
     if isinstance(place, Path) or place.startswith(_MEMORY):
         return RemoteBlobs(transport, clock, give_up_s=settings.gateway.call_timeout_s)
-    return FsspecBlobs(place, max_blob_bytes=settings.blobs.max_blob_bytes)
+    return SharedBlobs(FsspecBlobs(place, max_blob_bytes=settings.blobs.max_blob_bytes), transport, clock)
 
 
 class RemoteBlobs:
@@ -87,3 +109,52 @@ class RemoteBlobs:
                 if self._clock.monotonic() + _AGAIN_S > until_s:
                     raise
             await self._clock.sleep(_AGAIN_S)
+
+
+class SharedBlobs:
+    """Implements ``core.ports.BlobStore`` over a store that every process reaches, and tells the scheduler of logs.
+
+    What cannot be told is not told again: followers read on after the gap that the scheduler's absence left them.
+    """
+
+    def __init__(self, store: BlobStore, transport: BlobTransport, clock: Clock) -> None:
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._grown: dict[WorkloadId, int] = {}
+        self._telling: asyncio.Task[None] | None = None
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Writes a whole blob."""
+        await self._store.put(key, data)
+
+    async def append(self, key: str, data: bytes) -> int:
+        """Appends and returns the new size; does not wait for the scheduler to hear of it."""
+        size = await self._store.append(key, data)
+        workload_id = workload_of_log(key)
+        if workload_id is not None:
+            self._grown[workload_id] = size
+            if self._telling is None or self._telling.done():
+                self._telling = asyncio.create_task(self._tell(), name="logs that grew")
+        return size
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Returns a range of a blob."""
+        return await self._store.get(key, start, end)
+
+    async def size(self, key: str) -> int | None:
+        """Returns the size in bytes, None when there is no such blob."""
+        return await self._store.size(key)
+
+    async def delete(self, key: str) -> None:
+        """Removes the blob."""
+        await self._store.delete(key)
+
+    async def _tell(self) -> None:
+        while self._grown:
+            grown, self._grown = self._grown, {}
+            try:
+                await self._transport.logs_grew(grown)
+            except ArcrayError as error:
+                _log.debug("growth of logs not told", extra={"logs": len(grown), "code": error.code})
+            await self._clock.sleep(_TELL_S)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from arcray.config import Settings
     from arcray.core.errors import ArcrayError
+    from arcray.core.ids import WorkloadId
     from arcray.runtime.line import LineAddress
 
 __all__ = ["SchedulerActor", "create_scheduler", "installed_version"]
@@ -41,6 +42,10 @@ class SchedulerActor:
     async def blob(self, operation: str, key: str, *arguments: Any) -> Any:
         """Calls a method of the blob store. Runs on the loop of its concurrency group, not on that of the plane."""
         return await self._life.blob(operation, key, *arguments)
+
+    async def logs_grew(self, sizes: dict[WorkloadId, int]) -> None:
+        """Tells followers of logs that were appended to where this does not see it."""
+        self._life.logs_grew(sizes)
 
     async def status(self) -> dict[str, Any]:
         """Returns the version, the process, whether it serves, and why not.

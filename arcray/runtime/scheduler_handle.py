@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import ray
 from ray.exceptions import ActorDiedError
 
 from arcray.core.errors import UnavailableError
+from arcray.core.ids import WorkloadId
 from arcray.drivers.ray_actor import Handles, call
 from arcray.runtime.line import Line, LineAddress, Receiver, dial
 
@@ -82,6 +83,10 @@ class SchedulerHandle:
     async def blob(self, operation: str, key: str, *arguments: Any) -> Any:
         """Calls a method of the scheduler's blob store."""
         return await self._call("blob", operation, key, *arguments, timeout_s=_BLOB_TIMEOUT_S, group=BLOBS)
+
+    async def logs_grew(self, sizes: Mapping[WorkloadId, int]) -> None:
+        """Tells the scheduler of logs that were appended to elsewhere."""
+        await self._call("logs_grew", dict(sizes), timeout_s=_CALL_TIMEOUT_S)
 
     async def status(self) -> dict[str, Any]:
         """Returns the scheduler's version, whether it serves, and why not."""

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import ray
@@ -22,6 +23,7 @@ from arcray.control.plane import Plane
 from arcray.core.blobkeys import workload_of_log
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import LogAppended
+from arcray.core.ids import WorkloadId
 from arcray.drivers.ray_actor import RayActorDriver
 from arcray.runtime.actors import supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
@@ -84,9 +86,18 @@ class SchedulerLife:
         except ArcrayError as error:
             return error
         if operation == "append" and (workload_id := workload_of_log(key)) is not None:
-            grown = LogAppended(workload_id=workload_id, size_bytes=result, at=self._clock.now())
-            self._loop.call_soon_threadsafe(self._publish, grown)
+            self._loop.call_soon_threadsafe(self.logs_grew, {workload_id: result})
         return result
+
+    def logs_grew(self, sizes: Mapping[WorkloadId, int]) -> None:
+        """Publishes that logs were appended to; on the loop of the plane.
+
+        Args:
+            sizes: bytes of each one.
+        """
+        if self._plane is not None:
+            at = self._clock.now()
+            self._plane.publish(LogAppended(workload_id=each, size_bytes=size, at=at) for each, size in sizes.items())
 
     def status(self) -> dict[str, Any]:
         """Returns the version, the process, whether it serves and takes writes, and why not.
@@ -159,7 +170,3 @@ class SchedulerLife:
                 await self._clock.sleep(_RECOVER_RETRY_S)
             else:
                 return plane
-
-    def _publish(self, event: LogAppended) -> None:
-        if self._plane is not None:
-            self._plane.publish([event])

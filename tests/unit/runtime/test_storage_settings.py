@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from arcray.config import Settings, load
 from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal
 from arcray.core.errors import InvalidArgumentError
-from arcray.runtime.remote_blobs import RemoteBlobs, blobs_for
+from arcray.core.ids import WorkloadId
+from arcray.runtime.remote_blobs import RemoteBlobs, SharedBlobs, blobs_for
 from arcray.testing.clock import FakeClock
 
 ODD = ["q?x=1", "a%20b", "a::b", "with space", "memory::a", "a#b", "a\\b", "*[x]", "a:b@c", "~x"]
@@ -20,6 +22,9 @@ ODD = ["q?x=1", "a%20b", "a::b", "with space", "memory::a", "a#b", "a\\b", "*[x]
 class NoTransport:
     async def blob(self, operation: str, key: str, *arguments: Any) -> Any:
         raise AssertionError(operation, key, arguments)
+
+    async def logs_grew(self, sizes: Mapping[WorkloadId, int]) -> None:
+        raise AssertionError(sizes)
 
 
 async def write(settings: Settings) -> None:
@@ -52,6 +57,7 @@ def test_other_stores_keep_their_url() -> None:
     assert load(blobs={"url": "memory://x"}).blob_place == "memory://x"
     assert load(blobs={"url": "simplecache::s3://bucket/x"}).blob_place == "simplecache::s3://bucket/x"
     assert isinstance(blobs_for(load(blobs={"url": "memory://x"}), NoTransport(), FakeClock()), RemoteBlobs)
+    assert isinstance(blobs_for(load(blobs={"url": "dir::file:///x"}), NoTransport(), FakeClock()), SharedBlobs)
 
 
 def test_paths_begin_where_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
