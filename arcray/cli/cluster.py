@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -175,6 +176,9 @@ def _start(settings: Settings, address: str | None) -> Served:
     from arcray.runtime.bootstrap import up as start  # Ray costs a second, which no other command need pay
 
     logs.configure(settings.log_level, settings.log_format)
+    # Ray has its workers import from where its driver stands before they import from anywhere else. Whoever may write
+    # where arcray was typed, as everybody may in /tmp, would put modules of theirs into the scheduler and the gateway.
+    os.chdir("/")
     return start(settings, address=address)
 
 
@@ -193,7 +197,8 @@ def _settings(context: Context, config: Path | None) -> Settings:
 
 def _again(context: Context, config: Path | None, address: str | None) -> list[str]:
     """Returns this command line without --detach."""
-    command = [sys.executable, "-m", "arcray.cli.main", "up"]
+    # -P: without it Python imports from the directory in which it was typed first.
+    command = [sys.executable, "-P", "-m", "arcray.cli.main", "up"]
     if config:
         command += ["--config", str(config)]
     if address:
