@@ -9,6 +9,7 @@ harm (reading, deleting, and posts with an idempotency key).
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -141,7 +142,9 @@ class Transport:
         sleep: waits between sendings, for tests.
 
     Raises:
-        InvalidArgumentError: the URL or the key cannot be one.
+        InvalidArgumentError: the URL, the key or the environment's proxy cannot be one.
+
+    Other machines are reached through the proxy that the environment names, this one never.
     """
 
     def __init__(
@@ -162,9 +165,17 @@ class Transport:
         if not url.startswith(("http://", "https://")):
             raise errors.InvalidArgumentError(f"must begin with http:// or https://, not be {url!r}", field="url")
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+            place = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise errors.InvalidArgumentError(f"{url!r} is no URL: {error}", field="url") from error
+        if transport is None and _on_this_machine(place.host):
+            # The environment's proxy is for other machines: what it would reach is itself, and it would read the key.
+            # httpx asks the environment for none once a transport is given.
+            transport = httpx.HTTPTransport()
+        try:
+            self._http = httpx.Client(base_url=place, headers=headers, timeout=timeout_s, transport=transport)
+        except (httpx.InvalidURL, ImportError, ValueError) as error:
+            raise errors.InvalidArgumentError(f"cannot use the environment's: {error}", field="proxy") from error
         self._retry = retry or RetryPolicy()
         self._sleep = sleep
 
@@ -263,6 +274,15 @@ class Transport:
                 if wait_s is None:
                     raise
             self._sleep(wait_s)
+
+
+def _on_this_machine(host: str) -> bool:
+    """Tells whether a host of a URL is loopback, whatever its spelling."""
+    name = host.lower().removesuffix(".")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _unreachable(client: httpx.Client, failure: httpx.TransportError) -> ArcrayError:
