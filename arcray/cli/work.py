@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from arcray.cli.context import AMOUNT, Context, options, pass_context
+from arcray.cli.files import content_of, text_of
 from arcray.cli.output import emit, emit_one, shown
 from arcray.cli.result_files import fetched
 from arcray.core.errors import InvalidArgumentError
@@ -86,15 +87,18 @@ def submit() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("args", nargs=-1)
 @click.option("--entry-point", default="", help="File of the archive to run.")
-@click.option("--stdin", type=click.File("r", encoding="utf-8"), help="File that it reads as its standard input.")
+@click.option("--stdin", type=click.File("rb"), help="File that it reads as its standard input.")
 @_work_options
 @pass_context
 def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point: str, stdin: Any, **work: Any) -> None:
     """Run a Python FILE (or a .zip of files) with ARGS."""
-    text = _read(stdin) if stdin else ""
+    text = text_of(stdin, "stdin") if stdin else ""
+    source = content_of(file, "file") if file.suffix == ".zip" else text_of(file, "file")
     with context.client() as client:
         submitted = [
-            client.submit_program(file, args=args, stdin=text, env=env, entry_point=entry_point, options=_options(work))
+            client.submit_program(
+                source, args=args, stdin=text, env=env, entry_point=entry_point, options=_options(work)
+            )
             for env in _environments(work)
         ]
         _report(context, client, submitted, wait=work["wait"])
@@ -335,13 +339,6 @@ def demand_of(cpu: float, memory_mb: int, gpus: int, gpu_memory_mb: int | None) 
         gpus=gpus,
         gpu_memory_bytes=None if gpu_memory_mb is None else gpu_memory_mb * 2**20,
     )
-
-
-def _read(file: TextIO) -> str:
-    try:
-        return file.read()
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"{file.name} is not UTF-8 text", field="stdin") from error
 
 
 def pairs_of(texts: tuple[str, ...], field: str = "env") -> dict[str, str]:
