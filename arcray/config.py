@@ -369,8 +369,6 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     """
     tree: dict[str, Any] = {}
     if path is not None:
-        if not path.is_file():
-            raise InvalidArgumentError(f"no settings file at {path}", field="config")
         tree = _tree_of(path)
     try:
         settings = Settings(**tree)
@@ -388,6 +386,8 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
 
 def _tree_of(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file():
+            raise InvalidArgumentError(f"no settings file at {path}", field="config")
         return dict(YamlConfigSettingsSource(Settings, yaml_file=path)())
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"

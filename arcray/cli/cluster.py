@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import click
 
 from arcray.cli import daemon
-from arcray.cli.context import PATIENCE, Context, options, output_option, pass_context, place_options
-from arcray.cli.output import emit_one
+from arcray.cli.context import Context, options, output_option, pass_context, place_options
+from arcray.cli.kinds import PATIENCE
+from arcray.cli.output import emit_one, shown
 from arcray.core.errors import ArcrayError, UnavailableError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def up(context: Context, /, address: str | None, detach: bool, timeout_s: float)
         if context.output == "json":
             emit_one({"url": running.url, "pid": running.pid, "log": str(log)}, output="json")
         else:
-            click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {log}")
+            click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {shown(str(log))}")
         return
     serve(settings.state_dir, lambda: _start(settings, address))
 
@@ -86,7 +87,8 @@ def down(context: Context, /, timeout_s: float) -> None:
         return
     if running is None:
         click.echo(
-            f"no arcray runs from {directory}" + (f"; ended {orphans} processes of one killed" if orphans else "")
+            f"no arcray runs from {shown(str(directory))}"
+            + (f"; ended {orphans} processes of one killed" if orphans else "")
         )
         return
     click.echo(f"arcray has ended (pid {running.pid})" + ("" if gently else f", killed after {timeout_s:g} s"))

@@ -7,7 +7,6 @@ what the environment says, and a URL before a place: a typed URL, a typed state 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from arcray.client import Client
     from arcray.config import Settings
 
-__all__ = ["AMOUNT", "PATIENCE", "Context", "complain", "options", "output_option", "pass_context", "place_options"]
+__all__ = ["Context", "complain", "options", "output_option", "pass_context", "place_options"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
@@ -114,23 +113,6 @@ def complain(error: ArcrayError) -> int:
 pass_context = click.make_pass_decorator(Context, ensure=True)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-class Finite(click.FloatRange):
-    """A number that is one: float() reads nan and inf as well, which no quantity is."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Returns the number."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
-
-
-AMOUNT: Final = Finite(min=0)
-
-PATIENCE: Final = Finite(min=0, max=86_400)
-"""Seconds that a command waits here: a day at the most, which every clock can count."""
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

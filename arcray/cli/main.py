@@ -8,6 +8,7 @@ import click
 
 from arcray.cli import accounts, cluster, models, nodes, operations, reservations, work
 from arcray.cli.context import complain, options
+from arcray.cli.kinds import spelled
 from arcray.core.errors import ArcrayError
 
 __all__ = ["arcray", "main"]
@@ -55,7 +56,7 @@ for _command in (
     accounts.keys,
     *operations.COMMANDS,
 ):
-    arcray.add_command(_command)
+    arcray.add_command(spelled(_command))
 
 
 def main() -> NoReturn:

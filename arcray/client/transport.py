@@ -13,7 +13,7 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -199,12 +199,14 @@ class Transport:
             repeatable: the call may arrive twice without harm although its method does not say so.
 
         Raises:
+            InvalidArgumentError: what is to be sent cannot be written as JSON or a header.
             ArcrayError: the server refused; of the class that its code names.
             UnavailableError: the server cannot be reached.
             DeadlineExceededError: it did not answer in time.
         """
         repeatable = repeatable or method in _REPEATABLE
-        request = self._http.build_request(method, path, json=json, params=params, headers=headers)
+        with _writing():
+            request = self._http.build_request(method, path, json=json, params=params, headers=headers)
         attempt = 1
         while True:
             error, wait_s = self._attempt(request, attempt, repeatable=repeatable)
@@ -243,8 +245,10 @@ class Transport:
         """
         # Silence is no failure here: a program may print nothing for hours.
         timeout = httpx.Timeout(self._http.timeout.connect, read=None)
+        with _writing():
+            request = self._http.build_request("GET", path, params=params, timeout=timeout)
         try:
-            with self._http.stream("GET", path, params=params, timeout=timeout) as response:
+            with closing(self._http.send(request, stream=True)) as response:
                 if not response.is_success:
                     response.read()
                     raise error_of(response)
@@ -274,6 +278,15 @@ class Transport:
                 if wait_s is None:
                     raise
             self._sleep(wait_s)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Says of what the block fails at that it cannot be sent: it is no JSON, no UTF-8, or too long for a URL."""
+    try:
+        yield
+    except (ValueError, RecursionError, httpx.InvalidURL) as error:
+        raise errors.InvalidArgumentError(f"this cannot be sent: {error}") from error
 
 
 def _on_this_machine(host: str) -> bool:
