@@ -194,13 +194,13 @@ def simulate(context: Context, /, file: Path | None, **wanted: tuple[str, ...]) 
     FILE holds all of it as JSON, as POST /api/v1/simulate takes it.
     """
     body = _object(text_of(file, "file"), "file") if file is not None else {}
-    add_nodes = [*body.get("addNodes", ()), *(_object(text, "addNodes") for text in wanted["add_nodes"])]
-    submit = [*body.get("submit", ()), *(_object(text, "submit") for text in wanted["submit"])]
+    add_nodes = [*_members(body, "addNodes"), *(_object(text, "addNodes") for text in wanted["add_nodes"])]
+    submit = [*_members(body, "submit"), *(_object(text, "submit") for text in wanted["submit"])]
     with context.client() as client:
         said = client.operations.simulate(
             add_nodes=add_nodes,
-            remove_nodes=[*body.get("removeNodes", ()), *wanted["remove_nodes"]],
-            drain_nodes=[*body.get("drainNodes", ()), *wanted["drain_nodes"]],
+            remove_nodes=[*_members(body, "removeNodes"), *wanted["remove_nodes"]],
+            drain_nodes=[*_members(body, "drainNodes"), *wanted["drain_nodes"]],
             submit=submit,
         )
     if context.output == "json":
@@ -250,6 +250,13 @@ def _object(text: str, field: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidArgumentError("must be an object", field=field)
     return value
+
+
+def _members(body: dict[str, Any], name: str) -> list[Any]:
+    found = body.get(name, [])
+    if not isinstance(found, list):
+        raise InvalidArgumentError("must be a list", field=name)
+    return found
 
 
 def _sendable(value: Any) -> Any:
