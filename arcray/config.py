@@ -62,6 +62,7 @@ __all__ = [
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  compared, not bound
 
 
 class _Section(BaseModel):
@@ -170,6 +171,12 @@ class GatewaySettings(_Section):
     write_timeout_s: float = Field(default=30.0, gt=0)
     idle_timeout_s: int = Field(default=75, ge=1)
     drain_s: float = Field(default=5.0, ge=0)
+
+    @property
+    def authority(self) -> str:
+        """``host:port`` by which its HTTP API is reached from this machine."""
+        host = _ANY.get(self.host, self.host)
+        return f"{f'[{host}]' if ':' in host else host}:{self.http_ports[0] if self.http_ports else self.serve_port}"
 
 
 class InferenceSettings(_Section):
@@ -367,8 +374,6 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     """
     tree: dict[str, Any] = {}
     if path is not None:
-        if not path.is_file():
-            raise InvalidArgumentError(f"no settings file at {path}", field="config")
         tree = _tree_of(path)
     try:
         settings = Settings(**tree)
@@ -386,6 +391,8 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
 
 def _tree_of(path: Path) -> dict[str, Any]:
     try:
+        if not path.is_file():
+            raise InvalidArgumentError(f"no settings file at {path}", field="config")
         return dict(YamlConfigSettingsSource(Settings, yaml_file=path)())
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"

@@ -1,8 +1,9 @@
 """Structured logging: a constant phrase and fields, one line each, for people or for machines.
 
 What lives here: the shape of a line. What does not: what is logged, and where a process's stderr goes (Ray collects
-that of actors). Fields are whatever ``extra=`` adds. uvicorn prints the targets of WebSockets, which may hold an API
-key (one protocol has no other place for it): ``configure`` has every line of uvicorn's pass ``RedactApiKeys``.
+that of actors). Fields are whatever ``extra=`` adds without a leading underscore. uvicorn prints the targets of
+WebSockets, which may hold an API key (one protocol has no other place for it): ``configure`` has every line of
+uvicorn's pass ``RedactApiKeys``.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ def _time(record: logging.LogRecord) -> datetime:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    # Ray's factory of records adds one that begins so (_ray_timestamp_ns), to those of the whole process.
+    return {
+        name: value for name, value in record.__dict__.items() if name not in _STANDARD and not name.startswith("_")
+    }
 
 
 def _plain(value: object) -> str:

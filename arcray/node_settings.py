@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from arcray.paths import absolute
 
 __all__ = ["ContainerSettings", "LocationSettings", "ModelSettings", "NodeSettings", "ProgramSettings"]
+
+Directory: TypeAlias = Annotated[Path, AfterValidator(absolute)]  # nobody who opens it stands where it was written
 
 
 class _Section(BaseModel):
@@ -37,7 +41,7 @@ class ContainerSettings(_Section):
 
     enabled: Literal["auto", "always", "never"] = "auto"
     images: tuple[str, ...] = ("*",)
-    mounts: tuple[Path, ...] = ()
+    mounts: tuple[Directory, ...] = ()
     pull: bool = True
     pids_limit: int = Field(default=4096, ge=1)
     log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
@@ -97,7 +101,7 @@ class ModelSettings(_Section):
     enabled: bool = True
     start_timeout_s: float = Field(default=120.0, gt=0)
     max_concurrency: int = Field(default=32, ge=1)
-    python_path: tuple[Path, ...] = ()
+    python_path: tuple[Directory, ...] = ()
     allow: tuple[str, ...] = ()
     env: tuple[str, ...] = ("MODEL_*", "OPENAI_API_KEY")
     endpoints: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")

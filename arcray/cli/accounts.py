@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arcray.cli.context import Context, options, pass_context
+from arcray.cli.kinds import COUNT, POSITIVE
 from arcray.cli.output import emit, emit_one
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["accounts", "keys"]
 
 _SCOPES = ("admin", "operator", "submit", "read", "node")  # spelled out: help loads nothing
-_CREDITS = click.IntRange(min=1)
 _DAY_S = 86_400
 
 
@@ -42,9 +42,9 @@ def list_accounts(context: Context, /) -> None:
 
 @accounts.command()
 @click.argument("account")
-@click.option("--limit", type=click.IntRange(min=0), help="Credits that its work may cost in a period.")
-@click.option("--period-s", type=click.IntRange(min=1), default=_DAY_S, show_default=True, help="The period.")
-@click.option("--overdraft", type=click.IntRange(min=0), default=0, help="Credits that it may go below zero.")
+@click.option("--limit", type=COUNT, help="Credits that its work may cost in a period.")
+@click.option("--period-s", type=POSITIVE, default=_DAY_S, show_default=True, help="The period.")
+@click.option("--overdraft", type=COUNT, default=0, help="Credits that it may go below zero.")
 @options
 @pass_context
 def create(context: Context, /, account: str, limit: int | None, period_s: int, overdraft: int) -> None:
@@ -67,7 +67,7 @@ def show(context: Context, /, account: str) -> None:
 
 @accounts.command()
 @click.argument("account")
-@click.argument("credits", type=_CREDITS)
+@click.argument("credits", type=POSITIVE)
 @click.option("--memo", default="", help="A word for people.")
 @options
 @pass_context
@@ -81,7 +81,7 @@ def credit(context: Context, /, account: str, credits: int, memo: str) -> None:
 @accounts.command()
 @click.argument("source")
 @click.argument("target")
-@click.argument("credits", type=_CREDITS)
+@click.argument("credits", type=POSITIVE)
 @click.option("--memo", default="", help="A word for people.")
 @options
 @pass_context
@@ -94,8 +94,8 @@ def transfer(context: Context, /, source: str, target: str, credits: int, memo: 
 
 @accounts.command("limit")
 @click.argument("account")
-@click.argument("credits", type=click.IntRange(min=0), required=False)
-@click.option("--period-s", type=click.IntRange(min=1), default=_DAY_S, show_default=True, help="The period.")
+@click.argument("credits", type=COUNT, required=False)
+@click.option("--period-s", type=POSITIVE, default=_DAY_S, show_default=True, help="The period.")
 @options
 @pass_context
 def set_limit(context: Context, /, account: str, credits: int | None, period_s: int) -> None:
@@ -107,7 +107,7 @@ def set_limit(context: Context, /, account: str, credits: int | None, period_s: 
 
 @accounts.command()
 @click.argument("account")
-@click.option("--limit", "lines", type=click.IntRange(min=1), default=20, show_default=True, help="Postings to show.")
+@click.option("--limit", "lines", type=POSITIVE, default=20, show_default=True, help="Postings to show.")
 @options
 @pass_context
 def statement(context: Context, /, account: str, lines: int) -> None:
@@ -167,7 +167,7 @@ def list_keys(context: Context, /) -> None:
 @click.argument("account")
 @click.option("--scope", type=click.Choice(_SCOPES), required=True, help="What it may do.")
 @click.option("--name", default="", help="A word for people.")
-@click.option("--expires-in-days", type=click.IntRange(min=1), help="It is worth nothing from then on.")
+@click.option("--expires-in-days", type=POSITIVE, help="It is worth nothing from then on.")
 @click.option("--node-id", help="Of scope node: the one machine that it is for.")
 @options
 @pass_context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import click
 
 from arcray.cli import daemon
-from arcray.cli.context import PATIENCE, Context, options, output_option, pass_context, state_option
-from arcray.cli.output import emit_one
+from arcray.cli.context import Context, options, output_option, pass_context, place_options
+from arcray.cli.kinds import PATIENCE
+from arcray.cli.output import emit_one, shown
 from arcray.core.errors import ArcrayError, UnavailableError
 
 if TYPE_CHECKING:
@@ -37,51 +39,45 @@ class Served(Protocol):
 
 _NOTICE_S: Final = 1.0
 
-_config = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), envvar="ARCRAY_CONFIG", help="Settings file (YAML)."
-)
-
 
 @click.command()
-@_config
 @click.option("--address", help="Join a running Ray cluster (auto finds the local one) instead of starting one.")
 @click.option("--detach", is_flag=True, help="Return once it serves; arcray down ends it.")
 @click.option(
     "--timeout", "timeout_s", type=PATIENCE, default=180.0, show_default=True, help="Seconds that --detach waits."
 )
-@state_option
+@place_options
 @output_option
 @pass_context
-def up(context: Context, /, config: Path | None, address: str | None, detach: bool, timeout_s: float) -> None:
+def up(context: Context, /, address: str | None, detach: bool, timeout_s: float) -> None:
     """Start arcray here and serve until Ctrl-C."""
-    settings = _settings(context, config)
+    settings = context.settings()
     _check(settings)
     if detach:
-        running = detached(_again(context, config, address), settings.state_dir, timeout_s)
+        running = detached(_again(context, address), settings.state_dir, timeout_s)
         log = daemon.log_path(settings.state_dir)
         if context.output == "json":
             emit_one({"url": running.url, "pid": running.pid, "log": str(log)}, output="json")
         else:
-            click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {log}")
+            click.echo(f"arcray serves at {running.url} as pid {running.pid}; log in {shown(str(log))}")
         return
     serve(settings.state_dir, lambda: _start(settings, address))
 
 
 @click.command()
-@_config
 @click.option(
     "--timeout", "timeout_s", type=PATIENCE, default=30.0, show_default=True, help="Seconds before it is killed."
 )
-@state_option
+@place_options
 @output_option
 @pass_context
-def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
+def down(context: Context, /, timeout_s: float) -> None:
     """End the arcray that was started from the state directory, gently, then surely.
 
     Programs and models end with it. Containers run on, and the next `arcray up` from the same directory goes on with
     them; stop those that should end first.
     """
-    directory = _settings(context, config).state_dir if config else context.directory
+    directory = context.directory
     running = daemon.find(directory)
     gently = running is None or daemon.end(running, timeout_s)
     orphans = daemon.end_orphans(directory)
@@ -91,7 +87,8 @@ def down(context: Context, /, config: Path | None, timeout_s: float) -> None:
         return
     if running is None:
         click.echo(
-            f"no arcray runs from {directory}" + (f"; ended {orphans} processes of one killed" if orphans else "")
+            f"no arcray runs from {shown(str(directory))}"
+            + (f"; ended {orphans} processes of one killed" if orphans else "")
         )
         return
     click.echo(f"arcray has ended (pid {running.pid})" + ("" if gently else f", killed after {timeout_s:g} s"))
@@ -175,6 +172,9 @@ def _start(settings: Settings, address: str | None) -> Served:
     from arcray.runtime.bootstrap import up as start  # Ray costs a second, which no other command need pay
 
     logs.configure(settings.log_level, settings.log_format)
+    # Ray has its workers import from where its driver stands before they import from anywhere else. Whoever may write
+    # where arcray was typed, as everybody may in /tmp, would put modules of theirs into the scheduler and the gateway.
+    os.chdir("/")
     return start(settings, address=address)
 
 
@@ -184,18 +184,12 @@ def _check(settings: Settings) -> None:
     check_start(settings)
 
 
-def _settings(context: Context, config: Path | None) -> Settings:
-    from arcray.config import load  # pydantic costs 0.3 s
-
-    overrides: dict[str, Any] = {"state_dir": context.state_dir} if context.state_dir else {}
-    return load(config, **overrides)
-
-
-def _again(context: Context, config: Path | None, address: str | None) -> list[str]:
+def _again(context: Context, address: str | None) -> list[str]:
     """Returns this command line without --detach."""
-    command = [sys.executable, "-m", "arcray.cli.main", "up"]
-    if config:
-        command += ["--config", str(config)]
+    # -P: without it Python imports from the directory in which it was typed first.
+    command = [sys.executable, "-P", "-m", "arcray.cli.main", "up"]
+    if context.config:
+        command += ["--config", str(context.config)]
     if address:
         command += ["--address", address]
     if context.state_dir:

@@ -90,7 +90,8 @@ def claim(directory: Path) -> Iterator[Claim]:
     try:
         yield Claim(path, mine)
     finally:
-        with _locked(directory):
+        # Somebody may have removed the directory meanwhile, and then nothing is to be given back.
+        with _usable(directory), suppress(FileNotFoundError), _locked(directory):
             recorded = _read(path)
             if recorded is not None and recorded.pid == mine.pid:
                 path.unlink(missing_ok=True)
@@ -105,10 +106,15 @@ class Claim:
     mine: Running
 
     def ready(self, url: str) -> None:
-        """Tells others that we serve, and where; and whom we have started, should we be killed without ending them."""
+        """Tells others that we serve, and where; and whom we have started, should we be killed without ending them.
+
+        Raises:
+            InvalidArgumentError: the directory cannot be written.
+        """
         with suppress(OSError):
             _write_family(self.path.parent)
-        _write(self.path, replace(self.mine, url=url))
+        with _usable(self.path.parent):
+            _write(self.path, replace(self.mine, url=url))
 
     def leave(self, containers: int) -> None:
         """Tells whoever ended us how many containers run on; on a full disk nobody hears of it."""
@@ -152,10 +158,11 @@ def end_orphans(directory: Path) -> int:
     Raises:
         InvalidArgumentError: the directory cannot be read.
     """
-    if not _family_path(directory).exists():
-        return 0
-    with _usable(directory), _locked(directory):
-        return 0 if find(directory) else _end_family(directory)
+    with _usable(directory):
+        if not _family_path(directory).exists():
+            return 0
+        with _locked(directory):
+            return 0 if find(directory) else _end_family(directory)
 
 
 def end(running: Running, timeout_s: float) -> bool:

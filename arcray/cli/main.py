@@ -8,6 +8,7 @@ import click
 
 from arcray.cli import accounts, cluster, models, nodes, operations, reservations, work
 from arcray.cli.context import complain, options
+from arcray.cli.kinds import spelled
 from arcray.core.errors import ArcrayError
 
 __all__ = ["arcray", "main"]
@@ -37,6 +38,9 @@ def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) 
 def arcray() -> None:
     """Pools GPU machines of every kind and runs every kind of work on them.
 
+    Which arcray is meant: --url, else --state-dir or --config, else ARCRAY_URL, else ARCRAY_STATE_DIR or
+    ARCRAY_CONFIG, else that of ~/.arcray, else http://127.0.0.1:8080.
+
     Exit codes: 0 done, 1 the work or the server failed, 2 wrong use, 3 no answer, 4 not found, 5 not allowed,
     6 not in this state, 7 no room, 8 no credits.
     """
@@ -52,7 +56,7 @@ for _command in (
     accounts.keys,
     *operations.COMMANDS,
 ):
-    arcray.add_command(_command)
+    arcray.add_command(spelled(_command))
 
 
 def main() -> NoReturn:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arcray.cli.context import AMOUNT, Context, complain, options, pass_context
+from arcray.cli.context import Context, complain, options, pass_context
+from arcray.cli.files import content_of
+from arcray.cli.kinds import AMOUNT, COUNT, MEGABYTES
 from arcray.cli.output import emit, emit_one
 from arcray.cli.work import demand_of
 from arcray.core.errors import ConflictError
@@ -54,13 +56,13 @@ def _list(context: Context) -> None:
     "--format", "format_", type=click.Choice(["python", "onnx", "openai"]), required=True, help="How it is run."
 )
 @click.option("--from-workload", default="", help="SOURCE is a result file of this program.")
-@click.option("--replicas", default=1, show_default=True, help="Copies to load.")
-@click.option("--max-concurrency", type=int, help="Requests in flight that each copy takes.")
+@click.option("--replicas", type=COUNT, default=1, show_default=True, help="Copies to load.")
+@click.option("--max-concurrency", type=COUNT, help="Requests in flight that each copy takes.")
 @click.option("--target", default="", help="The name that the endpoint knows it by (openai).")
 @click.option("--cpu", type=AMOUNT, default=0.0, help="Cores of each copy.")
-@click.option("--memory-mb", type=int, default=0, help="Memory of each copy.")
-@click.option("--gpus", type=int, default=0, help="GPUs of each copy.")
-@click.option("--gpu-memory-mb", type=int, help="Memory on each GPU.")
+@click.option("--memory-mb", type=MEGABYTES, default=0, help="Memory of each copy.")
+@click.option("--gpus", type=COUNT, default=0, help="GPUs of each copy.")
+@click.option("--gpu-memory-mb", type=MEGABYTES, help="Memory on each GPU.")
 @click.option("--wait", is_flag=True, help="Return once a node answers for it.")
 @options
 @pass_context
@@ -75,7 +77,7 @@ def register(context: Context, /, name: str, source: str, format_: str, from_wor
             name,
             format_,
             source="" if local or from_workload else source,
-            content=_content(source) if local else None,
+            content=content_of(Path(source), "source") if local else None,
             from_workload=(from_workload, source) if from_workload else None,
             target=rest["target"],
             replicas=rest["replicas"],
@@ -105,10 +107,3 @@ def remove(context: Context, /, name: str) -> None:
 def _row(model: ModelInfo) -> dict[str, Any]:
     message = "; ".join(dict.fromkeys(model.messages))
     return {"name": model.name, "format": model.format, "ready_on": model.ready_on, "message": message}
-
-
-def _content(source: str) -> bytes:
-    path = Path(source)
-    if not path.is_file():
-        raise click.BadParameter(f"no file {source}", param_hint="SOURCE")
-    return path.read_bytes()

@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from arcray.cli.context import AMOUNT, Context, options, pass_context
+from arcray.cli.context import Context, options, pass_context
+from arcray.cli.kinds import AMOUNT
 from arcray.cli.output import emit, emit_one
 from arcray.core.errors import DeadlineExceededError, InvalidArgumentError
 

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import click
 
-from arcray.cli.context import AMOUNT, Context, options, pass_context
+from arcray.cli.context import Context, options, pass_context
+from arcray.cli.files import text_of
+from arcray.cli.kinds import AMOUNT, COUNT, MEGABYTES, POSITIVE
 from arcray.cli.output import emit, emit_one, table
 from arcray.core.errors import InvalidArgumentError
 
@@ -25,7 +27,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=POSITIVE, default=20, show_default=True, help="How many, newest first.")
 @click.option("--all", "every", is_flag=True, help="All of them, however many; as JSON one object a line.")
 @options
 @pass_context
@@ -101,7 +103,7 @@ def replay(context: Context, /, workload_id: str, edits: tuple[str, ...], file: 
 
     VALUE is JSON where it reads as JSON, else text. A member of a demand replaces the demand: name all that it asks.
     """
-    wanted = _read(file) if file is not None else {}
+    wanted = _object(text_of(file, "edits"), "edits") if file is not None else {}
     for edit in edits:
         _set(wanted, edit)
     with context.client() as client:
@@ -152,11 +154,11 @@ def show_quota(context: Context, /, account: str) -> None:
 
 @quotas.command("set")
 @click.argument("account")
-@click.option("--workloads", type=click.IntRange(0), help="Placed at a time.")
+@click.option("--workloads", type=COUNT, help="Placed at a time.")
 @click.option("--cpu", type=AMOUNT, help="Cores.")
-@click.option("--memory-mb", type=click.IntRange(0), help="Memory.")
-@click.option("--gpus", type=click.IntRange(0), help="GPUs.")
-@click.option("--pending", type=click.IntRange(1), help="Waiting for a place.")
+@click.option("--memory-mb", type=MEGABYTES, help="Memory.")
+@click.option("--gpus", type=COUNT, help="GPUs.")
+@click.option("--pending", type=POSITIVE, help="Waiting for a place.")
 @options
 @pass_context
 def set_quota(context: Context, /, account: str, **limits: Any) -> None:
@@ -191,14 +193,14 @@ def simulate(context: Context, /, file: Path | None, **wanted: tuple[str, ...]) 
 
     FILE holds all of it as JSON, as POST /api/v1/simulate takes it.
     """
-    body = _read(file) if file is not None else {}
-    add_nodes = [*body.get("addNodes", ()), *(_object(text, "addNodes") for text in wanted["add_nodes"])]
-    submit = [*body.get("submit", ()), *(_object(text, "submit") for text in wanted["submit"])]
+    body = _object(text_of(file, "file"), "file") if file is not None else {}
+    add_nodes = [*_members(body, "addNodes"), *(_object(text, "addNodes") for text in wanted["add_nodes"])]
+    submit = [*_members(body, "submit"), *(_object(text, "submit") for text in wanted["submit"])]
     with context.client() as client:
         said = client.operations.simulate(
             add_nodes=add_nodes,
-            remove_nodes=[*body.get("removeNodes", ()), *wanted["remove_nodes"]],
-            drain_nodes=[*body.get("drainNodes", ()), *wanted["drain_nodes"]],
+            remove_nodes=[*_members(body, "removeNodes"), *wanted["remove_nodes"]],
+            drain_nodes=[*_members(body, "drainNodes"), *wanted["drain_nodes"]],
             submit=submit,
         )
     if context.output == "json":
@@ -238,20 +240,33 @@ def _tell(said: Mapping[str, Any]) -> None:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return _object(file.read_text(encoding="utf-8"), str(file))
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError("is not UTF-8 text", field=str(file)) from error
-
-
 def _object(text: str, field: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = _sendable(json.loads(text))
     except ValueError as error:
         raise InvalidArgumentError(f"is not JSON: {error}", field=field) from error
+    except RecursionError as error:
+        raise InvalidArgumentError("is nested too deeply", field=field) from error
     if not isinstance(value, dict):
         raise InvalidArgumentError("must be an object", field=field)
+    return value
+
+
+def _members(body: dict[str, Any], name: str) -> list[Any]:
+    found = body.get(name, [])
+    if not isinstance(found, list):
+        raise InvalidArgumentError("must be a list", field=name)
+    return found
+
+
+def _sendable(value: Any) -> Any:
+    """Returns a value that JSON has: Python reads NaN, 1e999 and half of a surrogate pair as well.
+
+    Raises:
+        ValueError: it holds one of these.
+        RecursionError: it is nested too deeply.
+    """
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     return value
 
 
@@ -265,7 +280,20 @@ def _set(edits: dict[str, Any], text: str) -> None:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
             raise InvalidArgumentError(f"{parent} is set to something that has no members", field="set")
+    place[last] = _value(value)
     try:
-        place[last] = json.loads(value)
+        _sendable(edits)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{path} cannot be that: {error}", field="set") from error
+    except RecursionError as error:
+        raise InvalidArgumentError("is nested too deeply", field="set") from error
+
+
+def _value(text: str) -> Any:
+    """Returns what a text is as JSON, or itself."""
+    try:
+        return json.loads(text)
     except ValueError:
-        place[last] = value
+        return text
+    except RecursionError as error:
+        raise InvalidArgumentError("is nested too deeply", field="set") from error

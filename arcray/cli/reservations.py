@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from arcray.cli.context import AMOUNT, Context, options, pass_context
+from arcray.cli.context import Context, options, pass_context
+from arcray.cli.kinds import AMOUNT, COUNT, MEGABYTES, POSITIVE
 from arcray.cli.output import emit, emit_one
 from arcray.cli.work import demand_of, pairs_of
 
@@ -18,10 +19,10 @@ __all__ = ["COMMANDS"]
 
 @click.command()
 @click.option("--cpu", type=AMOUNT, default=0.0, help="Cores.")
-@click.option("--memory-mb", type=int, default=0, help="Memory.")
-@click.option("--gpus", type=int, default=0, help="GPUs.")
-@click.option("--gpu-memory-mb", type=int, help="Memory on each GPU; without it GPUs are its own.")
-@click.option("--parts", type=int, default=1, show_default=True, help="Nodes that it is divided over, evenly.")
+@click.option("--memory-mb", type=MEGABYTES, default=0, help="Memory.")
+@click.option("--gpus", type=COUNT, default=0, help="GPUs.")
+@click.option("--gpu-memory-mb", type=MEGABYTES, help="Memory on each GPU; without it GPUs are its own.")
+@click.option("--parts", type=COUNT, default=1, show_default=True, help="Nodes that it is divided over, evenly.")
 @click.option("--kind", type=click.Choice(["program", "container"]), default=None, help="What its nodes must run.")
 @click.option("--select", "selector", multiple=True, metavar="NAME=VALUE", help="Label of its nodes; may be repeated.")
 @click.option("--node", "node_id", default="", help="The only node allowed.")
@@ -44,7 +45,7 @@ def reserve(context: Context, /, **wanted: Any) -> None:
 
 
 @click.command()
-@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=POSITIVE, default=20, show_default=True, help="How many, newest first.")
 @options
 @pass_context
 def reservations(context: Context, /, limit: int) -> None:

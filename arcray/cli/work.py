@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from arcray.cli.context import AMOUNT, Context, options, pass_context
+from arcray.cli.context import Context, options, pass_context
+from arcray.cli.files import content_of, text_of
+from arcray.cli.kinds import AMOUNT, COUNT, MEGABYTES, POSITIVE
 from arcray.cli.output import emit, emit_one, shown
 from arcray.cli.result_files import fetched
 from arcray.core.errors import InvalidArgumentError
@@ -28,6 +30,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PAGE: Final = 500
 _LOOK_S: Final = 0.5
 _QUIET_LOOKS: Final = 4  # most work has its place at once
+_GANG_DIGITS: Final = 9
+_SHOWN: Final = 80  # letters of what was typed wrongly
 
 
 def _work_options(command: _Command) -> _Command:
@@ -59,16 +63,14 @@ def _work_options(command: _Command) -> _Command:
             default="normal",
             help="Who goes first.",
         ),
-        click.option(
-            "--max-restarts", type=click.IntRange(0), help="Restarts in a row; without it 3.", show_default=False
-        ),
+        click.option("--max-restarts", type=COUNT, help="Restarts in a row; without it 3.", show_default=False),
         click.option(
             "--selector", default="", metavar="TERMS", help="Labels of its node: zone=eu,disk!=slow,gpu,rack in (a,b)."
         ),
         click.option("--node", "node_id", default="", help="The only node that may run it."),
-        click.option("--gpu-memory-mb", type=int, help="Memory on each GPU; without it GPUs are its own."),
-        click.option("--gpus", type=int, default=0, help="GPUs."),
-        click.option("--memory-mb", type=int, default=0, help="Memory."),
+        click.option("--gpu-memory-mb", type=MEGABYTES, help="Memory on each GPU; without it GPUs are its own."),
+        click.option("--gpus", type=COUNT, default=0, help="GPUs."),
+        click.option("--memory-mb", type=MEGABYTES, default=0, help="Memory."),
         click.option("--cpu", type=AMOUNT, default=0.0, help="Cores."),
         click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment; may be repeated."),
         click.option("--name", default="", help="Name for people."),
@@ -86,15 +88,18 @@ def submit() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("args", nargs=-1)
 @click.option("--entry-point", default="", help="File of the archive to run.")
-@click.option("--stdin", type=click.File("r", encoding="utf-8"), help="File that it reads as its standard input.")
+@click.option("--stdin", type=click.File("rb"), help="File that it reads as its standard input.")
 @_work_options
 @pass_context
 def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point: str, stdin: Any, **work: Any) -> None:
     """Run a Python FILE (or a .zip of files) with ARGS."""
-    text = _read(stdin) if stdin else ""
+    text = text_of(stdin, "stdin") if stdin else ""
+    source = content_of(file, "file") if file.suffix == ".zip" else text_of(file, "file")
     with context.client() as client:
         submitted = [
-            client.submit_program(file, args=args, stdin=text, env=env, entry_point=entry_point, options=_options(work))
+            client.submit_program(
+                source, args=args, stdin=text, env=env, entry_point=entry_point, options=_options(work)
+            )
             for env in _environments(work)
         ]
         _report(context, client, submitted, wait=work["wait"])
@@ -104,7 +109,7 @@ def program(context: Context, /, file: Path, args: tuple[str, ...], entry_point:
 @click.argument("image")
 @click.argument("args", nargs=-1)
 @click.option("--entrypoint", default="", help="Replaces the image's entry point.")
-@click.option("--publish", "-p", type=int, multiple=True, help="Container port to publish; may be repeated.")
+@click.option("--publish", "-p", type=COUNT, multiple=True, help="Container port to publish; may be repeated.")
 @click.option("--volume", "-v", multiple=True, metavar="SOURCE:TARGET[:ro]", help="Host path seen inside.")
 @_work_options
 @pass_context
@@ -127,7 +132,7 @@ def container(context: Context, /, image: str, args: tuple[str, ...], entrypoint
 
 
 @click.command()
-@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=POSITIVE, default=20, show_default=True, help="How many, newest first.")
 @click.option("--all", "every", is_flag=True, help="All of it, however much; as JSON one object a line.")
 @options
 @pass_context
@@ -300,20 +305,22 @@ def _gang(text: str) -> Gang | None:
         return None
     identity, _, rest = text.partition(":")
     size, _, layout = rest.partition(":")
-    if not identity or not size.isdecimal() or layout not in {"", *Layout}:
-        raise InvalidArgumentError(f"{text!r} is not ID:SIZE[:LAYOUT]", field="gang")
+    if not identity or not size.isdecimal() or len(size) > _GANG_DIGITS or layout not in {"", *Layout}:
+        raise InvalidArgumentError(f"{text[:_SHOWN]!r} is not ID:SIZE[:LAYOUT]", field="gang")
     return Gang(id=identity, size=int(size), layout=Layout(layout or "any"))
 
 
-def _environments(work: dict[str, Any]) -> list[dict[str, str]]:
-    """Returns the environment of each workload that one command submits."""
+def _environments(work: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Yields the environment of each workload that one command submits, one by one: the first may be refused."""
     env = pairs_of(work["env"])
     if not work["all_members"]:
-        return [env]
+        yield env
+        return
     gang = _gang(work["gang"])
     if gang is None:
         raise InvalidArgumentError("there are no members without a gang", field="all")
-    return [env | {"ARCRAY_GANG_RANK": str(rank), "ARCRAY_GANG_SIZE": str(gang.size)} for rank in range(gang.size)]
+    for rank in range(gang.size):
+        yield env | {"ARCRAY_GANG_RANK": str(rank), "ARCRAY_GANG_SIZE": str(gang.size)}
 
 
 def _restart(rule: str, max_restarts: int | None) -> RestartPolicy | None:
@@ -335,13 +342,6 @@ def demand_of(cpu: float, memory_mb: int, gpus: int, gpu_memory_mb: int | None) 
         gpus=gpus,
         gpu_memory_bytes=None if gpu_memory_mb is None else gpu_memory_mb * 2**20,
     )
-
-
-def _read(file: TextIO) -> str:
-    try:
-        return file.read()
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"{file.name} is not UTF-8 text", field="stdin") from error
 
 
 def pairs_of(texts: tuple[str, ...], field: str = "env") -> dict[str, str]:

@@ -9,10 +9,11 @@ harm (reading, deleting, and posts with an idempotency key).
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -141,7 +142,9 @@ class Transport:
         sleep: waits between sendings, for tests.
 
     Raises:
-        InvalidArgumentError: the URL or the key cannot be one.
+        InvalidArgumentError: the URL, the key or the environment's proxy cannot be one.
+
+    Other machines are reached through the proxy that the environment names, this one never.
     """
 
     def __init__(
@@ -162,9 +165,17 @@ class Transport:
         if not url.startswith(("http://", "https://")):
             raise errors.InvalidArgumentError(f"must begin with http:// or https://, not be {url!r}", field="url")
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+            place = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise errors.InvalidArgumentError(f"{url!r} is no URL: {error}", field="url") from error
+        if transport is None and _on_this_machine(place.host):
+            # The environment's proxy is for other machines: what it would reach is itself, and it would read the key.
+            # httpx asks the environment for none once a transport is given.
+            transport = httpx.HTTPTransport()
+        try:
+            self._http = httpx.Client(base_url=place, headers=headers, timeout=timeout_s, transport=transport)
+        except (httpx.InvalidURL, ImportError, ValueError) as error:
+            raise errors.InvalidArgumentError(f"cannot use the environment's: {error}", field="proxy") from error
         self._retry = retry or RetryPolicy()
         self._sleep = sleep
 
@@ -188,12 +199,14 @@ class Transport:
             repeatable: the call may arrive twice without harm although its method does not say so.
 
         Raises:
+            InvalidArgumentError: what is to be sent cannot be written as JSON or a header.
             ArcrayError: the server refused; of the class that its code names.
             UnavailableError: the server cannot be reached.
             DeadlineExceededError: it did not answer in time.
         """
         repeatable = repeatable or method in _REPEATABLE
-        request = self._http.build_request(method, path, json=json, params=params, headers=headers)
+        with _writing():
+            request = self._http.build_request(method, path, json=json, params=params, headers=headers)
         attempt = 1
         while True:
             error, wait_s = self._attempt(request, attempt, repeatable=repeatable)
@@ -232,8 +245,10 @@ class Transport:
         """
         # Silence is no failure here: a program may print nothing for hours.
         timeout = httpx.Timeout(self._http.timeout.connect, read=None)
+        with _writing():
+            request = self._http.build_request("GET", path, params=params, timeout=timeout)
         try:
-            with self._http.stream("GET", path, params=params, timeout=timeout) as response:
+            with closing(self._http.send(request, stream=True)) as response:
                 if not response.is_success:
                     response.read()
                     raise error_of(response)
@@ -263,6 +278,24 @@ class Transport:
                 if wait_s is None:
                     raise
             self._sleep(wait_s)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Says of what the block fails at that it cannot be sent: it is no JSON, no UTF-8, or too long for a URL."""
+    try:
+        yield
+    except (ValueError, RecursionError, httpx.InvalidURL) as error:
+        raise errors.InvalidArgumentError(f"this cannot be sent: {error}") from error
+
+
+def _on_this_machine(host: str) -> bool:
+    """Tells whether a host of a URL is loopback, whatever its spelling."""
+    name = host.lower().removesuffix(".")
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def _unreachable(client: httpx.Client, failure: httpx.TransportError) -> ArcrayError:

@@ -107,9 +107,7 @@ class Arcray:
     @property
     def url(self) -> str:
         """Where its HTTP API is reached."""
-        gateway = self._settings.gateway
-        port = gateway.http_ports[0] if gateway.http_ports else gateway.serve_port
-        return f"http://{_reachable(gateway.host)}:{port}"
+        return f"http://{self._settings.gateway.authority}"
 
     def down(self) -> int:
         """Ends it: the gateway drains, nodes end programs and models and tell, the scheduler commits, then Ray.
@@ -166,8 +164,6 @@ def _join_ray(address: str, options: Mapping[str, Any]) -> bool:
 
 def _wait_ready(settings: Settings) -> None:
     """Returns once the gateway reaches the scheduler."""
-    gateway = settings.gateway
-    port = gateway.http_ports[0] if gateway.http_ports else gateway.serve_port
     began = time.monotonic()
     looks = count()
     reason = ""
@@ -175,7 +171,7 @@ def _wait_ready(settings: Settings) -> None:
         if next(looks) % _LOOKS_PER_STATUS == 0:
             _raise_if_failed()
         try:
-            connection = http.client.HTTPConnection(_reachable(gateway.host), port, timeout=10)
+            connection = http.client.HTTPConnection(settings.gateway.authority, timeout=10)
             connection.request("GET", "/readyz")
             answer = connection.getresponse()
             reason = answer.read().decode(errors="replace")
@@ -193,10 +189,6 @@ def _raise_if_failed() -> None:
     application = serve.status().applications.get(APPLICATION)
     if application is not None and application.status is ApplicationStatus.DEPLOY_FAILED:
         raise UnavailableError(f"the gateway cannot be deployed: {application.message}")
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104  compared, not bound
 
 
 def _delete_application() -> None:

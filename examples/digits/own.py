@@ -54,7 +54,7 @@ class OwnArcray:
         shutil.rmtree(self._directory)
 
     def _arcray(self, command: str, *options: str) -> int:
-        words = [sys.executable, "-m", "arcray.cli.main", command, *options, "--state-dir", str(self._directory)]
+        words = [sys.executable, "-P", "-m", "arcray.cli.main", command, *options, "--state-dir", str(self._directory)]
         return subprocess.run(words, env=self._env, check=False).returncode  # noqa: S603  our own command line
 
 

@@ -268,7 +268,7 @@ class ModelRunner:
             ModelBrokenError: it ended, or was not ready in time.
         """
         ours, theirs = socket.socketpair()
-        argv = (sys.executable, "-m", "arcray.node.models.host", str(theirs.fileno()))
+        argv = (sys.executable, "-P", "-m", "arcray.node.models.host", str(theirs.fileno()))
         try:
             child, output = await spawn_piped(
                 argv, env=start.spec.env, cwd=start.root, pass_fds=(theirs.fileno(),), user=start.user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,14 @@ def test_claim_is_given_back_after_a_failure(tmp_path: Path) -> None:
         fail()
     with daemon.claim(tmp_path):
         assert daemon.find(tmp_path) is not None
+
+
+def test_a_directory_that_is_removed_meanwhile_is_given_back_already(tmp_path: Path) -> None:
+    with daemon.claim(tmp_path / "state") as claim:
+        shutil.rmtree(tmp_path / "state")
+        with pytest.raises(InvalidArgumentError, match=r"state_dir: .*state cannot be used: No such file"):
+            claim.ready("http://127.0.0.1:8080")
+    assert not (tmp_path / "state").exists()
 
 
 def test_stranger_with_the_same_pid_is_not_ours(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,6 +109,24 @@ def test_second_one_of_a_directory_is_refused(tmp_path: Path) -> None:
         second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_S)
     assert second.returncode == 6
     assert second.stderr == f"arcray: arcray already runs from {tmp_path} as pid {process.pid}; see arcray down\n"
+
+
+def test_files_beside_whoever_types_are_no_modules_of_a_detached_one(tmp_path: Path) -> None:
+    """Starts two interpreters, and Ray's library in one of them."""
+    directory = tmp_path / "strange"
+    directory.mkdir()
+    for name in ("arcray", "click", "psutil", "ray"):
+        (directory / f"{name}.py").write_text("raise SystemExit('not the module that was meant')\n")
+    command = [sys.executable, "-P", "-m", "arcray.cli.main", "up", "--detach", "--state-dir", str(tmp_path / "state")]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "settings.yaml").write_text(f"gateway: {{http_ports: [{port}]}}\n")
+        command += ["--config", str(tmp_path / "settings.yaml")]
+        refused = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=WAIT_S)
+    assert refused.returncode == 6, refused.stderr
+    assert str(port) in refused.stderr
 
 
 @pytest.mark.parametrize("detach", [[], ["--detach"]], ids=["here", "detached"])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from examples.digits import container
+from tests.integration.served.conftest import Started
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,6 +31,14 @@ def arcray(served: str, tmp_path: Path) -> Shell:
 def body_of(run: subprocess.CompletedProcess[str]) -> Any:
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
+
+
+def test_files_where_arcray_was_typed_are_modules_of_none_of_its_processes(
+    arcray: Shell, started: Started, tmp_path: Path
+) -> None:
+    (tmp_path / "one.py").write_text("print(1)\n")
+    assert arcray("submit", "program", "one.py", "--wait").returncode == 0
+    assert not started.trapped.exists(), started.trapped.read_text()
 
 
 def test_status_and_nodes_show_this_machine(arcray: Shell) -> None:

@@ -406,6 +406,14 @@ def test_amount_that_is_no_amount_is_wrong_use(shell: MakeShell, tmp_path: Path,
     assert words[0] in result.stderr
 
 
+def test_standard_input_arrives_as_it_is(shell: MakeShell, tmp_path: Path) -> None:
+    (tmp_path / "ok.py").write_text("print(1)")
+    (tmp_path / "data").write_bytes(b"a\r\nb\r\n\r")
+    pool = shell({"POST /api/v1/workloads": WORKLOAD})
+    assert pool("submit", "program", str(tmp_path / "ok.py"), "--stdin", str(tmp_path / "data")).exit_code == 0
+    assert pool.sent()["stdin"] == "a\r\nb\r\n\r"
+
+
 def test_standard_input_that_is_no_text_is_wrong_use(shell: MakeShell, tmp_path: Path) -> None:
     (tmp_path / "ok.py").write_text("print(1)")
     (tmp_path / "data").write_bytes(b"\xff\xfe")

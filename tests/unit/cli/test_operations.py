@@ -196,6 +196,14 @@ def test_simulation_that_is_no_json_is_wrong_use(shell: MakeShell, words: list[s
     assert shell({})("simulate", *words).exit_code == 2
 
 
+@pytest.mark.parametrize("member", ["addNodes", "removeNodes", "drainNodes", "submit"])
+def test_simulation_of_a_file_that_lists_nothing_is_wrong_use(shell: MakeShell, tmp_path: Path, member: str) -> None:
+    file = tmp_path / "if.json"
+    file.write_text(json.dumps({member: 5}))
+    refused = shell({})("simulate", str(file))
+    assert (refused.exit_code, refused.stderr) == (2, f"arcray: {member}: must be a list\n")
+
+
 def test_work_says_how_often_it_restarts_and_where_it_goes(shell: MakeShell) -> None:
     pool = shell(at("/api/v1/workloads", {"id": "w1", "phase": "pending"}))
     result = pool(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -195,3 +197,77 @@ def test_answer_with_a_strange_code_is_judged_by_its_status() -> None:
 def test_what_can_be_no_url_or_key_is_wrong_use(url: str, api_key: str | None) -> None:
     with pytest.raises(InvalidArgumentError):
         Transport(url, api_key=api_key)
+
+
+class Listener:
+    """Listens on loopback; answers each connection with an empty object, and remembers the head of what came."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, 0), family=family)
+        self.port = self._socket.getsockname()[1]
+        self.heads: list[str] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                self.heads.append(connection.recv(65_536).decode())
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    listener = Listener()
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{listener.port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield listener
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{port}", "http://LOCALHOST:{port}", "http://127.9.9.9:{port}", "http://[::1]:{port}"]
+)
+def test_a_key_for_this_machine_is_shown_to_no_proxy(proxy: Listener, url: str) -> None:
+    try:
+        server = Listener(
+            next(host for host in ("::1", "127.9.9.9", "127.0.0.1") if host in url or host == "127.0.0.1")
+        )
+    except OSError:
+        pytest.skip("this machine lacks that loopback address")
+    try:
+        transport = Transport(url.format(port=server.port), api_key="secret")
+        transport.call("GET", "/x")
+        transport.close()
+    finally:
+        server.close()
+    assert "Bearer secret" in server.heads[0]
+    assert proxy.heads == []
+
+
+def test_other_machines_are_reached_through_the_proxy_of_the_environment(proxy: Listener) -> None:
+    transport = Transport("http://pool.example:8080")
+    transport.call("GET", "/x")
+    transport.close()
+    assert proxy.heads[0].startswith("GET http://pool.example:8080/x ")
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "nope://x")
+    with pytest.raises(InvalidArgumentError) as refused:
+        Transport("http://pool.example")
+    assert refused.value.field == "proxy"
+    Transport("http://127.0.0.1:8080").close()

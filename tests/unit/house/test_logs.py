@@ -37,6 +37,13 @@ def test_a_json_line_is_one_object_with_the_fields() -> None:
     }
 
 
+def test_what_a_library_puts_into_every_record_is_no_field() -> None:
+    """Ray makes all records of a process from the moment it is imported, before us or after."""
+    record = a_record(_ray_timestamp_ns=250_000_000, node_id="n1")
+    assert TextFormatter().format(record) == "00:00:00.250 INFO core: node lost  node_id=n1"
+    assert set(json.loads(JsonFormatter().format(record))) == {"at", "level", "logger", "event", "node_id"}
+
+
 def test_a_traceback_follows_its_line() -> None:
     try:
         int("broken")

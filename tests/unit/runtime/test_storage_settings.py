@@ -64,6 +64,8 @@ def test_paths_begin_where_they_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/ana")
     assert load(state_dir="state").state_dir == tmp_path / "state"
+    node = load(node={"models": {"python_path": ["code"]}, "containers": {"mounts": ["data"]}}).node
+    assert (node.models.python_path, node.containers.mounts) == ((tmp_path / "code",), (tmp_path / "data",))
     assert load(state_dir="~/state").blob_place == Path("/home/ana/state/blobs")
     assert load(blobs={"url": "~/b"}).blob_place == Path("/home/ana/b")
     assert load(blobs={"url": "b"}).blob_place == tmp_path / "b"
