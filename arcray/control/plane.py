@@ -310,7 +310,7 @@ class Plane:
         if self._writer.refusal is None and self._writer.cluster.needs_round:
             pending, began = self._writer.cluster.state.pending, self._clock.monotonic()
             waiting = len(pending)
-            self._writer.handle([Schedule()], [None])
+            self._writer.handle_own([Schedule()])
             took_s = self._clock.monotonic() - began
             await (self._clock.sleep(took_s) if took_s and len(pending) == waiting else asyncio.sleep(0))
 
@@ -324,7 +324,7 @@ class Plane:
         self._writer.waiters.expire(self._clock.monotonic())
         due = self._writer.cluster.next_due()
         if due is not None and due <= self._clock.now() and self._writer.refusal is None:
-            self._writer.handle([Tick()], [None])
+            self._writer.handle_own([Tick()])
 
     async def _audit(self) -> None:
         """Counts the books anew now and then: the sum that is kept up would hide an error of its own."""
@@ -342,4 +342,4 @@ class Plane:
         return self._writer.cluster.state.nodes.get(node_id)
 
     def _refuse(self, report: ReportEnd) -> None:
-        self._writer.handle([report], [None])
+        self._writer.handle_own([report])
