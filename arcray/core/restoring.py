@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from arcray.core.asked import shape_of
-from arcray.core.claim import Cause
 from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
-from arcray.core.operation_facts import look_for_overtime, take, watch_overtime
+from arcray.core.operation_facts import take, watch_overtime
 from arcray.core.policy_facts import grant, keep_place, offer, rejoin
 from arcray.core.quota import AccountQuota
 from arcray.core.reservation import Reservation
@@ -131,6 +130,5 @@ def _restore_workload(state: ClusterState, workload: Workload, now: datetime) ->
     offer(state, workload)
     take(state, spec.origin.account, spec.demand)
     if workload.started_at is not None:
-        watch_overtime(state, workload, workload.started_at)
-    if workload.eviction is not None and workload.eviction.cause is Cause.OVERTIME:
-        look_for_overtime(state, workload, now)
+        # What is ending has some grace again: its node may only now be told.
+        watch_overtime(state, workload, workload.started_at, after=now if workload.phase is Phase.STOPPING else None)
