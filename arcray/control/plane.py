@@ -131,6 +131,7 @@ class Plane:
         )
         self._kept = retention
         self._simulations = Simulations()
+        self._put_off = False  # the last tick was
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -317,7 +318,9 @@ class Plane:
     async def _tick(self) -> None:
         began_s = self._clock.monotonic()
         await self._clock.sleep(_TICK_S)
-        if self._clock.monotonic() - began_s > _STOOD_STILL_S:
+        late = self._clock.monotonic() - began_s > _STOOD_STILL_S
+        self._put_off = late and not self._put_off  # once: a process that is stopped again and again must tick too
+        if self._put_off:
             _log.warning("stood still", extra={"seconds": round(self._clock.monotonic() - began_s, 3)})
             await self._clock.sleep(_HEAR_FIRST_S)
             return
