@@ -67,7 +67,7 @@ def times(
             yield node.drain.done_at or node.drain.started_at
     for workload in workloads:
         ended = workload.history[-1].ended_at if workload.history else None
-        happened = (workload.placed_at, workload.started_at, workload.finished_at, ended)
+        happened = (workload.joined_at, workload.placed_at, workload.started_at, workload.finished_at, ended)
         yield from (time for time in happened if time is not None)
     for reservation in reservations:
         yield reservation.ended_at or reservation.created_at
@@ -85,7 +85,7 @@ def _waits_since(workload: Workload) -> datetime:
     """Returns by what workloads stand in order; what waits for another attempt joined the queue when the last ended."""
     if workload.phase is Phase.PENDING and workload.history:
         return workload.history[-1].ended_at
-    return workload.spec.created_at
+    return workload.joined_at or workload.spec.created_at
 
 
 def _restore_node(state: ClusterState, node: Node, now: datetime) -> None:
