@@ -348,13 +348,15 @@ class Client:
             ConflictError: the copies that were being loaded have ended; says why.
             DeadlineExceededError: no node answers in time.
         """
-        loading: set[str] = set()
+        loading: set[str | None] = set()
 
         def settled(model: ModelInfo) -> bool:
             copies = {server["id"] for server in model.raw.get("servers", ())}
             if not model.ready_on and loading and not copies:
-                ended = self.get(min(loading))
-                raise ConflictError(f"model {name} is not loaded: {ended.phase}, {ended.message}")
+                own = min(filter(None, loading), default=None)  # the ids of other accounts' copies are not told
+                ended = None if own is None else self.get(own)
+                reason = "its copies have ended" if ended is None else f"{ended.phase}, {ended.message}"
+                raise ConflictError(f"model {name} is not loaded: {reason}")
             loading.update(copies)
             return bool(model.ready_on)
 

@@ -131,6 +131,7 @@ class Plane:
         )
         self._kept = retention
         self._simulations = Simulations()
+        self._put_off = False  # the last tick was
         self._round_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -310,21 +311,23 @@ class Plane:
         if self._writer.refusal is None and self._writer.cluster.needs_round:
             pending, began = self._writer.cluster.state.pending, self._clock.monotonic()
             waiting = len(pending)
-            self._writer.handle([Schedule()], [None])
+            self._writer.handle_own([Schedule()])
             took_s = self._clock.monotonic() - began
             await (self._clock.sleep(took_s) if took_s and len(pending) == waiting else asyncio.sleep(0))
 
     async def _tick(self) -> None:
         began_s = self._clock.monotonic()
         await self._clock.sleep(_TICK_S)
-        if self._clock.monotonic() - began_s > _STOOD_STILL_S:
+        late = self._clock.monotonic() - began_s > _STOOD_STILL_S
+        self._put_off = late and not self._put_off  # once: a process that is stopped again and again must tick too
+        if self._put_off:
             _log.warning("stood still", extra={"seconds": round(self._clock.monotonic() - began_s, 3)})
             await self._clock.sleep(_HEAR_FIRST_S)
             return
         self._writer.waiters.expire(self._clock.monotonic())
         due = self._writer.cluster.next_due()
         if due is not None and due <= self._clock.now() and self._writer.refusal is None:
-            self._writer.handle([Tick()], [None])
+            self._writer.handle_own([Tick()])
 
     async def _audit(self) -> None:
         """Counts the books anew now and then: the sum that is kept up would hide an error of its own."""
@@ -342,4 +345,4 @@ class Plane:
         return self._writer.cluster.state.nodes.get(node_id)
 
     def _refuse(self, report: ReportEnd) -> None:
-        self._writer.handle([report], [None])
+        self._writer.handle_own([report])

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from arcray.control.batch import Batch, Reply, answer, image
@@ -60,7 +61,7 @@ class Writer:
     """Memory and its batches. Everything here runs on one loop.
 
     Args:
-        limit: replies that may wait for a commit; more commands are refused.
+        limit: replies that may wait for a commit; more commands are refused, but for those of this process itself.
         batch_limit: events in one batch.
         changed: called after anything was handled.
         rules: what decides.
@@ -151,24 +152,27 @@ class Writer:
         self._events.end(error)
         self.readable.set()  # whoever waits for it finds ``ended``
 
-    def handle(self, commands: Sequence[Command], replies: Sequence[Reply | None]) -> None:
-        """Handles commands in order; a reply of None is not wanted."""
+    def handle(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        """Handles commands in order, and refuses those that come while as many replies wait as may."""
         now = self._clock.now()
-        full = self._full()
         for command, reply in zip(commands, replies, strict=True):
-            refusal = full or self._refuses(command)
-            if refusal is not None:
-                if reply is not None:
-                    answer(reply, refusal)
-                continue
-            self.cluster.state.before = self.commits.open.before
-            outcome = contain(self.cluster.handle, command, now)
-            if isinstance(outcome, Outcome):
-                self._take(outcome, reply)
+            refusal = self._full() or self._refuses(command)
+            if refusal is None:
+                self._handle(command, reply, now)
             else:
-                if isinstance(outcome, FaultError):
-                    self._distrust(outcome)
-                self.reply(reply, outcome)
+                answer(reply, refusal)
+        self._changed()
+
+    def handle_own(self, commands: Sequence[Command]) -> None:
+        """Handles in order what this process itself has found out or wants to know, however many replies wait.
+
+        Nobody would say it again; there is no more of it than of what it is about. While writes are refused it is
+        dropped: the memory that is rebuilt finds it out anew.
+        """
+        now = self._clock.now()
+        for command in commands:
+            if self._refuses(command) is None:
+                self._handle(command, None, now)
         self._changed()
 
     def reply(self, reply: Reply | None, value: object) -> None:
@@ -190,6 +194,16 @@ class Writer:
             tail.published += events
 
     # -- outcomes ------------------------------------------------------------------------------------------------
+
+    def _handle(self, command: Command, reply: Reply | None, now: datetime) -> None:
+        self.cluster.state.before = self.commits.open.before
+        outcome = contain(self.cluster.handle, command, now)
+        if isinstance(outcome, Outcome):
+            self._take(outcome, reply)
+            return
+        if isinstance(outcome, FaultError):
+            self._distrust(outcome)
+        self.reply(reply, outcome)
 
     def _refuses(self, command: Command) -> ArcrayError | None:
         refusal = self.ended or self._broken
@@ -342,6 +356,5 @@ class Writer:
         self._untold = rebuilt.undelivered()  # now: the readings below may place requests, and that is not on disk yet
         self.readable.set()
         self._dispatch.keep_only(lambda workload_id: workload_id in rebuilt.state.workloads)
-        told = readings(before, rebuilt)
-        self.handle(told, [None] * len(told))
+        self.handle_own(readings(before, rebuilt))
         self._events.mark_gap()

@@ -97,10 +97,17 @@ def give_back(state: ClusterState, account: AccountId, held: Demand | Allocation
         state.needs_round = True
 
 
-def watch_overtime(state: ClusterState, workload: Workload, started_at: datetime) -> None:
-    """Has running work looked at once it has run for too long; requests are bounded by their own timeout."""
+def watch_overtime(
+    state: ClusterState, workload: Workload, started_at: datetime, *, after: datetime | None = None
+) -> None:
+    """Has running work looked at once it has run for too long; requests are bounded by their own timeout.
+
+    Args:
+        after: it is not looked at within the grace that begins then.
+    """
     if workload.spec.max_duration_s is not None and not isinstance(workload.spec.payload, Inference):
-        look_for_overtime(state, workload, started_at + timedelta(seconds=workload.spec.max_duration_s))
+        ends_at = started_at + timedelta(seconds=workload.spec.max_duration_s)
+        look_for_overtime(state, workload, ends_at if after is None else max(ends_at, after))
 
 
 def look_for_overtime(state: ClusterState, workload: Workload, ends_at: datetime) -> None:

@@ -56,7 +56,8 @@ def explain(
             queued = spec.id if spec.gang is None else state.gangs.of(spec).leader
             if queued is not None:
                 ahead = state.pending.ahead_of(queued, _FIRST_FEW, sees)
-    backs_off = workload.not_before is not None and workload.not_before > now
+    not_before = _not_before(state, workload)
+    backs_off = not_before is not None and not_before > now
     waits_for = _waits_for(state, workload, over, has_room=has_room, backs_off=backs_off)
     return WorkloadExplanation(
         workload_id=spec.id,
@@ -66,12 +67,23 @@ def explain(
         node_id=workload.node_id,
         waits_for=waits_for,
         placement=placement,
-        not_before=workload.not_before if backs_off else None,
+        not_before=not_before if backs_off else None,
         excesses=over,
         ahead=ahead.total,
         first_ahead=ahead.first,
-        estimate=_estimate(state, workload, now, waits_for=waits_for, ahead=ahead, has_room=has_room),
+        estimate=_estimate(
+            state, workload, now, begin=max(now, not_before or now), waits_for=waits_for, ahead=ahead, has_room=has_room
+        ),
     )
+
+
+def _not_before(state: ClusterState, workload: Workload) -> datetime | None:
+    """Returns when its back-off ends: that of its gang, all of which waits for the member with the longest."""
+    if workload.phase is Phase.PENDING and workload.spec.gang is not None:
+        gang = state.gangs.of(workload.spec)
+        if gang.ready:
+            return gang.not_before
+    return workload.not_before
 
 
 def _ahead_for_slot(state: ClusterState, workload: Workload, sees: AccountId | None) -> Ahead:
@@ -121,13 +133,13 @@ def _estimate(
     workload: Workload,
     now: datetime,
     *,
+    begin: datetime,
     waits_for: WaitsFor,
     ahead: Ahead,
     has_room: bool,
 ) -> StartEstimate | None:
     if waits_for is WaitsFor.NOTHING:
         return None
-    begin = max(now, workload.not_before or now)
     shape, same = shape_of(workload), ahead.alike
     if has_room and not ahead.total and waits_for is not WaitsFor.QUOTA:
         return StartEstimate(earliest=begin, latest=begin, basis="a node has room for it now")

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from datetime import datetime
-from heapq import heappop, heappush, merge
+from heapq import heapify, heappop, heappush, merge
 from itertools import chain, islice
 from typing import Final, NamedTuple, TypeAlias
 
@@ -36,6 +36,7 @@ class Lane(NamedTuple):
 _Key: TypeAlias = tuple[Priority, Hashable, bool]  # of a group: how urgent, what is asked, may it preempt
 _Place: TypeAlias = tuple[_Key, Lane]
 
+_FEW: Final = 64  # entries that are not worth sweeping
 _NOBODYS: Final = Lane(AccountId(""))
 _NO_LANES: Final[dict[_Place, OrderedDict[WorkloadId, int]]] = {}
 
@@ -74,14 +75,16 @@ class _Group:
         self.entry = 0
         self.lanes: dict[Lane, OrderedDict[WorkloadId, int]] = {}
         self.count = 0
-        self._order: list[tuple[int, Lane]] = []  # heap of the heads of the lanes; stale entries are passed over
+        # A heap of the heads of the lanes. Stale entries are passed over, and swept out once they are half of it.
+        self._order: list[tuple[int, Lane]] = []
 
     def append(self, workload_id: WorkloadId, lane: Lane, sequence: int) -> None:
         own = self.lanes.get(lane)
         if own is None:
-            own = self.lanes[lane] = OrderedDict()
-            heappush(self._order, (sequence, lane))
-        own[workload_id] = sequence
+            self.lanes[lane] = OrderedDict({workload_id: sequence})
+            self._enter(sequence, lane)
+        else:
+            own[workload_id] = sequence
         self.count += 1
 
     def remove(self, workload_id: WorkloadId, lane: Lane) -> None:
@@ -92,7 +95,7 @@ class _Group:
         if not own:
             del self.lanes[lane]
         elif was_first:
-            heappush(self._order, (next(iter(own.values())), lane))
+            self._enter(next(iter(own.values())), lane)
 
     def take_lane(self, lane: Lane) -> OrderedDict[WorkloadId, int]:
         own = self.lanes.pop(lane)
@@ -107,7 +110,7 @@ class _Group:
             own.update(later)
         self.lanes[lane] = own
         self.count += len(own)
-        heappush(self._order, (next(iter(own.values())), lane))
+        self._enter(next(iter(own.values())), lane)
 
     def first(self) -> tuple[int, WorkloadId] | None:
         """Returns the earliest arrival; None when the group is empty."""
@@ -121,6 +124,14 @@ class _Group:
                     return sequence, workload_id
             heappop(order)
         return None
+
+    def _enter(self, sequence: int, lane: Lane) -> None:
+        """Takes up the new head of a lane."""
+        if len(self._order) < 2 * len(self.lanes) + _FEW:
+            heappush(self._order, (sequence, lane))
+        else:
+            self._order = [(next(iter(own.values())), each) for each, own in self.lanes.items()]
+            heapify(self._order)
 
 
 class PendingQueue:

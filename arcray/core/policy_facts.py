@@ -165,8 +165,8 @@ def wait_no_longer(state: ClusterState, workload: Workload) -> None:
 def rejoin(state: ClusterState, workload: Workload, timeout: timedelta, now: datetime) -> None:
     """Takes a member up again that is alive in the rows."""
     spec = workload.spec
-    came_at = min(spec.created_at, now)  # by another clock, which may be ahead
+    came_at = workload.joined_at or min(spec.created_at, now)  # rows of old have their sender's time alone
     state.gangs.join(spec, came_at, came_at + timeout)
     if workload.attempt:  # it was placed, so its gang was complete, whoever has ended since
         gang = state.gangs.of(spec)
-        gang.complete_at = gang.complete_at or spec.created_at
+        gang.complete_at = gang.complete_at or came_at

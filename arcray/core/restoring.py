@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from arcray.core.asked import shape_of
-from arcray.core.claim import Cause
 from arcray.core.ledger import Entry
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
-from arcray.core.operation_facts import look_for_overtime, take, watch_overtime
+from arcray.core.operation_facts import take, watch_overtime
 from arcray.core.policy_facts import grant, keep_place, offer, rejoin
 from arcray.core.quota import AccountQuota
 from arcray.core.reservation import Reservation
@@ -68,7 +67,7 @@ def times(
             yield node.drain.done_at or node.drain.started_at
     for workload in workloads:
         ended = workload.history[-1].ended_at if workload.history else None
-        happened = (workload.placed_at, workload.started_at, workload.finished_at, ended)
+        happened = (workload.joined_at, workload.placed_at, workload.started_at, workload.finished_at, ended)
         yield from (time for time in happened if time is not None)
     for reservation in reservations:
         yield reservation.ended_at or reservation.created_at
@@ -86,7 +85,7 @@ def _waits_since(workload: Workload) -> datetime:
     """Returns by what workloads stand in order; what waits for another attempt joined the queue when the last ended."""
     if workload.phase is Phase.PENDING and workload.history:
         return workload.history[-1].ended_at
-    return workload.spec.created_at
+    return workload.joined_at or workload.spec.created_at
 
 
 def _restore_node(state: ClusterState, node: Node, now: datetime) -> None:
@@ -131,6 +130,5 @@ def _restore_workload(state: ClusterState, workload: Workload, now: datetime) ->
     offer(state, workload)
     take(state, spec.origin.account, spec.demand)
     if workload.started_at is not None:
-        watch_overtime(state, workload, workload.started_at)
-    if workload.eviction is not None and workload.eviction.cause is Cause.OVERTIME:
-        look_for_overtime(state, workload, now)
+        # What is ending has some grace again: its node may only now be told.
+        watch_overtime(state, workload, workload.started_at, after=now if workload.phase is Phase.STOPPING else None)

@@ -256,7 +256,7 @@ class ClusterState:
 
     def _submitted(self, event: ev.WorkloadSubmitted) -> None:
         spec = event.spec
-        workload = Workload(spec=spec)
+        workload = Workload(spec=spec, joined_at=None if spec.gang is None else event.at)
         if spec.tariff is not None:
             self.books.charging = True
         self.workloads[spec.id] = workload

@@ -14,6 +14,7 @@ from arcray.core.gang_queue import GangState
 from arcray.core.handlers.drains import is_drained, takes_copy_along
 from arcray.core.handlers.gangs import fits_when_empty
 from arcray.core.handlers.preemption import would_preempt
+from arcray.core.handlers.quotas import excesses
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.placement.together import Shortfall
 from arcray.core.state import ClusterState
@@ -56,7 +57,7 @@ def reasons_to_wait(
     if holder is not None and holder.complete_at is not None:
         since = holder.complete_at.isoformat()
         yield f"{len(state.gangs.held)} nodes are held back for a gang that has waited since {since}"
-    if workload.spec.gang is None:
+    if workload.spec.gang is None and _has_its_turn(state, workload, now):
         found = would_preempt(state, workload, now)
         if found is not None:
             yield f"would preempt {_named(state, found.victims, sees)} on node {found.node_id}"
@@ -72,6 +73,12 @@ def _named(state: ClusterState, ids: Collection[WorkloadId], sees: AccountId | N
 def _account(state: ClusterState, workload_id: WorkloadId) -> AccountId | None:
     workload = state.workloads.get(workload_id)
     return None if workload is None else workload.spec.origin.account
+
+
+def _has_its_turn(state: ClusterState, workload: Workload, now: datetime) -> bool:
+    """Whether rounds look at it at all: not in back-off, nor while its account's quota is used up."""
+    backs_off = workload.not_before is not None and workload.not_before > now
+    return not backs_off and not excesses(state, workload)
 
 
 def _of_drain(state: ClusterState, workload: Workload) -> Iterator[str]:

@@ -312,6 +312,7 @@ class Workload:
         claim: the place that is kept for it while those preempted for it end; it is pending meanwhile.
         eviction: why the cluster asked for the end of the present attempt; None while it did not.
         preemptions: how often it was ended for other work.
+        joined_at: when the scheduler took it up as a member of its gang; None where it belongs to none.
         refusals: how many of its attempts, up to the last one, came to nothing because nodes would not begin them, or
             another member of its gang.
         history: the newest attempts before the present one, oldest first.
@@ -343,6 +344,7 @@ class Workload:
     history: tuple[AttemptRecord, ...] = ()
     replayed_by: WorkloadId | None = None
     discarded: bool = False
+    joined_at: datetime | None = None
 
     @property
     def id(self) -> WorkloadId:

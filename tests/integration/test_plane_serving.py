@@ -10,7 +10,7 @@ import pytest
 
 from arcray.config import SchedulerSettings
 from arcray.core import events as ev
-from arcray.core.commands import ReportTelemetry, SetNodeScheduling, StopWorkload, Submitted, SubmitWorkload
+from arcray.core.commands import ReportEnd, ReportTelemetry, SetNodeScheduling, StopWorkload, Submitted, SubmitWorkload
 from arcray.core.errors import ArcrayError, NotFoundError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Event, Topic
 from arcray.core.node import Health, NodeView
@@ -224,6 +224,36 @@ class TestLimits:
             refused = [isinstance(answer, ResourceExhaustedError) for answer in answers]
             assert refused == [False, False, False, True, True]
             assert isinstance(await cluster.ask(SubmitWorkload(spec=a_workload(9))), Submitted)
+
+    async def test_more_commands_in_one_submission_than_may_wait_are_refused(self) -> None:
+        async with in_process_plane(nodes=[], settings=SchedulerSettings(max_commands=3)) as cluster:
+            answers = await cluster.plane.submit([SubmitWorkload(spec=a_workload(number)) for number in range(1, 6)])
+        refused = [isinstance(answer, ResourceExhaustedError) for answer in answers]
+        assert refused == [False, False, False, True, True]
+
+    async def test_a_start_that_was_never_handed_over_is_heard_of_however_many_wait(self) -> None:
+        node = SimulatedNode()
+        async with in_process_plane(nodes=[node], settings=SchedulerSettings(max_commands=1)) as cluster:
+            node.deaf = True
+            reading = asyncio.create_task(events_until(cluster, {Topic.WORKLOADS}, ev.WorkloadPlaced))
+            await asyncio.sleep(0)
+            await cluster.ask(SubmitWorkload(spec=a_workload(1)))
+            await reading
+            report = ReportEnd(
+                node_id=node.id,
+                epoch=node.epoch,
+                workload_id=a_workload(1).id,
+                attempt=1,
+                phase=Phase.FAILED,
+                message="its queue is full",
+                refused=True,
+            )
+            reading = asyncio.create_task(events_until(cluster, {Topic.WORKLOADS}, ev.WorkloadRequeued))
+            await asyncio.sleep(0)
+            (waiting,) = cluster.plane.begin([SubmitWorkload(spec=a_workload(2, demand=Demand(gpus=64)))])
+            cluster.plane._refuse(report)  # what the dispatcher calls
+            assert isinstance(await waiting, Submitted)
+            assert any(isinstance(event, ev.WorkloadRequeued) for event in await reading)
 
     async def test_more_callers_than_may_wait_are_refused(self) -> None:
         async with in_process_plane(nodes=[], settings=SchedulerSettings(max_commands=1)) as cluster:

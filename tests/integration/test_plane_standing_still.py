@@ -58,3 +58,14 @@ async def test_a_machine_that_was_suspended_finds_no_node_silent(cluster: InProc
     clock.jump(2 * LEASE_S)
     await clock.advance(1.0)
     assert await health(cluster, 1) is Health.HEALTHY
+
+
+@pytest.mark.parametrize("runs_s", [0.04, 1.0])
+async def test_a_process_that_is_stopped_again_and_again_finds_a_silent_node(
+    cluster: InProcessPlane, clock: FakeClock, runs_s: float
+) -> None:
+    await attach(cluster, 1)
+    for _ in range(round(1.2 * LEASE_S / (1.1 + runs_s))):
+        await clock.stand_still(1.1)
+        await clock.advance(runs_s)
+    assert await health(cluster, 1) is Health.LOST

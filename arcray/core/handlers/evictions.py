@@ -6,11 +6,13 @@ Its node is asked to stop it with grace, as for any stop. What follows its end i
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from heapq import heappop
 
 from arcray.core import events as ev
 from arcray.core.claim import Cause
 from arcray.core.handlers.attempts import give_up
+from arcray.core.operation_facts import look_for_overtime
 from arcray.core.orders import StopAttempt
 from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
@@ -49,19 +51,29 @@ def evict(turn: Turn, workload: Workload, cause: Cause, reason: str, grace_s: fl
 
 
 def stop_overtime(turn: Turn) -> None:
-    """Does what a node forgot: ends work that runs longer than it may, and gives it up where even that is not heard."""
+    """Does what a node forgot: ends work that runs longer than it may, and gives it up where even that is not heard.
+
+    What is ending already, whoever asked for that, is asked once more and given up as late; what follows is decided by
+    what asked first.
+    """
     state = turn.state
     while state.overtime and state.overtime[0][0] <= turn.now:
         _, workload_id, attempt = heappop(state.overtime)
         workload = state.workloads.get(workload_id)
         if workload is None or workload.attempt != attempt or workload.phase.terminal:
             continue
-        limit_s = workload.spec.max_duration_s
         if workload.phase is Phase.RUNNING:
-            evict(turn, workload, Cause.OVERTIME, f"ran longer than {limit_s:g} s", grace_s=0.0)
-        elif (
-            workload.eviction is not None and workload.eviction.cause is Cause.OVERTIME and workload.node_id is not None
-        ):
+            evict(turn, workload, Cause.OVERTIME, f"ran longer than {workload.spec.max_duration_s:g} s", grace_s=0.0)
+        elif workload.phase is Phase.STOPPING and workload.node_id is not None:
             order = StopAttempt(workload_id=workload_id, attempt=attempt, grace_s=0.0)
             turn.order(state.nodes[workload.node_id], order)
-            give_up(turn, workload, "its node did not end it")
+            if turn.now >= _should_have_ended(workload) + 2 * turn.policy.overtime_grace:
+                give_up(turn, workload, "its node did not end it")
+            else:
+                look_for_overtime(state, workload, turn.now)
+
+
+def _should_have_ended(workload: Workload) -> datetime:
+    assert workload.started_at is not None
+    assert workload.spec.max_duration_s is not None
+    return workload.started_at + timedelta(seconds=workload.spec.max_duration_s)

@@ -460,9 +460,9 @@ class ExplanationBody(Message):
 
 
 class ServerView(Message):
-    """A copy of a model."""
+    """A copy of a model; of another account's copy ``id`` and ``pid`` are None and ``message`` is empty."""
 
-    id: str
+    id: str | None
     phase: Phase
     node_id: str | None
     pid: int | None

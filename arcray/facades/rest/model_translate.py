@@ -110,16 +110,30 @@ def server_of(body: m.ModelBody, model: Model, submission: Submission) -> Worklo
     )
 
 
+def _server_view(server: WorkloadView, pids: Mapping[WorkloadId, int | None], sees: AccountId | None) -> m.ServerView:
+    """Returns a copy. That there is one, and how far it has come, is everybody's to know, like the model itself."""
+    shown = sees in (None, server.spec.origin.account)
+    return m.ServerView(
+        id=server.spec.id if shown else None,
+        phase=server.phase,
+        node_id=server.node_id,
+        pid=pids.get(server.spec.id) if shown else None,
+        message=(server.message or _silence(server, pids)) if shown else "",
+        restarts=server.restarts,
+    )
+
+
 def _silence(server: WorkloadView, pids: Mapping[WorkloadId, int | None]) -> str:
     """Returns a word about a copy that runs and is not offered, as one whose endpoint is away; else ""."""
     return _NOT_OFFERED if server.phase is Phase.RUNNING and server.spec.id not in pids else ""
 
 
-def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.ModelView:
+def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None], sees: AccountId | None = None) -> m.ModelView:
     """Returns a model as REST shows it.
 
     Args:
         pids: process that answers, by the workload that keeps it.
+        sees: whose copies may be told from each other; None sees all.
     """
     model = view.model
     return m.ModelView(
@@ -132,15 +146,5 @@ def model_view(view: ModelView, pids: Mapping[WorkloadId, int | None]) -> m.Mode
         demand=demand_body(model.demand),
         created_at=model.created_at,
         ready_on=list(view.ready_on),
-        servers=[
-            m.ServerView(
-                id=server.spec.id,
-                phase=server.phase,
-                node_id=server.node_id,
-                pid=pids.get(server.spec.id),
-                message=server.message or _silence(server, pids),
-                restarts=server.restarts,
-            )
-            for server in view.servers
-        ],
+        servers=[_server_view(server, pids, sees) for server in view.servers],
     )

@@ -95,7 +95,8 @@ class ModelRoutes:
         known: ModelView = await self._plane.query(GetModel(model_id=model.id))
         started = await self._start(identity, wanted, known, now)
         created = started or known.model.created_at == now
-        return await self._view(model.id, 201 if created else 200, {"Location": f"{_PATH}/{quote(model.id)}"})
+        location = {"Location": f"{_PATH}/{quote(model.id)}"}
+        return await self._view(identity, model.id, 201 if created else 200, location)
 
     async def _start(self, identity: Identity, wanted: m.ModelBody, known: ModelView, now: datetime) -> bool:
         """Starts the copies that are missing; returns whether any was. Those that others start meanwhile count."""
@@ -113,19 +114,20 @@ class ModelRoutes:
 
     async def index(
         self,
+        request: Request,
         *,
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 100,
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     ) -> Response:
         """Lists models, sorted by name."""
         page: ModelPage = await self._plane.query(ListModels(limit=limit, offset=offset))
-        pids = await self._pids()
-        views = [model_translate.model_view(view, pids) for view in page.models]
+        pids, sees = await self._pids(), identity_of(request).sees
+        views = [model_translate.model_view(view, pids, sees) for view in page.models]
         return json_response(codec.encode(m.ModelsView(models=views, total=page.total, limit=limit, offset=offset)))
 
-    async def get(self, name: _Name) -> Response:
+    async def get(self, request: Request, name: _Name) -> Response:
         """Returns a model: where it is ready, and what became of its copies."""
-        return await self._view(ModelId(name))
+        return await self._view(identity_of(request), ModelId(name))
 
     async def delete(self, request: Request, name: _Name) -> Response:
         """Forgets a model of one's own. Copies of another account end by that account's word only."""
@@ -151,9 +153,12 @@ class ModelRoutes:
         view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id, account=identity.sees))
         return await self._plane.blobs.get(translate.result_key_of(view, wanted.path))
 
-    async def _view(self, model_id: ModelId, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    async def _view(
+        self, identity: Identity, model_id: ModelId, status: int = 200, headers: dict[str, str] | None = None
+    ) -> Response:
         view: ModelView = await self._plane.query(GetModel(model_id=model_id))
-        return json_response(codec.encode(model_translate.model_view(view, await self._pids())), status, headers)
+        shown = model_translate.model_view(view, await self._pids(), identity.sees)
+        return json_response(codec.encode(shown), status, headers)
 
     async def _pids(self) -> dict[WorkloadId, int | None]:
         return {

@@ -184,6 +184,28 @@ async def test_model_of_another_account_is_used_and_not_forgotten(serve: Any) ->
         assert (await served.client.delete(f"{PATH}/echo", headers=ana)).status_code == 204
 
 
+async def test_of_copies_of_another_account_only_the_phase_and_the_node_are_shown(serve: Any) -> None:
+    auth = {"mode": "keys", "keys": {"ana": "k-ana", "bo": "k-bo", "op": "k-op"}, "scopes": {"op": "operator"}}
+    ana, bo, op = ({"Authorization": f"Bearer k-{name}"} for name in ("ana", "bo", "op"))
+    node = endless()
+    async with serve(nodes=[node], auth=auth) as served:
+        (copy,) = (await served.client.post(PATH, json=PYTHON, headers=ana)).json()["servers"]
+        await served.cluster.ask(report_models(node, WorkloadId(copy["id"]), pid=991))
+        looks = [
+            *(("GET", path, headers) for headers in (ana, op, bo) for path in (PATH, f"{PATH}/echo")),
+            ("POST", PATH, bo),
+        ]
+        for method, path, headers in looks:
+            body = PYTHON if method == "POST" else None
+            answer = (await served.client.request(method, path, json=body, headers=headers)).json()
+            (shown,) = answer.get("models", [answer])[0]["servers"]
+            assert shown["nodeId"] == node.id
+            if headers is bo:
+                assert (shown["id"], shown["pid"], shown["message"]) == (None, None, "")
+            else:
+                assert (shown["id"], shown["pid"]) == (copy["id"], 991)
+
+
 async def test_malformed_model_is_400_and_named(serve: Any) -> None:
     async with serve(nodes=[]) as served:
         for members, field in (

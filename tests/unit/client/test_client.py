@@ -274,6 +274,17 @@ def test_model_whose_copies_have_ended_is_awaited_no_longer() -> None:
         Pool(step).client.wait_model("m")
 
 
+def test_model_whose_copies_were_another_accounts_is_awaited_no_longer() -> None:
+    copies: Iterator[list[dict[str, None]]] = iter([[{"id": None}], []])
+
+    def step(request: httpx.Request) -> httpx.Response:
+        assert "/models/" in request.url.path
+        return httpx.Response(200, json={"name": "m", "format": "python", "readyOn": [], "servers": next(copies)})
+
+    with pytest.raises(ConflictError, match="m is not loaded: its copies have ended"):
+        Pool(step).client.wait_model("m")
+
+
 def test_answer_names_the_process_that_gave_it() -> None:
     pool = answering(
         {

@@ -190,6 +190,20 @@ def test_an_incomplete_gang_waits_for_its_members_whatever_room_there_is(world: 
     assert (found.waits_for, found.estimate) == (WaitsFor.GANG, None)
 
 
+def test_a_gang_in_back_off_has_all_of_its_members_wait_for_the_last_one(world: World) -> None:
+    world.attach()
+    world.attach(a_node(2))
+    for number in (1, 2):
+        world.submit(a_member(number))
+    world.report(world.workload(a_workload(1).id), Phase.FAILED, refused=True, message="no image")
+    world.report(world.workload(a_workload(2).id), Phase.STOPPED)
+    for number in (1, 2):
+        found = explained(world, number)
+        assert (found.waits_for, found.not_before) == (WaitsFor.BACK_OFF, world.now + timedelta(seconds=1))
+        assert found.estimate is not None
+        assert found.estimate.earliest == found.not_before
+
+
 def test_a_gang_that_does_not_fit_at_once_waits_for_a_place_without_an_estimate(world: World) -> None:
     ran(world, 10, 10, 10, 10, 10)
     world.submit(a_member(11))

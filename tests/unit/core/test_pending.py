@@ -54,6 +54,22 @@ def test_a_placed_head_makes_the_next_of_its_group_a_candidate_in_order_of_arriv
     assert len(queue) == 0
 
 
+def test_what_has_left_the_queue_takes_no_memory_behind_an_early_arrival() -> None:
+    queue = PendingQueue()
+    queue.add(A, Priority.NORMAL, "x", None, Lane(AccountId("ana")))
+    for number in range(10_000):
+        workload_id, lane = WorkloadId(f"w{number}"), Lane(AccountId(f"account {number % 3}"))
+        queue.add(workload_id, Priority.NORMAL, "x", None, lane)
+        queue.add(WorkloadId(f"{workload_id} behind it"), Priority.NORMAL, "x", None, lane)
+        queue.remove(workload_id)
+        queue.remove(WorkloadId(f"{workload_id} behind it"))
+    queue.add(B, Priority.NORMAL, "x", None, Lane(AccountId("bo")))
+    (group,) = queue._groups.values()
+    assert len(group._order) <= 128
+    queue.remove(A)
+    assert list(candidates(queue)) == [B]
+
+
 def test_work_in_back_off_stands_aside_until_it_is_due() -> None:
     queue = PendingQueue()
     queue.add(A, Priority.NORMAL, "x", T0 + timedelta(seconds=5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from arcray.core.commands import Command, ReportEnd, Reservable, Reserve, Schedule, SubmitWorkload, Tick
 from arcray.core.gang import Gang, Layout
 from arcray.core.ids import AccountId, ReservationId
+from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Priority, RestartPolicy, RestartRule, WorkloadSpec
 from arcray.testing.builders import a_node, a_workload, node_id
@@ -125,3 +127,17 @@ def test_what_follows_is_the_same_after_a_recovery(world: World, scene: Callable
         after.cluster.state.check_invariants()
         happened += len(lived.events)
     assert happened, "the scene shows nothing"
+
+
+@pytest.mark.parametrize("behind_s", [-310, 310])
+def test_the_last_members_of_a_gang_have_as_long_whatever_the_clocks_of_their_senders_say(behind_s: float) -> None:
+    world = World(ClusterPolicy(gang_timeout=timedelta(seconds=300)))
+    world.submit(replace(a_member(1, size=3), created_at=world.now - timedelta(seconds=behind_s)))
+    world.later(100)
+    world.submit(replace(a_member(2, size=3), created_at=world.now - timedelta(seconds=2 * behind_s)))
+    recovered = world.recovered()
+    for each in (world, recovered):
+        each.later(199.9)
+        assert each.workload(a_workload(1).id).phase is Phase.PENDING
+        each.later(0.2)
+        assert each.workload(a_workload(1).id).phase is Phase.REJECTED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from arcray.core import events as ev
-from arcray.core.commands import DetachNode, ReportPhase, SetNodeScheduling
+from arcray.core.commands import DetachNode, ReportPhase, SetNodeScheduling, SetQuota
 from arcray.core.errors import IllegalTransitionError, InvalidArgumentError
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import AccountId, WorkloadId
@@ -16,8 +16,9 @@ from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.queries import ExplainWorkload
+from arcray.core.quota import Quota
 from arcray.core.resources import Demand
-from arcray.core.workload import Origin, Phase, Priority, WorkloadSpec
+from arcray.core.workload import Origin, Phase, Priority, RestartPolicy, RestartRule, WorkloadSpec
 from arcray.testing.builders import a_capacity, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
@@ -40,6 +41,12 @@ def workload_id(number: int) -> WorkloadId:
 
 def preempted(outcome_events: tuple[ev.Event, ...]) -> list[WorkloadId]:
     return [event.workload_id for event in outcome_events if isinstance(event, ev.WorkloadPreempted)]
+
+
+def notes(world: World, number: int) -> str:
+    answer = world.cluster.answer(ExplainWorkload(workload_id=workload_id(number)), world.now)
+    assert isinstance(answer, WorkloadExplanation)
+    return "; ".join(answer.placement.notes)
 
 
 def explanation(world: World, number: int, account: AccountId | None = None) -> str:
@@ -319,6 +326,29 @@ def test_explain_names_the_work_of_others_to_nobody_but_operators(world: World) 
     eviction = world.workload(workload_id(1)).eviction
     assert eviction is not None
     assert eviction.reason == "preempted for work of a higher priority"  # what is stored is read by ana
+
+
+def test_explain_says_nothing_of_preemption_while_the_quota_of_an_account_is_used_up(world: World) -> None:
+    world.attach()
+    world.submit(background(1))
+    world.handle(SetQuota(account=critical(2).origin.account, quota=Quota(workloads=1)))
+    world.submit(critical(2))
+    assert "waits for its quota" in explanation(world, 2)
+    assert "would preempt" not in notes(world, 2)
+    world.run_round()
+    assert world.workload(workload_id(1)).phase is Phase.PLACED
+    world.handle(SetQuota(account=critical(2).origin.account, quota=Quota()))
+    assert "would preempt" in notes(world, 2)
+
+
+def test_explain_says_nothing_of_preemption_during_a_back_off(world: World) -> None:
+    world.attach()
+    world.submit(critical(1, restart=RestartPolicy(rule=RestartRule.ON_FAILURE)))
+    world.report(world.workload(workload_id(1)), Phase.FAILED)
+    world.submit(background(2))
+    assert "would preempt" not in notes(world, 1)
+    world.later(1)
+    assert "would preempt" in notes(world, 1)
 
 
 @pytest.mark.parametrize("policy", [IMPATIENT])

@@ -9,7 +9,7 @@ import pytest
 
 from arcray.core import events as ev
 from arcray.core.claim import Cause
-from arcray.core.commands import ReportTelemetry
+from arcray.core.commands import DrainNode, ReportTelemetry
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
@@ -135,6 +135,29 @@ def test_a_node_that_does_not_even_stop_it_loses_it(world: World) -> None:
     assert work.phase is Phase.STOPPING
     beating(world, 0.2)
     assert (work.phase, work.allocation) == (Phase.FAILED, None)
+
+
+@pytest.mark.parametrize("asked", ["stop", "drain"])
+def test_work_that_was_ending_already_is_given_up_as_late(world: World, asked: str) -> None:
+    work = started(world, max_duration_s=60.0, restart=STUBBORN)
+    if asked == "stop":
+        world.stop(work.id)
+    else:
+        world.handle(DrainNode(node_id=node_id(1)))
+    beating(world, 80)
+    world.now += timedelta(seconds=10)
+    (order,) = world.tick().orders
+    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0)
+    beating(world, 10)
+    recovered = world.recovered()
+    beating(world, 19.9)
+    assert work.phase is Phase.STOPPING
+    beating(world, 0.2)
+    assert (work.phase, work.allocation) == (Phase.STOPPED if asked == "stop" else Phase.PENDING, None)
+    recovered.later(29.9)
+    assert recovered.workload(W1).phase is Phase.STOPPING
+    recovered.later(0.2)
+    assert recovered.workload(W1).phase is work.phase
 
 
 def test_what_has_ended_in_time_is_not_kept_to_be_looked_at() -> None:
