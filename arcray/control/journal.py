@@ -28,6 +28,7 @@ from arcray.control.ledger_rows import load_keys, load_ledger, load_revoked, rea
 from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_page
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, QUOTAS, RESERVATIONS, WORKLOADS
+from arcray.control.sqlite_file import SqliteFile, in_memory
 from arcray.control.statements import Statements
 from arcray.control.worker import Worker
 from arcray.core.books import REQUESTS_KEPT
@@ -121,11 +122,11 @@ class Journal:
     def __init__(self, url: str | sa.URL, settings: DatabaseSettings | None = None) -> None:
         settings = settings or DatabaseSettings()
         self._engine = database.engine(url, settings)
-        self._file = database.SqliteFile(url)
+        self._file = SqliteFile(url)
         self._commit_timeout_s = settings.commit_timeout_s
         self._patience_s = settings.busy_timeout_s
         # A database in memory is one connection, so one thread.
-        self._in_memory = database.in_memory(url)
+        self._in_memory = in_memory(url)
         on_disk = self._engine.dialect.name == "sqlite" and not self._in_memory
         self._writes = Worker("arcray-journal", brief_s=settings.stand_still_s if on_disk else 0.0)
         self._reads = self._writes if self._in_memory else Worker("arcray-history")

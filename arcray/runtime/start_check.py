@@ -8,8 +8,8 @@ disk that is full, a file that is locked and a server that is away are waited fo
 from __future__ import annotations
 
 from arcray.config import Settings
-from arcray.control import database
 from arcray.control.blobs import FsspecBlobs
+from arcray.control.sqlite_file import check_file
 from arcray.wire.facade_names import check_names
 
 __all__ = ["check_start"]
@@ -23,4 +23,4 @@ def check_start(settings: Settings) -> None:
     """
     check_names(settings.facades)
     FsspecBlobs(settings.blob_place, max_blob_bytes=settings.blobs.max_blob_bytes)
-    database.check_file(settings.sql_url)
+    check_file(settings.sql_url)
