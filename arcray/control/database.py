@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import StaticPool
 
 from arcray.config import DatabaseSettings
-from arcray.control.sqlite_file import in_memory, make_directory, make_private
+from arcray.control.sqlite_file import in_memory, make_directory
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
 __all__ = ["check", "engine", "is_held", "said", "wait_for_locks", "writer"]
@@ -48,8 +48,6 @@ def engine(url: str | sa.URL, settings: DatabaseSettings) -> sa.Engine:
         case "sqlite":
             if parsed.database and not in_memory(url):
                 make_directory(Path(parsed.database).parent)
-                if "uri" not in parsed.query:  # else it is no path
-                    sa.event.listen(created, "do_connect", partial(make_private, Path(parsed.database)))
             sa.event.listen(created, "connect", partial(_prepare_sqlite, settings))
             sa.event.listen(created, "begin", _begin_sqlite)
         case "postgresql":

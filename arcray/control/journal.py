@@ -123,6 +123,7 @@ class Journal:
         settings = settings or DatabaseSettings()
         self._engine = database.engine(url, settings)
         self._file = SqliteFile(url)
+        self._file.watch(self._engine)
         self._commit_timeout_s = settings.commit_timeout_s
         self._patience_s = settings.busy_timeout_s
         # A database in memory is one connection, so one thread.
@@ -409,21 +410,15 @@ class Journal:
         return replace(live, memory=memory, left_out_until=max(left_out, default=None), ledger=ledger)
 
     def _read(self, read: Callable[..., _T], *args: Any) -> _T:
-        with self._reading() as connection:
-            return read(connection, *args)
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        self._file.check()  # else a pooled connection would go on reading a file that has gone
         with self._engine.begin() as connection:
-            yield connection
+            return read(connection, *args)
 
     def _write(self, work: Callable[[sa.Connection], _T]) -> _T:
         with self._writing() as connection:
             return work(connection)
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
-        with self._reading() as connection:
+        with self._engine.begin() as connection:
             row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
         return None if row is None else decode_row(Workload, row.id, row.body)
 
@@ -440,14 +435,14 @@ class Journal:
             keyed = sa.and_(WORKLOADS.c.account == account, sa.text("request_id <> ''"))
             conditions += [sa.and_(keyed, WORKLOADS.c.request_id.in_(some)) for some in _portions(requests)]
         found: dict[WorkloadId, Workload] = {}
-        with self._reading() as connection:
+        with self._engine.begin() as connection:
             for condition in conditions:
                 for row in connection.execute(wanted.where(condition)):
                     found[row.id] = decode_row(Workload, row.id, row.body)
         return list(found.values())
 
     def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int | None]:
-        with self._reading() as connection:
+        with self._engine.begin() as connection:
             return read_page(connection, query, limit, offset)
 
     def _events(self, after: int, limit: int) -> list[tuple[int, Event]]:
@@ -458,7 +453,7 @@ class Journal:
             .where(EVENTS.c.seq > after)
             .where(sa.or_(EVENTS.c.body != "", WORKLOADS.c.body.is_not(None)))  # else its row was kept long enough
         )
-        with self._reading() as connection:
+        with self._engine.begin() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
         return [(row.seq, decode_event(row.kind, row.body, row.workload_body)) for row in rows]
 

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeAlias
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 from arcray.state_directory import private
 
-__all__ = ["SqliteFile", "check_file", "in_memory", "make_directory", "make_private"]
+__all__ = ["SqliteFile", "check_file", "in_memory", "make_directory"]
+
+_Identity: TypeAlias = tuple[int, int]
 
 
 def in_memory(url: str | sa.URL) -> bool:
@@ -67,20 +69,31 @@ def _refuse(path: Path, reason: str, cause: Exception | None = None) -> NoReturn
 
 
 class SqliteFile:
-    """The file of a SQLite database, watched, because SQLite goes on writing to one that has been removed or replaced.
+    """The file of a SQLite database, watched, because SQLite goes on with one that has been removed or replaced.
 
-    What it acknowledged then would be gone with the last process that has the file open.
+    What it acknowledged then would be gone with the last process that has the file open. And whoever opens anew would
+    make an empty file, beside which SQLite deletes the log: all that was acknowledged since it was last emptied. So the
+    file is made by the first connection alone, and every connection that is opened or taken from a pool is of the file
+    that was opened first.
+
+    Args:
+        url: of any database; nothing is watched unless it is a SQLite file by its path.
     """
 
     def __init__(self, url: str | sa.URL) -> None:
-        parsed = sa.make_url(url)
-        named = parsed.get_backend_name() == "sqlite" and not in_memory(url)
-        self._path = Path(parsed.database) if named and parsed.database else None
-        self._identity: tuple[int, int] | None = None
+        path = _path(sa.make_url(url))
+        self._path = None if path is None else str(path.absolute())
+        self._identity: _Identity | None = None
+
+    def watch(self, engine: sa.Engine) -> None:
+        """Has every connection of an engine be one to this file, or none."""
+        if self._path is not None:
+            sa.event.listen(engine, "do_connect", self._connect)
+            sa.event.listen(engine, "checkout", lambda *_connection: self.check())
 
     def opened(self) -> None:
         """Takes the file that is there now for the right one."""
-        self._identity = self._found()
+        self._identity = None if self._path is None else _identity(self._path)
 
     def check(self) -> None:
         """Makes sure that it still is.
@@ -88,33 +101,54 @@ class SqliteFile:
         Raises:
             UnavailableError: it has gone, or another is in its place.
         """
-        if self._path is None or self._identity is None or self._found() == self._identity:
+        if self._path is None or self._identity is None:
             return
-        if self._path.exists():
+        found = _identity(self._path)
+        if found is None:
+            raise UnavailableError(f"the database {self._path} has been removed; put it back")
+        if found != self._identity:
             raise UnavailableError(
                 f"another file has taken the place of the database {self._path}; put the first back, or restart"
             )
-        raise UnavailableError(f"the database {self._path} has been removed; put it back")
 
-    def _found(self) -> tuple[int, int] | None:
-        if self._path is None:
-            return None
+    def _connect(self, dialect: sa.Dialect, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
+        path = str(self._path)
+        if self._identity is None:
+            _make_private(path)
+        self.check()
+        # mode=rw makes no file where none is. Nothing is read before the second look: what SQLite does with a log that
+        # lies beside the wrong file cannot be undone.
+        connection = dialect.connect(f"file://{quote(os.fsencode(path))}?mode=rw", uri=True, **options)
         try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
+            self.check()
+        except UnavailableError:
+            connection.close()
+            raise
+        return connection
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - each commit does it, and a Path costs a quarter more
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def make_directory(path: Path) -> None:
+    """Makes the directory of a database.
+
+    Raises:
+        UnavailableError: it cannot be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnavailableError(f"cannot make the directory of the database: {error}") from error
 
 
-def make_private(path: Path, *_connecting: object) -> None:
+def _make_private(path: str) -> None:
     # SQLite would make it readable by everyone, as the umask is; what it puts beside it gets the same mode as the file.
     # Only if it is absent: whoever closes a file of this process gives up SQLite's locks on it.
     with suppress(OSError):  # SQLite says better what is wrong
-        os.close(private(str(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.close(private(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))

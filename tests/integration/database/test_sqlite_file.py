@@ -1,0 +1,135 @@
+"""The file of a SQLite database goes, or another takes its place: nothing that was acknowledged is lost by that."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from arcray.control.journal import Journal, Records
+from arcray.control.rows import workload_row
+from arcray.core.errors import UnavailableError
+from arcray.core.ids import AccountId, ReservationId
+from arcray.core.queries import GetStatement, ListWorkloads
+from arcray.core.workload import Workload
+from arcray.testing.builders import a_workload
+
+READS: dict[str, Callable[[Journal], Awaitable[object]]] = {
+    "workload": lambda journal: journal.workload(a_workload(1).id),
+    "earlier": lambda journal: journal.earlier({a_workload(1).id}, {}),
+    "reservation": lambda journal: journal.reservation(ReservationId(a_workload(1).id)),
+    "workloads": lambda journal: journal.workloads(ListWorkloads(), limit=10, offset=0),
+    "entry": lambda journal: journal.entry(AccountId("a"), "r"),
+    "statement": lambda journal: journal.statement(GetStatement(account_id=AccountId("a"))),
+    "events": lambda journal: journal.events(),
+    "read": lambda journal: journal.read(lambda connection: connection.exec_driver_sql("SELECT 1").all()),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "arcray.db"
+
+
+@pytest.fixture
+async def journal(path: Path) -> AsyncIterator[Journal]:
+    journal = Journal(f"sqlite:///{path}")
+    await journal.open()
+    yield journal
+    await journal.close()
+
+
+def take(path: Path) -> None:
+    path.rename(f"{path}.away")
+
+
+def put_back(path: Path) -> None:
+    Path(f"{path}.away").rename(path)
+
+
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
+def make_empty(path: Path) -> None:
+    path.touch()
+
+
+def log_of(path: Path) -> bytes:
+    return Path(f"{path}-wal").read_bytes()
+
+
+async def append(journal: Journal, number: int) -> None:
+    await journal.append(Records(workloads=[workload_row(Workload(spec=a_workload(number)))]))
+
+
+async def numbers(journal: Journal) -> list[int]:
+    loaded = await journal.load(keep_finished=10, keep_finished_inference=10)
+    by_id = {a_workload(number).id: number for number in range(1, 10)}
+    return sorted(by_id[workload.spec.id] for workload in loaded.workloads)
+
+
+def after_a_crash(path: Path, place: Path) -> list[str]:
+    """Returns the ids of the workloads that the next process would find."""
+    place.mkdir()
+    for file in path.parent.iterdir():
+        if not file.name.endswith("-shm"):
+            shutil.copy(file, place)
+    with closing(sqlite3.connect(place / path.name)) as connection:
+        return [identity for (identity,) in connection.execute("SELECT id FROM workloads ORDER BY id")]
+
+
+def ids(*found: int) -> list[str]:
+    return sorted(a_workload(number).id for number in found)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A read while the file is away: with an empty one in its place or none, from a pooled connection or the first."""
+
+    name: str
+    replaced: bool
+    pooled: bool
+
+
+CASES = [Case(name, replaced, pooled) for name in READS for replaced in (False, True) for pooled in (False, True)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_no_read_touches_what_is_in_the_place_of_the_file(
+    journal: Journal, path: Path, tmp_path: Path, case: Case
+) -> None:
+    read = READS[case.name]
+    await append(journal, 1)
+    if case.pooled:
+        await read(journal)
+    logged = log_of(path)
+    take(path)
+    if case.replaced:
+        make_empty(path)
+    with pytest.raises(UnavailableError, match="another file" if case.replaced else "has been removed"):
+        await read(journal)
+    assert is_there(path) is case.replaced
+    assert log_of(path) == logged
+    put_back(path)
+    await read(journal)
+    await append(journal, 2)
+    assert await numbers(journal) == [1, 2]
+    assert after_a_crash(path, tmp_path / "crash") == ids(1, 2)
+
+
+async def test_a_writer_that_connects_again_makes_no_new_file(journal: Journal, path: Path) -> None:
+    await append(journal, 1)
+    take(path)
+    journal._drop()
+    with pytest.raises(UnavailableError, match="has been removed"):
+        await append(journal, 2)
+    assert not is_there(path)
+    put_back(path)
+    await append(journal, 2)
+    assert await numbers(journal) == [1, 2]
