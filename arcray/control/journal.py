@@ -141,6 +141,7 @@ class Journal:
         """Brings the tables up to date and fences earlier schedulers off.
 
         Raises:
+            InvalidArgumentError: what lies there is not ours to open, or lacks what belongs to it.
             UnavailableError: the database cannot be reached, written or migrated.
         """
         await self._in(self._writes, self._open)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from arcray.state_directory import private
 
 __all__ = ["SqliteFile", "check_file", "in_memory", "make_directory"]
 
+_LOG: Final = "-wal"  # SQLite's name for it
 _Identity: TypeAlias = tuple[int, int]
 
 
@@ -29,12 +30,13 @@ def check_file(url: str | sa.URL) -> None:
     """Makes sure that what lies where a SQLite database is to be is one, or nothing; opens it without a lock.
 
     Raises:
-        InvalidArgumentError: it is something else, or not ours to write.
+        InvalidArgumentError: it is something else, or not ours to write, or lacks what belongs to its log.
     """
     path = _path(sa.make_url(url))
     if path is None:
         return
     try:
+        _check_log(path)
         if not path.exists():
             if not _first_that_exists(path).is_dir():
                 _refuse(path, "its directory is a file")
@@ -51,6 +53,13 @@ def check_file(url: str | sa.URL) -> None:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             _refuse(path, str(error), error)
+
+
+def _check_log(path: Path) -> None:
+    """Refuses to begin a database beside the log of another, which SQLite would delete with all that is in it."""
+    log = Path(f"{path}{_LOG}")
+    if os.path.exists(log) and not (os.path.exists(path) and os.path.getsize(path)):  # noqa: PTH110, PTH202 - no error
+        _refuse(path, f"is missing, or empty, beside its write-ahead log {log}; put it back, or move the log away")
 
 
 def _first_that_exists(path: Path) -> Path:
@@ -114,6 +123,7 @@ class SqliteFile:
     def _connect(self, dialect: sa.Dialect, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
         path = str(self._path)
         if self._identity is None:
+            _check_log(Path(path))
             _make_private(path)
         self.check()
         # mode=rw makes no file where none is. Nothing is read before the second look: what SQLite does with a log that

@@ -13,7 +13,7 @@ import pytest
 
 from arcray.control.journal import Journal, Records
 from arcray.control.rows import workload_row
-from arcray.core.errors import UnavailableError
+from arcray.core.errors import InvalidArgumentError, UnavailableError
 from arcray.core.ids import AccountId, ReservationId
 from arcray.core.queries import GetStatement, ListWorkloads
 from arcray.core.workload import Workload
@@ -133,3 +133,25 @@ async def test_a_writer_that_connects_again_makes_no_new_file(journal: Journal, 
     put_back(path)
     await append(journal, 2)
     assert await numbers(journal) == [1, 2]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+async def test_no_database_is_begun_beside_the_log_of_another(path: Path, tmp_path: Path, empty: bool) -> None:
+    crashed = tmp_path / "crash" / path.name
+    journal = Journal(f"sqlite:///{path}")
+    await journal.open()
+    await append(journal, 1)
+    shutil.copytree(path.parent, crashed.parent)
+    await journal.close()
+    take(crashed)
+    if empty:
+        make_empty(crashed)
+    logged = log_of(crashed)
+    second = Journal(f"sqlite:///{crashed}")
+    with pytest.raises(InvalidArgumentError, match="beside its write-ahead log"):
+        await second.open()
+    assert log_of(crashed) == logged
+    put_back(crashed)
+    await second.open()
+    assert await numbers(second) == [1]
+    await second.close()

@@ -93,6 +93,16 @@ def test_a_locked_database_is_no_obstacle(tmp_path: Path) -> None:
     holder.close()
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_database_that_is_missing_beside_its_log_is_refused(tmp_path: Path, empty: bool) -> None:
+    (tmp_path / "arcray.db-wal").write_bytes(b"acknowledged")
+    if empty:
+        (tmp_path / "arcray.db").touch()
+    error = refusal(state_dir=tmp_path)
+    assert error.field == "database_url"
+    assert "beside its write-ahead log" in str(error)
+
+
 def test_a_damaged_database_is_left_to_the_scheduler(tmp_path: Path) -> None:
     """It may be one whose last pages are still in its log."""
     path = tmp_path / "arcray.db"
