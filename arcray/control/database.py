@@ -19,7 +19,7 @@ from arcray.config import DatabaseSettings
 from arcray.control.sqlite_file import in_memory, make_directory
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
-__all__ = ["check", "engine", "is_held", "said", "wait_for_locks", "writer"]
+__all__ = ["check", "empty_log", "engine", "is_held", "said", "wait_for_locks", "writer"]
 
 # A lost network is noticed by silence: three probes, a second apart, after three seconds without a word.
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
@@ -66,6 +66,21 @@ def wait_for_locks(connection: sa.Connection, longest_s: float) -> None:
     """Sets how long a connection to a SQLite file waits for someone else's lock on it."""
     raw: Any = connection.connection.dbapi_connection
     raw.execute(f"PRAGMA busy_timeout={int(longest_s * 1000)}")
+
+
+def empty_log(connection: sa.Connection) -> None:
+    """Brings all that is in the write-ahead log of a SQLite file into the file.
+
+    Raises:
+        UnavailableError: somebody reads or writes it for longer than is waited for locks, or it failed.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    try:
+        held, _frames, _done = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise UnavailableError(f"the write-ahead log of the database has gone and cannot be saved: {error}") from error
+    if held:
+        raise UnavailableError("the write-ahead log of the database has gone and is not saved yet: it is in use")
 
 
 def is_held(error: DBAPIError) -> bool:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 from arcray.state_directory import private
 
-__all__ = ["SqliteFile", "check_file", "in_memory", "make_directory"]
+__all__ = ["LogGoneError", "SqliteFile", "check_file", "in_memory", "make_directory"]
 
 _LOG: Final = "-wal"  # SQLite's name for it
 _Identity: TypeAlias = tuple[int, int]
@@ -77,13 +77,18 @@ def _refuse(path: Path, reason: str, cause: Exception | None = None) -> NoReturn
     raise InvalidArgumentError(f"{path}: {reason}", field="database_url") from cause
 
 
+class LogGoneError(UnavailableError):
+    """The write-ahead log of the database has been removed or replaced; what is in it must be saved first."""
+
+
 class SqliteFile:
     """The file of a SQLite database, watched, because SQLite goes on with one that has been removed or replaced.
 
     What it acknowledged then would be gone with the last process that has the file open. And whoever opens anew would
     make an empty file, beside which SQLite deletes the log: all that was acknowledged since it was last emptied. So the
     file is made by the first connection alone, and every connection that is opened or taken from a pool is of the file
-    that was opened first.
+    that was opened first. The log is watched too while the connection that writes is open: no other process would find
+    what is committed to one that has been removed.
 
     Args:
         url: of any database; nothing is watched unless it is a SQLite file by its path.
@@ -92,7 +97,9 @@ class SqliteFile:
     def __init__(self, url: str | sa.URL) -> None:
         path = _path(sa.make_url(url))
         self._path = None if path is None else str(path.absolute())
+        self._log = f"{self._path}{_LOG}"
         self._identity: _Identity | None = None
+        self._log_identity: _Identity | None = None
 
     def watch(self, engine: sa.Engine) -> None:
         """Has every connection of an engine be one to this file, or none."""
@@ -104,10 +111,19 @@ class SqliteFile:
         """Takes the file that is there now for the right one."""
         self._identity = None if self._path is None else _identity(self._path)
 
+    def log_opened(self) -> None:
+        """Takes the log that is there now for the right one, until its user has closed it: SQLite deletes it then."""
+        self._log_identity = None if self._path is None else _identity(self._log)
+
+    def log_closed(self) -> None:
+        """Takes any log for the right one."""
+        self._log_identity = None
+
     def check(self) -> None:
-        """Makes sure that it still is.
+        """Makes sure that they still are.
 
         Raises:
+            LogGoneError: the file is there, its log is not, or another is in its place.
             UnavailableError: it has gone, or another is in its place.
         """
         if self._path is None or self._identity is None:
@@ -119,6 +135,8 @@ class SqliteFile:
             raise UnavailableError(
                 f"another file has taken the place of the database {self._path}; put the first back, or restart"
             )
+        if self._log_identity is not None and _identity(self._log) != self._log_identity:
+            raise LogGoneError
 
     def _connect(self, dialect: sa.Dialect, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
         path = str(self._path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from arcray.config import DatabaseSettings
 from arcray.control.journal import Journal, Records
 from arcray.control.rows import workload_row
 from arcray.core.errors import InvalidArgumentError, UnavailableError
@@ -38,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def journal(path: Path) -> AsyncIterator[Journal]:
-    journal = Journal(f"sqlite:///{path}")
+    journal = Journal(f"sqlite:///{path}", DatabaseSettings(busy_timeout_s=0.1))
     await journal.open()
     yield journal
     await journal.close()
@@ -155,3 +156,60 @@ async def test_no_database_is_begun_beside_the_log_of_another(path: Path, tmp_pa
     await second.open()
     assert await numbers(second) == [1]
     await second.close()
+
+
+@pytest.mark.parametrize("by", ["append", "probe", "read"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_log_that_is_removed_or_replaced_costs_nothing_acknowledged(
+    journal: Journal, path: Path, tmp_path: Path, by: str, replaced: bool
+) -> None:
+    await append(journal, 1)
+    await append(journal, 2)
+    assert await journal.workload(a_workload(1).id) is not None
+    take(Path(f"{path}-wal"))
+    if replaced:
+        make_empty(Path(f"{path}-wal"))
+    match by:
+        case "append":
+            await append(journal, 3)
+        case "probe":
+            await journal.probe()
+        case _:
+            assert await journal.workload(a_workload(2).id) is not None
+    await append(journal, 3)
+    assert await journal.workload(a_workload(3).id) is not None
+    assert after_a_crash(path, tmp_path / "crash") == ids(1, 2, 3)
+
+
+async def test_a_log_of_a_connection_that_was_replaced_is_watched_too(
+    journal: Journal, path: Path, tmp_path: Path
+) -> None:
+    await append(journal, 1)
+    journal._drop()
+    await append(journal, 2)
+    take(Path(f"{path}-wal"))
+    await append(journal, 3)
+    assert after_a_crash(path, tmp_path / "crash") == ids(1, 2, 3)
+
+
+async def test_a_log_that_has_gone_is_saved_once_its_readers_are_done(journal: Journal, path: Path) -> None:
+    await append(journal, 1)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT id FROM workloads").fetchall()
+        take(Path(f"{path}-wal"))
+        with pytest.raises(UnavailableError, match="in use"):
+            await append(journal, 2)
+    await append(journal, 2)
+    assert await numbers(journal) == [1, 2]
+
+
+async def test_a_backup_that_opens_and_closes_the_file_is_no_fault(
+    journal: Journal, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await append(journal, 1)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT id FROM workloads").fetchall()
+    await append(journal, 2)
+    assert await numbers(journal) == [1, 2]
+    assert not caplog.records
