@@ -11,11 +11,15 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from arcray.control import revision
+from arcray.control.schema import META
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 from arcray.state_directory import private
 
 __all__ = ["LogGoneError", "SqliteFile", "check_file", "in_memory", "make_directory"]
 
+_OURS: Final = frozenset({META.name, revision.TABLE})  # of every revision
+_NAMED: Final = 5  # tables, enough to know whose they are
 _LOG: Final = "-wal"  # SQLite's name for it
 _Identity: TypeAlias = tuple[int, int]
 
@@ -30,7 +34,7 @@ def check_file(url: str | sa.URL) -> None:
     """Makes sure that what lies where a SQLite database is to be is one, or nothing; opens it without a lock.
 
     Raises:
-        InvalidArgumentError: it is something else, or not ours to write, or lacks what belongs to its log.
+        InvalidArgumentError: it is something else or of someone else, not ours to write, or missing beside its log.
     """
     path = _path(sa.make_url(url))
     if path is None:
@@ -48,6 +52,8 @@ def check_file(url: str | sa.URL) -> None:
         # Immutable: neither locked nor recovered, so that nothing of this depends on who else has it open.
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
             connection.execute("PRAGMA schema_version")
+            if not _holds_anything(f"{path}{_LOG}"):  # else the tables may be there; the first connection looks again
+                _check_owner(path, connection)
     except OSError as error:
         _refuse(path, str(error.strerror), error)
     except sqlite3.DatabaseError as error:
@@ -57,9 +63,18 @@ def check_file(url: str | sa.URL) -> None:
 
 def _check_log(path: Path) -> None:
     """Refuses to begin a database beside the log of another, which SQLite would delete with all that is in it."""
-    log = Path(f"{path}{_LOG}")
-    if os.path.exists(log) and not (os.path.exists(path) and os.path.getsize(path)):  # noqa: PTH110, PTH202 - no error
+    log = f"{path}{_LOG}"
+    if _identity(log) is not None and not _holds_anything(str(path)):
         _refuse(path, f"is missing, or empty, beside its write-ahead log {log}; put it back, or move the log away")
+
+
+def _check_owner(path: Path, connection: Any) -> None:
+    """Refuses a database that has tables and was not made by us."""
+    # Not by what the migrations say: they run after the first connection has made changes of its own.
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if found and not found >= _OURS:
+        some = ", ".join(sorted(found)[:_NAMED])
+        _refuse(path, f"is a database of something else, with the tables {some}; name one that is not there yet")
 
 
 def _first_that_exists(path: Path) -> Path:
@@ -148,8 +163,10 @@ class SqliteFile:
         # lies beside the wrong file cannot be undone.
         connection = dialect.connect(f"file://{quote(os.fsencode(path))}?mode=rw", uri=True, **options)
         try:
+            if self._identity is None:
+                _check_owner(Path(path), connection)
             self.check()
-        except UnavailableError:
+        except BaseException:
             connection.close()
             raise
         return connection
@@ -161,6 +178,13 @@ def _identity(path: str) -> _Identity | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _holds_anything(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0  # noqa: PTH116 - as above
+    except OSError:
+        return False
 
 
 def make_directory(path: Path) -> None:

@@ -61,8 +61,12 @@ def make_empty(path: Path) -> None:
     path.touch()
 
 
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
 def log_of(path: Path) -> bytes:
-    return Path(f"{path}-wal").read_bytes()
+    return content(Path(f"{path}-wal"))
 
 
 async def append(journal: Journal, number: int) -> None:
@@ -213,3 +217,16 @@ async def test_a_backup_that_opens_and_closes_the_file_is_no_fault(
     await append(journal, 2)
     assert await numbers(journal) == [1, 2]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE bookmarks (x)", "CREATE TABLE alembic_version (version_num)"])
+async def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, statement: str) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute(statement)
+    before = content(other)
+    journal = Journal(f"sqlite:///{other}")
+    with pytest.raises(InvalidArgumentError, match="is a database of something else"):
+        await journal.open()
+    await journal.close()
+    assert content(other) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -87,10 +88,18 @@ def test_a_locked_database_is_no_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "arcray.db"
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("PRAGMA journal_mode=WAL")
-    holder.execute("CREATE TABLE t (x)")
     holder.execute("BEGIN EXCLUSIVE")
+    holder.execute("CREATE TABLE t (x)")
     check_start(load(state_dir=tmp_path))
     holder.close()
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE bookmarks (x)")
+    error = refusal(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/other.db")
+    assert error.field == "database_url"
+    assert "of something else, with the tables bookmarks" in str(error)
 
 
 @pytest.mark.parametrize("empty", [False, True])
