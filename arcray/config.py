@@ -275,7 +275,8 @@ class Settings(BaseSettings):
     """All of it.
 
     Args:
-        state_dir: database, blobs, node id, pid file and logs; absolute once it is read, ``~`` is your home.
+        state_dir: database, blobs, node id, pid file and logs; absolute once it is read, ``~`` is your home; "" is
+            the default.
         database_url: ``sqlite:///path`` or ``postgresql://user:password@host/name``; "" is SQLite in the state
             directory.
         facades: protocols to serve, by folder name or entry point.
@@ -315,6 +316,11 @@ class Settings(BaseSettings):
                 "set auth.mode to keys, or auth.insecure on a closed network"
             )
         return self
+
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _an_empty_state_directory_is_none(cls, path: Any) -> Any:
+        return "~/.arcray" if path == "" else path  # as commands take an empty variable of the environment
 
     @field_validator("state_dir")
     @classmethod
