@@ -1,7 +1,9 @@
 """One typed settings tree: a YAML file, then ``ARCRAY_*`` environment, validated at start, passed as arguments.
 
 Nothing else in arcray reads the environment. Nested names join with two underscores:
-``ARCRAY_GATEWAY__GRPC_PORT=50052``. Every default is safe on a laptop without a GPU, and every limit is here.
+``ARCRAY_GATEWAY__GRPC_PORT=50052``. Every default is safe on a laptop without a GPU. Every limit of
+the server that can be set is in this tree, of which the ``*_settings`` modules have sections; what cannot be set is a
+constant where it is enforced.
 """
 
 from __future__ import annotations
