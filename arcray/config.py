@@ -1,7 +1,9 @@
 """One typed settings tree: a YAML file, then ``ARCRAY_*`` environment, validated at start, passed as arguments.
 
 Nothing else in arcray reads the environment. Nested names join with two underscores:
-``ARCRAY_GATEWAY__GRPC_PORT=50052``. Every default is safe on a laptop without a GPU, and every limit is here.
+``ARCRAY_GATEWAY__GRPC_PORT=50052``. Every default is safe on a laptop without a GPU. Every limit of
+the server that can be set is in this tree, of which the ``*_settings`` modules have sections; what cannot be set is a
+constant where it is enforced.
 """
 
 from __future__ import annotations
@@ -287,7 +289,8 @@ class Settings(BaseSettings):
     """All of it.
 
     Args:
-        state_dir: database, blobs, node id, pid file and logs; absolute once it is read, ``~`` is your home.
+        state_dir: database, blobs, node id, pid file and logs; absolute once it is read, ``~`` is your home; "" is
+            the default.
         database_url: ``sqlite:///path`` or ``postgresql://user:password@host/name``; "" is SQLite in the state
             directory.
         facades: protocols to serve, by folder name or entry point.
@@ -327,6 +330,11 @@ class Settings(BaseSettings):
                 "set auth.mode to keys, or auth.insecure on a closed network"
             )
         return self
+
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _an_empty_state_directory_is_none(cls, path: Any) -> Any:
+        return "~/.arcray" if path == "" else path  # as commands take an empty variable of the environment
 
     @field_validator("state_dir")
     @classmethod

@@ -11,8 +11,10 @@ def absolute(path: Path) -> Path:
     """Returns where a path leads from here; links in it stay.
 
     Raises:
-        ValueError: it begins with the home of a user whom nobody knows.
+        ValueError: it begins with the home of a user whom nobody knows, or no path can be that.
     """
+    if "\0" in str(path):
+        raise ValueError("a path has no NUL in it")
     try:
         return path.expanduser().absolute()
     except RuntimeError as error:

@@ -39,6 +39,10 @@ class BlobSettings(_Section):
     @field_validator("url")
     @classmethod
     def _paths_are_absolute(cls, url: str) -> str:
+        if "\0" in url:
+            raise ValueError("has a NUL in it")
+        if url.startswith("://"):
+            raise ValueError("has no scheme before ://")
         scheme = next((local for local in _LOCAL if url.startswith(local)), "")
         if not url or ("://" in url and not scheme):
             return url

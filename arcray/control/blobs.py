@@ -37,6 +37,10 @@ _KEY: Final = re.compile(r"(?!.*//)[\w.=-][\w.=/-]{0,510}[\w.=-]|[\w.=-]")
 _PARTIAL: Final = ".partial"  # blobs being written; same file system, so that the last step is a rename
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MODIFIED: Final = ("LastModified", "last_modified", "mtime", "updated", "created")  # as stores call it
+# fsspec tells of none whether it can be written.
+_READ_ONLY: Final = frozenset(
+    {"data", "gist", "git", "github", "http", "https", "libarchive", "reference", "tar", "zip"}
+)
 _MISPLACED: Final = (IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -56,7 +60,7 @@ class FsspecBlobs:
         max_blob_bytes: largest single blob.
 
     Raises:
-        InvalidArgumentError: the URL is of no store that fsspec knows here.
+        InvalidArgumentError: the URL is of no store that fsspec knows here, or of one that cannot be written.
     """
 
     def __init__(self, place: Path | str, *, max_blob_bytes: int) -> None:
@@ -201,10 +205,17 @@ class FsspecBlobs:
 def _opened(place: Path | str) -> tuple[Any, str]:
     if isinstance(place, Path):  # fsspec would read more into some letters than a path means by them
         return LocalFileSystem(), str(place.absolute())
+    for part in place.split("::"):  # of one that goes through others
+        scheme = part.partition("://")[0]
+        if scheme in _READ_ONLY:
+            raise InvalidArgumentError(f"cannot use this blob store: {scheme} cannot be written", field="blobs.url")
     try:
         fs, root = fsspec.core.url_to_fs(place)
     except (ValueError, ImportError) as error:
         raise InvalidArgumentError(f"cannot use this blob store: {error}", field="blobs.url") from error
+    except Exception as error:  # each store has a library of its own, which raises what it likes
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidArgumentError(f"cannot use this blob store: {reason}", field="blobs.url") from error
     return fs, str(root)
 
 

@@ -6,23 +6,20 @@ many rows in one round trip and brings libpq along (``psycopg[binary]``). It is 
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
-from urllib.parse import quote
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from arcray.config import DatabaseSettings
+from arcray.control.sqlite_file import in_memory, make_directory
 from arcray.core.errors import InvalidArgumentError, UnavailableError
-from arcray.state_directory import private
 
-__all__ = ["SqliteFile", "check", "check_file", "engine", "in_memory", "is_held", "said", "wait_for_locks", "writer"]
+__all__ = ["check", "empty_log", "engine", "is_held", "said", "wait_for_locks", "writer"]
 
 # A lost network is noticed by silence: three probes, a second apart, after three seconds without a word.
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
@@ -50,9 +47,7 @@ def engine(url: str | sa.URL, settings: DatabaseSettings) -> sa.Engine:
     match created.dialect.name:
         case "sqlite":
             if parsed.database and not in_memory(url):
-                _make_directory(Path(parsed.database).parent)
-                if "uri" not in parsed.query:  # else it is no path
-                    sa.event.listen(created, "do_connect", partial(_make_private, Path(parsed.database)))
+                make_directory(Path(parsed.database).parent)
             sa.event.listen(created, "connect", partial(_prepare_sqlite, settings))
             sa.event.listen(created, "begin", _begin_sqlite)
         case "postgresql":
@@ -60,12 +55,6 @@ def engine(url: str | sa.URL, settings: DatabaseSettings) -> sa.Engine:
         case other:
             raise InvalidArgumentError(f"{other} is not supported", field="database_url")
     return created
-
-
-def in_memory(url: str | sa.URL) -> bool:
-    """Returns whether the URL is a SQLite database without a file."""
-    parsed = sa.make_url(url)
-    return parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:")
 
 
 def writer(source: sa.Engine) -> sa.Connection:
@@ -77,6 +66,21 @@ def wait_for_locks(connection: sa.Connection, longest_s: float) -> None:
     """Sets how long a connection to a SQLite file waits for someone else's lock on it."""
     raw: Any = connection.connection.dbapi_connection
     raw.execute(f"PRAGMA busy_timeout={int(longest_s * 1000)}")
+
+
+def empty_log(connection: sa.Connection) -> None:
+    """Brings all that is in the write-ahead log of a SQLite file into the file.
+
+    Raises:
+        UnavailableError: somebody reads or writes it for longer than is waited for locks, or it failed.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    try:
+        held, _frames, _done = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise UnavailableError(f"the write-ahead log of the database has gone and cannot be saved: {error}") from error
+    if held:
+        raise UnavailableError("the write-ahead log of the database has gone and is not saved yet: it is in use")
 
 
 def is_held(error: DBAPIError) -> bool:
@@ -97,49 +101,6 @@ def check(connection: sa.Connection) -> None:
             raise UnavailableError(f"the database has the encoding {encoding}; make it with ENCODING 'UTF8'")
 
 
-def check_file(url: str | sa.URL) -> None:
-    """Makes sure that what lies where a SQLite database is to be is one, or nothing; opens it without a lock.
-
-    Raises:
-        InvalidArgumentError: it is something else, or not ours to write.
-    """
-    path = _path(sa.make_url(url))
-    if path is None:
-        return
-    try:
-        if not path.exists():
-            if not _first_that_exists(path).is_dir():
-                _refuse(path, "its directory is a file")
-            return
-        if not path.is_file():
-            _refuse(path, "is no file")
-        if not os.access(path, os.R_OK | os.W_OK):
-            _refuse(path, "may not be read and written by this user")
-        # Immutable: neither locked nor recovered, so that nothing of this depends on who else has it open.
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as connection:
-            connection.execute("PRAGMA schema_version")
-    except OSError as error:
-        _refuse(path, str(error.strerror), error)
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            _refuse(path, str(error), error)
-
-
-def _first_that_exists(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.exists())
-
-
-def _path(url: sa.URL) -> Path | None:
-    """Returns the file of a SQLite database; None if it is in memory, named by a URI of SQLite, or on a server."""
-    if url.get_backend_name() != "sqlite" or in_memory(url) or "uri" in url.query or not url.database:
-        return None
-    return Path(url.database)
-
-
-def _refuse(path: Path, reason: str, cause: Exception | None = None) -> NoReturn:
-    raise InvalidArgumentError(f"{path}: {reason}", field="database_url") from cause
-
-
 def said(error: SQLAlchemyError) -> str:
     """Returns what the database said of a failure, and takes everything else out of the error.
 
@@ -152,60 +113,6 @@ def said(error: SQLAlchemyError) -> str:
     error.args = (message, *error.args[1:])
     cause.args = (message,)
     return str(message)
-
-
-class SqliteFile:
-    """The file of a SQLite database, watched, because SQLite goes on writing to one that has been removed or replaced.
-
-    What it acknowledged then would be gone with the last process that has the file open.
-    """
-
-    def __init__(self, url: str | sa.URL) -> None:
-        parsed = sa.make_url(url)
-        named = parsed.get_backend_name() == "sqlite" and not in_memory(url)
-        self._path = Path(parsed.database) if named and parsed.database else None
-        self._identity: tuple[int, int] | None = None
-
-    def opened(self) -> None:
-        """Takes the file that is there now for the right one."""
-        self._identity = self._found()
-
-    def check(self) -> None:
-        """Makes sure that it still is.
-
-        Raises:
-            UnavailableError: it has gone, or another is in its place.
-        """
-        if self._path is None or self._identity is None or self._found() == self._identity:
-            return
-        if self._path.exists():
-            raise UnavailableError(
-                f"another file has taken the place of the database {self._path}; put the first back, or restart"
-            )
-        raise UnavailableError(f"the database {self._path} has been removed; put it back")
-
-    def _found(self) -> tuple[int, int] | None:
-        if self._path is None:
-            return None
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnavailableError(f"cannot make the directory of the database: {error}") from error
-
-
-def _make_private(path: Path, *_connecting: object) -> None:
-    # SQLite would make it readable by everyone, as the umask is; what it puts beside it gets the same mode as the file.
-    # Only if it is absent: whoever closes a file of this process gives up SQLite's locks on it.
-    with suppress(OSError):  # SQLite says better what is wrong
-        os.close(private(str(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
 
 def _prepare_sqlite(settings: DatabaseSettings, connection: Any, _record: object) -> None:

@@ -10,6 +10,7 @@ that another scheduler has opened since writes nothing more (``FencedError``).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from arcray.control.ledger_rows import load_keys, load_ledger, load_revoked, rea
 from arcray.control.pages import INFERENCE, NEWEST_FIRST, NOT_INFERENCE, read_page
 from arcray.control.rows import Row, decode_event, decode_row
 from arcray.control.schema import EVENTS, GENERATION, META, MODELS, NODES, QUOTAS, RESERVATIONS, WORKLOADS
+from arcray.control.sqlite_file import LogGoneError, SqliteFile, in_memory
 from arcray.control.statements import Statements
 from arcray.control.worker import Worker
 from arcray.core.books import REQUESTS_KEPT
@@ -46,6 +48,8 @@ from arcray.core.reservation import Reservation
 from arcray.core.workload import Workload
 
 __all__ = ["FencedError", "Journal", "Live", "Records"]
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=str)
@@ -121,11 +125,12 @@ class Journal:
     def __init__(self, url: str | sa.URL, settings: DatabaseSettings | None = None) -> None:
         settings = settings or DatabaseSettings()
         self._engine = database.engine(url, settings)
-        self._file = database.SqliteFile(url)
+        self._file = SqliteFile(url)
+        self._file.watch(self._engine)
         self._commit_timeout_s = settings.commit_timeout_s
         self._patience_s = settings.busy_timeout_s
         # A database in memory is one connection, so one thread.
-        self._in_memory = database.in_memory(url)
+        self._in_memory = in_memory(url)
         on_disk = self._engine.dialect.name == "sqlite" and not self._in_memory
         self._writes = Worker("arcray-journal", brief_s=settings.stand_still_s if on_disk else 0.0)
         self._reads = self._writes if self._in_memory else Worker("arcray-history")
@@ -139,6 +144,7 @@ class Journal:
         """Brings the tables up to date and fences earlier schedulers off.
 
         Raises:
+            InvalidArgumentError: what lies there is not ours to open, or lacks what belongs to it.
             UnavailableError: the database cannot be reached, written or migrated.
         """
         await self._in(self._writes, self._open)
@@ -188,31 +194,31 @@ class Journal:
 
     async def workload(self, workload_id: WorkloadId) -> Workload | None:
         """Returns a workload's row."""
-        return await self._in(self._reads, self._one, WORKLOADS.c.id == workload_id)
+        return await self._found(self._one, Workload, WORKLOADS, workload_id)
 
     async def earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
         """Returns the workloads that have one of these ids, or were submitted under one of these idempotency keys."""
-        return await self._in(self._reads, self._earlier, ids, keys)
+        return await self._found(self._earlier, ids, keys)
 
     async def reservation(self, reservation_id: ReservationId) -> Reservation | None:
         """Returns a reservation's row."""
-        return await self._in(self._reads, self._one_reservation, reservation_id)
+        return await self._found(self._one, Reservation, RESERVATIONS, reservation_id)
 
     async def workloads(self, query: ListWorkloads, *, limit: int, offset: int) -> tuple[list[Workload], int | None]:
         """Returns a page of what the query's filters show, newest first, and the number of all on first pages."""
-        return await self._in(self._reads, self._page, query, limit, offset)
+        return await self._found(self._read, read_page, query, limit, offset)
 
     async def entry(self, asked_by: AccountId, request_id: str) -> Entry | None:
         """Returns the entry that was made under an idempotency key."""
-        return await self._in(self._reads, self._read, read_entry, asked_by, request_id)
+        return await self._found(self._read, read_entry, asked_by, request_id)
 
     async def statement(self, query: GetStatement) -> Statement:
         """Returns a page of an account's postings, newest first."""
-        return await self._in(self._reads, self._read, read_statement, query)
+        return await self._found(self._read, read_statement, query)
 
     async def events(self, after: int = 0, limit: int = 1000) -> list[tuple[int, Event]]:
         """Returns events with their sequence numbers, in order, beginning after one of those."""
-        return await self._in(self._reads, self._events, after, limit)
+        return await self._found(self._events, after, limit)
 
     async def read(self, work: Callable[[sa.Connection], _T]) -> _T:
         """Runs ``work`` in a transaction of the reading thread.
@@ -220,7 +226,7 @@ class Journal:
         Raises:
             UnavailableError: the database cannot be read.
         """
-        return await self._in(self._reads, self._read, work)
+        return await self._found(self._read, work)
 
     async def write(self, work: Callable[[sa.Connection], _T]) -> _T:
         """Runs ``work`` in a transaction of the writing thread, between two batches. It should be short.
@@ -231,6 +237,13 @@ class Journal:
         return await self._in(self._writes, self._write, work)
 
     # -- in the threads, or in place -----------------------------------------------------------------------------------
+
+    async def _found(self, work: Callable[..., _T], *args: Any) -> _T:
+        try:
+            return await self._in(self._reads, work, *args)
+        except LogGoneError:
+            await self.probe()  # which saves it
+            return await self._in(self._reads, work, *args)
 
     async def _in(self, thread: Worker, work: Callable[..., _T], *args: Any) -> _T:
         return await thread.run(self._mapped, work, *args)
@@ -286,7 +299,7 @@ class Journal:
         return begin()
 
     def _begin_short(self, *, patient: bool) -> Driver:
-        self._file.check()
+        self._check_file(patient=patient)
         driver = Driver(self._connected(patient=patient))
         try:
             driver.begin()
@@ -298,7 +311,7 @@ class Journal:
         return driver
 
     def _begin_fenced(self) -> sa.RootTransaction:
-        self._file.check()
+        self._check_file()
         connection = self._connected()
         transaction = connection.begin()
         try:
@@ -310,9 +323,22 @@ class Journal:
             raise
         return transaction
 
+    def _check_file(self, *, patient: bool = True) -> None:
+        """Makes sure that what is written now will be found; a log that has gone is saved by whom has it open yet."""
+        try:
+            self._file.check()
+        except LogGoneError:
+            if not patient:
+                raise
+            database.empty_log(self._connected())
+            self._drop()
+            self._engine.dispose()  # those of readers have the old log too
+            _log.warning("the write-ahead log of the database had gone; nothing is lost, a new one is begun")
+
     def _connected(self, *, patient: bool = True) -> sa.Connection:
         if self._writer is None:
             self._writer = database.writer(self._engine)
+            self._file.log_opened()
             self._patient = True
         if patient is not self._patient:
             database.wait_for_locks(self._writer, self._patience_s if patient else 0)
@@ -328,6 +354,7 @@ class Journal:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+            self._file.log_closed()
 
     def _open(self) -> None:
         try:
@@ -345,6 +372,7 @@ class Journal:
             self._drop()
             raise
         self._file.opened()
+        self._file.log_opened()  # once more: the log of a new file begins with its first transaction
 
     def _append_at_once(self, records: Records) -> bool:
         """Writes a batch unless it would wait for a connection or a lock; returns whether it has."""
@@ -352,6 +380,8 @@ class Journal:
             return False
         try:
             self._append(records, patient=False)
+        except LogGoneError:
+            return False  # saving it takes a while
         except DBAPIError as error:
             if database.is_held(error):
                 return False
@@ -408,29 +438,17 @@ class Journal:
         return replace(live, memory=memory, left_out_until=max(left_out, default=None), ledger=ledger)
 
     def _read(self, read: Callable[..., _T], *args: Any) -> _T:
-        with self._reading() as connection:
-            return read(connection, *args)
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        self._file.check()  # else a pooled connection would go on reading a file that has gone
         with self._engine.begin() as connection:
-            yield connection
+            return read(connection, *args)
 
     def _write(self, work: Callable[[sa.Connection], _T]) -> _T:
         with self._writing() as connection:
             return work(connection)
 
-    def _one(self, condition: sa.ColumnElement[bool]) -> Workload | None:
-        with self._reading() as connection:
-            row = connection.execute(sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(condition).limit(1)).first()
-        return None if row is None else decode_row(Workload, row.id, row.body)
-
-    def _one_reservation(self, reservation_id: ReservationId) -> Reservation | None:
-        found = sa.select(RESERVATIONS.c.id, RESERVATIONS.c.body).where(RESERVATIONS.c.id == reservation_id)
+    def _one(self, kind: type[_T], table: sa.Table, identity: str) -> _T | None:
         with self._engine.begin() as connection:
-            row = connection.execute(found).first()
-        return None if row is None else decode_row(Reservation, row.id, row.body)
+            row = connection.execute(sa.select(table.c.id, table.c.body).where(table.c.id == identity)).first()
+        return None if row is None else decode_row(kind, row.id, row.body)
 
     def _earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
         wanted = sa.select(WORKLOADS.c.id, WORKLOADS.c.body)
@@ -439,15 +457,11 @@ class Journal:
             keyed = sa.and_(WORKLOADS.c.account == account, sa.text("request_id <> ''"))
             conditions += [sa.and_(keyed, WORKLOADS.c.request_id.in_(some)) for some in _portions(requests)]
         found: dict[WorkloadId, Workload] = {}
-        with self._reading() as connection:
+        with self._engine.begin() as connection:
             for condition in conditions:
                 for row in connection.execute(wanted.where(condition)):
                     found[row.id] = decode_row(Workload, row.id, row.body)
         return list(found.values())
-
-    def _page(self, query: ListWorkloads, limit: int, offset: int) -> tuple[list[Workload], int | None]:
-        with self._reading() as connection:
-            return read_page(connection, query, limit, offset)
 
     def _events(self, after: int, limit: int) -> list[tuple[int, Event]]:
         told_by_row = sa.and_(EVENTS.c.body == "", WORKLOADS.c.id == EVENTS.c.subject)
@@ -457,7 +471,7 @@ class Journal:
             .where(EVENTS.c.seq > after)
             .where(sa.or_(EVENTS.c.body != "", WORKLOADS.c.body.is_not(None)))  # else its row was kept long enough
         )
-        with self._reading() as connection:
+        with self._engine.begin() as connection:
             rows = connection.execute(newer.order_by(EVENTS.c.seq).limit(limit)).all()
         return [(row.seq, decode_event(row.kind, row.body, row.workload_body)) for row in rows]
 

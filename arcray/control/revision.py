@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
+from typing import Final
 
 import sqlalchemy as sa
 
-__all__ = ["is_newest", "newest"]
+__all__ = ["TABLE", "is_newest", "newest"]
 
-_TABLE = "alembic_version"
+TABLE: Final = "alembic_version"
+"""Table that has the revision."""
 
 
 def is_newest(connection: sa.Connection) -> bool:
     """Returns whether every migration was run, and none that this version does not know."""
-    if not sa.inspect(connection).has_table(_TABLE):
+    if not sa.inspect(connection).has_table(TABLE):
         return False
-    return list(connection.exec_driver_sql(f"SELECT version_num FROM {_TABLE}").scalars()) == [newest()]  # noqa: S608 - a constant
+    return list(connection.exec_driver_sql(f"SELECT version_num FROM {TABLE}").scalars()) == [newest()]  # noqa: S608 - a constant
 
 
 @cache

@@ -21,10 +21,11 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from arcray.config import Settings
-from arcray.core.errors import DeadlineExceededError, UnavailableError
+from arcray.core.errors import DeadlineExceededError, InvalidArgumentError, UnavailableError
 from arcray.drivers.ray_actor import NAMESPACE
 from arcray.runtime.ports_check import claim_ports
 from arcray.runtime.scheduler_handle import SCHEDULER
@@ -61,6 +62,7 @@ def up(
 
     Raises:
         ConflictError: a port is held by another process, or by another arcray that may still be starting.
+        InvalidArgumentError: what was given is no address.
         UnavailableError: Ray cannot be reached or started.
         DeadlineExceededError: it did not become ready in time; says what was missing.
     """
@@ -86,7 +88,7 @@ def up(
             )
             _wait_ready(settings)
         except BaseException:
-            arcray.down()
+            arcray.abandon()
             raise
     return arcray
 
@@ -120,6 +122,13 @@ class Arcray:
         """
         with self._ports:
             return self._end() if ray.is_initialized() else 0
+
+    def abandon(self) -> None:
+        """Ends what has started of it; why not all of it could is told by whoever calls, and not hidden by this."""
+        try:
+            self.down()
+        except Exception:  # noqa: BLE001 - it would take the place of the reason
+            _log.exception("not everything ended well")
 
     def _end(self) -> int:
         left = 0
@@ -159,6 +168,8 @@ def _join_ray(address: str, options: Mapping[str, Any]) -> bool:
         ray.init(address=address, namespace=NAMESPACE, **options)
     except (RayError, RuntimeError, ConnectionError) as error:
         raise UnavailableError(f"no Ray cluster at {address}: {error}") from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"{address} is no address: {error}", field="address") from error
     return APPLICATION in serve.status().applications
 
 
@@ -194,7 +205,7 @@ def _raise_if_failed() -> None:
 def _delete_application() -> None:
     try:
         serve.delete(APPLICATION)
-    except (RayError, RuntimeError) as error:
+    except (RayError, RayServeException, RuntimeError) as error:  # the second: Serve has not started, or has ended
         _log.warning("gateway not drained", extra={"reason": str(error)})
 
 
@@ -206,10 +217,13 @@ def _stop_serve() -> None:
     """
     try:
         controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+    except ValueError:
+        return  # it has not started
+    try:
         ray.get(controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=_STOP_TIMEOUT_S)
     except RayActorError:
         pass  # it has ended
-    except (RayError, ValueError, TimeoutError) as error:
+    except (RayError, TimeoutError) as error:
         _log.warning("Serve ended without its clean-up", extra={"reason": str(error)})
 
 

@@ -18,8 +18,10 @@ def check_names(names: Sequence[str]) -> None:
     """Makes sure that there is a protocol of each name.
 
     Raises:
-        InvalidArgumentError: a name is unknown or comes twice.
+        InvalidArgumentError: a name is unknown or comes twice, or there is none.
     """
+    if not names:
+        raise InvalidArgumentError("names no protocol, so that nothing would be served", field="facades")
     if len(set(names)) != len(names):
         raise InvalidArgumentError(f"names a protocol twice: {', '.join(names)}", field="facades")
     for name in names:
@@ -30,7 +32,9 @@ def check_names(names: Sequence[str]) -> None:
 def is_built_in(name: str) -> bool:
     """Returns whether arcray brings this protocol."""
     # isidentifier keeps a configured name from walking the package tree ("x.y") or importing relatively.
-    return name.isidentifier() and importlib.util.find_spec(f"arcray.facades.{name}") is not None
+    spec = importlib.util.find_spec(f"arcray.facades.{name}") if name.isidentifier() else None
+    # A package with code: a module is none ("__init__"), a folder without code has no origin ("__pycache__").
+    return spec is not None and spec.submodule_search_locations is not None and spec.origin is not None
 
 
 def shipped(name: str) -> EntryPoint:

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,12 +23,23 @@ import sqlalchemy as sa
 
 from arcray.control.journal import Journal, Records
 from arcray.core.commands import ReportTelemetry, StopWorkload, SubmitWorkload
-from arcray.core.errors import ArcrayError, UnavailableError
+from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Topic
-from arcray.core.ids import WorkloadId
+from arcray.core.ids import AccountId, ReservationId, WorkloadId
 from arcray.core.node import Health, NodeView
 from arcray.core.policy import ClusterPolicy
-from arcray.core.queries import GetNode, GetQueues, GetStats, GetWorkload, ListWorkloads, Queues, WorkloadPage
+from arcray.core.queries import (
+    GetNode,
+    GetQueues,
+    GetReservation,
+    GetStatement,
+    GetStats,
+    GetWorkload,
+    ListWorkloads,
+    Query,
+    Queues,
+    WorkloadPage,
+)
 from arcray.core.workload import Phase, WorkloadView
 from arcray.testing.builders import T0, a_workload
 from arcray.testing.faults import check_memory_is_the_rows, journalled, stored_workloads
@@ -38,6 +49,13 @@ from tests.postgres_server import PostgresServer
 
 LIVE = frozenset(phase for phase in Phase if not phase.terminal)
 DISK_BYTES = 4 * 2**20
+UNKNOWN = a_workload(4711).id
+FROM_ROWS: tuple[Query, ...] = (
+    GetReservation(reservation_id=ReservationId(UNKNOWN)),
+    GetWorkload(workload_id=UNKNOWN),
+    ListWorkloads(),
+    GetStatement(account_id=AccountId("alice")),
+)
 
 
 @dataclass(frozen=True)
@@ -234,6 +252,9 @@ async def test_an_outage_refuses_writes_and_nothing_else(tmp_path: Path, outage:
         assert isinstance(machine, NodeView)
         assert machine.health is Health.HEALTHY
         assert await plane.query(GetStats())
+        for query in FROM_ROWS:
+            with suppress(UnavailableError, NotFoundError):
+                await plane.query(query)
 
         await asyncio.to_thread(outage.end)
         await healed(cluster)

@@ -16,6 +16,7 @@ from arcray.cli import daemon
 from arcray.cli.context import Context
 from arcray.cli.main import arcray
 from arcray.client import Client
+from arcray.config import load
 from arcray.core.errors import InvalidArgumentError, UnavailableError
 
 
@@ -27,6 +28,13 @@ def test_the_state_directory_is_the_one_that_the_settings_mean(monkeypatch: pyte
     with pytest.raises(InvalidArgumentError) as refused:
         _ = Context(state_dir=Path("~nobody-of-that-name")).directory
     assert refused.value.field == "state_dir"
+
+
+def test_an_empty_state_directory_of_the_environment_is_none_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ana")
+    monkeypatch.setenv("ARCRAY_STATE_DIR", "")
+    assert load().state_dir == Context().directory == Path("/home/ana/.arcray")
+    assert "no arcray runs from /home/ana/.arcray\n" in CliRunner().invoke(arcray, ["down"], obj=Context()).stdout
 
 
 class Connected:

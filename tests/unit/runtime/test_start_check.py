@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 
+from arcray import facades
 from arcray.config import load
 from arcray.core.errors import InvalidArgumentError
 from arcray.runtime.start_check import check_start
@@ -37,8 +41,82 @@ def test_a_protocol_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert "'nope'" in str(refusal(state_dir=tmp_path, facades=["nope"]))
 
 
-def test_a_store_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    assert refusal(state_dir=tmp_path, blobs={"url": "nope://bucket"}).field == "blobs.url"
+@pytest.mark.parametrize("name", ["__pycache__", "__init__", "README", "rest.x", ""])
+def test_what_lies_beside_the_protocols_is_none(tmp_path: Path, name: str) -> None:
+    (Path(facades.__file__).parent / "__pycache__").mkdir(exist_ok=True)
+    assert refusal(state_dir=tmp_path, facades=["rest", name]).field == "facades"
+
+
+def test_serving_nothing_is_refused(tmp_path: Path) -> None:
+    assert refusal(state_dir=tmp_path, facades=[]).field == "facades"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nope://bucket", "cannot use this blob store"),
+        ("://", "no scheme"),
+        ("http://host/path", "http cannot be written"),
+        ("zip://x", "zip cannot be written"),
+        ("simplecache::https://host/path", "https cannot be written"),
+        ("memory://a\0b", "NUL"),
+        ("breaks://x", "cannot use this blob store: KeyError: 'anything at all'"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path, url: str, message: str) -> None:
+    fsspec.register_implementation("breaks", Breaks, clobber=True)
+    error = refusal(state_dir=tmp_path, blobs={"url": url})
+    assert error.field == "blobs.url"
+    assert message in str(error)
+
+
+class Breaks(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store whose library raises what it likes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        raise KeyError("anything at all")
+
+
+@pytest.mark.parametrize("below", ["", "/below/it"])
+def test_a_file_where_a_directory_is_to_be_is_refused(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    wrong: dict[str, dict[str, Any]] = {
+        "blobs.url": {"state_dir": tmp_path, "blobs": {"url": f"{file}{below}"}},
+        "state_dir": {"state_dir": f"{file}{below}"},
+    }
+    for field, settings in wrong.items():
+        error = refusal(**settings)
+        assert error.field == field
+        assert f"{file} is no directory" in str(error)
+
+
+@pytest.mark.parametrize("field", ["state_dir", "database_url", "blobs.url"])
+def test_a_path_with_a_nul_is_refused(tmp_path: Path, field: str) -> None:
+    path = f"{tmp_path}/a\0b"
+    settings: dict[str, dict[str, Any]] = {
+        "state_dir": {"state_dir": path},
+        "database_url": {"database_url": f"sqlite:///{path}"},
+        "blobs.url": {"blobs": {"url": path}},
+    }
+    error = refusal(**settings[field])
+    assert error.field == field
+    assert "NUL" in str(error)
+
+
+@pytest.mark.parametrize("field", ["state_dir", "blobs.url"])
+def test_a_path_that_is_too_long_is_refused(tmp_path: Path, field: str) -> None:
+    path = tmp_path / ("x" * 5000)
+    error = refusal(**({"state_dir": path} if field == "state_dir" else {"blobs": {"url": str(path)}}))
+    assert error.field == field
+
+
+def test_a_directory_of_somebody_else_is_refused() -> None:
+    with TemporaryDirectory(dir="/tmp") as name:
+        directory = Path(name)
+        directory.chmod(0o555)
+        assert "this user" in as_nobody(lambda: str(refusal(state_dir=directory / "state")))
 
 
 @pytest.mark.parametrize("name", ["arcray.db", "a?b#c%20d.db"])
@@ -72,7 +150,8 @@ def as_nobody(told: Callable[[], str]) -> str:
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is no file" in str(refusal(database_url=f"sqlite:///{tmp_path}"))
-    assert "its directory is a file" in str(refusal(database_url=f"sqlite:///{tmp_path}/file/arcray.db"))
+    beside = refusal(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/file/arcray.db")
+    assert "its directory is a file" in str(beside)
 
 
 def test_a_file_of_somebody_else_is_refused() -> None:
@@ -87,10 +166,28 @@ def test_a_locked_database_is_no_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "arcray.db"
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("PRAGMA journal_mode=WAL")
-    holder.execute("CREATE TABLE t (x)")
     holder.execute("BEGIN EXCLUSIVE")
+    holder.execute("CREATE TABLE t (x)")
     check_start(load(state_dir=tmp_path))
     holder.close()
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE bookmarks (x)")
+    error = refusal(state_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/other.db")
+    assert error.field == "database_url"
+    assert "of something else, with the tables bookmarks" in str(error)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_database_that_is_missing_beside_its_log_is_refused(tmp_path: Path, empty: bool) -> None:
+    (tmp_path / "arcray.db-wal").write_bytes(b"acknowledged")
+    if empty:
+        (tmp_path / "arcray.db").touch()
+    error = refusal(state_dir=tmp_path)
+    assert error.field == "database_url"
+    assert "beside its write-ahead log" in str(error)
 
 
 def test_a_damaged_database_is_left_to_the_scheduler(tmp_path: Path) -> None:
