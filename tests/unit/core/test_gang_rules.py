@@ -525,6 +525,7 @@ def test_a_gang_that_is_stopped_holds_nothing_back(world: World) -> None:
     world.submit(a_workload(20, demand=HALF_NODE))
     world.run_round()
     world.stop(workload_id(1))
+    assert world.cluster.needs_round, "else what waits for the nodes would wait for ever"
     world.run_round()
     assert phases(world, 20) == [Phase.PLACED]
 
