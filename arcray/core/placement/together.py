@@ -22,7 +22,7 @@ from arcray.core.placement.request import Placement, PlacementRequest
 from arcray.core.quantity import MAX_QUANTITY
 from arcray.core.resources import MAX_GPUS_PER_NODE, Demand
 
-__all__ = ["Shortfall", "place_together"]
+__all__ = ["Shortfall", "needed_on_one", "place_together"]
 
 _NODES_TRIED: Final = 64  # to pack on one node; more matter only where GPUs are shared
 
@@ -76,7 +76,7 @@ def _each(
 def _packed(
     engine: Engine, requests: Sequence[PlacementRequest], order: Sequence[int]
 ) -> tuple[Placement, ...] | Shortfall:
-    whole = _sum(requests)
+    whole = needed_on_one(requests)
     answer = engine.place(whole)
     best: Shortfall | None = None
     for _ in range(_NODES_TRIED):
@@ -106,7 +106,7 @@ def _on_one(
     return _each(engine, [replace(request, node_id=node_id) for request in requests], order, apart=False)
 
 
-def _sum(requests: Sequence[PlacementRequest]) -> PlacementRequest:
+def needed_on_one(requests: Sequence[PlacementRequest]) -> PlacementRequest:
     """Returns what a node must at least have to take all requests. Exact unless they share GPUs."""
     demands = [request.demand for request in requests]
     whole = sum(demand.gpus for demand in demands if demand.gpu_memory_bytes is None)

@@ -482,6 +482,44 @@ def test_nodes_are_not_held_back_for_a_gang_that_would_not_fit_on_empty_ones(wor
     assert "even if nothing else ran on the nodes that take work now: 1 of 2 have a place" in said
 
 
+def test_nodes_are_held_back_for_every_member_however_many_different_ones_there_are(world: World) -> None:
+    size = 20
+    for number in range(1, size):
+        world.attach(a_node(number, capacity=a_capacity(gpus=1)))
+    world.attach(a_node(size, labels={"zone": "b"}))
+    world.submit(a_workload(900, selector=(("zone", "b"),), demand=HALF_NODE))
+    world.run_round()
+    for number in range(1, size):
+        world.submit(a_member(number, size, demand=Demand(gpus=1, cpu_milli=1000 + number)))
+    world.submit(a_member(size, size, selector=(("zone", "b"),)))
+    world.now = world.now.replace(minute=1, second=1)
+    world.submit(a_workload(901, selector=(("zone", "b"),), demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 901) == [Phase.PENDING], "its node is held back"
+    assert "even if nothing else ran" not in explanation(world, size)
+    world.succeed(world.workload(workload_id(900)))
+    world.run_round()
+    assert set(phases(world, *range(1, size + 1))) == {Phase.PLACED}
+
+
+@pytest.mark.parametrize("layout", [Layout.ANY, Layout.SPREAD])
+def test_a_member_that_only_a_small_node_can_take_counts_on_it_among_very_many_larger_ones(
+    world: World, layout: Layout
+) -> None:
+    """Takes more nodes than a gang is tried on where every one serves: some 0.1 s."""
+    world.attach(a_node(1, capacity=a_capacity(cores=2)))
+    for number in range(2, 1_100):
+        world.attach(a_node(number))
+    world.submit(a_workload(900, node_id=node_id(1), demand=Demand(cpu_milli=1000)))
+    world.run_round()
+    world.submit(a_member(1, layout=layout))
+    world.submit(a_member(2, layout=layout, node_id=node_id(1), demand=Demand(cpu_milli=2000)))
+    world.now = world.now.replace(minute=1, second=1)
+    world.run_round()
+    assert "even if nothing else ran" not in explanation(world, 2)
+    assert node_id(1) in world.cluster.state.gangs.held
+
+
 def test_what_is_missing_on_empty_nodes_is_worked_out_once_until_a_node_changes(world: World) -> None:
     world.attach()
     world.submit(a_workload(10, demand=HALF_NODE))
