@@ -18,8 +18,8 @@ from arcray.core.asked import placement_node
 from arcray.core.gang import Layout
 from arcray.core.ids import NodeId
 from arcray.core.placement.engine import Engine
+from arcray.core.placement.packing import needed_on_one
 from arcray.core.placement.request import PlacementRequest
-from arcray.core.placement.together import needed_on_one
 from arcray.core.resources import NO_DEMAND, Capacity, Demand
 from arcray.core.state import ClusterState
 

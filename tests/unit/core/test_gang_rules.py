@@ -109,6 +109,45 @@ def test_a_packed_gang_finds_the_node_whose_shared_gpus_have_room(world: World) 
     assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(2)}
 
 
+def test_a_packed_gang_finds_the_one_node_with_room_among_many_that_hold_one_member(world: World) -> None:
+    share = Demand(gpus=1, gpu_memory_bytes=60 * GIB)
+    for number in range(1, 101):
+        world.attach(a_node(number, capacity=a_capacity(gpus=1)))
+    for number in (1, 2, 3):
+        world.submit(a_member(number, size=3, layout=Layout.PACK, demand=share))
+    world.run_round()
+    said = explanation(world, 1)
+    assert "0 of 100 nodes can take it: 100 by together (does not take all of them at once)" in said
+    assert "pin" not in said
+    world.attach(a_node(101, capacity=a_capacity(gpus=4)))
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2, 3)} == {node_id(101)}
+
+
+def test_a_packed_gang_takes_the_tightest_node_that_has_room(world: World) -> None:
+    share = Demand(gpus=1, gpu_memory_bytes=60 * GIB)
+    for number, gpus in ((1, 1), (2, 8), (3, 2), (4, 4)):
+        world.attach(a_node(number, capacity=a_capacity(gpus=gpus)))
+    world.submit(a_workload(9, node_id=node_id(1), demand=Demand(gpus=1, gpu_memory_bytes=GIB)))
+    world.run_round()  # a GPU that is shared already is the first choice of one share
+    for number in (1, 2):
+        world.submit(a_member(number, layout=Layout.PACK, demand=share))
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(3)}
+
+
+def test_what_was_not_looked_at_for_a_packed_gang_is_said(world: World) -> None:
+    """Shares that differ pass the bound and fit nowhere: 60 and 60 and 40 GiB on two GPUs of 80."""
+    for number in range(1, 71):
+        world.attach(a_node(number, capacity=a_capacity(gpus=2)))
+    for number, size in enumerate((60, 60, 40), 1):
+        demand = Demand(gpus=1, gpu_memory_bytes=size * GIB)
+        world.submit(a_member(number, size=3, layout=Layout.PACK, demand=demand))
+    world.run_round()
+    said = explanation(world, 1)
+    assert "64 by together (does not take all of them at once), 6 by untried (may have, and was not looked at)" in said
+
+
 def test_a_spread_gang_starts_on_as_many_nodes_as_it_has_members(world: World) -> None:
     world.attach(a_node(1))
     for number in (1, 2):
