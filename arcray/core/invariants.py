@@ -52,7 +52,8 @@ def check_invariants(state: ClusterState) -> None:
     ]
     assert sorted(state.copies) == sorted(copies)
     for workload_id in copies:
-        replaced = state.copies.replaced_by(state.workloads[workload_id])
+        copy = state.workloads[workload_id]
+        replaced = None if copy.stop_requested else state.copies.replaced_by(copy)
         assert replaced is None or replaced.allocation is not None, "two would go on"
     members = (workload_id for gang in state.gangs for workload_id in gang.members if gang.waits(workload_id))
     assert state.gangs.waiting == sum(1 for _ in members)

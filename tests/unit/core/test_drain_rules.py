@@ -345,6 +345,19 @@ def test_a_replacement_that_nobody_needs_any_more_is_stopped(world: World) -> No
     assert copy.phase is Phase.RUNNING
 
 
+def test_a_copy_goes_on_alone_whose_node_leaves_while_what_was_to_replace_it_still_ends(world: World) -> None:
+    copy, another = being_replaced(world)
+    world.report(another, Phase.STARTING)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    world.handle(DetachNode(node_id=N1, epoch=1, reason="off"))
+    assert (copy.phase, another.phase, another.stop_requested) == (Phase.PENDING, Phase.STOPPING, True)
+    world.cluster.state.check_invariants()
+    world.report(another, Phase.STOPPED)
+    world.later(60)
+    world.run_round()
+    assert list(world.cluster.state.copies) == [copy.id]
+
+
 def test_a_drain_that_was_called_off_can_be_repeated(world: World) -> None:
     copy = served(world)
     drain(world)
