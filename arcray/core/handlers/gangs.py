@@ -174,7 +174,8 @@ def _hold_back(turn: Turn, gang: GangState) -> None:
     turns = aged // policy.gang_hold
     if turns % 2:
         return  # the others' time
-    if gang.seen != state.nodes_changed and (gang.looked_at is None or turn.now - gang.looked_at >= _LOOK_AGAIN):
+    again = turn.now if gang.looked_at is None else gang.looked_at + _LOOK_AGAIN
+    if gang.seen != state.nodes_changed and again <= turn.now:
         fits = fits_when_empty(state, gang) is None
         usable = usable_nodes(state, requests_of(state, gang), gang.gang.layout) if fits else NO_NODES
         if usable != gang.usable:  # an equal set is kept, because refused requests are remembered with it
@@ -183,4 +184,5 @@ def _hold_back(turn: Turn, gang: GangState) -> None:
         gang.seen, gang.looked_at = state.nodes_changed, turn.now
     if gang.usable:
         until = gang.complete_at + policy.gang_patience + (turns + 1) * policy.gang_hold
-        state.gangs.hold_back(gang, until)
+        # What has changed since the last look may be that it does not fit any more.
+        state.gangs.hold_back(gang, until if gang.seen == state.nodes_changed else min(until, again))

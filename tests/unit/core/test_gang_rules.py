@@ -521,6 +521,23 @@ def test_nodes_are_not_held_back_for_a_gang_that_would_not_fit_on_empty_ones(wor
     assert "even if nothing else ran on the nodes that take work now: 1 of 2 have a place" in said
 
 
+def test_nodes_are_let_go_of_once_a_cordon_leaves_too_few_for_the_gang(world: World) -> None:
+    aged_gang(world)
+    for number in (1, 2):
+        world.handle(ReportTelemetry(node_id=node_id(number), epoch=1))
+    world.submit(a_workload(20, demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 20) == [Phase.PENDING]
+    world.handle(SetNodeScheduling(node_id=node_id(2), cordoned=True))
+    while world.cluster.needs_round:
+        world.run_round()
+    assert phases(world, 20) == [Phase.PENDING], "the last look is not old enough to be repeated"
+    world.later(5)
+    assert world.cluster.needs_round
+    world.run_round()
+    assert phases(world, 20) == [Phase.PLACED]
+
+
 def test_nodes_are_held_back_for_every_member_however_many_different_ones_there_are(world: World) -> None:
     size = 20
     for number in range(1, size):
