@@ -457,6 +457,12 @@ def test_a_gang_that_could_never_wait_as_a_whole_is_refused_with_its_first_membe
 # -- a large gang comes to its turn ---------------------------------------------------------------------------------
 
 
+def run_rounds(world: World) -> None:
+    """Runs the rounds that are asked for."""
+    while world.cluster.needs_round:
+        world.run_round()
+
+
 def aged_gang(world: World) -> None:
     """A gang of two whole nodes waits, on two nodes that small work keeps half full."""
     for number in (1, 2):
@@ -529,12 +535,10 @@ def test_nodes_are_let_go_of_once_a_cordon_leaves_too_few_for_the_gang(world: Wo
     world.run_round()
     assert phases(world, 20) == [Phase.PENDING]
     world.handle(SetNodeScheduling(node_id=node_id(2), cordoned=True))
-    while world.cluster.needs_round:
-        world.run_round()
+    run_rounds(world)
     assert phases(world, 20) == [Phase.PENDING], "the last look is not old enough to be repeated"
     world.later(5)
-    assert world.cluster.needs_round
-    world.run_round()
+    run_rounds(world)
     assert phases(world, 20) == [Phase.PLACED]
 
 
