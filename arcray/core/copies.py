@@ -8,6 +8,7 @@ What does not: where a copy answers, which its node reports.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import TypeVar
 
 from arcray.core.ids import ModelId, WorkloadId
@@ -76,6 +77,16 @@ class Copies:
             replaced = self._replaces.get(replaced)
         return None
 
+    def in_turn(self, workload: Workload) -> tuple[WorkloadId, ...]:
+        """Returns the live copies whose place this one is to take, and theirs in turn, nearest first."""
+        found: list[WorkloadId] = []
+        replaced = self._replaces.get(workload.id)
+        while replaced is not None:
+            if self._live(replaced) is not None:
+                found.append(replaced)
+            replaced = self._replaces.get(replaced)
+        return tuple(found)
+
     def lasting(self, model_id: ModelId) -> int:
         """Returns how many copies a model has that nobody has asked to end.
 
@@ -93,11 +104,24 @@ class Copies:
         return None if workload is None or workload.phase.terminal else workload
 
     def _link(self, workload: Workload | None) -> None:
-        """Takes note of what a copy replaces; after a recovery that may have ended, and what it was to replace not."""
+        """Takes note of what a copy replaces, and that in turn; of those between some may have ended and be forgotten.
+
+        Rows from before that was written down tell of it as long as those between are remembered.
+        """
         while workload is not None and workload.spec.replaces is not None:
-            replaced = self._replaces[workload.id] = workload.spec.replaces
-            self._instead_of.setdefault(replaced, {})[workload.id] = None
-            workload = self._workloads.get(replaced)
+            own, *chain = workload.spec.replaces, *workload.spec.replaced_in_turn
+            self._note(workload.id, own)
+            for replacing, replaced in pairwise((own, *chain)):
+                if replacing not in self._replaces:  # else it has said so itself, and may name one between
+                    self._note(replacing, replaced)
+            workload = self._workloads.get((own, *chain)[-1])
+
+    def _note(self, replacing: WorkloadId, replaced: WorkloadId) -> None:
+        known = self._replaces.get(replacing)
+        if known is not None:
+            _take_out(self._instead_of, known, replacing)
+        self._replaces[replacing] = replaced
+        self._instead_of.setdefault(replaced, {})[replacing] = None
 
     def _unlink(self, workload_id: WorkloadId, model_id: ModelId) -> None:
         """Forgets what a copy that has ended was to replace, unless another one was begun to replace it."""

@@ -213,10 +213,12 @@ class GangQueue:
         """Holds back the nodes that a gang could use."""
         self._holder, self.held, self.held_all, self.held_until = gang.key, gang.usable, gang.uses_all, until
 
-    def let_go(self, key: GangKey | None = None) -> None:
-        """Holds nothing back any more, for whom or for the named gang."""
-        if key is None or key == self._holder:
-            self._holder, self.held, self.held_all, self.held_until = None, NO_NODES, False, None
+    def let_go(self, key: GangKey | None = None) -> bool:
+        """Holds nothing back any more, for whom or for the named gang; returns whether anything was."""
+        if self._holder is None or key not in (None, self._holder):
+            return False
+        self._holder, self.held, self.held_all, self.held_until = None, NO_NODES, False, None
+        return True
 
     def set_aside(self, *, aside: bool) -> None:
         """Has the nodes be free for whom they are not held back against, or be held back again."""

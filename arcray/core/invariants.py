@@ -2,8 +2,9 @@
 
 Every live workload is in exactly one queue (of pending work, its gang's, of a model's slots), or has a place kept for
 it, or holds an allocation on an attached node. The placement engine's books equal the sum of those allocations, of what
-is kept for preemptors and of what is left of reservations; an account's usage is the same sum of its own. A terminal
-workload holds nothing. The books of the accounts and the keys agree with themselves.
+is kept for preemptors and of what is left of reservations; where a node came back smaller that may be more than it has,
+but not because of a reservation. An account's usage is the same sum of its own. A terminal workload holds nothing. The
+books of the accounts and the keys agree with themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from arcray.core.ids import AccountId
 from arcray.core.node import Node
 from arcray.core.quota import Usage
+from arcray.core.resources import GpuShare
 from arcray.core.workload import Inference, ModelServer, Phase
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ def check_invariants(state: ClusterState) -> None:
     ]
     assert sorted(state.copies) == sorted(copies)
     for workload_id in copies:
-        replaced = state.copies.replaced_by(state.workloads[workload_id])
+        copy = state.workloads[workload_id]
+        replaced = None if copy.stop_requested else state.copies.replaced_by(copy)
         assert replaced is None or replaced.allocation is not None, "two would go on"
     members = (workload_id for gang in state.gangs for workload_id in gang.members if gang.waits(workload_id))
     assert state.gangs.waiting == sum(1 for _ in members)
@@ -95,8 +98,17 @@ def _check_books(state: ClusterState, node: Node) -> None:
     assert free.cpu_milli == capacity.cpu_milli - sum(a.cpu_milli for a in held), node.id
     assert free.memory_bytes == capacity.memory_bytes - sum(a.memory_bytes for a in held), node.id
     assert free.disk_bytes == capacity.disk_bytes - sum(a.disk_bytes for a in held), node.id
+    # A node that came back smaller says itself what runs there. That stays; nothing else is started beside it.
     shares = [share for a in held for share in a.gpus]
-    for gpu in capacity.gpus:
-        on_device = [share for share in shares if share.index == gpu.index]
-        assert sum(share.memory_bytes for share in on_device) <= gpu.memory_bytes, (node.id, gpu.index)
-        assert len(on_device) == 1 or not any(share.whole for share in on_device), (node.id, gpu.index)
+    memory = {gpu.index: gpu.memory_bytes for gpu in capacity.gpus}
+    over = {index for index in {share.index for share in shares} if _is_over(index, memory.get(index, -1), shares)}
+    assert free.overcommitted_gpus == over, node.id
+    assert free.gpus == -len(over) if over else free.gpus >= 0, node.id
+    promised = {share.index for a in state.reservations.held_on(node.id) for share in a.gpus}
+    assert not promised & over, f"more is reserved on {node.id} than it has"
+
+
+def _is_over(index: int, memory_bytes: int, shares: list[GpuShare]) -> bool:
+    own = [share for share in shares if share.index == index]
+    shared = [share for share in own if not share.whole]
+    return sum(share.memory_bytes for share in shared) > memory_bytes or (len(own) > len(shared) and len(own) > 1)

@@ -151,14 +151,15 @@ def wait_with_gang(state: ClusterState, workload: Workload, now: datetime) -> No
 
 
 def wait_no_longer(state: ClusterState, workload: Workload) -> None:
-    """Ends the wait of a member, and so that of its gang as a whole."""
+    """Ends the wait of a member, and so that of its gang as a whole; nodes that were held back for it are free."""
     gang = state.gangs.of(workload.spec)
     gang.unwait(workload.spec.id)
     if gang.leader is not None:
         state.pending.remove(gang.leader)
         state.gangs.beside[workload.spec.origin.account] += 1
         gang.leader = None
-        state.gangs.let_go(gang.key)
+        if state.gangs.let_go(gang.key):
+            state.more_room()
     state.gangs.unwait(workload.spec.origin.account)
 
 

@@ -490,6 +490,6 @@ class ClusterState:
         self.placement.upsert(placement_node(node))
         self.routing.upsert_node(routing_node(node))
         self.nodes_changed += 1
-        if node.schedulable:
+        if node.schedulable or node_id in self.gangs.held:  # what is held back may be so for nothing now
             self.more_room()
             self._wake(node)

@@ -10,7 +10,7 @@ __all__ = ["SearchTurns"]
 class SearchTurns:
     """Bounds the searches of one round, which ends when they are used up; the next one goes on from there.
 
-    Nobody searches twice in the same situation.
+    Nobody searches twice in the same situation, unless the search was not finished.
 
     Attributes:
         used_up: no search is left in this round.
@@ -50,3 +50,7 @@ class SearchTurns:
         self._left -= 1
         self._asked[workload_id] = self.situation
         return True
+
+    def not_finished(self, workload_id: WorkloadId) -> None:
+        """Has a workload search once more in this situation: its search has not looked everywhere."""
+        self._asked[workload_id] = -1

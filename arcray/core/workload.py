@@ -232,6 +232,7 @@ class WorkloadSpec:
         reservation_id: it takes its place out of this reservation.
         replay_of: the dead letter that this is another try of.
         replaces: the copy of a model on a draining node that ends once this one answers.
+        replaced_in_turn: live copies that the replaced one was to replace itself when this was begun, nearest first.
     """
 
     id: WorkloadId
@@ -255,6 +256,7 @@ class WorkloadSpec:
     reservation_id: ReservationId | None = None
     replay_of: WorkloadId | None = None
     replaces: WorkloadId | None = None
+    replaced_in_turn: tuple[WorkloadId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -318,6 +318,16 @@ class WaitsForEver(ClusterState):
         self.gangs = _WaitsForEver()
 
 
+class LosesAWakeUp(ClusterState):
+    """Nobody looks at what waits when other work ends."""
+
+    def apply(self, event: Event) -> None:
+        asked = self.needs_round
+        super().apply(event)
+        if isinstance(event, ev.WorkloadFinished | ev.WorkloadRequeued):
+            self.needs_round = asked
+
+
 # -- what is paid ------------------------------------------------------------------------------------------------------
 
 
@@ -543,6 +553,7 @@ PLANTED: dict[str, Build] = {
     "a claim without end": Build(rules=rules("Claims", KeepsPlacesForEver)),
     "a gang starts in part": Build(rules=rules("Part", Schedule=starts_in_part)),
     "a gang goes on without a member": Build(rules=rules("GoesOn", GoesOnWithoutAMember)),
+    "a wake-up is lost": Build(rules=rules("Loses", LosesAWakeUp)),
     "a gang waits for ever": Build(rules=rules("Forever", WaitsForEver)),
     "what was set aside is kept": Build(rules=rules("Keeps", KeepsTheRest)),
     "a transfer is paid twice": Build(rules=rules("Pays", TransferCredits=pays_again)),

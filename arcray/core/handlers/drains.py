@@ -157,6 +157,7 @@ def _begin_replacement(turn: Turn, workload: Workload) -> None:
         request_id="",
         request_digest="",
         replaces=workload.spec.id,
+        replaced_in_turn=copies.in_turn(workload),
         replay_of=None,
         reservation_id=None,
     )

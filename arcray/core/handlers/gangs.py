@@ -3,9 +3,10 @@
 Nothing of a gang starts before all members are there and all fit at the same time; then all start in one turn. A gang
 holds nothing while it waits, so gangs cannot block each other. A large one would wait for ever behind small work that
 keeps taking what becomes free, so one that has waited ``gang_patience`` has nodes *held back*: work behind it in the
-queue is placed only on nodes that could not take any member even if they were empty. That is done for one gang at a
-time, the first in order; for at most ``gang_hold`` at a stretch, because what runs there may never end; and not for one
-that would not even fit on empty nodes. The wait counts from the arrival of the last member, also after a restart.
+queue is placed only on nodes that could not take any member even if they were empty, nor all members, where they are
+packed. That is done for one gang at a time, the first in order; for at most ``gang_hold`` at a stretch, because what
+runs there may never end; and not for one that would not even fit on empty nodes. The wait counts from the arrival of
+the last member, also after a restart.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from arcray.core.asked import placement_node, placement_request
+from arcray.core.asked import placement_request
 from arcray.core.errors import ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.gang import Layout
 from arcray.core.gang_queue import NO_NODES, GangState, gang_key
+from arcray.core.handlers.empty_nodes import empty_engine, usable_nodes
 from arcray.core.handlers.quotas import excesses
 from arcray.core.handlers.starting import begin
 from arcray.core.ids import NodeId
-from arcray.core.node import Node
-from arcray.core.placement.engine import Engine
 from arcray.core.placement.request import Placement, PlacementRequest
 from arcray.core.placement.together import Shortfall, place_together
 from arcray.core.policy import ClusterPolicy
-from arcray.core.resources import Capacity, Demand
 from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, RestartRule, Workload, WorkloadSpec
@@ -34,8 +33,6 @@ from arcray.core.workload import Inference, Phase, RestartRule, Workload, Worklo
 __all__ = ["check_member", "fits_when_empty", "gang_restarts", "requests_of", "try_place_gang"]
 
 _ID_LIMIT: Final = 128
-_HARDEST: Final = 16  # different members whose nodes are held back
-_NODES_TRIED: Final = 1_024  # largest empty nodes on which a gang is tried
 _NO_TIME: Final = timedelta()
 _LOOK_AGAIN: Final = timedelta(seconds=5)  # at the nodes, which takes 50 ms at 5,000 of them
 
@@ -159,26 +156,12 @@ def fits_when_empty(state: ClusterState, gang: GangState) -> Shortfall | None:
 
 
 def _short_when_empty(state: ClusterState, gang: GangState) -> Shortfall | None:
-    requests = requests_of(state, gang)
-    usable = _usable(state, requests)
+    requests, layout = requests_of(state, gang), gang.gang.layout
     alike = len(set(requests)) == 1
-    if alike and gang.gang.layout is not Layout.PACK and len(usable) >= len(requests):
+    if alike and layout is not Layout.PACK and len(usable_nodes(state, requests, layout)) >= len(requests):
         return None
-    answer = place_together(_empty(state, usable), requests, gang.gang.layout)
+    answer = place_together(empty_engine(state, requests, layout), requests, layout)
     return answer if isinstance(answer, Shortfall) else None
-
-
-def _empty(state: ClusterState, usable: frozenset[NodeId]) -> Engine:
-    """Returns the largest of some nodes with nothing on them; the same ones again while those of the last gang do."""
-    known = state.gangs.empty
-    if known is not None and known[:2] == (state.nodes_changed, usable):
-        return known[2]
-    nodes = sorted((state.nodes[node_id] for node_id in usable), key=lambda n: _size(n.registration.capacity))
-    empty = Engine()
-    for node in nodes[-_NODES_TRIED:]:
-        empty.upsert(placement_node(node))
-    state.gangs.empty = state.nodes_changed, usable, empty
-    return empty
 
 
 def _hold_back(turn: Turn, gang: GangState) -> None:
@@ -191,44 +174,15 @@ def _hold_back(turn: Turn, gang: GangState) -> None:
     turns = aged // policy.gang_hold
     if turns % 2:
         return  # the others' time
-    if gang.seen != state.nodes_changed and (gang.looked_at is None or turn.now - gang.looked_at >= _LOOK_AGAIN):
+    again = turn.now if gang.looked_at is None else gang.looked_at + _LOOK_AGAIN
+    if gang.seen != state.nodes_changed and again <= turn.now:
         fits = fits_when_empty(state, gang) is None
-        usable = _usable(state, requests_of(state, gang)) if fits else NO_NODES
+        usable = usable_nodes(state, requests_of(state, gang), gang.gang.layout) if fits else NO_NODES
         if usable != gang.usable:  # an equal set is kept, because refused requests are remembered with it
             gang.usable = usable
             gang.uses_all = all(node.id in usable or not node.schedulable for node in state.nodes.values())
         gang.seen, gang.looked_at = state.nodes_changed, turn.now
     if gang.usable:
         until = gang.complete_at + policy.gang_patience + (turns + 1) * policy.gang_hold
-        state.gangs.hold_back(gang, until)
-
-
-def _usable(state: ClusterState, requests: list[PlacementRequest]) -> frozenset[NodeId]:
-    """Returns the nodes that could take one of the members if nothing else ran there."""
-    found: set[NodeId] = set()
-    for request in sorted(set(requests), key=lambda r: _weight(r.demand), reverse=True)[:_HARDEST]:
-        for slot in state.placement.eligible(request).tolist():
-            node_id = state.placement.node_at(slot)
-            if node_id not in found and _holds(state.nodes[node_id], request.demand):
-                found.add(node_id)
-    return frozenset(found)
-
-
-def _holds(node: Node, demand: Demand) -> bool:
-    capacity = node.registration.capacity
-    share = demand.gpu_memory_bytes or 0
-    return (
-        capacity.cpu_milli >= demand.cpu_milli
-        and capacity.memory_bytes >= demand.memory_bytes
-        and capacity.disk_bytes >= demand.disk_bytes
-        and sum(gpu.memory_bytes >= share for gpu in capacity.gpus if gpu.index not in node.cordoned_gpus)
-        >= demand.gpus
-    )
-
-
-def _size(capacity: Capacity) -> tuple[int, int, int]:
-    return len(capacity.gpus), capacity.cpu_milli, capacity.memory_bytes
-
-
-def _weight(demand: Demand) -> tuple[int, int, int, int]:
-    return demand.gpus, demand.gpu_memory_bytes or 0, demand.cpu_milli, demand.memory_bytes
+        # What has changed since the last look may be that it does not fit any more.
+        state.gangs.hold_back(gang, until if gang.seen == state.nodes_changed else min(until, again))

@@ -78,8 +78,8 @@ def on_attach_node(turn: Turn, command: AttachNode) -> Attached:
     known = turn.state.nodes.get(registration.id)
     epoch = known.epoch + 1 if known else 1
     turn.emit(ev.NodeAttached(registration=registration, epoch=epoch, at=turn.now))
-    lose_missing(turn, turn.state.nodes[registration.id])
     stop = _reconcile(turn, registration.id, command.inventory)
+    lose_missing(turn, turn.state.nodes[registration.id])
     return Attached(node_id=registration.id, epoch=epoch, stop=stop)
 
 

@@ -33,6 +33,9 @@ def try_preempt(turn: Turn, workload: Workload) -> bool:
         return False
     found = _search(state, workload, turn.now)
     if found is None:
+        if state.reclaimable.unfinished:
+            state.searches.not_finished(workload.id)
+            state.pending.rounds.repeat()
         return False
     node = state.nodes[found.node_id]
     for victim_id in found.victims:

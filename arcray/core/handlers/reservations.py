@@ -7,6 +7,7 @@ back to the reservation. A reservation loses everything when a node of it is los
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,7 +26,7 @@ from arcray.core.errors import (
 from arcray.core.handlers.admission import check_reservable
 from arcray.core.handlers.quotas import check_one_more, check_slices
 from arcray.core.handlers.starting import begin
-from arcray.core.ids import NodeId
+from arcray.core.ids import NodeId, ReservationId
 from arcray.core.labels import check_selector
 from arcray.core.node import Node
 from arcray.core.placement.request import Placement, PlacementRequest
@@ -206,21 +207,50 @@ def lose_reservations(turn: Turn, node_id: NodeId, reason: str) -> None:
 
 
 def lose_missing(turn: Turn, node: Node) -> None:
-    """Ends the reservations that hold what a node has come back without."""
+    """Ends the reservations that a node has come back with too little for, beside what runs there.
+
+    First those that it could not hold even alone, then the newest that hold what is short, until the rest fits.
+    """
+    on_node = turn.state.reservations.on_node(node.id)
+    newest = sorted(on_node, key=lambda reservation: (reservation.created_at, reservation.id), reverse=True)
+    ended: set[ReservationId] = set()
+    for short in (_short_alone, _short_together):
+        for reservation in newest:
+            held = [part.allocation for part in reservation.slices if part.node_id == node.id]
+            missing = short(turn.state, node, held) if reservation.id not in ended else ""
+            if missing:
+                ended.add(reservation.id)
+                _end(turn, reservation, ReservationState.RELEASED, f"node {node.id} came back without {missing}")
+
+
+def _short_alone(_: ClusterState, node: Node, held: list[Allocation]) -> str:
+    """Returns what a node has too little of for a reservation alone; "" when it has all."""
     capacity = node.registration.capacity
     memory = {gpu.index: gpu.memory_bytes for gpu in capacity.gpus}
-    for reservation in turn.state.reservations.on_node(node.id):
-        held = [each.allocation for each in reservation.slices if each.node_id == node.id]
-        gone = {share.index for each in held for share in each.gpus if share.memory_bytes > memory.get(share.index, -1)}
-        if gone:
-            missing = f"GPU {', '.join(map(str, sorted(gone)))}"
-        elif sum(each.cpu_milli for each in held) > capacity.cpu_milli:
-            missing = "some of its cores"
-        elif sum(each.memory_bytes for each in held) > capacity.memory_bytes:
-            missing = "some of its memory"
-        else:
-            continue
-        _end(turn, reservation, ReservationState.RELEASED, f"node {node.id} came back without {missing}")
+    return _named(
+        gpus={share.index for each in held for share in each.gpus if share.memory_bytes > memory.get(share.index, -1)},
+        cores=sum(each.cpu_milli for each in held) > capacity.cpu_milli,
+        memory=sum(each.memory_bytes for each in held) > capacity.memory_bytes,
+        disk=sum(each.disk_bytes for each in held) > capacity.disk_bytes,
+    )
+
+
+def _short_together(state: ClusterState, node: Node, held: list[Allocation]) -> str:
+    """Returns of what that a reservation holds a node has too little for all that it holds; "" when of none."""
+    free = state.placement.free(node.id)
+    return _named(
+        gpus={share.index for each in held for share in each.gpus} & free.overcommitted_gpus,
+        cores=free.cpu_milli < 0 and any(each.cpu_milli for each in held),
+        memory=free.memory_bytes < 0 and any(each.memory_bytes for each in held),
+        disk=free.disk_bytes < 0 and any(each.disk_bytes for each in held),
+    )
+
+
+def _named(*, gpus: Collection[int], cores: bool, memory: bool, disk: bool) -> str:
+    if gpus:
+        return f"GPU {', '.join(map(str, sorted(gpus)))}"
+    some = [name for name, short in (("cores", cores), ("memory", memory), ("disk", disk)) if short]
+    return f"some of its {some[0]}" if some else ""
 
 
 def _end(turn: Turn, reservation: Reservation, state: ReservationState, message: str) -> None:

@@ -35,6 +35,10 @@ class Books:
         if allocation.gpus:
             self._devices.take(allocation.gpus)
 
+    def gpus_left(self) -> tuple[int, ...]:
+        """Returns how many GPUs are idle, below 0 when one is overcommitted, and what each shareable one has left."""
+        return self._devices.idle, *self._devices.shareable_bytes
+
     def fit(self, demand: Demand) -> Allocation | None:
         """Returns what the demand would get, None when it does not fit."""
         if (

@@ -60,10 +60,11 @@ class Columns:
         status: word of filter bits that hold for every request: absent, unschedulable.
         groups: number of the node's set of features.
         marks: bits of the scopes that the node belongs to.
+        versions: grow whenever what is free of a slot's node is written.
         size: slots in use or used before; everything beyond is untouched.
     """
 
-    __slots__ = ("_vacant", "groups", "marks", "profiles", "rows", "size", "status")
+    __slots__ = ("_vacant", "groups", "marks", "profiles", "rows", "size", "status", "versions")
 
     def __init__(self) -> None:
         self.size = 0
@@ -74,6 +75,7 @@ class Columns:
         self.status: NDArray[np.uint16] = np.full(_FIRST_SLOTS, ABSENT, np.uint16)
         self.groups: Integers = np.zeros(_FIRST_SLOTS, np.int64)
         self.marks: Integers = np.zeros(_FIRST_SLOTS, np.int64)
+        self.versions: Integers = np.zeros(_FIRST_SLOTS, np.int64)
         self._vacant: list[int] = []
 
     def open_slot(self) -> int:
@@ -87,6 +89,7 @@ class Columns:
             self.status = np.pad(self.status, (0, capacity))
             self.groups = np.pad(self.groups, (0, capacity))
             self.marks = np.pad(self.marks, (0, capacity))
+            self.versions = np.pad(self.versions, (0, capacity))
         self.size += 1
         return self.size - 1
 
@@ -110,6 +113,7 @@ class Columns:
         rows[CPU][slot] = cpu_milli
         rows[MEMORY][slot] = memory_bytes
         rows[DISK][slot] = disk_bytes
+        self.versions[slot] += 1
         profile = self.profiles[slot]
         profile[:PAIR] = (cpu_milli, memory_bytes, disk_bytes)
         profile[PAIR:IDLE] = np.minimum(_RATES_ROW * min(cpu_milli, _MAX_PAIRED), memory_bytes)

@@ -177,6 +177,7 @@ class Engine:
             memory_bytes=held.memory_bytes,
             disk_bytes=held.disk_bytes,
             gpus=held.devices.idle,
+            overcommitted_gpus=held.devices.overcommitted,
         )
 
     @property

@@ -65,6 +65,13 @@ class Devices:
         self.open_bytes = 0
         self.shareable_bytes: list[int] = []
 
+    @property
+    def overcommitted(self) -> frozenset[int]:
+        """Returns the devices that hold more than they have."""
+        if self.idle >= 0:
+            return frozenset()
+        return frozenset(device.index for device in self._devices.values() if device.overcommitted)
+
     def copy(self) -> Devices:
         """Returns books of their own with the same entries."""
         other = Devices()

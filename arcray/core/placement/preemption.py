@@ -12,11 +12,12 @@ The choice, better first:
 5. the node id.
 
 Cost is bounded. One pass over the columns leaves the nodes where the demand fits if everything that may end there
-ended, and ranks them by an estimate of how many would have to. Of these the first ``_CANDIDATES`` are looked at
-exactly, and the best of them is taken; when none of them serves (their GPUs are shared with others) the next ones are,
-at most ``_MOST`` in all. On one node the victims are minimal: none of them could be spared. Whether a single one
-suffices is tried first, so it is found whenever there is one; sets of more are the better of two greedy ones, not the
-smallest there is.
+ended, and ranks them by an estimate of how many would have to. What GPUs a node would then have is no sum, because work
+that stays may share them; it is worked out once until the node changes, for at most ``_LOOKED_AT`` of them in a search.
+Of what is left the first ``_CANDIDATES`` are looked at exactly, and the best of them is taken; when none of them serves
+(their GPUs were not looked at yet) the next ones are, at most ``_MOST`` in all. On one node the victims are minimal:
+none of them could be spared. Whether a single one suffices is tried first, so it is found whenever there is one; sets
+of more are the better of two greedy ones, not the smallest there is.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.placement.books import Books
@@ -40,6 +42,8 @@ _CANDIDATES: Final = 16
 _MOST: Final = 64
 _COARSE: Final = (1 << 16) - 1
 _FIRST_SLOTS: Final = 256
+_LOOKED_AT: Final = 512  # nodes at most whose GPUs one search looks at anew, of those that changed: 10 ms
+_UNSEEN: Final = -1
 _COUNT: Final = 4  # row of a level: how many; the rows before it are cpu, memory, disk and devices
 
 
@@ -86,12 +90,20 @@ class Reclaimable:
 
     Args:
         levels: the priorities whose work may be ended, highest first: a smaller number is a higher priority.
+
+    Attributes:
+        unfinished: the last search has not looked at the GPUs of all nodes; the next one goes on from there.
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
         self._levels = tuple(levels)
+        self.unfinished = False
         # By level: what all work of this or a lower priority holds on each node.
         self._sums: Integers = np.zeros((len(self._levels), _COUNT + 1, _FIRST_SLOTS), np.int64)
+        # By level: what GPUs each node has left once all of that has ended, as ``Books`` say it, and the version of the
+        # node's column at which that was so.
+        self._after: Integers = np.zeros((len(self._levels), 1, _FIRST_SLOTS), np.int64)
+        self._seen: Integers = np.full((len(self._levels), _FIRST_SLOTS), _UNSEEN, np.int64)
         self._on: dict[int, dict[WorkloadId, Victim]] = {}
         self._slot_of: dict[WorkloadId, int] = {}
         self._at_level = [0] * len(self._levels)
@@ -106,7 +118,10 @@ class Reclaimable:
         """Takes up work that may be ended."""
         if slot >= self._sums.shape[2]:
             grown = max(slot + 1, 2 * self._sums.shape[2])
-            self._sums = np.pad(self._sums, ((0, 0), (0, 0), (0, grown - self._sums.shape[2])))
+            more = grown - self._sums.shape[2]
+            self._sums = np.pad(self._sums, ((0, 0), (0, 0), (0, more)))
+            self._after = np.pad(self._after, ((0, 0), (0, 0), (0, more)))
+            self._seen = np.pad(self._seen, ((0, 0), (0, more)), constant_values=_UNSEEN)
         self._slot_of[victim.id] = slot
         self._on.setdefault(slot, {})[victim.id] = victim
         self._count(slot, victim, 1)
@@ -132,6 +147,7 @@ class Reclaimable:
             engine: the nodes, with everything that is held on them.
             now_s: the time, on the clock of the victims' ``since_s``.
         """
+        self.unfinished = False
         if not self.any_below(priority):
             return None
         eligible = engine.eligible(request)
@@ -144,6 +160,8 @@ class Reclaimable:
             plan = self._best(engine, request.demand, index, eligible, now_s)
             if plan is not None:
                 return Preemption(node_id=plan.cost[-1], allocation=plan.allocation, victims=plan.victims)
+            if self.unfinished:
+                return None  # before work of a higher priority is touched
         return None
 
     def _count(self, slot: int, victim: Victim, sign: int) -> None:
@@ -152,6 +170,7 @@ class Reclaimable:
         held = victim.allocation
         amounts = (held.cpu_milli, held.memory_bytes, held.disk_bytes, len(held.gpus), 1)
         self._sums[: own + 1, :, slot] += sign * np.array(amounts, np.int64)
+        self._seen[: own + 1, slot] = _UNSEEN
 
     def _best(self, engine: Engine, demand: Demand, level: int, eligible: Slots, now_s: float) -> _Plan | None:
         ceiling = self._levels[level]
@@ -180,11 +199,13 @@ class Reclaimable:
             (demand.cpu_milli, CPU),
             (demand.memory_bytes, MEMORY),
             (demand.disk_bytes, DISK),
-            # A shared device that is given back in part need not become idle: a bound, like everything here.
+            # A shared device that is given back in part need not become idle: a bound, which is made exact below.
             (demand.gpus if demand.gpu_memory_bytes is None else 0, IDLE),
         )
         for row, (wanted, column) in enumerate(wants):
             slots = slots[rows[column].take(slots) + sums[row].take(slots) >= wanted]
+        if demand.gpus:
+            slots = slots[self._have_gpus(engine, demand, level, slots)]
         count = sums[_COUNT].take(slots)
         estimate = np.ones(len(slots))
         for row, (wanted, column) in enumerate(wants):
@@ -195,6 +216,30 @@ class Reclaimable:
         quarters = np.minimum(estimate * 4, _COARSE).astype(np.uint16)
         ranked: list[int] = slots[np.argsort(quarters, kind="stable")[:_MOST]].tolist()
         return ranked
+
+    def _have_gpus(self, engine: Engine, demand: Demand, level: int, slots: Slots) -> NDArray[np.bool_]:
+        """Returns which nodes have the GPUs once all work has ended that may; those not looked at may have them."""
+        versions = engine.columns.versions
+        stale = slots[self._seen[level].take(slots) != versions.take(slots)]
+        self.unfinished = self.unfinished or len(stale) > _LOOKED_AT
+        for slot in stale[:_LOOKED_AT].tolist():
+            books = engine.books(engine.node_at(slot))
+            for victim in self._on[slot].values():
+                if victim.priority >= self._levels[level]:
+                    books.give_back(victim.allocation)
+            left = books.gpus_left()
+            if len(left) > self._after.shape[1]:
+                self._after = np.pad(self._after, ((0, 0), (0, len(left) - self._after.shape[1]), (0, 0)))
+            self._after[level, :, slot] = 0
+            self._after[level, : len(left), slot] = left
+            self._seen[level, slot] = versions[slot]
+        unseen: NDArray[np.bool_] = self._seen[level].take(slots) != versions.take(slots)
+        share = demand.gpu_memory_bytes
+        row, least = (0, demand.gpus) if share is None else (demand.gpus, share)
+        if row >= self._after.shape[1]:
+            return unseen  # no node has so many
+        enough: NDArray[np.bool_] = unseen | (self._after[level, row].take(slots) >= least)
+        return enough
 
 
 def _victim_sets(

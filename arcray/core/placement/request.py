@@ -80,9 +80,11 @@ class Free:
 
     Args:
         gpus: devices that nobody uses; minus the number of overcommitted devices when there are any.
+        overcommitted_gpus: indices of devices that hold more than they have.
     """
 
     cpu_milli: int
     memory_bytes: int
     disk_bytes: int
     gpus: int
+    overcommitted_gpus: frozenset[int] = frozenset()

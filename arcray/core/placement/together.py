@@ -18,13 +18,12 @@ from arcray.core.gang import Layout
 from arcray.core.ids import NodeId
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.explain import Explanation
+from arcray.core.placement.packing import needed_on_one, nodes_for_all, places_of, short_for_all
 from arcray.core.placement.request import Placement, PlacementRequest
-from arcray.core.quantity import MAX_QUANTITY
-from arcray.core.resources import MAX_GPUS_PER_NODE, Demand
 
 __all__ = ["Shortfall", "place_together"]
 
-_NODES_TRIED: Final = 64  # to pack on one node; more matter only where GPUs are shared
+_NODES_TRIED: Final = 64  # of those that pass the bounds, which are exact unless shares of GPUs differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,64 +75,38 @@ def _each(
 def _packed(
     engine: Engine, requests: Sequence[PlacementRequest], order: Sequence[int]
 ) -> tuple[Placement, ...] | Shortfall:
-    whole = _sum(requests)
-    answer = engine.place(whole)
-    best: Shortfall | None = None
-    for _ in range(_NODES_TRIED):
-        if isinstance(answer, Explanation):
-            break
-        node_id = answer.node_id
-        fit = _on_one(engine, requests, order, node_id)
-        if not isinstance(fit, Shortfall):
-            return fit
-        if best is None or fit.placed > best.placed:
-            best = fit
-        whole = replace(whole, avoid=whole.avoid | {node_id})
-        answer = engine.place(whole)
-    if best is not None:
-        return best
-    assert isinstance(answer, Explanation), "a node was tried otherwise"
-    return Shortfall(placed=0, index=order[0], explanation=answer)
+    whole = needed_on_one(requests)
+    best = engine.place(whole)
+    if isinstance(best, Explanation):
+        return Shortfall(placed=0, index=order[0], explanation=best)
+    found = _on_one(engine, requests, order, best.node_id)
+    if found is not None:
+        return found
+    candidates = nodes_for_all(engine, requests)
+    left_out = max(0, len(candidates) - _NODES_TRIED)
+    half = _NODES_TRIED // 2  # the tightest waste least, the roomiest are the likeliest
+    for node_id in (*candidates[:half], *candidates[half:][-half:]) if left_out else candidates:
+        found = _on_one(engine, requests, order, node_id)
+        if found is not None:
+            return found
+    explanation = short_for_all(engine.explain(whole), left_out)
+    return Shortfall(placed=0, index=order[0], explanation=explanation)
 
 
 def _on_one(
     engine: Engine, requests: Sequence[PlacementRequest], order: Sequence[int], node_id: NodeId
-) -> tuple[Placement, ...] | Shortfall:
-    for index, request in enumerate(requests):
-        # The pin below would hide another one.
-        if request.node_id not in (None, node_id) or node_id in request.avoid:
-            return Shortfall(placed=0, index=index, explanation=engine.explain(request))
-    return _each(engine, [replace(request, node_id=node_id) for request in requests], order, apart=False)
-
-
-def _sum(requests: Sequence[PlacementRequest]) -> PlacementRequest:
-    """Returns what a node must at least have to take all requests. Exact unless they share GPUs."""
-    demands = [request.demand for request in requests]
-    whole = sum(demand.gpus for demand in demands if demand.gpu_memory_bytes is None)
-    shared = max((demand for demand in demands if demand.gpu_memory_bytes is not None), key=_shared, default=None)
-    gpus, gpu_memory_bytes = whole, None
-    if not whole and shared is not None:
-        gpus, gpu_memory_bytes = shared.gpus, shared.gpu_memory_bytes
-    pins = {request.node_id for request in requests if request.node_id is not None}
-    wants = {request.wants for request in requests}
-    return PlacementRequest(
-        demand=Demand(
-            # No node has more than a demand may ask for; where the sum is beyond it, no node passes the exact look.
-            cpu_milli=min(MAX_QUANTITY, sum(demand.cpu_milli for demand in demands)),
-            memory_bytes=min(MAX_QUANTITY, sum(demand.memory_bytes for demand in demands)),
-            disk_bytes=min(MAX_QUANTITY, sum(demand.disk_bytes for demand in demands)),
-            gpus=min(MAX_GPUS_PER_NODE, gpus),
-            gpu_memory_bytes=gpu_memory_bytes,
-        ),
-        wants=wants.pop() if len(wants) == 1 else frozenset(),
-        selector=tuple(sorted({term for request in requests for term in request.selector}, key=repr)),
-        node_id=min(pins) if pins else None,
-        avoid=frozenset().union(*(request.avoid for request in requests)),
-    )
-
-
-def _shared(demand: Demand) -> tuple[int, int]:
-    return demand.gpu_memory_bytes or 0, demand.gpus
+) -> tuple[Placement, ...] | None:
+    if not all(engine.admits(node_id, place) for place in places_of(requests)):
+        return None
+    books = engine.books(node_id)
+    placed: dict[int, Placement] = {}
+    for index in order:
+        allocation = books.fit(requests[index].demand)
+        if allocation is None:
+            return None
+        books.take(allocation)
+        placed[index] = Placement(node_id=node_id, allocation=allocation)
+    return tuple(placed[index] for index in range(len(requests)))
 
 
 def _hardest_first(request: PlacementRequest, index: int) -> tuple[bool, bool, int, int, int, int, int]:

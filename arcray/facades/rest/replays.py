@@ -78,6 +78,7 @@ def replay_of(ended: WorkloadSpec, edits: om.ReplayBody, submission: translate.S
         waiting=False,
         replay_of=ended.id,
         replaces=None,
+        replaced_in_turn=(),
         reservation_id=None,  # its place there was given back when it ended
     )
     return replace(replay, spec=_work(spec, edits, edited))

@@ -28,6 +28,7 @@ from arcray.testing.simulation.promise import PromiseBrokenError, must
 from arcray.testing.simulation.rows import RowReader
 from arcray.testing.simulation.statements import Asked, check_answer, check_reply
 from arcray.testing.simulation.trace import Trace
+from arcray.testing.simulation.wakeups import overlooked
 
 __all__ = ["Watch"]
 
@@ -73,6 +74,7 @@ class Watch:
         self._readers: dict[int, tuple[int, bool]] = {}
         self._awaited = awaited
         self._overdue: dict[WorkloadId, datetime] = {}
+        self._rested = 0  # how many facts there were when a cluster at rest was looked at
         self._handler = _Faults(self)
 
     @property
@@ -202,6 +204,7 @@ class Watch:
                 self.model.compare_memory(state)
             if writer.refusal is None:
                 self._check_claims(writer.cluster)
+                self._check_rest(writer.cluster)
             else:
                 self._overdue.clear()  # it may not decide anything
 
@@ -223,6 +226,13 @@ class Watch:
         self._overdue = {workload_id: self._overdue.get(workload_id, cluster.now) for workload_id in over}
         for workload_id, since in self._overdue.items():
             must(cluster.now - since < _AT_LAST, f"the place that is kept for {workload_id} should be given up")
+
+    def _check_rest(self, cluster: Cluster) -> None:
+        """Checks, once after each change, that a cluster at rest has nothing to do."""
+        if self._rested != self.facts and not cluster.needs_round:
+            self._rested = self.facts
+            missed = overlooked(cluster)
+            must(not missed, missed)
 
     def _check_over(self, workload_id: WorkloadId, attempt: int) -> None:
         """Checks that what was given up does not run on, on a machine that the cluster believes to know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -344,6 +345,19 @@ def test_a_replacement_that_nobody_needs_any_more_is_stopped(world: World) -> No
     assert copy.phase is Phase.RUNNING
 
 
+def test_a_copy_goes_on_alone_whose_node_leaves_while_what_was_to_replace_it_still_ends(world: World) -> None:
+    copy, another = being_replaced(world)
+    world.report(another, Phase.STARTING)
+    world.handle(SetNodeScheduling(node_id=N1, cordoned=False))
+    world.handle(DetachNode(node_id=N1, epoch=1, reason="off"))
+    assert (copy.phase, another.phase, another.stop_requested) == (Phase.PENDING, Phase.STOPPING, True)
+    world.cluster.state.check_invariants()
+    world.report(another, Phase.STOPPED)
+    world.later(60)
+    world.run_round()
+    assert list(world.cluster.state.copies) == [copy.id]
+
+
 def test_a_drain_that_was_called_off_can_be_repeated(world: World) -> None:
     copy = served(world)
     drain(world)
@@ -593,6 +607,36 @@ def test_what_replaces_a_replacement_takes_the_place_of_the_copy(world: World) -
         each.report(each.workload(W1), Phase.STOPPED)
         assert list(each.cluster.state.copies) == [third.id]
         assert is_done(each)
+
+
+def test_a_replacement_knows_all_whose_place_it_takes_when_those_between_are_forgotten(world: World) -> None:
+    copy, second = being_replaced(world)
+    world.handle(DrainNode(node_id=N2))
+    third = world.replacement(second)
+    assert third.spec.replaced_in_turn == (copy.id,)
+    world.report(second, Phase.FAILED)
+    world.cluster.discard([second.id])
+    after = world.recovered()
+    for each in (world, after):
+        copies = each.cluster.state.copies
+        assert copies.lasting(a_model().id) == 1
+        assert copies.replaced_by(each.workload(third.id)) is each.workload(copy.id)
+        each.attach(a_node(3))
+        each.run_round()
+        assert stops(each.report(each.workload(third.id), Phase.RUNNING)) == [(W1, 30.0)]
+        each.report(each.workload(W1), Phase.STOPPED)
+        assert list(each.cluster.state.copies) == [third.id]
+        assert not copies.in_turn(each.workload(third.id))
+
+
+def test_a_row_that_does_not_say_what_is_replaced_in_turn_is_read_by_those_between(world: World) -> None:
+    copy, second = being_replaced(world)
+    world.handle(DrainNode(node_id=N2))
+    third = world.replacement(second)
+    world.report(second, Phase.FAILED)
+    third.spec = replace(third.spec, replaced_in_turn=())
+    after = world.recovered()
+    assert after.cluster.state.copies.replaced_by(after.workload(third.id)) is after.workload(copy.id)
 
 
 def explained(world: World, workload_id: WorkloadId = W1) -> str:

@@ -109,6 +109,45 @@ def test_a_packed_gang_finds_the_node_whose_shared_gpus_have_room(world: World) 
     assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(2)}
 
 
+def test_a_packed_gang_finds_the_one_node_with_room_among_many_that_hold_one_member(world: World) -> None:
+    share = Demand(gpus=1, gpu_memory_bytes=60 * GIB)
+    for number in range(1, 101):
+        world.attach(a_node(number, capacity=a_capacity(gpus=1)))
+    for number in (1, 2, 3):
+        world.submit(a_member(number, size=3, layout=Layout.PACK, demand=share))
+    world.run_round()
+    said = explanation(world, 1)
+    assert "0 of 100 nodes can take it: 100 by together (does not take all of them at once)" in said
+    assert "pin" not in said
+    world.attach(a_node(101, capacity=a_capacity(gpus=4)))
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2, 3)} == {node_id(101)}
+
+
+def test_a_packed_gang_takes_the_tightest_node_that_has_room(world: World) -> None:
+    share = Demand(gpus=1, gpu_memory_bytes=60 * GIB)
+    for number, gpus in ((1, 1), (2, 8), (3, 2), (4, 4)):
+        world.attach(a_node(number, capacity=a_capacity(gpus=gpus)))
+    world.submit(a_workload(9, node_id=node_id(1), demand=Demand(gpus=1, gpu_memory_bytes=GIB)))
+    world.run_round()  # a GPU that is shared already is the first choice of one share
+    for number in (1, 2):
+        world.submit(a_member(number, layout=Layout.PACK, demand=share))
+    world.run_round()
+    assert {world.workload(workload_id(number)).node_id for number in (1, 2)} == {node_id(3)}
+
+
+def test_what_was_not_looked_at_for_a_packed_gang_is_said(world: World) -> None:
+    """Shares that differ pass the bound and fit nowhere: 60 and 60 and 40 GiB on two GPUs of 80."""
+    for number in range(1, 71):
+        world.attach(a_node(number, capacity=a_capacity(gpus=2)))
+    for number, size in enumerate((60, 60, 40), 1):
+        demand = Demand(gpus=1, gpu_memory_bytes=size * GIB)
+        world.submit(a_member(number, size=3, layout=Layout.PACK, demand=demand))
+    world.run_round()
+    said = explanation(world, 1)
+    assert "64 by together (does not take all of them at once), 6 by untried (may have, and was not looked at)" in said
+
+
 def test_a_spread_gang_starts_on_as_many_nodes_as_it_has_members(world: World) -> None:
     world.attach(a_node(1))
     for number in (1, 2):
@@ -418,6 +457,12 @@ def test_a_gang_that_could_never_wait_as_a_whole_is_refused_with_its_first_membe
 # -- a large gang comes to its turn ---------------------------------------------------------------------------------
 
 
+def run_rounds(world: World) -> None:
+    """Runs the rounds that are asked for."""
+    while world.cluster.needs_round:
+        world.run_round()
+
+
 def aged_gang(world: World) -> None:
     """A gang of two whole nodes waits, on two nodes that small work keeps half full."""
     for number in (1, 2):
@@ -482,6 +527,59 @@ def test_nodes_are_not_held_back_for_a_gang_that_would_not_fit_on_empty_ones(wor
     assert "even if nothing else ran on the nodes that take work now: 1 of 2 have a place" in said
 
 
+def test_nodes_are_let_go_of_once_a_cordon_leaves_too_few_for_the_gang(world: World) -> None:
+    aged_gang(world)
+    for number in (1, 2):
+        world.handle(ReportTelemetry(node_id=node_id(number), epoch=1))
+    world.submit(a_workload(20, demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 20) == [Phase.PENDING]
+    world.handle(SetNodeScheduling(node_id=node_id(2), cordoned=True))
+    run_rounds(world)
+    assert phases(world, 20) == [Phase.PENDING], "the last look is not old enough to be repeated"
+    world.later(5)
+    run_rounds(world)
+    assert phases(world, 20) == [Phase.PLACED]
+
+
+def test_nodes_are_held_back_for_every_member_however_many_different_ones_there_are(world: World) -> None:
+    size = 20
+    for number in range(1, size):
+        world.attach(a_node(number, capacity=a_capacity(gpus=1)))
+    world.attach(a_node(size, labels={"zone": "b"}))
+    world.submit(a_workload(900, selector=(("zone", "b"),), demand=HALF_NODE))
+    world.run_round()
+    for number in range(1, size):
+        world.submit(a_member(number, size, demand=Demand(gpus=1, cpu_milli=1000 + number)))
+    world.submit(a_member(size, size, selector=(("zone", "b"),)))
+    world.now = world.now.replace(minute=1, second=1)
+    world.submit(a_workload(901, selector=(("zone", "b"),), demand=HALF_NODE))
+    world.run_round()
+    assert phases(world, 901) == [Phase.PENDING], "its node is held back"
+    assert "even if nothing else ran" not in explanation(world, size)
+    world.succeed(world.workload(workload_id(900)))
+    world.run_round()
+    assert set(phases(world, *range(1, size + 1))) == {Phase.PLACED}
+
+
+@pytest.mark.parametrize("layout", [Layout.ANY, Layout.SPREAD])
+def test_a_member_that_only_a_small_node_can_take_counts_on_it_among_very_many_larger_ones(
+    world: World, layout: Layout
+) -> None:
+    """Takes more nodes than a gang is tried on where every one serves: some 0.1 s."""
+    world.attach(a_node(1, capacity=a_capacity(cores=2)))
+    for number in range(2, 1_100):
+        world.attach(a_node(number))
+    world.submit(a_workload(900, node_id=node_id(1), demand=Demand(cpu_milli=1000)))
+    world.run_round()
+    world.submit(a_member(1, layout=layout))
+    world.submit(a_member(2, layout=layout, node_id=node_id(1), demand=Demand(cpu_milli=2000)))
+    world.now = world.now.replace(minute=1, second=1)
+    world.run_round()
+    assert "even if nothing else ran" not in explanation(world, 2)
+    assert node_id(1) in world.cluster.state.gangs.held
+
+
 def test_what_is_missing_on_empty_nodes_is_worked_out_once_until_a_node_changes(world: World) -> None:
     world.attach()
     world.submit(a_workload(10, demand=HALF_NODE))
@@ -525,6 +623,7 @@ def test_a_gang_that_is_stopped_holds_nothing_back(world: World) -> None:
     world.submit(a_workload(20, demand=HALF_NODE))
     world.run_round()
     world.stop(workload_id(1))
+    assert world.cluster.needs_round, "else what waits for the nodes would wait for ever"
     world.run_round()
     assert phases(world, 20) == [Phase.PLACED]
 

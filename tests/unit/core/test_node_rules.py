@@ -15,9 +15,11 @@ from arcray.core.commands import (
 from arcray.core.errors import InvalidArgumentError, NotFoundError, StaleReportError
 from arcray.core.node import EnergySource, Health, LeaseTerms, Telemetry
 from arcray.core.orders import StopAttempt
+from arcray.core.quantity import GIB
 from arcray.core.queries import GetNode
+from arcray.core.resources import Demand
 from arcray.core.workload import Phase, RestartPolicy, RestartRule
-from arcray.testing.builders import T0, a_node, a_workload, node_id
+from arcray.testing.builders import T0, a_capacity, a_node, a_workload, node_id
 from arcray.testing.world import World
 
 N1 = node_id(1)
@@ -240,3 +242,25 @@ def test_a_node_view_counts_what_is_free(world: World) -> None:
     view = world.cluster.answer(GetNode(node_id=N1), world.now)
     assert hasattr(view, "cpu_milli_free")
     assert view.cpu_milli_free == 7000
+
+
+def test_a_node_that_came_back_smaller_keeps_what_runs_there_and_takes_nothing_new_until_that_fits(
+    world: World,
+) -> None:
+    world.attach(a_node(capacity=a_capacity(gpus=1)))
+    share = Demand(gpus=1, gpu_memory_bytes=40 * GIB)
+    for number in (1, 2):
+        world.submit(a_workload(number, demand=share))
+    world.run_round()
+    first, second = (world.workload(a_workload(number).id) for number in (1, 2))
+    found = tuple(Running(workload_id=each.id, attempt=each.attempt) for each in (first, second))
+    world.attach_with(found, a_node(capacity=a_capacity(gpus=1, gpu_memory_gib=40)))
+    assert (first.phase, second.phase) == (Phase.PLACED, Phase.PLACED)
+    assert world.cluster.state.placement.free(N1).overcommitted_gpus == {0}
+    world.submit(a_workload(3))
+    world.run_round()
+    assert world.workload(a_workload(3).id).phase is Phase.PENDING
+    world.cluster.state.check_invariants()
+    world.succeed(first)
+    world.run_round()
+    assert world.workload(a_workload(3).id).phase is Phase.PLACED

@@ -16,6 +16,7 @@ from arcray.core.commands import (
     ReleaseReservation,
     Reservable,
     Reserve,
+    Running,
     SetNodeScheduling,
     Submitted,
 )
@@ -37,7 +38,7 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.quantity import GIB
 from arcray.core.queries import GetReservation, ListReservations, ReservationPage
 from arcray.core.reservation import Reservation, ReservationState, carve, parts_of
-from arcray.core.resources import NO_DEMAND, Allocation, Demand, GpuShare
+from arcray.core.resources import NO_DEMAND, Allocation, Capacity, Demand, GpuShare
 from arcray.core.tariff import Prices
 from arcray.core.workload import Phase
 from arcray.testing.builders import a_capacity, a_node, a_workload, an_inference, node_id
@@ -417,3 +418,52 @@ def test_the_last_slice_that_is_given_back_may_be_one_of_which_nothing_is_left(w
     world.handle(ReleaseReservation(reservation_id=ReservationId("r1")))
     assert known(world).state is ReservationState.RELEASED
     assert not world.cluster.state.usage
+
+
+SHARE = Demand(gpus=1, gpu_memory_bytes=40 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("demand", "smaller", "missing"),
+    [
+        (SHARE, a_capacity(gpus=1, gpu_memory_gib=40), "GPU 0"),
+        (HALF_NODE, a_capacity(gpus=1, cores=6), "some of its cores"),
+        (Demand(memory_bytes=16 * GIB), a_capacity(gpus=1, memory_gib=24), "some of its memory"),
+    ],
+)
+def test_of_reservations_that_a_smaller_node_cannot_hold_together_the_newest_end(
+    world: World, demand: Demand, smaller: Capacity, missing: str
+) -> None:
+    world.attach(a_node(1, capacity=a_capacity(gpus=1, cores=8, memory_gib=32)))
+    for number in (1, 2):
+        world.handle(a_reservation(number, demand))
+        world.later(1)
+    world.attach(a_node(1, capacity=smaller))
+    first, second = world.cluster.state.reservations.all()
+    assert (first.state, second.state) == (ReservationState.ACTIVE, ReservationState.RELEASED)
+    assert second.message == f"node {node_id(1)} came back without {missing}"
+    assert world.submit(a_workload(1, demand=demand, reservation_id=first.id)).orders
+
+
+def test_one_that_a_smaller_node_could_not_hold_even_alone_ends_before_a_newer_one(world: World) -> None:
+    world.attach(a_node(1, capacity=a_capacity(gpus=1)))
+    world.handle(a_reservation(1, Demand(gpus=1, gpu_memory_bytes=50 * GIB)))
+    world.later(1)
+    world.handle(a_reservation(2, Demand(gpus=1, gpu_memory_bytes=20 * GIB)))
+    world.attach(a_node(1, capacity=a_capacity(gpus=1, gpu_memory_gib=40)))
+    first, second = world.cluster.state.reservations.all()
+    assert (first.state, second.state) == (ReservationState.RELEASED, ReservationState.ACTIVE)
+
+
+def test_what_runs_on_a_smaller_node_goes_before_what_is_reserved_there(world: World) -> None:
+    world.attach(a_node(1, capacity=a_capacity(gpus=1)))
+    world.handle(a_reservation(1, SHARE))
+    world.handle(a_reservation(2, Demand(cpu_milli=1000)))
+    world.submit(a_workload(1, demand=SHARE))
+    world.run_round()
+    world.attach_with(
+        (Running(workload_id=a_workload(1).id, attempt=1),), a_node(1, capacity=a_capacity(gpus=1, gpu_memory_gib=40))
+    )
+    states = [reservation.state for reservation in world.cluster.state.reservations.all()]
+    assert states == [ReservationState.RELEASED, ReservationState.ACTIVE], "the other one takes nothing that is short"
+    assert world.workload(a_workload(1).id).phase is Phase.PLACED
