@@ -69,11 +69,9 @@ class PreemptionFacts:
     def _ended(self, event: ev.ClaimEnded) -> None:
         work = self._workloads.not_ended(event.workload_id)
         must(work["claim"] is not None, f"no place was kept for {event.workload_id}")
-        left = [
-            key
-            for key, victim in self._workloads.known.items()
-            if victim["eviction"] is not None and victim["eviction"].by == event.workload_id
-        ]
-        over = work["claim"].until is not None and event.at >= work["claim"].until
+        claim = work["claim"]  # those of an earlier one, which had its end, may end still
+        evicted = ((key, self._workloads.known[key]["eviction"]) for key in claim.victims)
+        left = [key for key, eviction in evicted if eviction is not None and eviction.by == event.workload_id]
+        over = claim.until is not None and event.at >= claim.until
         must(over or not left, f"the place of {event.workload_id} is given up while {left} still end for it")
         self._workloads.end_claim(work)
