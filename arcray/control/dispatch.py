@@ -12,9 +12,9 @@ What happens to an order that cannot be delivered:
   fails. A stop is queued all the same: losing one would leave work running, and there is at most one per attempt. So is
   what a node may have got before the scheduler restarted: it may be running;
 - the driver fails at it again and again, though the node can be reached: the order itself cannot be handed over, and
-  makes room for those behind it. The node may have it all the same. A start becomes a stop of its attempt, and has
-  failed once the node has that: what it was given may be given to others only then. A request fails. A stop goes to the
-  back and is tried for ever.
+  makes room for those behind it. The node may have it all the same. So the cluster has a start stopped, which fails
+  once its node says that it has ended: what it was given may be given to others only then. A request fails. A stop goes
+  to the back and is tried for ever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from itertools import islice
 from typing import Final, assert_never
 
 from arcray.control.loops import contain_async
-from arcray.core.commands import ReportEnd
+from arcray.core.commands import ReportEnd, ReportUndelivered
 from arcray.core.errors import (
     ArcrayError,
     DeadlineExceededError,
@@ -54,13 +54,9 @@ _DETACHED: Final = frozenset({Health.LOST, Health.GONE})
 
 
 class _Lane:
-    """The queue of one attachment of one node.
+    """The queue of one attachment of one node."""
 
-    Attributes:
-        failed: why attempts have failed whose stop is in the queue instead of their start.
-    """
-
-    __slots__ = ("address", "driver", "epoch", "failed", "node_id", "orders", "task")
+    __slots__ = ("address", "driver", "epoch", "node_id", "orders", "task")
 
     def __init__(self, node_id: NodeId, epoch: int, address: str, driver: NodeDriver) -> None:
         self.node_id = node_id
@@ -68,7 +64,6 @@ class _Lane:
         self.address = address
         self.driver = driver
         self.orders: deque[Order] = deque()
-        self.failed: dict[StopAttempt, str] = {}
         self.task: asyncio.Task[None] | None = None
 
 
@@ -78,7 +73,7 @@ class Dispatcher:
     Args:
         drivers: by the name that registrations give.
         node: looks a node up as the cluster knows it now.
-        refuse: takes the report that an order was never handed over.
+        report: takes the report that an order was not handed over, as far as anybody knows.
         limit: orders waiting per node.
     """
 
@@ -87,13 +82,13 @@ class Dispatcher:
         drivers: Mapping[str, NodeDriver],
         *,
         node: Callable[[NodeId], Node | None],
-        refuse: Callable[[ReportEnd], None],
+        report: Callable[[ReportEnd | ReportUndelivered], None],
         clock: Clock,
         limit: int,
     ) -> None:
         self._drivers = drivers
         self._node = node
-        self._refuse = refuse
+        self._report = report
         self._clock = clock
         self._limit = limit
         self._lanes: dict[NodeId, _Lane] = {}
@@ -185,7 +180,18 @@ class Dispatcher:
             refused=refused,
         )
         # Later: the caller is in the middle of releasing other orders.
-        asyncio.get_running_loop().call_soon(self._refuse, report)
+        asyncio.get_running_loop().call_soon(self._report, report)
+
+    def _tell_undelivered(self, lane: _Lane, work: StartWorkload, reason: str) -> None:
+        _log_undelivered(lane, work, reason)
+        report = ReportUndelivered(
+            node_id=lane.node_id,
+            epoch=lane.epoch,
+            workload_id=work.workload_id,
+            attempt=work.attempt,
+            message=reason,
+        )
+        asyncio.get_running_loop().call_soon(self._report, report)
 
     def _make_room(self, lane: _Lane, work: Order, reason: str) -> None:
         """Gets an order out of the way of those behind it that could not be handed over, for all that is known."""
@@ -193,9 +199,8 @@ class Dispatcher:
             return  # dropped meanwhile
         match work:
             case StartWorkload():
-                stop = StopAttempt(workload_id=work.workload_id, attempt=work.attempt, grace_s=0.0)
-                lane.failed[stop] = reason
-                lane.orders[0] = stop
+                lane.orders.popleft()
+                self._tell_undelivered(lane, work, reason)
             case StopAttempt():
                 _log_undelivered(lane, work, reason)
                 lane.orders.rotate(-1)
@@ -220,7 +225,6 @@ class Dispatcher:
             if error is None:
                 failures = 0
                 _remove(lane.orders, batch)
-                self._fail_stopped(lane, batch)
             elif isinstance(error, StaleReportError) or not self._attached(lane):
                 self._void(lane, error.message)
             elif not isinstance(error, _PASSING) and failures >= _FAULTS_ALLOWED:
@@ -231,12 +235,6 @@ class Dispatcher:
                 _log_failure(lane, error, failures)
                 await self._clock.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1
-
-    def _fail_stopped(self, lane: _Lane, delivered: tuple[Order, ...]) -> None:
-        """Reports the attempts that have failed and are certainly stopped now."""
-        for order in delivered:
-            if type(order) is StopAttempt and (reason := lane.failed.pop(order, None)) is not None:
-                self._fail(lane, order, reason, refused=False)
 
     async def _deliver(self, lane: _Lane, batch: tuple[Order, ...]) -> ArcrayError | None:
         try:
@@ -257,7 +255,6 @@ class Dispatcher:
                 extra={"node_id": lane.node_id, "epoch": lane.epoch, "orders": len(lane.orders), "reason": reason},
             )
             lane.orders.clear()
-        lane.failed.clear()
 
 
 def _remove(orders: deque[Order], delivered: tuple[Order, ...]) -> None:

@@ -26,7 +26,7 @@ from arcray.control.steady import SteadyClock
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
 from arcray.core.cluster import Cluster
-from arcray.core.commands import Command, ReportEnd, Schedule, Tick
+from arcray.core.commands import Command, ReportEnd, ReportUndelivered, Schedule, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
 from arcray.core.ids import NodeId
@@ -98,7 +98,7 @@ class Plane:
         self._clock = clock = SteadyClock(clock)
         self._log = EventLog(settings.event_buffer)
         self._dispatch = Dispatcher(
-            drivers, node=self._node, refuse=self._refuse, clock=clock, limit=settings.max_queued_orders
+            drivers, node=self._node, report=self._report, clock=clock, limit=settings.max_queued_orders
         )
         self._writer = Writer(
             policy,
@@ -344,5 +344,5 @@ class Plane:
     def _node(self, node_id: NodeId) -> Node | None:
         return self._writer.cluster.state.nodes.get(node_id)
 
-    def _refuse(self, report: ReportEnd) -> None:
+    def _report(self, report: ReportEnd | ReportUndelivered) -> None:
         self._writer.handle_own([report])

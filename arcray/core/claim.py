@@ -27,6 +27,7 @@ class Cause(StrEnum):
     GANG = "gang"  # its gang cannot go on as it is
     DRAIN = "drain"  # its node, or one of its GPUs, is drained
     OVERTIME = "overtime"  # it ran longer than it may, and its node did not end it
+    UNDELIVERED = "undelivered"  # its node could not be told to start it, and may have heard of it all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

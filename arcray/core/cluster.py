@@ -87,6 +87,7 @@ _HANDLERS: Final[Mapping[type, Handler]] = {
     cmd.StopWorkload: workloads.on_stop_workload,
     cmd.ReportPhase: workloads.on_report_phase,
     cmd.ReportEnd: workloads.on_report_end,
+    cmd.ReportUndelivered: workloads.on_report_undelivered,
     cmd.ReportTelemetry: nodes.on_report_telemetry,
     cmd.ReportModels: nodes.on_report_models,
     cmd.AttachNode: nodes.on_attach_node,

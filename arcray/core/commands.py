@@ -46,6 +46,7 @@ __all__ = [
     "ReportModels",
     "ReportPhase",
     "ReportTelemetry",
+    "ReportUndelivered",
     "Reservable",
     "Reserve",
     "RevokeKey",
@@ -248,6 +249,21 @@ class ReportEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportUndelivered:
+    """A node could not be handed an attempt, and may have it all the same: it is stopped, and has then failed.
+
+    Args:
+        message: why.
+    """
+
+    node_id: NodeId
+    epoch: int
+    workload_id: WorkloadId
+    attempt: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportModels:
     """The models that a node answers for now: the whole list, sorted by model id."""
 
@@ -405,6 +421,7 @@ Command: TypeAlias = (
     | ReportTelemetry
     | ReportPhase
     | ReportEnd
+    | ReportUndelivered
     | ReportModels
     | OpenAccount
     | SetSpendingLimit

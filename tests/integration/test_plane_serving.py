@@ -251,7 +251,7 @@ class TestLimits:
             reading = asyncio.create_task(events_until(cluster, {Topic.WORKLOADS}, ev.WorkloadRequeued))
             await asyncio.sleep(0)
             (waiting,) = cluster.plane.begin([SubmitWorkload(spec=a_workload(2, demand=Demand(gpus=64)))])
-            cluster.plane._refuse(report)  # what the dispatcher calls
+            cluster.plane._report(report)  # what the dispatcher calls
             assert isinstance(await waiting, Submitted)
             assert any(isinstance(event, ev.WorkloadRequeued) for event in await reading)
 

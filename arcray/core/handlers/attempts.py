@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 from arcray.core import events as ev
 from arcray.core.claim import Cause
@@ -13,6 +14,8 @@ from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, RestartRule, Result, Workload
 
 __all__ = ["conclude_eviction", "finish", "give_up", "leave_to_replacement", "requeue", "restarts"]
+
+_FAILURES: Final = frozenset({Cause.OVERTIME, Cause.UNDELIVERED})  # evictions that are no other's gain
 
 
 def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: Result | None = None) -> None:
@@ -79,7 +82,7 @@ def conclude_eviction(
     """Decides what follows the end of an attempt that the cluster asked for.
 
     What was to start again does; where its node was drained or its place was wanted that counts as no restart. Work
-    that ran too long has failed, and its restart policy goes by that.
+    that ran too long, or that its node could not be told of, has failed, and its restart policy goes by that.
 
     Args:
         phase: as its node reported it; work that succeeded while it was being stopped has succeeded, but a gang that
@@ -93,7 +96,7 @@ def conclude_eviction(
     ended_well = phase is Phase.SUCCEEDED and workload.spec.restart.rule is not RestartRule.ALWAYS
     if ended_well and eviction.cause is not Cause.GANG and not _gang_waits(turn.state, workload):
         finish(turn, workload, phase, message, result)
-    elif eviction.cause is Cause.OVERTIME:
+    elif eviction.cause in _FAILURES:
         if restarts(turn, workload, Phase.FAILED):
             requeue(turn, workload, reason, restart=True, delay=True, exit_code=exit_code)
         else:

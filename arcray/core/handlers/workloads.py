@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from arcray.core import events as ev
-from arcray.core.commands import Reply, ReportEnd, ReportPhase, StopWorkload, Submitted, SubmitWorkload
+from arcray.core.claim import Cause
+from arcray.core.commands import (
+    Reply,
+    ReportEnd,
+    ReportPhase,
+    ReportUndelivered,
+    StopWorkload,
+    Submitted,
+    SubmitWorkload,
+)
 from arcray.core.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -18,6 +27,7 @@ from arcray.core.errors import (
 from arcray.core.handlers.admission import check_credits
 from arcray.core.handlers.attempts import conclude_eviction, finish, leave_to_replacement, requeue, restarts
 from arcray.core.handlers.dead_letters import check_replay
+from arcray.core.handlers.evictions import evict
 from arcray.core.handlers.gangs import check_member, try_place_gang
 from arcray.core.handlers.inference import dispatch, follow_refusal
 from arcray.core.handlers.nodes import current_node
@@ -36,6 +46,7 @@ __all__ = [
     "as_it_stands",
     "on_report_end",
     "on_report_phase",
+    "on_report_undelivered",
     "on_stop_workload",
     "on_submit_workload",
     "stop",
@@ -265,6 +276,13 @@ def on_report_end(turn: Turn, command: ReportEnd) -> None:
     if isinstance(payload, Inference) and workload.phase is Phase.PLACED:
         _started(turn, workload)
     _end(turn, workload, command)
+
+
+def on_report_undelivered(turn: Turn, command: ReportUndelivered) -> None:
+    """Has an attempt stopped that its node could not be told to start; its place is free once that has ended."""
+    current_node(turn, command.node_id, command.epoch)
+    workload = _fenced(turn, command.workload_id, command.attempt)
+    evict(turn, workload, Cause.UNDELIVERED, command.message, grace_s=0.0)
 
 
 def _started(turn: Turn, workload: Workload) -> None:

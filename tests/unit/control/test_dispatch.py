@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from arcray.control.dispatch import Dispatcher
-from arcray.core.commands import ReportEnd
+from arcray.core.commands import ReportEnd, ReportUndelivered
 from arcray.core.errors import InvalidArgumentError, StaleReportError, UnavailableError
 from arcray.core.ids import NodeId
 from arcray.core.node import Health, Node
@@ -32,10 +32,6 @@ def a_start(number: int) -> StartWorkload:
 
 def a_stop(number: int) -> StopAttempt:
     return StopAttempt(workload_id=a_workload(number).id, attempt=1, grace_s=1.0)
-
-
-def a_kill(number: int) -> StopAttempt:
-    return StopAttempt(workload_id=a_workload(number).id, attempt=1, grace_s=0.0)
 
 
 def a_request(number: int) -> RunInference:
@@ -73,12 +69,12 @@ class Harness:
     def __init__(self, limit: int) -> None:
         self.driver = ScriptedDriver()
         self.clock = FakeClock()
-        self.refused: list[ReportEnd] = []
+        self.reports: list[ReportEnd | ReportUndelivered] = []
         self.nodes: dict[NodeId, Node] = {}
         self.dispatcher = Dispatcher(
             {"scripted": self.driver},
             node=self.nodes.get,
-            refuse=self.refused.append,
+            report=self.reports.append,
             clock=self.clock,
             limit=limit,
         )
@@ -246,22 +242,24 @@ class TestAFullLane:
     async def test_refuses_a_start_so_that_it_is_placed_elsewhere(self, full: Harness) -> None:
         full.put(a_start(2))
         await full.settle()
-        (report,) = full.refused
+        (report,) = full.reports
         assert (report.workload_id, report.attempt, report.epoch) == (a_start(2).workload_id, 1, 1)
+        assert isinstance(report, ReportEnd)
         assert report.refused
         assert "1 orders wait" in report.message
 
     async def test_fails_a_request(self, full: Harness) -> None:
         full.put(a_request(2))
         await full.settle()
-        (report,) = full.refused
+        (report,) = full.reports
+        assert isinstance(report, ReportEnd)
         assert not report.refused
 
     async def test_takes_what_its_node_may_have_got_from_an_earlier_scheduler(self, full: Harness) -> None:
         full.dispatcher.put(NodeOrder(node_id=N1, epoch=1, order=a_start(2)), again=True)
         full.driver.gate.set()
         await full.settle()
-        assert (full.driver.taken, full.refused) == ([a_start(1), a_start(2)], [])
+        assert (full.driver.taken, full.reports) == ([a_start(1), a_start(2)], [])
 
     async def test_takes_a_stop_all_the_same(self, full: Harness) -> None:
         full.put(a_stop(1))
@@ -274,9 +272,10 @@ async def test_an_order_that_cannot_be_handed_over_does_not_block_the_others(har
     harness.driver.fail = lambda orders: InvalidArgumentError("too large") if a_start(2) in orders else None
     harness.put(a_start(1), a_start(2), a_start(3))
     await harness.clock.advance(10)
-    assert harness.driver.taken == [a_start(1), a_kill(2), a_start(3)]
-    (report,) = harness.refused
-    assert (report.workload_id, report.refused) == (a_start(2).workload_id, False)
+    assert harness.driver.taken == [a_start(1), a_start(3)]
+    (report,) = harness.reports
+    assert isinstance(report, ReportUndelivered)  # the node may run it, so what it was given is not free yet
+    assert (report.node_id, report.workload_id, report.attempt) == (N1, a_start(2).workload_id, 1)
     assert "too large" in report.message
 
 
@@ -286,29 +285,17 @@ async def test_a_bug_of_a_driver_is_treated_as_such_an_order(
     harness.driver.fail = lambda orders: ZeroDivisionError() if a_start(1) in orders else None
     harness.put(a_start(1), a_start(2))
     await harness.clock.advance(10)
-    assert harness.driver.taken == [a_kill(1), a_start(2)]
+    assert harness.driver.taken == [a_start(2)]
     assert "ZeroDivisionError" in caplog.text
-
-
-async def test_a_start_that_cannot_be_handed_over_has_failed_once_its_node_has_the_stop_instead(
-    harness: Harness,
-) -> None:
-    harness.driver.fail = lambda _: InvalidArgumentError("no")
-    harness.put(a_start(1))
-    await harness.clock.advance(10)
-    assert harness.refused == []  # the node may run it, so what it was given is not free yet
-    harness.driver.fail = lambda _: None
-    await harness.clock.advance(10)
-    assert harness.driver.taken == [a_kill(1)]
-    (report,) = harness.refused
-    assert (report.attempt, report.phase, report.refused) == (1, Phase.FAILED, False)
 
 
 async def test_a_request_that_cannot_be_handed_over_fails(harness: Harness) -> None:
     harness.driver.fail = lambda _: InvalidArgumentError("no")
     harness.put(a_request(1))
     await harness.clock.advance(10)
-    assert [report.phase for report in harness.refused] == [Phase.FAILED]
+    (report,) = harness.reports
+    assert isinstance(report, ReportEnd)
+    assert report.phase is Phase.FAILED
     assert harness.dispatcher.waiting(N1) == 0
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from arcray.core import events as ev
 from arcray.core.claim import Cause
-from arcray.core.commands import DrainNode, ReportTelemetry
-from arcray.core.errors import InvalidArgumentError
+from arcray.core.commands import DrainNode, ReportTelemetry, ReportUndelivered
+from arcray.core.errors import InvalidArgumentError, StaleReportError
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import GetWorkload
@@ -113,6 +113,37 @@ def test_only_the_newest_attempts_are_remembered(world: World) -> None:
         fail(world, work)
         again(world, work)
     assert [record.attempt for record in work.history] == list(range(6, 16))
+
+
+# -- not delivered ----------------------------------------------------------------------------------------------------
+
+
+def undelivered(world: World, attempt: int) -> None:
+    world.handle(ReportUndelivered(node_id=node_id(1), epoch=1, workload_id=W1, attempt=attempt, message="too large"))
+
+
+def test_what_a_node_could_not_be_told_to_start_holds_its_place_until_the_node_says_that_it_ended(world: World) -> None:
+    work = started(world)
+    undelivered(world, attempt=1)
+    assert (work.phase, cause_of(work), work.allocation is None) == (Phase.STOPPING, Cause.UNDELIVERED, False)
+    world.report(work, Phase.STOPPED)
+    assert (work.phase, work.message, work.allocation) == (Phase.FAILED, "too large", None)
+
+
+def test_what_a_node_could_not_be_told_to_start_is_tried_again_by_its_restart_policy(world: World) -> None:
+    work = started(world, restart=STUBBORN)
+    undelivered(world, attempt=1)
+    world.report(work, Phase.STOPPED)
+    assert (work.phase, work.restarts, work.message) == (Phase.PENDING, 1, "too large")
+
+
+def test_of_an_older_attempt_it_does_not_matter_what_was_delivered(world: World) -> None:
+    work = started(world, restart=STUBBORN)
+    fail(world, work)
+    again(world, work)
+    with pytest.raises(StaleReportError):
+        undelivered(world, attempt=1)
+    assert work.phase is Phase.RUNNING
 
 
 # -- longest time ------------------------------------------------------------------------------------------------------
