@@ -23,6 +23,7 @@ from arcray.core.workload import WorkloadView
 from arcray.drivers.local import LocalDriver
 from arcray.testing.simulated_node import SimulatedNode
 from arcray.wire.asking import ask
+from arcray.wire.attachments import DRIVER
 from arcray.wire.system import SystemClock
 
 __all__ = ["KEEP_ALL", "InProcessPlane", "in_process_plane"]
@@ -122,7 +123,7 @@ async def in_process_plane(
         plane = Plane(
             policy=policy or ClusterPolicy(),
             journal=Journal(database_url or f"sqlite:///{state_dir / 'arcray.db'}"),
-            drivers={"local": driver},
+            drivers={"local": driver, DRIVER: driver},
             blobs=FsspecBlobs(f"file://{state_dir / 'blobs'}", max_blob_bytes=_MAX_BLOB_BYTES),
             clock=clock,
             settings=settings or SchedulerSettings(),
