@@ -1,0 +1,58 @@
+"""Zip archives from strangers: what their entries may be called, and which file of them is run.
+
+What lives here: judging, from what an archive says of itself. What does not: unpacking, where sizes are counted while
+bytes are written, because those that a zip states are the sender's words.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from collections.abc import Collection
+from pathlib import PurePosixPath
+from typing import Final
+
+from arcray.core.errors import InvalidArgumentError
+
+__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "entry_point_among", "safe_name"]
+
+MAX_ENTRIES: Final = 10_000
+MAX_DEPTH: Final = 32
+_ENCRYPTED: Final = 0x1  # bit of ZipInfo.flag_bits
+_USUAL_ENTRY_POINTS: Final = ("main.py", "task_script.py", "run.py", "app.py", "script.py")
+
+
+def safe_name(entry: zipfile.ZipInfo) -> PurePosixPath:
+    """Returns the path of an entry, which lies inside whatever it is unpacked into.
+
+    Symbolic links are refused, not skipped: a program that needs one should hear of it.
+
+    Raises:
+        InvalidArgumentError: it is none, or something else than a readable file or a directory; quotes its name.
+    """
+    name = entry.orig_filename
+    path = PurePosixPath(name)
+    mode = entry.external_attr >> 16
+    wrong = (
+        "an absolute path" if path.is_absolute() or "\\" in name or ":" in name.split("/", 1)[0] else
+        "a path that leaves the archive" if ".." in path.parts else
+        "no file name" if "\0" in name or not path.parts else
+        "a path too deep" if len(path.parts) > MAX_DEPTH else
+        "a symbolic link" if stat.S_ISLNK(mode) else
+        "neither a file nor a directory" if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR) else
+        "encrypted" if entry.flag_bits & _ENCRYPTED else
+        ""
+    )  # fmt: skip
+    if wrong:
+        raise InvalidArgumentError(f"entry {name!r} is {wrong}", field="archive")
+    return path
+
+
+def entry_point_among(files: Collection[str]) -> str | None:
+    """Returns the file to run where nobody named one; None where no Python file stands at the top.
+
+    Args:
+        files: at the top of the archive.
+    """
+    usual = next((name for name in _USUAL_ENTRY_POINTS if name in files), None)
+    return usual or min((name for name in files if name.endswith(".py")), default=None)
