@@ -11,10 +11,10 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import IO, Final
 
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
-from arcray.wire.archives import MAX_ENTRIES, entry_point_among, safe_name
+from arcray.wire.archives import MAX_ENTRIES, check_directory, entry_point_among, safe_name
 
 __all__ = ["find_entry_point", "unpack"]
 
@@ -29,7 +29,7 @@ def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
         ResourceExhaustedError: it unpacks to more bytes or entries than allowed.
     """
     try:
-        with zipfile.ZipFile(archive) as bundle:
+        with archive.open("rb") as file, _opened(file) as bundle:
             entries = bundle.infolist()
             if len(entries) > MAX_ENTRIES:
                 raise ResourceExhaustedError(f"has {len(entries)} entries, at most {MAX_ENTRIES}", field="archive")
@@ -42,6 +42,11 @@ def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
         if error.errno not in (errno.EINVAL, errno.ENAMETOOLONG):  # an offset before the file; a name too long
             raise
         raise InvalidArgumentError(f"is not a readable zip: {error}", field="archive") from error
+
+
+def _opened(file: IO[bytes]) -> zipfile.ZipFile:
+    check_directory(file)
+    return zipfile.ZipFile(file)
 
 
 def _unpack_entry(bundle: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
