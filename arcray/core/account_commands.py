@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from arcray.core.ids import AccountId, EntryId, KeyId
@@ -13,6 +13,7 @@ __all__ = [
     "IssueCredits",
     "IssueKey",
     "OpenAccount",
+    "OpenLogin",
     "Posted",
     "ReportKeyUse",
     "RevokeKey",
@@ -28,6 +29,25 @@ class OpenAccount:
     account_id: AccountId
     limit: SpendingLimit | None = None
     overdraft: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLogin:
+    """Make an account known whose owner logs in, with what it begins with. Replies ``AccountView``.
+
+    The same again changes nothing. An account that is there already is refused, login or not: else whoever asks first
+    would take it over.
+
+    Args:
+        secret: what a password is checked against by whoever lets its owner in; opaque, never a password.
+        credits: issued to it, as the entry ``entry_id``; 0 issues none.
+    """
+
+    account_id: AccountId
+    secret: str = field(repr=False)
+    entry_id: EntryId
+    credits: int = 0
+    memo: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from arcray.core.account_commands import (
     IssueCredits,
     IssueKey,
     OpenAccount,
+    OpenLogin,
     Posted,
     ReportKeyUse,
     RevokeKey,
@@ -46,6 +47,7 @@ __all__ = [
     "IssueKey",
     "LabelNode",
     "OpenAccount",
+    "OpenLogin",
     "Posted",
     "RegisterModel",
     "ReleaseReservation",
@@ -341,6 +343,7 @@ Command: TypeAlias = (
     | ReportEnd
     | ReportModels
     | OpenAccount
+    | OpenLogin
     | SetSpendingLimit
     | IssueCredits
     | TransferCredits

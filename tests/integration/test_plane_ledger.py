@@ -13,6 +13,7 @@ from arcray.control.plane import Plane
 from arcray.core import commands as cmd
 from arcray.core.books import REQUESTS_KEPT, Books
 from arcray.core.errors import (
+    AlreadyExistsError,
     ArcrayError,
     IdempotencyMismatchError,
     InsufficientCreditsError,
@@ -21,9 +22,9 @@ from arcray.core.errors import (
 )
 from arcray.core.ids import AccountId, EntryId
 from arcray.core.keys import KeyView, Scope
-from arcray.core.ledger import AccountView, EntryKind, SpendingLimit
+from arcray.core.ledger import AccountView, EntryKind, Login, SpendingLimit
 from arcray.core.policy import ClusterPolicy
-from arcray.core.queries import ClusterStats, FindKey, GetAccount, GetStatement, GetStats, Statement
+from arcray.core.queries import ClusterStats, FindKey, FindLogin, GetAccount, GetStatement, GetStats, Statement
 from arcray.core.tariff import Prices
 from arcray.core.workload import Origin, Phase, WorkloadSpec
 from arcray.testing.builders import a_key, a_workload, an_inference
@@ -86,6 +87,19 @@ async def test_accounts_holds_and_keys_are_there_again(tmp_path: Path) -> None:
         with pytest.raises(IdempotencyMismatchError):
             await fund(after, ANA, 99, "key")
         await after.ask(cmd.StopWorkload(workload_id=of(ANA).id))
+        await check_memory_is_the_rows(after.plane, tmp_path / "arcray.db")
+
+
+async def test_logins_are_there_again(tmp_path: Path) -> None:
+    login = cmd.OpenLogin(account_id=ANA, secret="of a password", entry_id=EntryId("welcome"), credits=100)
+    async with in_process_plane(nodes=[], state_dir=tmp_path) as before:
+        await before.ask(login)
+    async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+        assert await after.plane.query(FindLogin(account_id=ANA)) == Login(account=ANA, secret="of a password")
+        await after.ask(login)
+        with pytest.raises(AlreadyExistsError):
+            await after.ask(replace(login, secret="of another"))
+        assert await balance(after, ANA) == (100, 0)
         await check_memory_is_the_rows(after.plane, tmp_path / "arcray.db")
 
 
