@@ -17,7 +17,7 @@ from arcray.core.labels import LabelOperator, LabelTerm
 from arcray.core.quantity import CPU_MILLI, GIB
 from arcray.core.resources import Demand
 from arcray.core.tariff import Tariff
-from arcray.core.workload import Origin, Phase, Program, WorkloadSpec, WorkloadView
+from arcray.core.workload import Origin, Phase, Program, RestartPolicy, RestartRule, WorkloadSpec, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import name, sendable, text, whole
 from arcray.facades.hivemind.outputs import output_lines
@@ -54,6 +54,7 @@ GPU_LABEL: Final = "hivemind/gpu"
 _ANY_GPU: Final = frozenset({"", "any"})
 _POINT_MILLI: Final = CPU_MILLI // POINTS_PER_CORE
 _STEP_S: Final = 60
+_RETRIED: Final = RestartPolicy(rule=RestartRule.ON_LOSS)
 _LOCATION_LIMIT: Final = 256
 
 
@@ -191,6 +192,7 @@ def upload_of(
         # A key has the rows looked at too: a task that memory has let go of is not written over.
         request_id=f"{FACADE} {request.task_id}",
         request_digest=call_id,
+        restart=_RETRIED,
         tariff=Tariff(minute=house_rate, owned_minute=asked.price, step_s=_STEP_S),
     )
     return Upload(spec=spec, code_key=key, code=request.task_data)

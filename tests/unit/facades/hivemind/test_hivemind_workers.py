@@ -207,6 +207,15 @@ def test_there_is_no_reward_for_a_node_that_nobody_owns(world: World) -> None:
     assert workers.reward_of(view, workers.node_id_of("worker-001"), T0 + timedelta(minutes=5)) == 0
 
 
+def test_a_task_whose_worker_is_lost_is_tried_elsewhere(world: World) -> None:
+    running(world, owner=None)
+    world.attach(a_node(2))
+    world.later(31.0)
+    world.handle(cmd.Schedule())
+    assert shown(world).node_id != workers.node_id_of("worker-001")
+    assert tasks.status_of(shown(world)) is tasks.Status.PENDING
+
+
 def test_a_worker_tells_the_end_of_the_attempt_that_it_was_given(world: World) -> None:
     view = running(world, owner=None)
     work = cmd.Running(workload_id=view.spec.id, attempt=1)
