@@ -176,6 +176,11 @@ async def test_the_sum_over_all_books_is_a_figure_of_the_cluster(tmp_path: Path)
         assert stats.imbalance == 0
 
 
+def a_login(number: int) -> cmd.OpenLogin:
+    user, entry = AccountId(f"user-{number}"), EntryId(f"welcome-{number}")
+    return cmd.OpenLogin(account_id=user, secret=f"secret {number}", entry_id=entry, credits=7)
+
+
 def a_transfer(number: int) -> cmd.TransferCredits:
     return cmd.TransferCredits(id=EntryId(f"t{number}"), source=ANA, target=BO, credits=1, request_id=f"t{number}")
 
@@ -199,6 +204,7 @@ async def test_folding_the_events_gives_the_books_the_keys_and_the_meters(tmp_pa
         node.load("echo", lambda value: value)
         await fund(cluster, ANA, 50)
         await cluster.ask(cmd.SetSpendingLimit(account_id=ANA, limit=SpendingLimit(credits=40, period_s=60)))
+        await cluster.ask(a_login(1))
         await cluster.ask(cmd.IssueKey(key=replace(a_key(1), account=ANA)))
         await cluster.ask(cmd.IssueKey(key=replace(a_key(2), account=ANA)))
         await cluster.ask(cmd.RevokeKey(key_id=a_key(1).id))
@@ -223,6 +229,7 @@ async def test_credits_are_conserved_when_commits_fail(tmp_path: Path, seed: int
         for account in (ANA, BO):
             await fund(cluster, account, 500)
         points = FailPoints(cluster.plane)
+        registered: list[cmd.OpenLogin] = []
         for number in range(1, 40):
             with points.arm(lambda _step: dice.random() < 0.03):
                 replies = cluster.plane.begin(
@@ -231,6 +238,7 @@ async def test_credits_are_conserved_when_commits_fail(tmp_path: Path, seed: int
                         cmd.SubmitWorkload(spec=of(dice.choice([ANA, BO]), number)),
                         cmd.SubmitWorkload(spec=of(ANA, 100 + number, payload=an_inference(), waiting=True)),
                         cmd.IssueKey(key=replace(a_key(number), account=ANA)),
+                        a_login(number),
                     ]
                 )
                 for _ in range(dice.randrange(6)):
@@ -241,6 +249,12 @@ async def test_credits_are_conserved_when_commits_fail(tmp_path: Path, seed: int
             if not isinstance(transferred, ArcrayError):
                 again = await insist(cluster, clock, a_transfer(number))
                 assert not again.created, "what was acknowledged is remembered"
+            if not isinstance(replies[-1].result(), ArcrayError):
+                registered.append(a_login(number))
         while cluster.plane.refusal is not None:  # its probes wait on this clock, which nobody else moves
             await clock.advance(0.2)
+        for login in registered:
+            account = await cluster.plane.query(FindLogin(account_id=login.account_id))
+            assert account == Login(account=login.account_id, secret=login.secret)
+            assert await balance(cluster, login.account_id) == (7, 0)
         await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
