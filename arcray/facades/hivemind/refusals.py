@@ -94,6 +94,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "to": "receiver_username",
     "credits": "amount",
     "archive": "task_data",
+    "nodeId": "node_id",
     "demand.cpu": "cpu_score",
     "demand.memory": "memory_gb",
     "demand.gpus": "gpu_score",

@@ -20,7 +20,6 @@ from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import name, text
 
 __all__ = [
-    "WRONG_LOGIN",
     "Credentials",
     "balance_answer",
     "check_balance_of",
@@ -28,13 +27,11 @@ __all__ = [
     "opening_of",
     "transfer_of",
     "user_id",
+    "wrong_login",
 ]
 
 _PASSWORD_LIMIT: Final = 1024
 _MEMO: Final = "registered"
-
-WRONG_LOGIN: Final = UnauthenticatedError("unknown username or wrong password")
-"""The one refusal of a login, so that it does not tell who is a user. Its code of the document is INVALID_PASSWORD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +61,11 @@ def credentials_of(request: pool.RegisterRequest | pool.LoginRequest) -> Credent
     """
     username = user_id(request.username, "username")
     return Credentials(username, text(request.password, "password", shortest=1, longest=_PASSWORD_LIMIT))
+
+
+def wrong_login() -> UnauthenticatedError:
+    """Returns the one refusal of a login, which does not tell who is a user; the document's INVALID_PASSWORD."""
+    return UnauthenticatedError("unknown username or wrong password")
 
 
 def opening_of(
