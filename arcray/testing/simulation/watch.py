@@ -30,7 +30,7 @@ from arcray.testing.simulation.trace import Trace
 __all__ = ["Watch"]
 
 _LOGGERS: Final = ("arcray.control.loops",)
-_MONEY: Final = (ev.AccountOpened, ev.SpendingLimitSet, ev.CreditsMoved, ev.WorkloadCharged)
+_MONEY: Final = (ev.AccountOpened, ev.LoginSet, ev.SpendingLimitSet, ev.CreditsMoved, ev.WorkloadCharged)
 
 Key = tuple[object, ...]
 
