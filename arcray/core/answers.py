@@ -170,6 +170,7 @@ def matches(query: q.ListWorkloads, workload: Workload) -> bool:
         (kind in query.kinds if query.kinds else kind is not PayloadKind.INFERENCE)
         and (not query.phases or workload.phase in query.phases)
         and (not query.dead or workload.dead)
+        and query.facade in ("", workload.spec.origin.facade)
         and query.account in (None, workload.spec.origin.account)
         and query.node_id in (None, workload.node_id)
     )

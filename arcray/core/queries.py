@@ -112,6 +112,7 @@ class ListWorkloads:
         kinds: payload kinds to show; empty shows all but inference.
         phases: phases to show; empty shows all.
         dead: only dead letters.
+        facade: only work that came by this protocol; "" shows all.
     """
 
     account: AccountId | None = None
@@ -119,6 +120,7 @@ class ListWorkloads:
     phases: frozenset[Phase] = frozenset()
     node_id: NodeId | None = None
     dead: bool = False
+    facade: str = ""
     limit: int = 100
     offset: int = 0
     after: WorkloadCursor | None = None

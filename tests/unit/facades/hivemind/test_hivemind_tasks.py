@@ -13,7 +13,7 @@ from arcray.core.errors import AlreadyExistsError, ConflictError, InvalidArgumen
 from arcray.core.ids import AccountId
 from arcray.core.labels import LabelOperator, LabelTerm
 from arcray.core.quantity import CPU_MILLI, GIB
-from arcray.core.queries import GetWorkload
+from arcray.core.queries import GetWorkload, ListWorkloads, WorkloadPage
 from arcray.core.resources import Demand
 from arcray.core.tariff import Tariff
 from arcray.core.workload import Phase, Program, WorkloadView
@@ -218,6 +218,14 @@ def test_a_task_that_is_not_there_is_not_found() -> None:
         success=False, message="task_id: no workload", status="NOT_FOUND"
     )
     assert tasks.poll_refusal(InvalidArgumentError("is odd", field="task_id")).status == ""
+
+
+def test_a_list_is_of_tasks_alone(world: World) -> None:
+    world.submit(a_workload(1))
+    world.submit(upload().spec)
+    page = world.cluster.answer(ListWorkloads(facade=tasks.FACADE), world.now)
+    assert isinstance(page, WorkloadPage)
+    assert [each.spec.origin.external_id for each in page.workloads] == ["task-001"]
 
 
 def test_work_of_other_protocols_is_no_task(world: World) -> None:
