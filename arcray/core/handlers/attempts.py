@@ -52,7 +52,11 @@ def restarts(turn: Turn, workload: Workload, phase: Phase, *, lost: bool = False
         return True
     if workload.stop_requested or (policy.max_restarts is not None and streak >= policy.max_restarts):
         return False
-    match policy.rule:
+    return _wants(policy.rule, phase, lost=lost)
+
+
+def _wants(rule: RestartRule, phase: Phase, *, lost: bool) -> bool:
+    match rule:
         case RestartRule.NEVER:
             return False
         case RestartRule.ON_LOSS:
@@ -62,7 +66,7 @@ def restarts(turn: Turn, workload: Workload, phase: Phase, *, lost: bool = False
         case RestartRule.ALWAYS:
             return True
         case _:
-            assert_never(policy.rule)
+            assert_never(rule)
 
 
 def leave_to_replacement(turn: Turn, workload: Workload, reason: str, result: Result | None = None) -> bool:
