@@ -254,7 +254,7 @@ async def test_credits_are_conserved_when_commits_fail(tmp_path: Path, seed: int
         while cluster.plane.refusal is not None:  # its probes wait on this clock, which nobody else moves
             await clock.advance(0.2)
         for login in registered:
-            account = await cluster.plane.query(FindLogin(account_id=login.account_id))
-            assert account == Login(account=login.account_id, secret=login.secret)
+            found = await cluster.plane.query(FindLogin(account_id=login.account_id))
+            assert found == Login(account=login.account_id, secret=login.secret)
             assert await balance(cluster, login.account_id) == (7, 0)
         await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")
