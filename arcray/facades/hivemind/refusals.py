@@ -18,7 +18,18 @@ from google.protobuf.message import Message
 from arcray.core.errors import ArcrayError, Code
 from arcray.facades.hivemind.fields import sendable
 
-__all__ = ["CODES", "CODE_KEY", "CORE_CODE_KEY", "ErrorCode", "Subject", "answer", "code_of", "metadata", "words"]
+__all__ = [
+    "CODES",
+    "CODE_KEY",
+    "CORE_CODE_KEY",
+    "ErrorCode",
+    "Subject",
+    "answer",
+    "as_told",
+    "code_of",
+    "metadata",
+    "words",
+]
 
 _M = TypeVar("_M", bound=Message)
 
@@ -109,10 +120,18 @@ def code_of(error: ArcrayError, subject: Subject) -> ErrorCode:
 
 def words(error: ArcrayError, subject: Subject) -> str:
     """Returns what an error says, with its field as the contract names it."""
-    if not error.field:
-        return sendable(error.message)
-    field = subject.value if error.field == "id" else _FIELDS.get(error.field, error.field)
-    return sendable(f"{field}: {error.message}")
+    return sendable(str(as_told(error, subject)))
+
+
+def _field(error: ArcrayError, subject: Subject) -> str | None:
+    if error.field is None:
+        return None
+    return subject.value if error.field == "id" else _FIELDS.get(error.field, error.field)
+
+
+def as_told(error: ArcrayError, subject: Subject) -> ArcrayError:
+    """Returns the same error with its field as the contract names it."""
+    return type(error)(error.message, field=_field(error, subject), details=error.details)
 
 
 def metadata(error: ArcrayError, subject: Subject, code: ErrorCode | None = None) -> tuple[tuple[str, str], ...]:
