@@ -56,6 +56,7 @@ _GB_LIMIT: Final = 2**20
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 _HOST_LIMIT: Final = 253
 _MINUTE_S: Final = 60
+_HIGH_TRUST, _NORMAL_TRUST = 100, 50  # credits from which on a worker is trusted so
 _CREDIT: Final = 100  # what a user begins with, and what the pool's own nodes are trusted with
 
 # Labels, and the fields that they keep.
@@ -112,7 +113,15 @@ def registration_of(request: pool.RegisterWorkerNodeRequest, owner: AccountId | 
         hostname=request.hostname,
         labels=_labels(request, owned=owner is not None),
         owner=owner,
+        tier=_tier(_CREDIT if owner is not None else request.trust_level, request.docker_status),
     )
+
+
+def _tier(credit: int, docker_status: str) -> int:
+    """Returns how far behind others a worker is chosen: high, normal and low trust."""
+    if docker_status == "disabled" or credit < _NORMAL_TRUST:
+        return 2
+    return int(credit < _HIGH_TRUST)
 
 
 def _gpus(request: pool.RegisterWorkerNodeRequest) -> tuple[Gpu, ...]:

@@ -57,6 +57,14 @@ def test_cores_count_where_there_is_no_score() -> None:
     assert workers.registration_of(sample(cpu_cores=0), None).capacity.cpu_milli == 10_000
 
 
+@pytest.mark.parametrize(
+    ("trust", "docker", "tier"), [(100, "enabled", 0), (60, "available", 1), (49, "", 2), (100, "disabled", 2)]
+)
+def test_a_worker_that_is_trusted_less_is_chosen_later(trust: int, docker: str, tier: int) -> None:
+    assert workers.registration_of(sample(trust_level=trust, docker_status=docker), None).tier == tier
+    assert workers.registration_of(sample(trust_level=-5, docker_status="enabled"), ANA).tier == 0
+
+
 def test_a_worker_without_a_gpu_has_none_whatever_it_calls_it() -> None:
     registration = workers.registration_of(sample(gpu_score=0, gpu_memory_gb=0, gpu_name="N/A"), None)
     assert registration.capacity.gpus == ()
