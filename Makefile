@@ -9,7 +9,7 @@ STAMP := $(VENV)/.complete
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lint chaos bench lock wheel clean
+.PHONY: help setup demo run test check lint chaos bench lock protos wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: $(STAMP) ## measure every figure against its bare counterpart and its bud
 
 lock: ## write constraints.txt anew from what pyproject.toml asks for
 	@scripts/lock
+
+protos: $(STAMP) ## write the Python of protos/ anew
+	@scripts/protos $(BIN)
 
 wheel: $(STAMP) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --outdir dist

@@ -26,6 +26,7 @@ from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import AccountId
 from arcray.core.keys import Scope
 from arcray.core.ledger import check_account_id
+from arcray.hivemind_settings import HivemindSettings
 from arcray.node_settings import (
     ContainerSettings,
     LocationSettings,
@@ -321,6 +322,7 @@ class Settings(BaseSettings):
     node: NodeSettings = NodeSettings()
     ledger: LedgerSettings = LedgerSettings()
     arcnet: ArcnetSettings = ArcnetSettings()
+    hivemind: HivemindSettings = HivemindSettings()
 
     @model_validator(mode="after")
     def _open_mode_stays_on_loopback(self) -> Settings:

@@ -40,7 +40,7 @@ def _work_options(command: _Command) -> _Command:
         click.option("--max-duration", "max_duration_s", type=AMOUNT, help="Seconds after which it is stopped."),
         click.option(
             "--restart",
-            type=click.Choice(["never", "on_failure", "always"]),
+            type=click.Choice(["never", "on_loss", "on_failure", "always"]),
             default="never",
             help="When it starts again.",
         ),

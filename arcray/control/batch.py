@@ -122,7 +122,7 @@ def image(  # noqa: C901, PLR0912  one arm per sort of event
                 models[event.model.id] = state.models.get(event.model.id)
             case ev.ModelRemoved():
                 models[event.model_id] = state.models.get(event.model_id)
-            case ev.AccountOpened() | ev.SpendingLimitSet():
+            case ev.AccountOpened() | ev.LoginSet() | ev.SpendingLimitSet():
                 accounts[event.account_id] = None
             case ev.CreditsMoved():
                 entries.append(event.entry)

@@ -56,7 +56,7 @@ HISTORY: Final[frozenset[type]] = frozenset({
     ev.ModelRemoved, ev.WorkloadSubmitted, ev.WorkloadPlaced, ev.WorkloadPhaseChanged, ev.WorkloadStopRequested,
     ev.WorkloadRequeued, ev.WorkloadFinished, ev.WorkloadCharged, ev.WorkloadPreempted, ev.WorkloadEvicted,
     ev.PlaceClaimed, ev.ClaimEnded, ev.ReservationGranted, ev.ReservationTaken, ev.ReservationEnded,
-    ev.WorkloadSettled, ev.NodeDrainChanged, ev.NodeRelabelled, ev.QuotaChanged,
+    ev.WorkloadSettled, ev.NodeDrainChanged, ev.NodeRelabelled, ev.QuotaChanged, ev.LoginSet,
 })  # fmt: skip
 """Events that are told for a while and then deleted: nothing but history follows from them."""
 

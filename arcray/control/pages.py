@@ -43,11 +43,11 @@ def read_page(
 
 
 def _total(connection: sa.Connection, query: ListWorkloads) -> int:
-    if query.node_id is None and not query.dead:
+    if query.node_id is None and not query.dead and not query.facade:
         tallied = sa.select(sa.func.coalesce(sa.func.sum(TALLIES.c.workloads), 0)).where(*_filters(query, TALLIES))
         return int(connection.execute(tallied).scalar_one())
     # There is no tally of each node: an operator looks at one of them now and then, and their number has no bound. Dead
-    # letters are few, and have an index.
+    # letters are few, and have an index. A protocol that shows its own work alone tells no total: it pages by cursor.
     counted = sa.select(sa.func.count()).select_from(WORKLOADS).where(*_filters(query, WORKLOADS))
     return int(connection.execute(counted).scalar_one())
 
@@ -66,6 +66,8 @@ def _filters(query: ListWorkloads, table: sa.Table) -> list[Any]:
         shown.append(_DEAD)
     if query.account is not None:
         shown.append(table.c.account == column(query.account))
+    if query.facade:
+        shown.append(table.c.facade == column(query.facade))
     if query.node_id is not None:
         shown.append(table.c.node_id == column(query.node_id))
     return shown

@@ -215,7 +215,7 @@ def subject(event: ev.Event) -> str:  # noqa: C901, PLR0911, PLR0912  one arm pe
             return event.model.id
         case ev.ModelRemoved():
             return event.model_id
-        case ev.AccountOpened() | ev.SpendingLimitSet():
+        case ev.AccountOpened() | ev.LoginSet() | ev.SpendingLimitSet():
             return event.account_id
         case ev.CreditsMoved():
             return event.entry.id

@@ -27,6 +27,7 @@ _BY_TYPE: Final[dict[type, Topic]] = {
     ev.LogAppended: Topic.LOGS,
     ev.WorkloadCharged: Topic.ACCOUNTS,
     ev.AccountOpened: Topic.ACCOUNTS,
+    ev.LoginSet: Topic.ACCOUNTS,
     ev.SpendingLimitSet: Topic.ACCOUNTS,
     ev.CreditsMoved: Topic.ACCOUNTS,
     ev.KeyIssued: Topic.KEYS,

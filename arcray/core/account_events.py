@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ __all__ = [
     "KeyIssued",
     "KeyRevoked",
     "KeysUsed",
+    "LoginSet",
     "SpendingLimitSet",
     "WorkloadCharged",
 ]
@@ -47,6 +48,16 @@ class AccountOpened:
     at: datetime
     limit: SpendingLimit | None = None
     overdraft: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSet:
+    """An account's owner logs in from now on, by this secret and no earlier one."""
+
+    durable: ClassVar[bool] = True
+    account_id: AccountId
+    secret: str = field(repr=False)
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TypeVar, assert_never
 from arcray.core import queries as q
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import AccountId, ModelId, NodeId
-from arcray.core.ledger import Account, AccountView
+from arcray.core.ledger import Account, AccountView, Login
 from arcray.core.model import Model
 from arcray.core.node import Health, Node, NodeView
 from arcray.core.outlook import explain
@@ -81,6 +81,11 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             if found is None:
                 raise NotFoundError("no such key", field="key")
             return found
+        case q.FindLogin():
+            account = state.books.accounts.get(query.account_id)
+            if account is None or not account.secret:
+                raise NotFoundError(f"nobody logs in as {query.account_id}", field="id")
+            return Login(account=account.id, secret=account.secret)
         case q.ListKeys():
             mine = [key.id for key in state.keys.keys.values() if query.account in (None, key.account)]
             views = tuple(map(state.keys.view, _page(mine, query.limit, query.offset)))
@@ -165,6 +170,7 @@ def matches(query: q.ListWorkloads, workload: Workload) -> bool:
         (kind in query.kinds if query.kinds else kind is not PayloadKind.INFERENCE)
         and (not query.phases or workload.phase in query.phases)
         and (not query.dead or workload.dead)
+        and query.facade in ("", workload.spec.origin.facade)
         and query.account in (None, workload.spec.origin.account)
         and query.node_id in (None, workload.node_id)
     )

@@ -46,6 +46,7 @@ def placement_node(node: Node) -> PlacementNode:
         schedulable=node.open,
         attached=node.health is Health.HEALTHY,
         closed_gpus=node.cordoned_gpus,
+        tier=node.registration.tier,
     )
 
 

@@ -68,7 +68,7 @@ class Before:
                 self.models.setdefault(event.model_id, state.models.get(event.model_id))
             case ev.ReservationGranted() | ev.ReservationTaken() | ev.ReservationEnded():
                 self.reservations.setdefault(event.reservation_id, state.reservations.get(event.reservation_id))
-            case ev.AccountOpened() | ev.SpendingLimitSet():
+            case ev.AccountOpened() | ev.LoginSet() | ev.SpendingLimitSet():
                 self._note_account(event.account_id, state)
             case ev.CreditsMoved():
                 self._note_entry(event.entry, state)

@@ -51,7 +51,7 @@ class Books:
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
-    def apply(self, event: ev.AccountOpened | ev.SpendingLimitSet | ev.CreditsMoved) -> None:
+    def apply(self, event: ev.AccountOpened | ev.LoginSet | ev.SpendingLimitSet | ev.CreditsMoved) -> None:
         """Changes the books as the fact says."""
         match event:
             case ev.AccountOpened():
@@ -59,6 +59,8 @@ class Books:
                 self.accounts[event.account_id] = Account(
                     id=event.account_id, opened_at=event.at, limit=event.limit, overdraft=event.overdraft
                 )
+            case ev.LoginSet():
+                self.accounts[event.account_id].secret = event.secret
             case ev.SpendingLimitSet():
                 account = self.accounts[event.account_id]
                 account.limit = event.limit

@@ -100,6 +100,7 @@ _HANDLERS: Final[Mapping[type, Handler]] = {
     cmd.RegisterModel: models.on_register_model,
     cmd.RemoveModel: models.on_remove_model,
     cmd.OpenAccount: accounts.on_open_account,
+    cmd.OpenLogin: accounts.on_open_login,
     cmd.SetSpendingLimit: accounts.on_set_spending_limit,
     cmd.IssueCredits: accounts.on_issue_credits,
     cmd.TransferCredits: accounts.on_transfer_credits,

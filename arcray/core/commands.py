@@ -12,11 +12,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from arcray.core.account_commands import (
+    IssueCredits,
+    IssueKey,
+    OpenAccount,
+    OpenLogin,
+    Posted,
+    ReportKeyUse,
+    RevokeKey,
+    SetSpendingLimit,
+    TransferCredits,
+)
 from arcray.core.gang import Layout
-from arcray.core.ids import AccountId, EntryId, KeyId, ModelId, NodeId, ReservationId, WorkloadId
-from arcray.core.keys import ApiKey, KeyView
+from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
+from arcray.core.keys import KeyView
 from arcray.core.labels import Selector
-from arcray.core.ledger import AccountView, Entry, SpendingLimit
+from arcray.core.ledger import AccountView
 from arcray.core.model import Model, ModelSlots
 from arcray.core.node import NodeRegistration, Telemetry
 from arcray.core.quota import Quota
@@ -36,6 +47,7 @@ __all__ = [
     "IssueKey",
     "LabelNode",
     "OpenAccount",
+    "OpenLogin",
     "Posted",
     "RegisterModel",
     "ReleaseReservation",
@@ -273,82 +285,6 @@ class ReportModels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAccount:
-    """Make an account known. Replies ``AccountView``. The same again changes nothing; on other terms it is refused."""
-
-    account_id: AccountId
-    limit: SpendingLimit | None = None
-    overdraft: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetSpendingLimit:
-    """Set or, with None, lift what an account's work may cost in a period. Replies ``AccountView``."""
-
-    account_id: AccountId
-    limit: SpendingLimit | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssueCredits:
-    """Put credits into an account, from nowhere: the operator was paid for them. Replies ``Posted``.
-
-    Args:
-        asked_by, request_id: idempotency key and whose it is; "" is none, and ``id`` takes its place.
-    """
-
-    id: EntryId
-    account_id: AccountId
-    credits: int
-    asked_by: AccountId = AccountId("")
-    request_id: str = ""
-    memo: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransferCredits:
-    """Give credits of one account to another. Replies ``Posted``.
-
-    Args:
-        asked_by, request_id: idempotency key and whose it is; "" is none, and ``id`` takes its place.
-    """
-
-    id: EntryId
-    source: AccountId
-    target: AccountId
-    credits: int
-    asked_by: AccountId = AccountId("")
-    request_id: str = ""
-    memo: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssueKey:
-    """Make a key valid; its sender has made the secret. Replies ``KeyView``. The same again changes nothing."""
-
-    key: ApiKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RevokeKey:
-    """Make a key worthless at once and for ever.
-
-    Args:
-        account: who asks; None for the operator, who may revoke any.
-    """
-
-    key_id: KeyId
-    account: AccountId | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportKeyUse:
-    """Gateways saw these keys, about then; keys that are unknown by now are passed over."""
-
-    used: tuple[tuple[KeyId, datetime], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time has passed: leases, deadlines and back-offs that are due are acted on."""
 
@@ -424,6 +360,7 @@ Command: TypeAlias = (
     | ReportUndelivered
     | ReportModels
     | OpenAccount
+    | OpenLogin
     | SetSpendingLimit
     | IssueCredits
     | TransferCredits
@@ -481,18 +418,6 @@ class Heard:
     """
 
     report_models: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
-    """The credits have moved, and that is on disk.
-
-    Args:
-        created: False when the request id was known and this is the entry of the first request.
-    """
-
-    entry: Entry
-    created: bool = True
 
 
 Reply: TypeAlias = Submitted | Attached | Heard | Posted | AccountView | KeyView | WorkloadView | Reservation | None

@@ -19,6 +19,7 @@ from arcray.core.account_events import (
     KeyIssued,
     KeyRevoked,
     KeysUsed,
+    LoginSet,
     SpendingLimitSet,
     WorkloadCharged,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "KeyRevoked",
     "KeysUsed",
     "LogAppended",
+    "LoginSet",
     "ModelRegistered",
     "ModelRemoved",
     "ModelsChanged",
@@ -456,6 +458,7 @@ Event: TypeAlias = (
     | WorkloadFinished
     | WorkloadCharged
     | AccountOpened
+    | LoginSet
     | SpendingLimitSet
     | CreditsMoved
     | KeyIssued

@@ -10,7 +10,7 @@ may spend, and what is set aside for work that was admitted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -26,6 +26,7 @@ __all__ = [
     "Book",
     "Entry",
     "EntryKind",
+    "Login",
     "Posting",
     "SpendingLimit",
     "check_account_id",
@@ -124,6 +125,7 @@ class Account:
     Args:
         limit: of what its work may cost; None is no limit.
         overdraft: how far below zero its available book may go; 0 for all but a house's own accounts.
+        secret: what its owner's password is checked against, opaque here; "" where nobody logs in.
         reserved: spoken for by requests whose senders wait; volatile, because so are they.
         spent: what its work cost in the period number ``window`` of its limit.
     """
@@ -132,6 +134,7 @@ class Account:
     opened_at: datetime
     limit: SpendingLimit | None = None
     overdraft: int = 0
+    secret: str = field(default="", repr=False)
     available: int = 0
     held: int = 0
     reserved: int = 0
@@ -171,6 +174,18 @@ class AccountView:
     available: int
     held: int
     spent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """How an account's owner is let in; never shown to anybody.
+
+    Args:
+        secret: what a password is checked against.
+    """
+
+    account: AccountId
+    secret: str = field(repr=False)
 
 
 def durable_account(account: Account) -> Account:

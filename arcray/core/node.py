@@ -142,6 +142,7 @@ class NodeRegistration:
         address: where that driver finds it; opaque to core.
         hostname: shown to people.
         owner: account that is paid for what runs on it; None is the pool's own.
+        tier: how far behind others it is chosen, where several fit; 0 goes first.
     """
 
     id: NodeId
@@ -157,6 +158,7 @@ class NodeRegistration:
     location: Location = Location()
     labels: Mapping[str, str] = field(default_factory=dict)
     owner: AccountId | None = None
+    tier: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import KeyView
-from arcray.core.ledger import AccountView, Entry, Posting
+from arcray.core.ledger import AccountView, Entry, Login, Posting
 from arcray.core.model import Model
 from arcray.core.node import NodeView
 from arcray.core.queues import QueueReading
@@ -24,6 +24,7 @@ __all__ = [
     "ClusterStats",
     "ExplainWorkload",
     "FindKey",
+    "FindLogin",
     "GetAccount",
     "GetModel",
     "GetNode",
@@ -111,6 +112,7 @@ class ListWorkloads:
         kinds: payload kinds to show; empty shows all but inference.
         phases: phases to show; empty shows all.
         dead: only dead letters.
+        facade: only work that came by this protocol; "" shows all.
     """
 
     account: AccountId | None = None
@@ -118,6 +120,7 @@ class ListWorkloads:
     phases: frozenset[Phase] = frozenset()
     node_id: NodeId | None = None
     dead: bool = False
+    facade: str = ""
     limit: int = 100
     offset: int = 0
     after: WorkloadCursor | None = None
@@ -235,6 +238,13 @@ class FindKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindLogin:
+    """Answers ``Login`` of an account whose owner logs in; NotFoundError."""
+
+    account_id: AccountId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListKeys:
     """Answers ``KeyPage`` in order of issue."""
 
@@ -256,6 +266,7 @@ Query: TypeAlias = (
     | ListAccounts
     | GetStatement
     | FindKey
+    | FindLogin
     | ListKeys
     | GetReservation
     | ListReservations
@@ -437,6 +448,7 @@ Answer: TypeAlias = (
     | Statement
     | KeyView
     | KeyPage
+    | Login
     | Reservation
     | ReservationPage
     | Queues

@@ -188,7 +188,7 @@ class ClusterState:
                 del self.models[event.model_id]
             case ev.WorkloadCharged():
                 self.books.charge(self.workloads[event.workload_id], event.meter, event.entry, event.at)
-            case ev.AccountOpened() | ev.SpendingLimitSet() | ev.CreditsMoved():
+            case ev.AccountOpened() | ev.LoginSet() | ev.SpendingLimitSet() | ev.CreditsMoved():
                 self.books.apply(event)
             case ev.KeyIssued() | ev.KeyRevoked() | ev.KeysUsed():
                 self.keys.apply(event)

@@ -86,6 +86,7 @@ class RestartRule(StrEnum):
     """When ended work is started again, as another attempt."""
 
     NEVER = "never"
+    ON_LOSS = "on_loss"  # after a node was lost with it; what fails by itself has failed
     ON_FAILURE = "on_failure"  # after a failure or a lost node
     ALWAYS = "always"  # after any end that nobody asked for
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
@@ -19,8 +19,9 @@ from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.drivers.frames import encode
+from arcray.drivers.line import Lines
 
-__all__ = ["NAMESPACE", "Handles", "Lines", "RayActorDriver", "call"]
+__all__ = ["NAMESPACE", "Handles", "RayActorDriver", "call"]
 
 NAMESPACE: Final = "arcray"
 """Ray namespace of every actor of ours."""
@@ -81,18 +82,6 @@ class Handles:
         self._known.pop(name, None)
 
 
-class Lines(Protocol):
-    """The lines that nodes keep open to this process."""
-
-    def reaches(self, address: str) -> bool:
-        """Returns whether the actor of this name has its line open."""
-        ...
-
-    async def deliver(self, address: str, epoch: int, orders: Sequence[Order]) -> None:
-        """Hands orders over; returns when the node has them."""
-        ...
-
-
 class RayActorDriver:
     """Delivers orders to node actors; a registration's address is the actor's name.
 
@@ -115,9 +104,8 @@ class RayActorDriver:
             UnavailableError: the actor is away.
             StaleReportError: the node is attached under another epoch.
         """
-        _ = node_id
         if self._lines is not None and self._lines.reaches(address):
-            await self._lines.deliver(address, epoch, orders)
+            await self._lines.deliver(address, node_id, epoch, orders)
             return
         handle = await self._handles.get(address)
         try:

@@ -33,6 +33,7 @@ from arcray.runtime.remote_plane import RemotePlane
 from arcray.runtime.scheduler_actor import create_scheduler, installed_version
 from arcray.runtime.scheduler_handle import SchedulerHandle
 from arcray.wire.access import Door
+from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext, load_facades
 from arcray.wire.identity import Authenticator
@@ -61,6 +62,7 @@ class Ingress:
         clock, ids = SystemClock(), RandomIds()
         client = f"gateway.{os.getpid()}.{ids.new()}"
         self._scheduler = SchedulerHandle(client=client)
+        attachments = Attachments(client)
         plane = RemotePlane(
             self._scheduler,
             blobs_for(settings, self._scheduler, clock),
@@ -68,6 +70,7 @@ class Ingress:
             client=client,
             give_up_s=settings.gateway.call_timeout_s,
             answer_s=answer_s(settings),
+            orders=attachments.take,
         )
         hub = EventHub(plane, clock)
         self._authenticator = Authenticator(settings.auth, plane, hub, clock)
@@ -78,6 +81,7 @@ class Ingress:
             ids=ids,
             authenticator=self._authenticator,
             events=hub,
+            attachments=attachments,
         )
         facades = load_facades(settings.facades)
         endpoints = [facade.open(context) for facade in facades]

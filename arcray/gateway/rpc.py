@@ -1,8 +1,8 @@
 """The gRPC listener: services of the facades, health and reflection, on the replica's event loop.
 
 What lives here: the server, its limits, and what our errors are in gRPC's codes. What does not: any service. An error
-leaves with its code and message, and with our stable code as trailing metadata; anything unexpected leaves as INTERNAL
-with nothing of its traceback, which the log has.
+leaves with its code and message, and with our stable code as trailing metadata beside what the facade says of it;
+anything unexpected leaves as INTERNAL with nothing of its traceback, which the log has.
 """
 
 from __future__ import annotations
@@ -154,4 +154,5 @@ async def _abort(context: Any, error: Exception) -> None:
         error = InternalError()
     elif error.code is Code.INTERNAL:
         _log.error("gRPC call failed", exc_info=error)
-    await context.abort(STATUS[error.code], str(error), ((_CODE_KEY, error.code.value),))
+    own = context.trailing_metadata() or ()  # what the facade says of it beside our code
+    await context.abort(STATUS[error.code], str(error), (*own, (_CODE_KEY, error.code.value)))

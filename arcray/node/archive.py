@@ -1,28 +1,24 @@
 """Zip archives from strangers: unpacked inside one directory, within limits, or refused with the entry's name.
 
-Symbolic links are refused, not skipped: a program that needs one should hear of it. Sizes are counted while bytes are
-written, because the sizes that a zip states are the sender's words.
+What entries may be called is judged in ``wire.archives``. Sizes are counted while bytes are written, because the sizes
+that a zip states are the sender's words.
 """
 
 from __future__ import annotations
 
 import errno
-import stat
 import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import IO, Final
 
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
+from arcray.wire.archives import MAX_ENTRIES, check_directory, entry_point_among, safe_name
 
 __all__ = ["find_entry_point", "unpack"]
 
-MAX_ENTRIES: Final = 10_000
-MAX_DEPTH: Final = 32
 _PIECE_BYTES: Final = 1 << 20
-_ENCRYPTED: Final = 0x1  # bit of ZipInfo.flag_bits
-_USUAL_ENTRY_POINTS: Final = ("main.py", "task_script.py", "run.py", "app.py", "script.py")
 
 
 def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
@@ -33,7 +29,7 @@ def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
         ResourceExhaustedError: it unpacks to more bytes or entries than allowed.
     """
     try:
-        with zipfile.ZipFile(archive) as bundle:
+        with archive.open("rb") as file, _opened(file) as bundle:
             entries = bundle.infolist()
             if len(entries) > MAX_ENTRIES:
                 raise ResourceExhaustedError(f"has {len(entries)} entries, at most {MAX_ENTRIES}", field="archive")
@@ -48,9 +44,14 @@ def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
         raise InvalidArgumentError(f"is not a readable zip: {error}", field="archive") from error
 
 
+def _opened(file: IO[bytes]) -> zipfile.ZipFile:
+    check_directory(file)
+    return zipfile.ZipFile(file)
+
+
 def _unpack_entry(bundle: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
     """Writes one entry; returns its bytes."""
-    path = target / _safe_name(entry)
+    path = target / safe_name(entry)
     if entry.is_dir():
         path.mkdir(parents=True, exist_ok=True)
         return 0
@@ -66,25 +67,6 @@ def _unpack_entry(bundle: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path,
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise InvalidArgumentError(f"names {entry.filename!r} twice", field="archive") from error
     return written
-
-
-def _safe_name(entry: zipfile.ZipInfo) -> PurePosixPath:
-    name = entry.orig_filename
-    path = PurePosixPath(name)
-    mode = entry.external_attr >> 16
-    wrong = (
-        "an absolute path" if path.is_absolute() or "\\" in name or ":" in name.split("/", 1)[0] else
-        "a path that leaves the archive" if ".." in path.parts else
-        "no file name" if "\0" in name or not path.parts else
-        "a path too deep" if len(path.parts) > MAX_DEPTH else
-        "a symbolic link" if stat.S_ISLNK(mode) else
-        "neither a file nor a directory" if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR) else
-        "encrypted" if entry.flag_bits & _ENCRYPTED else
-        ""
-    )  # fmt: skip
-    if wrong:
-        raise InvalidArgumentError(f"entry {name!r} is {wrong}", field="archive")
-    return path
 
 
 def find_entry_point(directory: Path, asked: str) -> str:
@@ -103,12 +85,9 @@ def find_entry_point(directory: Path, asked: str) -> str:
         if not (directory / path).is_file():
             raise InvalidArgumentError(f"{asked!r} is not in the archive", field="payload.entryPoint")
         return str(path)
-    for name in _USUAL_ENTRY_POINTS:
-        if (directory / name).is_file():
-            return name
-    others = sorted(path.name for path in directory.glob("*.py") if path.is_file())
-    if not others:
+    found = entry_point_among({path.name for path in directory.glob("*.py") if path.is_file()})
+    if found is None:
         raise InvalidArgumentError(
             "the archive has no *.py at its top; name the file to run", field="payload.entryPoint"
         )
-    return others[0]
+    return found

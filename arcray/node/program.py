@@ -252,8 +252,8 @@ class ProgramRunner:
             "PYTHONUNBUFFERED": "1",
             "CUDA_VISIBLE_DEVICES": self._devices.visible(order.allocation),
             **thread_environment(order.demand.cpu_milli),
+            "TASK_ID": order.workload_id,  # or by what name its protocol knows it
             **dict(order.payload.env),
-            "TASK_ID": order.workload_id,
             "ARCRAY_WORKLOAD_ID": order.workload_id,
             "ARCRAY_RESULT_DIR": str(results),
         }

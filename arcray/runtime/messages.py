@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from arcray.core.commands import Command
 from arcray.core.errors import ArcrayError
 from arcray.core.events import Topic
+from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.core.ports import EventBatch
 from arcray.core.queries import Query
@@ -60,13 +61,13 @@ class FromScheduler:
         ends: ticket and ``without_spec`` of the reply: how a workload ended whose spec was the very one submitted. It
             would be most of the frame, and its client has it.
         events: stream and batch, in order; None says that the stream has ended by a failure.
-        orders: number of the delivery, epoch, orders.
+        orders: number of the delivery, node, epoch, orders.
     """
 
     replies: tuple[tuple[int, Any], ...] = ()
     ends: tuple[tuple[int, tuple[Any, ...]], ...] = ()
     events: tuple[tuple[int, EventBatch | None], ...] = ()
-    orders: tuple[tuple[int, int, tuple[Order, ...]], ...] = ()
+    orders: tuple[tuple[int, NodeId, int, tuple[Order, ...]], ...] = ()
 
 
 without_spec: Final = attrgetter(*(field.name for field in fields(WorkloadView) if field.name != "spec"))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from arcray import logs
 from arcray.config import Settings
 from arcray.core.errors import ArcrayError, UnavailableError
+from arcray.core.ids import NodeId
 from arcray.core.node import NodeRegistration
 from arcray.core.orders import Order
 from arcray.drivers.frames import decode
@@ -54,7 +55,7 @@ class NodeActor:
     async def deliver(self, epoch: int, frame: bytes) -> ArcrayError | None:
         """Takes orders that come by an actor call; see ``NodeAgent.deliver``."""
         try:
-            await self._take(epoch, decode(frame))
+            await self._deliver(epoch, decode(frame))
         except ArcrayError as error:
             return error
         return None
@@ -122,7 +123,11 @@ class NodeActor:
         if self._agent is not None:
             self._agent.greet()
 
-    async def _take(self, epoch: int, orders: Sequence[Order]) -> None:
+    async def _take(self, node_id: NodeId, epoch: int, orders: Sequence[Order]) -> None:
+        _ = node_id  # the line is this node's alone
+        await self._deliver(epoch, orders)
+
+    async def _deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         if self._agent is None:
             try:
                 async with asyncio.timeout(_START_WAIT_S):

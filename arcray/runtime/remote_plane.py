@@ -22,6 +22,7 @@ from arcray.control.loops import contain_async
 from arcray.core.commands import Command
 from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Topic
+from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.core.ports import BlobStore, Clock, EventBatch
 from arcray.core.queries import Query
@@ -45,8 +46,8 @@ _SWEEP_S: Final = 1.0
 _EVENT_LIMIT: Final = 16_384
 _GAP: Final = EventBatch(events=(), gap=True)
 
-TakeOrders = Callable[[int, Sequence[Order]], Awaitable[None]]
-"""Takes the orders of an epoch; raises an ``ArcrayError`` to refuse them."""
+TakeOrders = Callable[[NodeId, int, Sequence[Order]], Awaitable[None]]
+"""Takes a node's orders of an epoch; raises an ``ArcrayError`` to refuse them."""
 
 
 class Dialer(Protocol):
@@ -100,11 +101,11 @@ class RemotePlane:
     """Implements ``core.ports.ControlPlane`` for one process.
 
     Args:
-        client: names this process; for diagnosis, and the address of a node.
+        client: names this process; for diagnosis, and the address of its nodes.
         give_up_s: longest absence of the scheduler that an ask waits out, and longest wait for a query.
         answer_s: longest wait for a command. A little more than the scheduler itself lets one take, so this is for a
             scheduler that stands and does not answer.
-        orders: takes what the scheduler orders this process to do; None in a process that is no node.
+        orders: takes what the scheduler orders nodes of this process to do; None in a process that has none.
         connected: called whenever a line stands; the scheduler behind it may be another one than before.
         limit: asks that may wait for an answer; more are refused at once.
     """
@@ -289,9 +290,9 @@ class RemotePlane:
             ask = self._asked.pop(ticket, None)
             if ask is not None and not ask.answer.done():
                 ask.answer.set_result(with_spec(ask.what.spec, rest))
-        for number, epoch, orders in said.orders:
+        for number, node_id, epoch, orders in said.orders:
             assert self._group is not None, "run() owns the tasks"
-            self._group.create_task(self._take(number, epoch, orders))
+            self._group.create_task(self._take(number, node_id, epoch, orders))
         for number, batch in said.events:
             stream = self._streams.get(number)
             if stream is not None:
@@ -307,10 +308,11 @@ class RemotePlane:
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(reason)
 
-    async def _take(self, number: int, epoch: int, orders: Sequence[Order]) -> None:
-        refused = UnavailableError(f"{self._client} is no node")
-        take = self._take_orders
-        self._taken.append((number, refused if take is None else await contain_async(take(epoch, orders), "orders")))
+    async def _take(self, number: int, node_id: NodeId, epoch: int, orders: Sequence[Order]) -> None:
+        refused: ArcrayError | None = UnavailableError(f"{self._client} has no nodes")
+        if self._take_orders is not None:
+            refused = await contain_async(self._take_orders(node_id, epoch, orders), "orders")
+        self._taken.append((number, refused))
         # It goes with what is said next, for work reports soon; until then the scheduler gathers orders. A node with
         # nothing to say makes it wait no longer than this.
         asyncio.get_running_loop().call_later(_TAKEN_S, self._flush)

@@ -24,6 +24,7 @@ from arcray.core.blobkeys import workload_of_log
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import LogAppended
 from arcray.core.ids import WorkloadId
+from arcray.drivers.line import LineDriver
 from arcray.drivers.ray_actor import RayActorDriver
 from arcray.runtime.actors import supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
@@ -34,6 +35,7 @@ from arcray.runtime.reconcile import Reconciler
 from arcray.runtime.scheduler_actor import installed_version
 from arcray.runtime.scheduler_handle import SCHEDULER
 from arcray.runtime.switchboard import Switchboard
+from arcray.wire.attachments import DRIVER
 from arcray.wire.system import SystemClock
 
 __all__ = ["SchedulerLife"]
@@ -154,7 +156,7 @@ class SchedulerLife:
             plane = Plane(
                 policy=policy_of(self._settings),
                 journal=Journal(self._settings.sql_url, self._settings.database),
-                drivers={"ray": RayActorDriver(lines=switchboard)},
+                drivers={"ray": RayActorDriver(lines=switchboard), DRIVER: LineDriver(switchboard)},
                 blobs=self._blobs,
                 clock=self._clock,
                 settings=self._settings.scheduler,

@@ -23,6 +23,7 @@ from arcray.control.loops import contain_async
 from arcray.core.commands import Command, SubmitWorkload
 from arcray.core.errors import ArcrayError, InternalError, UnavailableError
 from arcray.core.events import Topic
+from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.core.ports import ControlPlane, EventBatch
 from arcray.core.queues import Queue, QueueReading
@@ -112,20 +113,15 @@ class Switchboard:
         return client
 
     def reaches(self, address: str) -> bool:
-        """Returns whether a node of this name has its line open."""
+        """Returns whether the process of this name has its line open."""
         return address in self._clients
 
-    async def deliver(self, address: str, epoch: int, orders: Sequence[Order]) -> None:
-        """Hands orders to a node over its line; returns when it has them.
-
-        Raises:
-            UnavailableError: the line is not there, or was lost meanwhile; the orders may have arrived.
-            ArcrayError: why the node did not take them.
-        """
+    async def deliver(self, address: str, node_id: NodeId, epoch: int, orders: Sequence[Order]) -> None:
+        """Hands a node's orders to the process of this name; see ``drivers.line.Lines``."""
         client = self._clients.get(address)
         if client is None:
             raise UnavailableError(f"{address} has no line open")
-        await client.deliver(epoch, orders)
+        await client.deliver(node_id, epoch, orders)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs work of a client for as long as this runs."""
@@ -152,7 +148,7 @@ class _Client:
         self._ends: list[tuple[int, tuple[Any, ...]]] = []
         self._events: list[tuple[int, EventBatch | None]] = []
         self.event_count = 0
-        self._orders: list[tuple[int, int, tuple[Order, ...]]] = []
+        self._orders: list[tuple[int, NodeId, int, tuple[Order, ...]]] = []
         self._deliveries: dict[int, asyncio.Future[ArcrayError | None]] = {}
         self._numbers = count()
         self._streams: dict[int, asyncio.Task[None]] = {}
@@ -196,11 +192,11 @@ class _Client:
 
     # -- what is said to it --------------------------------------------------------------------------------------
 
-    async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
+    async def deliver(self, node_id: NodeId, epoch: int, orders: Sequence[Order]) -> None:
         """See ``Switchboard.deliver``."""
         number = next(self._numbers)
         taken = self._deliveries[number] = self._loop.create_future()
-        self._orders.append((number, epoch, tuple(orders)))
+        self._orders.append((number, node_id, epoch, tuple(orders)))
         self._flush()
         try:
             error = await taken

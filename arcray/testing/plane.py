@@ -25,6 +25,7 @@ from arcray.core.workload import WorkloadView
 from arcray.drivers.local import LocalDriver
 from arcray.testing.simulated_node import SimulatedNode
 from arcray.wire.asking import ask
+from arcray.wire.attachments import DRIVER
 from arcray.wire.system import SystemClock
 
 __all__ = ["KEEP_ALL", "InProcessPlane", "in_process_plane"]
@@ -124,7 +125,7 @@ async def in_process_plane(
         plane = Plane(
             policy=policy or ClusterPolicy(),
             journal=Journal(database_url or sa.URL.create("sqlite", database=str(state_dir / "arcray.db"))),
-            drivers={"local": driver},
+            drivers={"local": driver, DRIVER: driver},
             blobs=FsspecBlobs(state_dir / "blobs", max_blob_bytes=_MAX_BLOB_BYTES),
             clock=clock,
             settings=settings or SchedulerSettings(),

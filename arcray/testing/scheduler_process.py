@@ -17,7 +17,6 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -27,8 +26,7 @@ import uvloop
 from arcray.config import Settings
 from arcray.control.blobs import FsspecBlobs
 from arcray.control.journal import Journal, Records
-from arcray.core.ids import NodeId
-from arcray.core.orders import Order
+from arcray.drivers.line import LineDriver
 from arcray.runtime.line import Line, LineAddress, LineServer, Receiver
 from arcray.runtime.policy import policy_of
 from arcray.runtime.switchboard import Outlet, Switchboard
@@ -142,17 +140,6 @@ def _mortal(journal: Journal, countdown: _Countdown) -> Journal:
     return journal
 
 
-class _LineDriver:
-    """Orders over lines alone: there is no actor to call where a line is away, so the order waits for it."""
-
-    def __init__(self, switchboard: Switchboard) -> None:
-        self._switchboard = switchboard
-
-    async def deliver(self, node_id: NodeId, address: str, epoch: int, orders: Sequence[Order]) -> None:
-        _ = node_id
-        await self._switchboard.deliver(address, epoch, orders)
-
-
 def main() -> None:
     """Forks a scheduler per line of standard input, one after the other, until that ends."""
     for request in sys.stdin:
@@ -183,7 +170,8 @@ async def _live(settings: Settings, countdown: _Countdown, build: Build) -> None
     plane = build.plane(
         policy=policy_of(settings),
         journal=_mortal(build.journal(settings.sql_url), countdown),
-        drivers={"ray": _LineDriver(switchboard)},
+        # Over lines alone: there is no actor to call where a line is away, so orders wait for it.
+        drivers={"ray": LineDriver(switchboard)},
         blobs=FsspecBlobs(settings.blob_place, max_blob_bytes=settings.blobs.max_blob_bytes),
         clock=SystemClock(),
         settings=settings.scheduler,

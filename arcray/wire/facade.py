@@ -19,6 +19,7 @@ from arcray.core.errors import InvalidArgumentError
 from arcray.core.node import LeaseTerms
 from arcray.core.ports import Clock, ControlPlane, Ids
 from arcray.core.queues import Meter
+from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade_names import check_names, is_built_in, shipped
 from arcray.wire.identity import Authenticator
@@ -39,6 +40,7 @@ class FacadeContext:
 
     Args:
         events: the process's one fan-out of cluster events; facades never call ``plane.events`` themselves.
+        attachments: where machines that join through this process get their orders.
     """
 
     plane: ControlPlane
@@ -47,6 +49,7 @@ class FacadeContext:
     ids: Ids
     authenticator: Authenticator
     events: EventHub
+    attachments: Attachments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

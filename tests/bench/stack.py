@@ -33,6 +33,7 @@ from arcray.runtime.line import Line, LineAddress, LineServer, Receiver, dial
 from arcray.runtime.policy import answer_s, policy_of
 from arcray.runtime.remote_plane import RemotePlane
 from arcray.runtime.switchboard import Switchboard
+from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext, load_facades
 from arcray.wire.identity import Authenticator
@@ -151,6 +152,7 @@ async def _gateway(directory: Path, port: int) -> None:
         ids=RandomIds(),
         authenticator=Authenticator(settings.auth, plane, hub, clock),
         events=hub,
+        attachments=Attachments(),
     )
     facades = load_facades(settings.facades)
     endpoints = [facade.open(context) for facade in facades]

@@ -62,7 +62,7 @@ class Machine:
         self._lives.append(node)
         alive = True
 
-        async def take(epoch: int, orders: Sequence[Order]) -> None:
+        async def take(_node_id: NodeId, epoch: int, orders: Sequence[Order]) -> None:
             if not alive:
                 raise UnavailableError(f"{self.name} is dead")
             await node.deliver(epoch, orders)
@@ -135,7 +135,7 @@ class AgentMachine:
         """Returns by what it leaves."""
         return DetachNode(node_id=self._agent.node_id, epoch=self._agent.epoch)
 
-    async def _take(self, epoch: int, orders: Sequence[Order]) -> None:
+    async def _take(self, _node_id: NodeId, epoch: int, orders: Sequence[Order]) -> None:
         await self._agent.deliver(epoch, orders)
 
     def _greet(self) -> None:

@@ -76,6 +76,7 @@ async def _served(
             ids=RandomIds(),
             authenticator=Authenticator(found.auth, cluster.plane, events, cluster.clock),
             events=events,
+            attachments=cluster.driver,
         )
         app = FastAPI()
         problem.install(app)

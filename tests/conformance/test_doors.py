@@ -83,6 +83,7 @@ async def composed() -> AsyncIterator[Composed]:
             ids=RandomIds(),
             authenticator=Authenticator(AUTH, cluster.plane, events, clock),
             events=events,
+            attachments=cluster.driver,
         )
         facades = load_facades(context.settings.facades)
         endpoints = [facade.open(context) for facade in facades]

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -18,12 +18,18 @@ from arcray.core.errors import ArcrayError, StaleReportError, UnavailableError
 from arcray.core.ids import NodeId
 from arcray.core.model import ModelFormat
 from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
-from arcray.core.ports import NodeDriver
+from arcray.core.ports import BlobStore, NodeDriver
 from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Container, ModelServer, Program
 from arcray.drivers.frames import decode, encode
+from arcray.drivers.line import LineDriver
 from arcray.drivers.local import LocalDriver
+from arcray.runtime.line import Line, LineAddress, LineServer, Receiver, dial
+from arcray.runtime.remote_plane import RemotePlane
+from arcray.runtime.switchboard import LocalPlane, Switchboard
 from arcray.testing.builders import a_container, a_model, a_workload, node_id
+from arcray.wire.attachments import Attachments
+from arcray.wire.system import SystemClock
 
 N1, N2 = node_id(1), node_id(2)
 PATIENCE_S = 30.0  # of tests whose node is in another process
@@ -162,7 +168,67 @@ async def ray_actor() -> AsyncIterator[DriverUnderTest]:
             await remove(identity)
 
 
+@asynccontextmanager
+async def line() -> AsyncIterator[DriverUnderTest]:
+    """The driver of machines that are attached through other processes: two of those, with a line each."""
+    switchboard = Switchboard()
+    plane = cast("LocalPlane", object())  # nobody asks anything here
+    nodes: dict[NodeId, RecordingNode] = {}
+    processes = {name: Attachments(name) for name in ("gateway.1", "gateway.2")}
+    arrived = {name: asyncio.Event() for name in processes}
+
+    def accept(name: str, line: Line) -> Receiver:
+        receiver = switchboard.accept(name, line)
+        arrived[name].set()
+        return receiver
+
+    server = LineServer(accept)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(switchboard.run(plane))
+        address = await server.start("127.0.0.1", "here")
+        clients = [group.create_task(_client(name, attached, address).run()) for name, attached in processes.items()]
+        for each in arrived.values():
+            await each.wait()
+
+        async def add(identity: NodeId, epoch: int) -> str:
+            home = processes["gateway.1" if identity == N1 else "gateway.2"]
+            nodes[identity] = RecordingNode(epoch)
+            home.add(identity, nodes[identity])
+            return home.address
+
+        async def remove(identity: NodeId) -> None:
+            for process in processes.values():
+                process.remove(identity)
+
+        async def taken(identity: NodeId) -> list[Order]:
+            return nodes[identity].taken
+
+        async def hold(identity: NodeId) -> None:
+            nodes[identity].gate.clear()
+
+        async def release(identity: NodeId) -> None:
+            nodes[identity].gate.set()
+
+        driver = LineDriver(switchboard)
+        yield DriverUnderTest(driver=driver, add=add, remove=remove, taken=taken, hold=hold, release=release)
+        server.close()
+        for task in (serving, *clients):
+            task.cancel()
+
+
+def _client(name: str, attached: Attachments, address: LineAddress) -> RemotePlane:
+    class Dialer:
+        async def dial(self, receiver: Receiver) -> Line:
+            return await dial(address, receiver, name=name, ray_node_id="here")
+
+    no_blobs = cast("BlobStore", None)  # no bytes are moved here
+    return RemotePlane(
+        Dialer(), no_blobs, SystemClock(), client=name, give_up_s=5.0, answer_s=5.0, orders=attached.take
+    )
+
+
 FACTORIES: Final[dict[str, Callable[[], AbstractAsyncContextManager[DriverUnderTest]]]] = {
+    "line": line,
     "local": local,
     "ray_actor": ray_actor,
 }

@@ -13,6 +13,7 @@ from arcray.control.plane import Plane
 from arcray.core import commands as cmd
 from arcray.core.books import REQUESTS_KEPT, Books
 from arcray.core.errors import (
+    AlreadyExistsError,
     ArcrayError,
     ConflictError,
     IdempotencyMismatchError,
@@ -22,9 +23,9 @@ from arcray.core.errors import (
 )
 from arcray.core.ids import AccountId, EntryId
 from arcray.core.keys import KeyView, Scope
-from arcray.core.ledger import AccountView, EntryKind, SpendingLimit
+from arcray.core.ledger import AccountView, EntryKind, Login, SpendingLimit
 from arcray.core.policy import ClusterPolicy
-from arcray.core.queries import ClusterStats, FindKey, GetAccount, GetStatement, GetStats, Statement
+from arcray.core.queries import ClusterStats, FindKey, FindLogin, GetAccount, GetStatement, GetStats, Statement
 from arcray.core.tariff import Prices
 from arcray.core.workload import Origin, Phase, WorkloadSpec
 from arcray.testing.builders import a_key, a_workload, an_inference
@@ -107,6 +108,19 @@ async def test_a_command_that_issued_a_revoked_key_and_is_replayed_by_a_restart_
                 await after.plane.query(FindKey(digest=issued.key.digest))
 
 
+async def test_logins_are_there_again(tmp_path: Path) -> None:
+    login = cmd.OpenLogin(account_id=ANA, secret="of a password", entry_id=EntryId("welcome"), credits=100)
+    async with in_process_plane(nodes=[], state_dir=tmp_path) as before:
+        await before.ask(login)
+    async with in_process_plane(nodes=[], state_dir=tmp_path) as after:
+        assert await after.plane.query(FindLogin(account_id=ANA)) == Login(account=ANA, secret="of a password")
+        await after.ask(login)
+        with pytest.raises(AlreadyExistsError):
+            await after.ask(replace(login, secret="of another"))
+        assert await balance(after, ANA) == (100, 0)
+        await check_memory_is_the_rows(after.plane, tmp_path / "arcray.db")
+
+
 async def test_a_key_that_memory_has_let_go_of_is_found_in_the_rows(tmp_path: Path) -> None:
     async with in_process_plane(nodes=[], state_dir=tmp_path) as cluster:
         first = await fund(cluster, ANA, 1, "first")
@@ -180,6 +194,11 @@ async def test_the_sum_over_all_books_is_a_figure_of_the_cluster(tmp_path: Path)
         assert stats.imbalance == 0
 
 
+def a_login(number: int) -> cmd.OpenLogin:
+    user, entry = AccountId(f"user-{number}"), EntryId(f"welcome-{number}")
+    return cmd.OpenLogin(account_id=user, secret=f"secret {number}", entry_id=entry, credits=7)
+
+
 def a_transfer(number: int) -> cmd.TransferCredits:
     return cmd.TransferCredits(id=EntryId(f"t{number}"), source=ANA, target=BO, credits=1, request_id=f"t{number}")
 
@@ -203,6 +222,7 @@ async def test_folding_the_events_gives_the_books_the_keys_and_the_meters(tmp_pa
         node.load("echo", lambda value: value)
         await fund(cluster, ANA, 50)
         await cluster.ask(cmd.SetSpendingLimit(account_id=ANA, limit=SpendingLimit(credits=40, period_s=60)))
+        await cluster.ask(a_login(1))
         await cluster.ask(cmd.IssueKey(key=replace(a_key(1), account=ANA)))
         await cluster.ask(cmd.IssueKey(key=replace(a_key(2), account=ANA)))
         await cluster.ask(cmd.RevokeKey(key_id=a_key(1).id))
@@ -227,6 +247,7 @@ async def test_credits_are_conserved_when_commits_fail(tmp_path: Path, seed: int
         for account in (ANA, BO):
             await fund(cluster, account, 500)
         points = FailPoints(cluster.plane)
+        registered: list[cmd.OpenLogin] = []
         for number in range(1, 40):
             with points.arm(lambda _step: dice.random() < 0.03):
                 replies = cluster.plane.begin(
@@ -235,6 +256,7 @@ async def test_credits_are_conserved_when_commits_fail(tmp_path: Path, seed: int
                         cmd.SubmitWorkload(spec=of(dice.choice([ANA, BO]), number)),
                         cmd.SubmitWorkload(spec=of(ANA, 100 + number, payload=an_inference(), waiting=True)),
                         cmd.IssueKey(key=replace(a_key(number), account=ANA)),
+                        a_login(number),
                     ]
                 )
                 for _ in range(dice.randrange(6)):
@@ -245,6 +267,12 @@ async def test_credits_are_conserved_when_commits_fail(tmp_path: Path, seed: int
             if not isinstance(transferred, ArcrayError):
                 again = await insist(cluster, clock, a_transfer(number))
                 assert not again.created, "what was acknowledged is remembered"
+            if not isinstance(replies[-1].result(), ArcrayError):
+                registered.append(a_login(number))
         while cluster.plane.refusal is not None:  # its probes wait on this clock, which nobody else moves
             await clock.advance(0.2)
+        for login in registered:
+            found = await cluster.plane.query(FindLogin(account_id=login.account_id))
+            assert found == Login(account=login.account_id, secret=login.secret)
+            assert await balance(cluster, login.account_id) == (7, 0)
         await check_memory_is_the_rows(cluster.plane, tmp_path / "arcray.db")

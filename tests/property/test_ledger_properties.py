@@ -65,6 +65,12 @@ class LedgerMachine(RuleBasedStateMachine):
         terms = None if limit is None else SpendingLimit(credits=limit, period_s=100)
         self.do(cmd.OpenAccount(account_id=account, limit=terms))
 
+    @rule(account=accounts | st.sampled_from([AccountId("new"), AccountId("newer")]), amount=credits)
+    def open_login(self, account: AccountId, amount: int) -> None:
+        self.entries += 1
+        secret, identity = f"secret {self.entries % 3}", EntryId(f"e{self.entries}")
+        self.do(cmd.OpenLogin(account_id=account, secret=secret, entry_id=identity, credits=amount))
+
     @rule(account=accounts, limit=st.none() | st.integers(0, 50))
     def set_limit(self, account: AccountId, limit: int | None) -> None:
         terms = None if limit is None else SpendingLimit(credits=limit, period_s=60)

@@ -114,6 +114,7 @@ class NaiveNode:
             gpus=len({gpu.index for gpu in self.node.capacity.gpus} - self.node.closed_gpus),
             idle_gpus=self.idle(),
             open_bytes=max((left for left, idle, _ in gpus if not idle), default=0),
+            tier=self.node.tier,
         )
         return (*(score(offer, demand) for score in POLICY), self.node.id)
 
@@ -160,6 +161,7 @@ nodes = st.builds(
     schedulable=st.sampled_from([True, True, True, False]),
     attached=st.sampled_from([True, True, True, False]),
     closed_gpus=st.sampled_from([frozenset(), frozenset(), frozenset({0}), frozenset({1, 2})]),
+    tier=st.sampled_from([0, 0, 0, 1, 2]),
 )
 whole = st.builds(
     Demand,
@@ -366,6 +368,7 @@ def test_blocks_of_a_large_pool_hide_no_node(seed: int) -> None:
                 ),
                 features=frozenset({"container" if size == "small" else rng.choice(FEATURES)}),
                 labels={"size": size, "host": str(number)},
+                tier=rng.choice([0, 0, 1, 2]),
             )
         )
     churn(rng, pool, _many_requests(rng), 60)

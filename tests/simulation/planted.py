@@ -350,6 +350,14 @@ class KeepsTheRest(ClusterState):
         """Says nothing: it is the plain sums that must notice."""
 
 
+def takes_over(turn: Turn, command: cmd.OpenLogin) -> cmd.Reply:
+    """Whoever asks for an account has it."""
+    if command.account_id in turn.state.books.accounts:
+        turn.emit(ev.LoginSet(account_id=command.account_id, secret=command.secret, at=turn.now))
+        return None
+    return accounts.on_open_login(turn, command)
+
+
 def pays_again(turn: Turn, command: cmd.TransferCredits) -> cmd.Posted:
     """A transfer that comes again under its key is another one."""
     turn.state.books.requests.pop(entry_key(command), None)
@@ -557,6 +565,7 @@ PLANTED: dict[str, Build] = {
     "a gang waits for ever": Build(rules=rules("Forever", WaitsForEver)),
     "what was set aside is kept": Build(rules=rules("Keeps", KeepsTheRest)),
     "a transfer is paid twice": Build(rules=rules("Pays", TransferCredits=pays_again)),
+    "a login takes an account over": Build(rules=rules("TakesOver", OpenLogin=takes_over)),
     "a limit is not looked at": Build(rules=rules("Limits", SubmitWorkload=looks_at_no_limit)),
     "a revoked key is good": Build(rules=rules("Revoked", KeepsRevokedKeys)),
     "the owner of a node is not paid": Build(rules=PaysTheOperator),

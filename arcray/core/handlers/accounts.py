@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from arcray.core import events as ev
 from arcray.core.answers import account_view
 from arcray.core.books import Move
-from arcray.core.commands import IssueCredits, OpenAccount, Posted, SetSpendingLimit, TransferCredits
+from arcray.core.commands import IssueCredits, OpenAccount, OpenLogin, Posted, SetSpendingLimit, TransferCredits
 from arcray.core.errors import (
     AlreadyExistsError,
     IdempotencyMismatchError,
@@ -25,7 +25,14 @@ from arcray.core.quantity import MAX_QUANTITY, bounded
 from arcray.core.repeats import entry_key
 from arcray.core.turn import Turn
 
-__all__ = ["ensure_account", "on_issue_credits", "on_open_account", "on_set_spending_limit", "on_transfer_credits"]
+__all__ = [
+    "ensure_account",
+    "on_issue_credits",
+    "on_open_account",
+    "on_open_login",
+    "on_set_spending_limit",
+    "on_transfer_credits",
+]
 
 
 def on_open_account(turn: Turn, command: OpenAccount) -> AccountView:
@@ -41,6 +48,29 @@ def on_open_account(turn: Turn, command: OpenAccount) -> AccountView:
         )
     elif (known.limit, known.overdraft) != (command.limit, command.overdraft):
         raise AlreadyExistsError(f"account {command.account_id} is open on other terms", field="id")
+    return account_view(turn.state.books.accounts[command.account_id], turn.now)
+
+
+def on_open_login(turn: Turn, command: OpenLogin) -> AccountView:
+    """Makes an account known whose owner logs in; the same again changes nothing."""
+    check_account_id(command.account_id)
+    known = turn.state.books.accounts.get(command.account_id)
+    if known is not None and known.secret == command.secret:
+        return account_view(known, turn.now)
+    # The operator's is opened by the first payment to it, and nobody else's even before.
+    if known is not None or command.account_id == turn.policy.operator_account:
+        raise AlreadyExistsError(f"account {command.account_id} exists", field="id")
+    if not command.secret:
+        raise InvalidArgumentError("must not be empty", field="secret")
+    gift = IssueCredits(id=command.entry_id, account_id=command.account_id, credits=command.credits, memo=command.memo)
+    moves = [(ISSUER, Book.AVAILABLE, -gift.credits), (gift.account_id, Book.AVAILABLE, gift.credits)]
+    _check_issue(turn, bounded(gift.credits, "credits"))
+    _earlier(turn, gift, moves)
+    turn.emit(ev.AccountOpened(account_id=command.account_id, at=turn.now))
+    turn.emit(ev.LoginSet(account_id=command.account_id, secret=command.secret, at=turn.now))
+    if gift.credits:
+        ensure_account(turn, ISSUER)
+        _move(turn, gift, EntryKind.ISSUE, moves)
     return account_view(turn.state.books.accounts[command.account_id], turn.now)
 
 
@@ -60,10 +90,7 @@ def on_issue_credits(turn: Turn, command: IssueCredits) -> Posted:
     earlier = _earlier(turn, command, moves)
     if earlier is not None:
         return Posted(entry=earlier, created=False)
-    issuer = turn.state.books.accounts.get(ISSUER)
-    issued = 0 if issuer is None else -issuer.available
-    if issued + credits > MAX_QUANTITY:
-        raise InvalidArgumentError(f"no more than {MAX_QUANTITY - issued} can be issued", field="credits")
+    _check_issue(turn, credits)
     ensure_account(turn, ISSUER)
     return _move(turn, command, EntryKind.ISSUE, moves)
 
@@ -96,6 +123,13 @@ def _known(turn: Turn, account_id: AccountId, field: str) -> Account:
     if account is None or account_id == ISSUER:
         raise NotFoundError(f"no account {account_id}", field=field)
     return account
+
+
+def _check_issue(turn: Turn, credits: int) -> None:
+    issuer = turn.state.books.accounts.get(ISSUER)
+    issued = 0 if issuer is None else -issuer.available
+    if issued + credits > MAX_QUANTITY:
+        raise InvalidArgumentError(f"no more than {MAX_QUANTITY - issued} can be issued", field="credits")
 
 
 def _earlier(turn: Turn, command: IssueCredits | TransferCredits, moves: Sequence[Move]) -> Entry | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from arcray.core import events as ev
 from arcray.core.claim import Cause
@@ -36,14 +36,17 @@ def finish(turn: Turn, workload: Workload, phase: Phase, message: str, result: R
     )
 
 
-def restarts(turn: Turn, workload: Workload, phase: Phase) -> bool:
+def restarts(turn: Turn, workload: Workload, phase: Phase, *, lost: bool = False) -> bool:
     """Returns whether the policy wants another attempt after one that ended in ``phase``.
 
     A drain wants one whatever the policy, for as long as it waits for this copy of a model to answer.
+
+    Args:
+        lost: nobody knows how it ended, because its node cannot be asked.
     """
     rested = _rested(turn, workload)
     if workload.spec.gang is not None:
-        return gang_restarts(turn, workload, phase, rested=rested)
+        return gang_restarts(turn, workload, phase, rested=rested, lost=lost)
     policy = workload.spec.restart
     streak = 0 if rested else workload.streak
     waits = turn.state.copies.replaced_by(workload)
@@ -51,7 +54,21 @@ def restarts(turn: Turn, workload: Workload, phase: Phase) -> bool:
         return True
     if workload.stop_requested or (policy.max_restarts is not None and streak >= policy.max_restarts):
         return False
-    return policy.rule is RestartRule.ALWAYS or (policy.rule is RestartRule.ON_FAILURE and phase is Phase.FAILED)
+    return _wants(policy.rule, phase, lost=lost)
+
+
+def _wants(rule: RestartRule, phase: Phase, *, lost: bool) -> bool:
+    match rule:
+        case RestartRule.NEVER:
+            return False
+        case RestartRule.ON_LOSS:
+            return lost
+        case RestartRule.ON_FAILURE:
+            return phase is Phase.FAILED
+        case RestartRule.ALWAYS:
+            return True
+        case _:
+            assert_never(rule)
 
 
 def leave_to_replacement(turn: Turn, workload: Workload, reason: str, result: Result | None = None) -> bool:
@@ -128,7 +145,7 @@ def give_up(turn: Turn, workload: Workload, reason: str, *, free_restart: bool =
             finish(turn, workload, Phase.FAILED, f"{reason}, {tried} times")
     elif leave_to_replacement(turn, workload, reason):
         return
-    elif free_restart or restarts(turn, workload, Phase.FAILED):
+    elif free_restart or restarts(turn, workload, Phase.FAILED, lost=True):
         requeue(turn, workload, reason, restart=not free_restart, delay=not free_restart)
     else:
         finish(turn, workload, Phase.FAILED, reason)

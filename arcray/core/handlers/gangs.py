@@ -124,7 +124,7 @@ def requests_of(state: ClusterState, gang: GangState) -> list[PlacementRequest]:
     return [placement_request(state.workloads[workload_id].spec) for workload_id in gang.members]
 
 
-def gang_restarts(turn: Turn, workload: Workload, phase: Phase, *, rested: bool) -> bool:
+def gang_restarts(turn: Turn, workload: Workload, phase: Phase, *, rested: bool, lost: bool) -> bool:
     """Returns whether a gang starts again after an attempt of a member ended in ``phase``.
 
     Before all members ran, a failure is one of the start: it is repeated ``gang_starts`` times, whatever the restart
@@ -132,6 +132,7 @@ def gang_restarts(turn: Turn, workload: Workload, phase: Phase, *, rested: bool)
 
     Args:
         rested: the attempt ran long enough for restarts to be forgotten.
+        lost: its node cannot be asked how it ended.
     """
     gang = turn.state.gangs.of(workload.spec)
     if workload.stop_requested or gang.bereft or phase is not Phase.FAILED:
@@ -141,7 +142,8 @@ def gang_restarts(turn: Turn, workload: Workload, phase: Phase, *, rested: bool)
     if any(member.phase is not Phase.RUNNING for member in members) and restarts < turn.policy.gang_starts:
         return True
     policy = workload.spec.restart
-    return policy.rule is RestartRule.ON_FAILURE and (policy.max_restarts is None or restarts < policy.max_restarts)
+    wanted = policy.rule is RestartRule.ON_FAILURE or (policy.rule is RestartRule.ON_LOSS and lost)
+    return wanted and (policy.max_restarts is None or restarts < policy.max_restarts)
 
 
 def fits_when_empty(state: ClusterState, gang: GangState) -> Shortfall | None:

@@ -300,7 +300,9 @@ class Engine:
             )
         overcommitted = held.cpu_milli < 0 or held.memory_bytes < 0 or held.disk_bytes < 0 or devices.idle < 0
         if node.schedulable and node.attached and not overcommitted:
-            held.key = standing(held.cpu_milli, held.memory_bytes, devices.idle, devices.present, node.id)
+            held.key = standing(
+                held.cpu_milli, held.memory_bytes, devices.idle, devices.present, tier=node.tier, node_id=node.id
+            )
             self._order.add(held.slot, held.key)
             held.sharing = devices.open_bytes > 0
             if held.sharing:

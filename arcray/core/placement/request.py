@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from arcray.core.ids import NodeId
 from arcray.core.labels import Selector
@@ -15,6 +16,8 @@ from arcray.core.quantity import bounded
 from arcray.core.resources import NO_DEMAND, Allocation, Capacity, Demand
 
 __all__ = ["Free", "Placement", "PlacementNode", "PlacementRequest"]
+
+_MAX_TIER: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +30,10 @@ class PlacementNode:
         schedulable: whether its operator lets it take new work; what it holds stays counted either way.
         attached: whether it is there and heard; no change of the operator's helps where it is not.
         closed_gpus: indices of devices that take nothing new.
+        tier: how far behind others it is taken, where several fit.
 
     Raises:
-        InvalidArgumentError: a capacity is negative or too large; names it.
+        InvalidArgumentError: a capacity or the tier is negative or too large; names it.
     """
 
     id: NodeId
@@ -39,8 +43,10 @@ class PlacementNode:
     schedulable: bool = True
     attached: bool = True
     closed_gpus: frozenset[int] = frozenset()
+    tier: int = 0
 
     def __post_init__(self) -> None:
+        bounded(self.tier, "tier", high=_MAX_TIER)
         bounded(self.capacity.cpu_milli, "capacity.cpu")
         bounded(self.capacity.memory_bytes, "capacity.memory")
         bounded(self.capacity.disk_bytes, "capacity.disk")

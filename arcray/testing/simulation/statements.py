@@ -115,7 +115,7 @@ def _check_submitted(model: PlainModel, command: cmd.SubmitWorkload, reply: cmd.
 
 def _check_ledger_reply(model: PlainModel, command: cmd.Command, reply: object) -> None:
     match command, reply:
-        case cmd.OpenAccount() | cmd.SetSpendingLimit(), _:
+        case cmd.OpenAccount() | cmd.OpenLogin() | cmd.SetSpendingLimit(), _:
             known = command.account_id in model.books.known
             must(known, f"account {command.account_id} is acknowledged before it is on disk")
         case cmd.IssueCredits() | cmd.TransferCredits(), cmd.Posted():

@@ -34,7 +34,7 @@ __all__ = ["Watch"]
 
 _LOGGERS: Final = ("arcray.control.loops",)
 _AT_LAST: Final = timedelta(seconds=3)  # by when what is due is done, once the scheduler can
-_MONEY: Final = (ev.AccountOpened, ev.SpendingLimitSet, ev.CreditsMoved, ev.WorkloadCharged)
+_MONEY: Final = (ev.AccountOpened, ev.LoginSet, ev.SpendingLimitSet, ev.CreditsMoved, ev.WorkloadCharged)
 
 Key = tuple[object, ...]
 

@@ -190,6 +190,8 @@ async def test_a_page_is_newest_first_and_counts_all(journal: Journal) -> None:
         (ListWorkloads(phases=frozenset({Phase.PENDING})), [1]),
         (ListWorkloads(account=AccountId("nobody")), []),
         (ListWorkloads(node_id=node_id(7)), [2]),
+        (ListWorkloads(facade="rest"), [1, 2]),
+        (ListWorkloads(facade="another"), []),
     ],
 )
 async def test_a_list_shows_what_its_filters_say(journal: Journal, query: ListWorkloads, numbers: list[int]) -> None:

@@ -122,6 +122,12 @@ async def test_absent_standard_input_is_empty(bench: Bench) -> None:
     assert bench.log == "''\n"
 
 
+async def test_a_program_may_be_called_as_its_protocol_calls_it(bench: Bench) -> None:
+    source = "import os\nprint(os.environ['TASK_ID'], os.environ['ARCRAY_WORKLOAD_ID'])"
+    await bench.run(source, env=(("TASK_ID", "task-001"), ("ARCRAY_WORKLOAD_ID", "another")))
+    assert bench.log == "task-001 0b000000-0000-4000-8000-000000000001\n"
+
+
 async def test_environment_holds_only_what_is_promised(bench: Bench) -> None:
     await bench.run(
         "import json, os\nprint(json.dumps(dict(os.environ)))",

@@ -9,8 +9,9 @@ import pytest
 
 from arcray.core import events as ev
 from arcray.core.claim import Cause
-from arcray.core.commands import DrainNode, ReportTelemetry, ReportUndelivered
+from arcray.core.commands import DetachNode, DrainNode, ReportTelemetry, ReportUndelivered
 from arcray.core.errors import InvalidArgumentError, StaleReportError
+from arcray.core.gang import Gang, Layout
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import GetWorkload
@@ -56,6 +57,55 @@ def again(world: World, work: Workload) -> None:
     beating(world, 300)
     world.run_round()
     world.report(work, Phase.RUNNING)
+
+
+def test_work_that_restarts_on_loss_is_repeated_elsewhere_and_fails_by_itself_for_good(world: World) -> None:
+    on_loss = RestartPolicy(rule=RestartRule.ON_LOSS)
+    work = started(world, restart=on_loss)
+    world.later(200.0)  # its node says nothing
+    assert (work.phase, work.restarts) == (Phase.PENDING, 1)
+    world.attach(a_node(2))
+    world.run_round()
+    assert (work.node_id, work.attempt) == (node_id(2), 2)
+    world.report(work, Phase.RUNNING)
+    world.report(work, Phase.FAILED, message="exit 1", result=Result(exit_code=1))
+    assert (work.phase, work.message) == (Phase.FAILED, "exit 1")
+
+
+def test_losses_are_counted_against_the_limit(world: World) -> None:
+    work = started(world, restart=RestartPolicy(rule=RestartRule.ON_LOSS, max_restarts=0))
+    world.later(200.0)
+    assert work.phase is Phase.FAILED
+
+
+def test_a_gang_that_restarts_on_loss_fails_with_a_member(world: World) -> None:
+    on_loss = RestartPolicy(rule=RestartRule.ON_LOSS)
+    members = []
+    for number in (1, 2):
+        world.attach(a_node(number))
+    for number in (1, 2):
+        world.submit(a_workload(number, restart=on_loss, gang=Gang(id="g", size=2, layout=Layout.SPREAD)))
+        members.append(world.workload(a_workload(number).id))
+    for member in members:
+        world.report(member, Phase.RUNNING)
+    world.report(members[0], Phase.FAILED, message="exit 1")
+    assert members[0].phase is Phase.FAILED
+
+
+def test_a_gang_that_restarts_on_loss_starts_again_as_a_whole(world: World) -> None:
+    on_loss = RestartPolicy(rule=RestartRule.ON_LOSS)
+    members = []
+    for number in (1, 2):
+        world.attach(a_node(number))
+    for number in (1, 2):
+        world.submit(a_workload(number, restart=on_loss, gang=Gang(id="g", size=2, layout=Layout.SPREAD)))
+        members.append(world.workload(a_workload(number).id))
+    for member in members:
+        world.report(member, Phase.RUNNING)
+    gone = members[0].node_id
+    assert gone is not None
+    world.handle(DetachNode(node_id=gone, epoch=1))
+    assert (members[0].phase, members[1].phase) == (Phase.PENDING, Phase.STOPPING)
 
 
 def test_back_off_doubles_up_to_its_cap_without_chance() -> None:

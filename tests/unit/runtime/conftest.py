@@ -13,6 +13,7 @@ from arcray.control.batch import Reply
 from arcray.core.commands import Command
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.events import Event, Topic
+from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.core.ports import BlobStore, EventBatch
 from arcray.core.queries import Query
@@ -136,7 +137,7 @@ class Rig:
         self.clock = FakeClock()
         self.plane = ScriptedPlane()
         self.dialer = MemoryDialer("arcray-node-1")
-        self.taken: list[tuple[int, tuple[Order, ...]]] = []
+        self.taken: list[tuple[NodeId, int, tuple[Order, ...]]] = []
         self.refusal: ArcrayError | None = None
         self.connections = 0
         self.remote = RemotePlane(
@@ -155,10 +156,10 @@ class Rig:
     def _connected(self) -> None:
         self.connections += 1
 
-    async def _take(self, epoch: int, orders: Sequence[Order]) -> None:
+    async def _take(self, node_id: NodeId, epoch: int, orders: Sequence[Order]) -> None:
         if self.refusal is not None:
             raise self.refusal
-        self.taken.append((epoch, tuple(orders)))
+        self.taken.append((node_id, epoch, tuple(orders)))
 
     @property
     def switchboard(self) -> Switchboard:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.unit.runtime.conftest import Rig
 
 NODES = frozenset({Topic.NODES})
+N1 = NodeId("1")
 ORDER = StopAttempt(workload_id=WorkloadId("w"), attempt=1, grace_s=1.0)
 
 
@@ -273,27 +274,27 @@ async def test_asks_over_the_limit_are_refused_at_once(rig: Rig) -> None:
 async def test_orders_are_taken_once_and_acknowledged(rig: Rig) -> None:
     async with rig.running(), asyncio.timeout(5):
         assert rig.switchboard.reaches("arcray-node-1")
-        await rig.switchboard.deliver("arcray-node-1", 3, [ORDER, ORDER])
-        assert rig.taken == [(3, (ORDER, ORDER))]
+        await rig.switchboard.deliver("arcray-node-1", N1, 3, [ORDER, ORDER])
+        assert rig.taken == [(N1, 3, (ORDER, ORDER))]
 
 
 async def test_orders_that_the_node_refuses_are_refused_to_the_plane(rig: Rig) -> None:
     async with rig.running(), asyncio.timeout(5):
         rig.refusal = StaleReportError("another epoch", field="epoch")
         with pytest.raises(StaleReportError, match="another epoch"):
-            await rig.switchboard.deliver("arcray-node-1", 3, [ORDER])
+            await rig.switchboard.deliver("arcray-node-1", N1, 3, [ORDER])
 
 
 async def test_orders_under_way_on_a_lost_line_are_unavailable(rig: Rig) -> None:
     async with rig.running(), asyncio.timeout(5):
-        delivery = asyncio.create_task(rig.switchboard.deliver("arcray-node-1", 3, [ORDER]))
+        delivery = asyncio.create_task(rig.switchboard.deliver("arcray-node-1", N1, 3, [ORDER]))
         await asyncio.sleep(0)
         rig.line.close()
         with pytest.raises(UnavailableError, match="lost"):
             await delivery
         assert not rig.switchboard.reaches("arcray-node-1")
         with pytest.raises(UnavailableError, match="no line"):
-            await rig.switchboard.deliver("arcray-node-1", 3, [ORDER])
+            await rig.switchboard.deliver("arcray-node-1", N1, 3, [ORDER])
 
 
 async def test_events_arrive_once_and_in_order(rig: Rig) -> None:

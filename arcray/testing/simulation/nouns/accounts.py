@@ -10,7 +10,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from arcray.core import events as ev
-from arcray.core.commands import Command, IssueCredits, OpenAccount, Posted, SetSpendingLimit, TransferCredits
+from arcray.core.commands import (
+    Command,
+    IssueCredits,
+    OpenAccount,
+    OpenLogin,
+    Posted,
+    SetSpendingLimit,
+    TransferCredits,
+)
 from arcray.core.ids import AccountId, EntryId
 from arcray.core.ledger import ISSUER, Account, Entry, SpendingLimit
 from arcray.testing.simulation.nouns.cast import ACCOUNTS, OWNER, Cast
@@ -41,12 +49,19 @@ def draw_wealth(dice: Random, cast: Cast) -> list[Command]:
 
 def draw_terms(dice: Random, cast: Cast) -> Command:
     """Returns an account that is opened, again or otherwise, or a limit that is set or lifted."""
-    _ = cast
     account = dice.choice((*ACCOUNTS, OWNER, _STRANGER))
     if dice.random() < 0.3:
-        return OpenAccount(account_id=account, overdraft=dice.choice((0, 0, 30)))
+        again = dice.choice((0, 0, 30, None))
+        return _login(dice, cast, account) if again is None else OpenAccount(account_id=account, overdraft=again)
     limit = SpendingLimit(credits=dice.choice((0, 15, 60, 500)), period_s=dice.choice((1, 5, 3600)))
     return SetSpendingLimit(account_id=account, limit=dice.choice((None, limit, limit)))
+
+
+def _login(dice: Random, cast: Cast, account: AccountId) -> Command:
+    """Returns a login that is new, opened again, or wants an account that is another's."""
+    user = dice.choice((account, *map(AccountId, ("user-1", "user-2", "user-3"))))
+    secret = f"secret {dice.randrange(2)}"
+    return OpenLogin(account_id=user, secret=secret, entry_id=_entry_id(cast), credits=dice.choice((0, 100)))
 
 
 def draw_credits(dice: Random, cast: Cast) -> Command:
@@ -102,7 +117,12 @@ class BookFacts:
     @property
     def takes(self) -> Mapping[type, Callable[[Any], None]]:
         """Returns what is done about which fact."""
-        return {ev.AccountOpened: self._opened, ev.SpendingLimitSet: self._limited, ev.CreditsMoved: self._moved}
+        return {
+            ev.AccountOpened: self._opened,
+            ev.LoginSet: self._login_set,
+            ev.SpendingLimitSet: self._limited,
+            ev.CreditsMoved: self._moved,
+        }
 
     def post(self, entry: Entry) -> None:
         """Takes credits that moved: from one book to another, and never from nothing."""
@@ -201,11 +221,18 @@ class BookFacts:
             "opened_at": event.at,
             "limit": event.limit,
             "overdraft": event.overdraft,
+            "secret": "",
             "available": 0,
             "held": 0,
             "spent": 0,
             "window": 0,
         }
+
+    def _login_set(self, event: ev.LoginSet) -> None:
+        account = self.known[event.account_id]
+        # Nobody can ask for another secret, so one is set with the account and never again.
+        must(account["opened_at"] == event.at and not account["secret"], f"{event.account_id} is taken over by a login")
+        account["secret"] = event.secret
 
     def _limited(self, event: ev.SpendingLimitSet) -> None:
         account = self.known[event.account_id]

@@ -26,6 +26,7 @@ from arcray.facades.arcnet.telemetry import TelemetryEndpoint, TelemetryFeed
 from arcray.testing.builders import T0, a_node, a_workload, an_inference, node_id
 from arcray.testing.clock import FakeClock, SequenceIds
 from arcray.wire.access import Door
+from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Authenticator
@@ -114,6 +115,7 @@ def context(plane: OnePlane, **settings: Any) -> FacadeContext:
         ids=SequenceIds(),
         authenticator=Authenticator(found.auth, plane, events, clock),
         events=events,
+        attachments=Attachments(),
     )
 
 

@@ -1,0 +1,1 @@
+"""HiveMind: users, tasks and worker nodes over gRPC. See README.md for the contract."""

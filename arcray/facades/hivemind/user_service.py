@@ -1,0 +1,149 @@
+"""UserService: registration, login, balance and transfer, against the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Container, Mapping
+from typing import Final
+
+from arcray.core.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from arcray.core.ids import AccountId
+from arcray.core.ledger import Login
+from arcray.core.ports import ControlPlane, Ids
+from arcray.core.queries import FindLogin, GetAccount
+from arcray.facades.hivemind.callers import Callers
+from arcray.facades.hivemind.calls import Call, Method
+from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.passwords import SALT_BYTES, Passwords
+from arcray.facades.hivemind.refusals import ErrorCode
+from arcray.facades.hivemind.tokens import Tokens
+from arcray.facades.hivemind.users import (
+    balance_answer,
+    check_balance_of,
+    credentials_of,
+    opening_of,
+    transfer_of,
+    wrong_login,
+)
+from arcray.wire.asking import ask
+
+__all__ = ["UserService"]
+
+_WAITING: Final = 64  # for a turn to have their password worked on; more are refused
+
+
+class UserService:
+    """Answers for users.
+
+    Args:
+        reserved: names that nobody may register under, because they mean something here.
+        max_hashing: passwords that are worked on at a time.
+    """
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        ids: Ids,
+        callers: Callers,
+        tokens: Tokens,
+        *,
+        passwords: Passwords,
+        initial_balance: int,
+        reserved: Container[str],
+        max_hashing: int,
+    ) -> None:
+        self._plane = plane
+        self._ids = ids
+        self._callers = callers
+        self._tokens = tokens
+        self._passwords = passwords
+        self._initial_balance = initial_balance
+        self._reserved = reserved
+        self._hashing = _Turns(max_hashing, _WAITING)
+
+    def methods(self) -> Mapping[str, Method]:
+        """Returns the service's methods by name."""
+        return {
+            "Login": self.login,
+            "Register": self.register,
+            "Transfer": self.transfer,
+            "GetBalance": self.get_balance,
+        }
+
+    async def register(self, request: pool.RegisterRequest, call: Call) -> pool.RegisterResponse:
+        """Makes a user known."""
+        _ = call
+        shown = credentials_of(request)
+        async with self._hashing:
+            secret = await asyncio.to_thread(self._passwords.hash, shown.password, secrets.token_bytes(SALT_BYTES))
+        opening = opening_of(
+            shown,
+            secret=secret,
+            entry_id=self._ids.new(),
+            initial_balance=self._initial_balance,
+            reserved=self._reserved,
+        )
+        await ask(self._plane, opening)
+        return pool.RegisterResponse(success=True, message=f"registered {shown.username}")
+
+    async def login(self, request: pool.LoginRequest, call: Call) -> pool.LoginResponse:
+        """Gives a token to who knows the password."""
+        try:
+            shown = credentials_of(request)
+        except InvalidArgumentError as error:
+            call.code = ErrorCode.INVALID_PASSWORD
+            raise wrong_login() from error  # nobody has such a name or password
+        stored = await self._secret_of(shown.username)
+        async with self._hashing:
+            right = await asyncio.to_thread(self._passwords.matches, stored, shown.password)
+        if not right:
+            call.code = ErrorCode.INVALID_PASSWORD
+            raise wrong_login()
+        return pool.LoginResponse(success=True, message="logged in", token=self._tokens.issue(shown.username, call.now))
+
+    async def transfer(self, request: pool.TransferRequest, call: Call) -> pool.TransferResponse:
+        """Gives credits of the caller to another user."""
+        sender = self._callers.user_of_message(call.caller, request.token, call.now)
+        await ask(self._plane, transfer_of(request, sender, self._ids.new()))
+        return pool.TransferResponse(success=True, message=f"{request.amount} to {request.receiver_username}")
+
+    async def get_balance(self, request: pool.GetBalanceRequest, call: Call) -> pool.GetBalanceResponse:
+        """Tells what the caller may spend."""
+        user = self._callers.user_of_message(call.caller, request.token, call.now)
+        check_balance_of(request, user)
+        return balance_answer(await self._plane.query(GetAccount(account_id=user)))
+
+    async def _secret_of(self, user: AccountId) -> str | None:
+        try:
+            login: Login = await self._plane.query(FindLogin(account_id=user))
+        except NotFoundError:
+            return None
+        return login.secret
+
+
+class _Turns:
+    """So many at a time, and so many more that wait for their turn.
+
+    Raises:
+        ResourceExhaustedError: on entering, as many wait already.
+    """
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._free = asyncio.Semaphore(at_once)
+        self._most = at_once + waiting
+        self._here = 0
+
+    async def __aenter__(self) -> None:
+        if self._here >= self._most:
+            raise ResourceExhaustedError("too many logins at once; try again shortly")
+        self._here += 1
+        try:
+            await self._free.acquire()
+        except BaseException:
+            self._here -= 1
+            raise
+
+    async def __aexit__(self, *_failure: object) -> None:
+        self._here -= 1
+        self._free.release()

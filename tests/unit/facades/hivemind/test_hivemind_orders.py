@@ -1,0 +1,104 @@
+"""Orders to what a worker is sent. Some tests run what it would run, which takes 30 ms each."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arcray.core.errors import InvalidArgumentError, UnsupportedError
+from arcray.core.orders import StartWorkload
+from arcray.core.resources import NO_DEMAND, Allocation
+from arcray.core.workload import Container, Program
+from arcray.facades.hivemind import orders, tasks
+from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
+from arcray.testing.builders import a_workload
+
+OF_TASK = (("TASK_ID", "task-001"),)
+
+
+def an_order(payload: Program | Container, **fields: Any) -> StartWorkload:
+    given: dict[str, Any] = {
+        "workload_id": a_workload(1).id, "attempt": 1, "demand": NO_DEMAND, "allocation": Allocation(), "owner": "ana",
+    }  # fmt: skip
+    return StartWorkload(payload=payload, **(given | fields))
+
+
+def a_zip(**files: str) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as bundle:
+        for name, text in files.items():
+            bundle.writestr(name.replace("__", "/") + ".py", text)
+    return written.getvalue()
+
+
+def ran(task_data: bytes, directory: Path) -> str:
+    """What a worker does with an archive, without any help."""
+    assert is_archive(task_data, unpacked_bytes=1 << 30)
+    with zipfile.ZipFile(io.BytesIO(task_data)) as bundle:
+        bundle.extractall(directory)
+    told = subprocess.run(
+        [sys.executable, "-u", "main.py"], cwd=directory, capture_output=True, check=True, stdin=subprocess.DEVNULL
+    )
+    return told.stdout.decode()
+
+
+@pytest.mark.parametrize("code", [b"print('Hello, HiveMind!')", a_zip(main="print(1)")])
+def test_a_task_goes_as_it_was_uploaded(code: bytes) -> None:
+    request = orders.execution_of(an_order(Program(blob="b", archive=code[:2] == b"PK", env=OF_TASK)), code)
+    assert (request.task_id, request.task_data) == ("task-001", code)
+
+
+def test_a_program_of_another_protocol_goes_by_its_own_id() -> None:
+    request = orders.execution_of(an_order(Program(blob="b")), b"print(1)")
+    assert (request.task_id, request.task_data) == (a_workload(1).id, b"print(1)")
+
+
+def test_arguments_variables_and_input_go_with_a_program(tmp_path: Path) -> None:
+    source = b"""
+import os, sys
+print(sys.argv, os.environ["GREETING"], sys.stdin.read(), __name__, os.path.isdir(os.environ["ARCRAY_RESULT_DIR"]))
+"""
+    program = Program(blob="b", args=("a b", "--c"), env=(("GREETING", "h\u00e9"),), stdin_blob="s")
+    request = orders.execution_of(an_order(program), source, b"read me")
+    assert ran(request.task_data, tmp_path) == "['main.py', 'a b', '--c'] h\u00e9 read me __main__ True\n"
+
+
+def test_an_archive_runs_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    code = a_zip(main="print('wrong')", other="import helper; print(helper.NAME)", helper="NAME = 'right'")
+    program = Program(blob="b", archive=True, entry_point="other.py")
+    assert ran(orders.execution_of(an_order(program), code).task_data, tmp_path) == "right\n"
+
+
+def test_an_archive_without_an_entry_point_runs_its_usual_one(tmp_path: Path) -> None:
+    program = Program(blob="b", archive=True, args=("x",))
+    code = a_zip(zeta="print('wrong')", run="import sys; print(sys.argv)")
+    assert ran(orders.execution_of(an_order(program), code).task_data, tmp_path) == "['run.py', 'x']\n"
+
+
+def test_the_same_order_is_the_same_bytes() -> None:
+    order = an_order(Program(blob="b", args=("x",)))
+    assert orders.execution_of(order, b"1") == orders.execution_of(order, b"1")
+
+
+def test_what_the_wire_cannot_say_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="payload: a worker takes programs alone"):
+        orders.execution_of(an_order(Container(image="busybox")), b"")
+    with pytest.raises(UnsupportedError, match="at most 104857600"):
+        orders.execution_of(an_order(Program(blob="b", args=("x",))), b"#" * TASK_BYTES)
+    for broken in (b"PK\3\4", a_zip(pkg__main="1")):
+        with pytest.raises(InvalidArgumentError):
+            orders.execution_of(an_order(Program(blob="b", archive=True, args=("x",))), broken)
+
+
+def test_a_worker_means_a_task_or_work_under_its_own_id() -> None:
+    assert orders.workloads_of("task-001") == (tasks.workload_id_of("task-001"),)
+    of_rest = a_workload(1).id
+    assert orders.workloads_of(of_rest) == (tasks.workload_id_of(of_rest), of_rest)
+    with pytest.raises(InvalidArgumentError):
+        orders.workloads_of("")
