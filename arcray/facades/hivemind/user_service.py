@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Container, Mapping
 from typing import Final
 
-from arcray.core.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from arcray.core.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, ResourceExhaustedError
 from arcray.core.ids import AccountId
 from arcray.core.ledger import Login
 from arcray.core.ports import ControlPlane, Ids
@@ -39,6 +39,7 @@ class UserService:
     Args:
         reserved: names that nobody may register under, because they mean something here.
         max_hashing: passwords that are worked on at a time.
+        registers: whether who comes may register.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class UserService:
         initial_balance: int,
         reserved: Container[str],
         max_hashing: int,
+        registers: bool = True,
     ) -> None:
         self._plane = plane
         self._ids = ids
@@ -60,6 +62,7 @@ class UserService:
         self._passwords = passwords
         self._initial_balance = initial_balance
         self._reserved = reserved
+        self._registers = registers
         self._hashing = _Turns(max_hashing, _WAITING)
 
     def methods(self) -> Mapping[str, Method]:
@@ -74,6 +77,8 @@ class UserService:
     async def register(self, request: pool.RegisterRequest, call: Call) -> pool.RegisterResponse:
         """Makes a user known."""
         _ = call
+        if not self._registers:
+            raise PermissionDeniedError("registration is closed here; the operator opens it")
         shown = credentials_of(request)
         async with self._hashing:
             secret = await asyncio.to_thread(self._passwords.hash, shown.password, secrets.token_bytes(SALT_BYTES))
