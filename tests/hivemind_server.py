@@ -62,12 +62,18 @@ class HiveMind:
         self.channel = channel
         self.port = port
 
-    async def answer(self, method: str, *, token: str = "", authorization: str = "", **fields: Any) -> Answer:
-        """Calls ``Service/Method`` with the fields of its request."""
+    async def answer(self, method: str, *, token: str = "", message_token: str = "", **fields: Any) -> Answer:
+        """Calls ``Service/Method`` with the fields of its request.
+
+        Args:
+            token: in the metadata; "" is none.
+            message_token: in the request.
+        """
+        if message_token:
+            fields["token"] = message_token
         service, _, name = method.partition("/")
         request = GetMessageClass(SERVICES[service].methods_by_name[name].input_type)(**fields)
-        shown = authorization or (f"Bearer {token}" if token else "")
-        return await self.send(method, request.SerializeToString(), shown)
+        return await self.send(method, request.SerializeToString(), f"Bearer {token}" if token else "")
 
     async def send(self, method: str, body: bytes, authorization: str = "") -> Answer:
         """Calls a method with any bytes for a request."""

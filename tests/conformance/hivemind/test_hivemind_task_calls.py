@@ -324,24 +324,13 @@ async def test_one_users_task_is_not_there_for_another() -> None:
             assert (found.message.success, found.code) == (False, 3001), method
             assert found.message.message == "task_id: no such task"
         for method in (RESULT, LOGS, STOP):  # by the token in the message
-            request = {"task_id": "task-001"}
-            read = await pool.send(method, _with_token(method, bo, **request))
+            read = await pool.answer(method, message_token=bo, task_id="task-001")
             assert (read.message.success, read.code) == (False, 3001), method
         listed = await pool.call(LIST, token=bo)
         assert list(listed.tasks) == []
         (mine,) = (await pool.call(LIST, token=ana)).tasks
         assert (mine.task_id, mine.user_id, mine.status) == ("task-001", "ana", "PENDING")
         assert (await pool.call(STOP, token=ana, task_id="task-001")).success
-
-
-def _with_token(method: str, token: str, **fields: Any) -> bytes:
-    from google.protobuf.message_factory import GetMessageClass
-
-    from tests.hivemind_server import SERVICES
-
-    service, _, name = method.partition("/")
-    request = GetMessageClass(SERVICES[service].methods_by_name[name].input_type)(token=token, **fields)
-    return request.SerializeToString()
 
 
 async def test_work_of_another_protocol_is_no_task_whatever_its_id() -> None:
