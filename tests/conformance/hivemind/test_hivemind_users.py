@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from arcray.core.ids import AccountId
-from arcray.core.queries import GetStats
+from arcray.core.queries import ClusterStats, GetStats
 from arcray.facades.hivemind.tokens import Tokens
 from arcray.testing.clock import FakeClock
 from tests.hivemind_server import SERVICES, hivemind
@@ -244,4 +244,6 @@ async def test_a_thousand_transfers_at_once_keep_the_sum() -> None:
         assert {name: await pool.balance(token) for name, token in tokens.items()} == expected
         assert sum(expected.values()) == 500
         assert {answer.success for answer in answers} == {True, False}
-        assert (await pool.cluster.plane.query(GetStats())).imbalance == 0
+        stats = await pool.cluster.plane.query(GetStats())
+        assert isinstance(stats, ClusterStats)
+        assert stats.imbalance == 0
