@@ -74,6 +74,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     worker = TaskWorkerService(context.plane, desk, files, nobody=LOCAL.account)
     contracts = {**pool.DESCRIPTOR.services_by_name, **taskworker.DESCRIPTOR.services_by_name}
     return FacadeEndpoints(
+        queues=users.queues,
         grpc=_registration(
             Surface(callers, context.clock),
             (
@@ -82,7 +83,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
                 _Service(contracts["MasterNodeService"], Subject.TASK, (tasks.methods(),)),
                 _Service(contracts["TaskWorkerService"], Subject.TASK, (worker.methods(),)),
             ),
-        )
+        ),
     )
 
 

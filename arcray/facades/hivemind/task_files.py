@@ -81,7 +81,10 @@ class TaskFiles:
             for key in keys:
                 total += await self._blobs.size(key) or 0
                 _check_size(total, limit_bytes)
-            files = {result_path(key): await self._blobs.get(key) for key in keys}
+            try:
+                files = {result_path(key): await self._blobs.get(key) for key in keys}
+            except NotFoundError as error:
+                raise NotFoundError("a file of its result is gone", field="task_id") from error
             data = await asyncio.to_thread(result_data, files)
         _check_size(len(data), limit_bytes)
         return data

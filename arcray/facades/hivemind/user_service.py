@@ -12,6 +12,7 @@ from arcray.core.ids import AccountId
 from arcray.core.ledger import Login
 from arcray.core.ports import ControlPlane, Ids
 from arcray.core.queries import FindLogin, GetAccount
+from arcray.core.queues import Queue, QueueReading
 from arcray.facades.hivemind.callers import Callers
 from arcray.facades.hivemind.calls import Call, Method
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
@@ -74,6 +75,10 @@ class UserService:
             "GetBalance": self.get_balance,
         }
 
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how many passwords are worked on or wait."""
+        return (QueueReading(queue=Queue.LOGINS, length=self._hashing.here, limit=self._hashing.most),)
+
     async def register(self, request: pool.RegisterRequest, call: Call) -> pool.RegisterResponse:
         """Makes a user known."""
         _ = call
@@ -130,25 +135,29 @@ class UserService:
 class _Turns:
     """So many at a time, and so many more that wait for their turn.
 
+    Attributes:
+        here: that have a turn or wait for one.
+        most: of those.
+
     Raises:
         ResourceExhaustedError: on entering, as many wait already.
     """
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self._free = asyncio.Semaphore(at_once)
-        self._most = at_once + waiting
-        self._here = 0
+        self.most = at_once + waiting
+        self.here = 0
 
     async def __aenter__(self) -> None:
-        if self._here >= self._most:
+        if self.here >= self.most:
             raise ResourceExhaustedError("too many logins at once; try again shortly")
-        self._here += 1
+        self.here += 1
         try:
             await self._free.acquire()
         except BaseException:
-            self._here -= 1
+            self.here -= 1
             raise
 
     async def __aexit__(self, *_failure: object) -> None:
-        self._here -= 1
+        self.here -= 1
         self._free.release()
