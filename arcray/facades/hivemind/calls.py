@@ -81,7 +81,7 @@ class Surface:
             code = code_of(error, subject) if call is None or call.code is ErrorCode.SUCCESS else call.code
             response = None if call is None else answer(response_of, error, subject)
             if response is None:  # a status, which the gateway makes of it
-                context.set_trailing_metadata(((CODE_KEY, str(code.value)),))
+                context.set_trailing_metadata(_told(code))
                 raise as_told(error, subject) from error
             context.set_trailing_metadata(metadata(error, subject, code))
             return response
@@ -89,16 +89,23 @@ class Surface:
         async def serve(body: bytes, context: Any) -> Any:
             now = self._clock.now()
             call = None
+            context.set_trailing_metadata(_FAILED)  # for what nobody thought of; every other way out sets its own
             try:
                 call = Call(self._callers.of_call(name, _shown(context), now), now)
                 response = await method(_read(request_of, body), call)
             except ArcrayError as error:
                 return refuse(error, call, context)
-            if call.code is not ErrorCode.SUCCESS:
-                context.set_trailing_metadata(((CODE_KEY, str(call.code.value)),))
+            context.set_trailing_metadata(_told(call.code))
             return response
 
         return grpc.unary_unary_rpc_method_handler(serve, None, response_of.SerializeToString)
+
+
+def _told(code: ErrorCode) -> tuple[tuple[str, str], ...]:
+    return () if code is ErrorCode.SUCCESS else ((CODE_KEY, str(code.value)),)
+
+
+_FAILED: Final = _told(ErrorCode.INTERNAL_ERROR)
 
 
 def _shown(context: Any) -> list[str]:
