@@ -14,7 +14,8 @@ class HivemindSettings(BaseModel):
 
     Args:
         strict: every call but Register and Login wants a token in its metadata. Without it those of the documents'
-            examples do not, and who shows none sees and stops everything. None is strict where ``auth.mode`` is keys.
+            examples do not, and who shows none sees and stops everything, and hands in tasks in anybody's name. None is
+            strict where ``auth.mode`` is keys.
         open_registration: whether strangers may register. None is yes where ``auth.mode`` is open.
         token_key: secret that tokens are signed with, of 32 bytes or more, the same for every gateway; "" is one in the
             state directory, made by the first gateway.

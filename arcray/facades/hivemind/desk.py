@@ -61,9 +61,12 @@ class TaskDesk:
             ArcrayError: it was refused; names the field.
         """
         account = user if user is not None else user_id(request.user_id, "user_id")
-        if await self._is_taken(request.task_id):
+        workload_id = workload_id_of(request.task_id)
+        taken, registered = await asyncio.gather(
+            self._is_there(GetWorkload(workload_id=workload_id)), self._is_there(GetAccount(account_id=account))
+        )
+        if taken:
             raise AlreadyExistsError("is taken: there is a task of that id", field="task_id")
-        registered = await self._is_registered(account)
         call_id = self._ids.new()
 
         def judged() -> Upload:
@@ -108,16 +111,9 @@ class TaskDesk:
             raise ConflictError(f"is {status_of(view).value} already", field="task_id")
         await ask(self._plane, StopWorkload(workload_id=view.spec.id, account=caller.sees))
 
-    async def _is_taken(self, task_id: str) -> bool:
+    async def _is_there(self, query: GetWorkload | GetAccount) -> bool:
         try:
-            await self._plane.query(GetWorkload(workload_id=workload_id_of(task_id)))
-        except NotFoundError:
-            return False
-        return True
-
-    async def _is_registered(self, account: AccountId) -> bool:
-        try:
-            await self._plane.query(GetAccount(account_id=account))
+            await self._plane.query(query)
         except NotFoundError:
             return False
         return True
