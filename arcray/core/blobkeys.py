@@ -18,6 +18,7 @@ from arcray.core.ids import WorkloadId, canonical_uuid
 
 __all__ = [
     "OWNED",
+    "foreign_log_key",
     "log_key",
     "model_key",
     "owner_of",
@@ -103,9 +104,20 @@ def result_path(key: str) -> str:
     return _told(spelled) or spelled
 
 
-def program_key(workload_id: WorkloadId, *, archive: bool) -> str:
-    """Returns the key of a program's code: a zip archive, or the text of one file."""
-    return f"programs/{workload_id}.{'zip' if archive else 'py'}"
+def foreign_log_key(workload_id: WorkloadId) -> str:
+    """Returns the key of what machines of another protocol log about a workload; it goes with its results."""
+    return f"{result_prefix(workload_id)}-log"  # no result file begins so
+
+
+def program_key(workload_id: WorkloadId, *, archive: bool, submission: str = "") -> str:
+    """Returns the key of a program's code: a zip archive, or the text of one file.
+
+    Args:
+        submission: an id of the submission, of ``[A-Za-z0-9-]``, where others may come with the same workload id. Such
+            a program is deleted as an orphan, not with the record of its workload.
+    """
+    own = f".{submission}" if submission else ""
+    return f"programs/{workload_id}{own}.{'zip' if archive else 'py'}"
 
 
 def stdin_key(workload_id: WorkloadId) -> str:
