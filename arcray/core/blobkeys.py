@@ -18,6 +18,7 @@ from arcray.core.ids import WorkloadId, canonical_uuid
 
 __all__ = [
     "OWNED",
+    "foreign_log_key",
     "log_key",
     "model_key",
     "owner_of",
@@ -95,6 +96,11 @@ def result_path(key: str) -> str:
     """Returns the path of a result file by its key; bytes that are no UTF-8 stay spelled."""
     path = key.split("/", 2)[2]
     return _SPELLED.sub(_read, path.split("/", 1)[1] if path.startswith("-") else path)
+
+
+def foreign_log_key(workload_id: WorkloadId) -> str:
+    """Returns the key of what machines of another protocol log about a workload; it goes with its results."""
+    return f"{result_prefix(workload_id)}-log"  # no result file begins so
 
 
 def program_key(workload_id: WorkloadId, *, archive: bool) -> str:

@@ -20,6 +20,7 @@ from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
 from arcray.testing.builders import a_workload
 
 OF_TASK = (("TASK_ID", "task-001"),)
+TASK = tasks.workload_id_of("task-001")
 
 
 def an_order(payload: Program | Container, **fields: Any) -> StartWorkload:
@@ -50,13 +51,21 @@ def ran(task_data: bytes, directory: Path) -> str:
 
 @pytest.mark.parametrize("code", [b"print('Hello, HiveMind!')", a_zip(main="print(1)")])
 def test_a_task_goes_as_it_was_uploaded(code: bytes) -> None:
-    request = orders.execution_of(an_order(Program(blob="b", archive=code[:2] == b"PK", env=OF_TASK)), code)
+    request = orders.execution_of(an_order(Program(blob="b", archive=code[:2] == b"PK", env=OF_TASK), workload_id=TASK), code)
     assert (request.task_id, request.task_data) == ("task-001", code)
 
 
 def test_a_program_of_another_protocol_goes_by_its_own_id() -> None:
     request = orders.execution_of(an_order(Program(blob="b")), b"print(1)")
-    assert (request.task_id, request.task_data) == (a_workload(1).id, b"print(1)")
+    assert (request.task_id, request.task_data) == (f"arcray-{a_workload(1).id}", b"print(1)")
+
+
+@pytest.mark.parametrize("claimed", ["task-001", "", f"arcray-{a_workload(2).id}", "n\0"])
+def test_no_program_goes_under_the_name_of_anothers_task(claimed: str) -> None:
+    program = Program(blob="b", env=(("TASK_ID", claimed),))
+    request = orders.execution_of(an_order(program), b"print(1)")
+    assert request.task_id == f"arcray-{a_workload(1).id}"
+    assert request.task_data != b"print(1)"  # the variable is its own all the same
 
 
 def test_arguments_variables_and_input_go_with_a_program(tmp_path: Path) -> None:
@@ -96,9 +105,12 @@ def test_what_the_wire_cannot_say_is_refused() -> None:
             orders.execution_of(an_order(Program(blob="b", archive=True, args=("x",))), broken)
 
 
-def test_a_worker_means_a_task_or_work_under_its_own_id() -> None:
-    assert orders.workloads_of("task-001") == (tasks.workload_id_of("task-001"),)
+def test_a_worker_means_a_task_or_other_work_and_never_both() -> None:
+    assert orders.workload_of("task-001") == TASK
     of_rest = a_workload(1).id
-    assert orders.workloads_of(of_rest) == (tasks.workload_id_of(of_rest), of_rest)
+    assert orders.workload_of(f"arcray-{of_rest}") == of_rest
+    assert orders.workload_of(of_rest) == tasks.workload_id_of(of_rest) != of_rest
     with pytest.raises(InvalidArgumentError):
-        orders.workloads_of("")
+        tasks.workload_id_of(f"arcray-{of_rest}")
+    with pytest.raises(InvalidArgumentError):
+        orders.workload_of("")
