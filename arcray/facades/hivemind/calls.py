@@ -2,7 +2,7 @@
 
 Handlers are made of descriptors: a service's methods by name, with the messages that the contract gives them. What a
 method raises is an answer with ``success`` false where its message has one, else a status; either way the document's
-code is in the trailing metadata. A method that the contract has and nobody serves is found when the gateway starts.
+code is in the trailing metadata.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ class Surface:
         """Returns the handlers of one service.
 
         Args:
-            methods: by name; every one of the contract, and no other.
+            methods: by name, of those that the contract has; the others are answered UNIMPLEMENTED.
             subject: what its refusals are about.
         """
-        assert methods.keys() == service.methods_by_name.keys(), f"{service.full_name} is served in part"
         handlers = {
             name: self._handler(service.methods_by_name[name], method, subject) for name, method in methods.items()
         }

@@ -49,8 +49,8 @@ sys.exit(subprocess.call(command))
 def task_id_of(workload_id: WorkloadId, payload: Payload) -> str:
     """Returns the id by which a worker knows a piece of work.
 
-    A task has its own, which its program finds in its environment. A program of another protocol may have any variables:
-    only an id that leads to this very workload is its own, so nobody's work goes under the name of another's task.
+    A task has its own, which its program finds in its environment. A program of another protocol may have any
+    variables: only an id that leads to this very workload is its own, so no work goes under the name of another's task.
     """
     env = payload.env if isinstance(payload, Program) else ()
     claimed = dict(env).get(_TASK_ID)

@@ -51,7 +51,7 @@ __all__ = [
 FACADE: Final = "hivemind"
 
 FOREIGN_WORK: Final = re.compile(r"arcray-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-"""What work of other protocols is called on the wire: no task has such an id, so a worker's word is about one of both."""
+"""What workers know work of other protocols by; no task has such an id, so their word is about one or the other."""
 
 POINTS_PER_CORE: Final = 100
 OWNED_LABEL: Final = "hivemind/owned"  # a worker whose owner is paid

@@ -170,9 +170,7 @@ def speakers_of(registration: NodeRegistration) -> frozenset[str]:
     return frozenset(filter(None, (registration.owner, speaker)))
 
 
-def _labels(
-    request: pool.RegisterWorkerNodeRequest, *, owned: bool, speaker: AccountId | None
-) -> Mapping[str, str]:
+def _labels(request: pool.RegisterWorkerNodeRequest, *, owned: bool, speaker: AccountId | None) -> Mapping[str, str]:
     labels = {_label(field): str(getattr(request, field)) for field in _NUMBERS}
     labels |= {_label(field): text(getattr(request, field), field, longest=_TEXT_LIMIT) for field in _TEXTS}
     labels[GPU_LABEL] = gpu_label(request.gpu_name)
