@@ -27,6 +27,7 @@ from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import text
 from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.outputs import stored_logs, stored_output
+from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.returned import store_returned
 from arcray.facades.hivemind.tasks import check_is_task, status_of, workload_id_of
 from arcray.facades.hivemind.worker_links import WorkerLinks
@@ -99,13 +100,19 @@ class WorkerService:
         return pool.StatusResponse(success=True, message="heard")
 
     async def report_running_status(self, request: pool.RunningStatusRequest, call: Call) -> pool.RunningStatusResponse:
-        """Takes a worker's reading; tells what the task has earned so far, which is nothing unless it runs there."""
+        """Takes a worker's reading; tells what the task has earned so far, which is nothing unless it runs there.
+
+        Of one that does not, the answer's code says so, for those who would end it.
+        """
         node = await self._words.worker(request.node_id, call.caller)
         await self._links.hear(node.registration.id, reading_of(request, node.registration, call.now))
         try:
             placed = await self._words.about(request.task_id, call.caller, request.node_id)
         except NotFoundError:
+            call.code = ErrorCode.TASK_NOT_FOUND
             return pool.RunningStatusResponse(success=True, message="heard; no such task runs there", cpt_reward=0)
+        if placed.ended:
+            call.code = ErrorCode.TASK_NOT_FOUND
         reward = reward_of(placed.work, node.registration.id, call.now)
         return pool.RunningStatusResponse(success=True, message=status_of(placed.work).value, cpt_reward=reward)
 

@@ -171,10 +171,10 @@ class Pool:
         assert isinstance(found, WorkloadView)
         return found
 
-    async def until(self, ask: Callable[[], Awaitable[bool]]) -> None:
+    async def until(self, ask: Callable[[], Awaitable[bool]], patience_s: float = PATIENCE_S) -> None:
         """Waits until something holds that the cluster's events lead to."""
         events = self.cluster.plane.events(frozenset({Topic.WORKLOADS, Topic.NODES}))
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             async for _ in events:
                 if await ask():
                     break

@@ -51,7 +51,9 @@ def ran(task_data: bytes, directory: Path) -> str:
 
 @pytest.mark.parametrize("code", [b"print('Hello, HiveMind!')", a_zip(main="print(1)")])
 def test_a_task_goes_as_it_was_uploaded(code: bytes) -> None:
-    request = orders.execution_of(an_order(Program(blob="b", archive=code[:2] == b"PK", env=OF_TASK), workload_id=TASK), code)
+    request = orders.execution_of(
+        an_order(Program(blob="b", archive=code[:2] == b"PK", env=OF_TASK), workload_id=TASK), code
+    )
     assert (request.task_id, request.task_data) == ("task-001", code)
 
 

@@ -1,0 +1,113 @@
+"""``arcray agent --protocol hivemind`` as a process of its own, and a pool that gives it work."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import sys
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from arcray.core.blobkeys import foreign_log_key, log_key, program_key, result_key
+from arcray.core.commands import StopWorkload, SubmitWorkload
+from arcray.core.errors import NotFoundError
+from arcray.core.node import Health
+from arcray.core.workload import Phase, Program
+from arcray.facades.hivemind import tasks
+from arcray.testing.builders import a_workload
+from arcray.testing.simulated_node import SimulatedNode
+from tests.conformance.hivemind.worker_rig import Pool, a_pool, in_phase, upload
+from tests.ports import free_ports
+
+PATIENCE_S = 40.0
+NAME = "machine-7"
+CODE = b"""
+import os, pathlib
+print("hello from", os.environ["TASK_ID"], flush=True)
+pathlib.Path(os.environ["ARCRAY_RESULT_DIR"], "answer.txt").write_text("42")
+print("no newline at the end", end="")
+"""
+
+
+@asynccontextmanager
+async def an_agent(served: Pool, state_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The process, once it takes work."""
+    (port,) = free_ports(1)
+    command = ["agent", "--protocol", "hivemind", "--pool", served.address, "--listen", f"127.0.0.1:{port}"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "arcray.cli.main", *command, "--node-id", NAME, "--state-dir", str(state_dir)),
+        env={**os.environ, "ARCRAY_NODE__CONTAINERS__ENABLED": "never", "ARCRAY_NODE__MODELS__ENABLED": "false"},
+    )
+    try:
+
+        async def takes_work() -> bool:
+            try:
+                return (await served.node(NAME)).registration.capabilities.programs
+            except NotFoundError:
+                return False
+
+        await served.until(takes_work, PATIENCE_S)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await process.wait() == 0
+
+
+async def test_a_machine_runs_what_the_pool_has_and_gives_it_back(tmp_path: Path) -> None:
+    """Takes seconds: an interpreter starts, and a sandbox is tried out."""
+    async with a_pool() as served, an_agent(served, tmp_path):
+        blobs = served.cluster.plane.blobs
+        spec = await upload(served, code=CODE)
+        view = await served.cluster.finished(spec.id, PATIENCE_S)
+        assert (view.phase, view.message) == (Phase.SUCCEEDED, "")
+        assert await blobs.get(log_key(spec.id)) == b"hello from task-001\nno newline at the end\n"
+        returned = await blobs.get(result_key(spec.id, "result_data"))
+        with zipfile.ZipFile(io.BytesIO(returned)) as bundle:
+            assert {name: bundle.read(name) for name in bundle.namelist()} == {"answer.txt": b"42"}
+
+        failing = await upload(served, "task-002", b"import sys; print('bad'); sys.exit(3)")
+        view = await served.cluster.finished(failing.id, PATIENCE_S)
+        assert view.phase is Phase.FAILED
+        assert b"3" in await blobs.get(foreign_log_key(failing.id))
+
+        endless = await upload(served, "task-003", b"print('begun', flush=True)\nwhile True: pass")
+        await in_phase(served, endless, Phase.RUNNING)
+        await served.cluster.ask(StopWorkload(workload_id=endless.id))
+        assert (await served.cluster.finished(endless.id, PATIENCE_S)).phase is Phase.STOPPED
+
+        code = b"import os, sys; print(sys.argv[1], os.environ['MORE'], sys.stdin.read())\n" + CODE
+        program = Program(
+            blob=program_key(a_workload(1).id, archive=False),
+            args=("x",),
+            env=(("MORE", "y"), ("TASK_ID", "task-001")),
+            stdin_blob="stdin/it",
+        )
+        await blobs.put(program.blob, code)
+        await blobs.put(program.stdin_blob, b"z")
+        of_rest = a_workload(1, program)
+        await served.cluster.ask(SubmitWorkload(spec=of_rest))
+        view = await served.cluster.finished(of_rest.id, PATIENCE_S)
+        assert view.phase is Phase.SUCCEEDED
+        assert view.result is not None
+        assert view.result.blobs == (result_key(of_rest.id, "answer.txt"),)
+        assert (await blobs.get(log_key(of_rest.id))).startswith(b"x y z\nhello from task-001\n")
+
+
+async def test_a_machine_that_is_asked_to_end_leaves_its_work_to_others(tmp_path: Path) -> None:
+    """Takes seconds: an interpreter starts, and a sandbox is tried out."""
+    other = SimulatedNode("other")
+    async with a_pool() as served:
+        async with an_agent(served, tmp_path):
+            spec = await upload(served, code=b"while True: pass")
+            await in_phase(served, spec, Phase.RUNNING)
+            await served.cluster.attach(other)
+        assert (await served.node(NAME)).health is Health.GONE
+        view = await served.cluster.finished(spec.id, PATIENCE_S)
+        assert (view.phase, view.attempt) == (Phase.SUCCEEDED, 2)
+        assert tasks.status_of(view) is tasks.Status.COMPLETED
