@@ -115,6 +115,7 @@ async def run(settings: Settings, joining: Joining) -> None:
         agents.append(agent)
         await _until(stop, agent, telling, registered[0])
     finally:
+        await worker.end_all()
         await worker.close()
         await agent.stop()
         telling.cancel()

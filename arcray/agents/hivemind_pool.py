@@ -27,6 +27,7 @@ from arcray.core.node import NodeRegistration, Telemetry
 from arcray.core.ports import Clock
 from arcray.core.quantity import CPU_MILLI, GIB
 from arcray.core.workload import Phase
+from arcray.facades.hivemind.containers import OFFERS_CONTAINERS
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import INT32
 from arcray.facades.hivemind.outputs import result_data
@@ -188,7 +189,9 @@ class HivemindPool:
         """Sends what a task has written and the pool does not have: whole lines, and the rest once it is the last."""
         key = log_key(task.workload_id)
         async with self._sending:
-            while not task.deaf and (await self._blobs.size(key) or 0) > task.sent_bytes:
+            size = await self._blobs.size(key) or 0
+            task.sent_bytes = min(task.sent_bytes, size)  # the oldest lines of a long log go
+            while not task.deaf and size > task.sent_bytes:
                 data = await self._blobs.get(key, task.sent_bytes, task.sent_bytes + _CHUNK_BYTES)
                 whole = data[: data.rfind(b"\n") + 1]
                 if not whole and not last and len(data) < _CHUNK_BYTES:
@@ -258,7 +261,7 @@ def _registration(
         gpu_name=gpu.name if gpu else "",
         location=location,
         trust_level=_PERCENT,
-        docker_status="enabled" if registration.capabilities.containers else "disabled",
+        docker_status=OFFERS_CONTAINERS if registration.capabilities.containers else "disabled",
     )
 
 

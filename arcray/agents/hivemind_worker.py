@@ -23,7 +23,9 @@ from arcray.core.orders import Order, StartWorkload, StopAttempt
 from arcray.core.ports import BlobStore
 from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Program
+from arcray.facades.hivemind.containers import Asked, asked_of
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.tasks import FOREIGN_WORK
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
 
 __all__ = ["HivemindWorker", "Network", "order_of"]
@@ -104,6 +106,17 @@ class HivemindWorker:
         if self._server is not None:
             await self._server.stop(0.0)
 
+    async def end_all(self) -> None:
+        """Ends what runs, containers too: it goes elsewhere. Waits for it a little."""
+        for task in self._tasks:
+            task.silent = True
+            self.end(task)
+        waiting = [asyncio.create_task(task.ended.wait()) for task in self._tasks]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=_STOP_WAIT_S)
+            for each in late:
+                each.cancel()
+
     def end(self, task: LiveTask) -> None:
         """Has a task end that the pool has given up."""
         ending = asyncio.create_task(self._given_up(task), name=f"end {task.task_id}")
@@ -122,10 +135,16 @@ class HivemindWorker:
     async def _begin(self, request: pool.ExecuteTaskRequest) -> None:
         data = request.task_data
         archive = await asyncio.to_thread(is_archive, data, unpacked_bytes=self._unpacked_bytes)
+        # No task of a user has such an id, so only the pool itself asks for containers.
+        asked = asked_of(data) if archive and FOREIGN_WORK.fullmatch(request.task_id) else None
         task = self._tasks.add(request.task_id)
         try:
-            await self._blobs.put(program_key(task.workload_id, archive=archive), data)
-            await self._take([order_of(task, archive=archive, offered=self._registration())])
+            if asked is None:
+                await self._blobs.put(program_key(task.workload_id, archive=archive), data)
+                order = order_of(task, archive=archive, offered=self._registration())
+            else:
+                order = container_order_of(task, asked, offered=self._registration())
+            await self._take([order])
         except BaseException:
             self._tasks.remove(task)
             raise
@@ -163,8 +182,7 @@ class HivemindWorker:
 
 def order_of(task: LiveTask, *, archive: bool, offered: NodeRegistration) -> StartWorkload:
     """Returns the order to start a task, with all that the machine has offered: the wire names no smaller slice."""
-    capacity = offered.capacity
-    gpus = tuple(GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True) for gpu in capacity.gpus[:1])
+    capacity, gpus = offered.capacity, _gpus(offered)
     return StartWorkload(
         workload_id=task.workload_id,
         attempt=task.attempt,
@@ -175,6 +193,26 @@ def order_of(task: LiveTask, *, archive: bool, offered: NodeRegistration) -> Sta
         allocation=Allocation(cpu_milli=capacity.cpu_milli, memory_bytes=capacity.memory_bytes, gpus=gpus),
         owner=task.workload_id,  # nobody says whose a task is, so none sees another's
         name=task.task_id,
+    )
+
+
+def container_order_of(task: LiveTask, asked: Asked, *, offered: NodeRegistration) -> StartWorkload:
+    """Returns the order to start a container, which says what it wants."""
+    gpus = _gpus(offered) if asked.demand.gpus else ()
+    return StartWorkload(
+        workload_id=task.workload_id,
+        attempt=task.attempt,
+        payload=asked.container,
+        demand=asked.demand,
+        allocation=Allocation(cpu_milli=asked.demand.cpu_milli, memory_bytes=asked.demand.memory_bytes, gpus=gpus),
+        owner=task.workload_id,
+        name=task.task_id,
+    )
+
+
+def _gpus(offered: NodeRegistration) -> tuple[GpuShare, ...]:
+    return tuple(
+        GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True) for gpu in offered.capacity.gpus[:1]
     )
 
 

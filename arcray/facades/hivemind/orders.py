@@ -2,7 +2,8 @@
 
 The wire has a task's id and its bytes, and nothing else. A program that needs no more goes as it was uploaded, byte for
 byte. One that has arguments, variables, standard input or an entry point of its own, because it came by another
-protocol, goes in an archive whose ``main.py`` arranges them and then runs it: any worker can do that.
+protocol, goes in an archive whose ``main.py`` arranges them and then runs it: any worker can do that. What becomes of
+containers, ``containers`` says.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, assert_never
 
 from arcray.core.errors import InvalidArgumentError, UnsupportedError
 from arcray.core.ids import WorkloadId
 from arcray.core.orders import StartWorkload
-from arcray.core.workload import Payload, Program
+from arcray.core.workload import Container, ModelServer, Payload, Program
+from arcray.facades.hivemind.containers import files_of_container
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.tasks import FOREIGN_WORK, workload_id_of
 from arcray.facades.hivemind.uploads import TASK_BYTES
@@ -85,13 +88,19 @@ def execution_of(order: StartWorkload, code: bytes, stdin: bytes = b"") -> pool.
 
     Raises:
         InvalidArgumentError: it is an archive with no file to run.
-        UnsupportedError: it is no program, or too large for the wire with what it needs.
+        UnsupportedError: it is what the wire cannot say, or too large for it with what it needs.
     """
     payload = order.payload
-    if not isinstance(payload, Program):
-        raise UnsupportedError("a worker takes programs alone", field="payload")
     task_id = task_id_of(order.workload_id, payload)
-    data = code if _goes_as_it_is(payload, task_id) else _packed(payload, code, stdin)
+    match payload:
+        case Program():
+            data = code if _goes_as_it_is(payload, task_id) else _packed(payload, code, stdin)
+        case Container():
+            data = _zipped(files_of_container(order, payload))
+        case ModelServer():
+            raise UnsupportedError("a worker loads no models", field="payload")
+        case _:
+            assert_never(payload)
     if len(data) > TASK_BYTES:
         raise UnsupportedError(f"has {len(data)} bytes with what it needs, at most {TASK_BYTES}", field="payload")
     return pool.ExecuteTaskRequest(task_id=task_id, task_data=data)
@@ -126,7 +135,7 @@ def _entry(payload: Program, code: bytes) -> str:
     return found
 
 
-def _zipped(files: dict[str, bytes]) -> bytes:
+def _zipped(files: Mapping[str, bytes]) -> bytes:
     # Stored, because what is large in it is compressed already; without a date, so that an order is the same again.
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as bundle:

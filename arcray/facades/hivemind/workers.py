@@ -1,7 +1,7 @@
 """Worker nodes to nodes and back: registration, health, readings, rewards. Wire units end here.
 
-A worker takes programs and nothing else, because that is all that the wire can say. What it tells of itself that core
-has no word for stands in labels of its node and is shown again as it came.
+A worker takes programs, because that is all that the wire can say, and containers packed as such if it says so. What it
+tells of itself that core has no word for stands in labels of its node and is shown again as it came.
 
 Source: HiveMind API Documentation, "Node Management API" and "Worker Node API".
 """
@@ -31,6 +31,7 @@ from arcray.core.node import (
 from arcray.core.quantity import CPU_MILLI, GIB
 from arcray.core.resources import Capacity, Gpu
 from arcray.core.workload import Phase, Result, WorkloadView
+from arcray.facades.hivemind.containers import offers_containers
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import INT32, name, sendable, text, whole
 from arcray.facades.hivemind.tasks import FACADE, GPU_LABEL, OWNED_LABEL, POINTS_PER_CORE, Status, gpu_label, status_of
@@ -156,7 +157,8 @@ def dial_address_of(registration: NodeRegistration) -> str:
 
 def reached(registration: NodeRegistration) -> NodeRegistration:
     """Returns the registration of a worker that was reached, and so takes work."""
-    return replace(registration, capabilities=DriverCapabilities(programs=True))
+    containers = offers_containers(registration.labels.get(_label("docker_status"), ""))
+    return replace(registration, capabilities=DriverCapabilities(programs=True, containers=containers))
 
 
 def was_reached(registration: NodeRegistration) -> bool:

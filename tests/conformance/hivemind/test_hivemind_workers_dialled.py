@@ -8,8 +8,9 @@ from arcray.core.blobkeys import program_key
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.node import Health
 from arcray.core.workload import Phase, Program
+from arcray.facades.hivemind.containers import OFFERS_CONTAINERS, asked_of
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.testing.builders import a_workload
+from arcray.testing.builders import a_container, a_workload
 from arcray.testing.simulated_node import SimulatedNode
 from tests.conformance.hivemind.worker_rig import CODE, PATIENCE_S, a_pool, in_phase, upload
 
@@ -148,6 +149,25 @@ async def test_a_program_of_another_protocol_runs_on_a_worker() -> None:
         output = {"task_id": request.task_id, "output": "from afar"}
         assert (await served.call("MasterNodeService.StoreOutput", **output)).success
         assert (await served.call("MasterNodeService.ReturnTaskResult", task_id=request.task_id)).success
+        assert (await served.cluster.finished(spec.id)).phase is Phase.SUCCEEDED
+
+
+async def test_a_container_of_another_protocol_lands_on_a_worker_that_offers_to_run_it() -> None:
+    async with a_pool() as served:
+        plain, willing = await served.worker(), await served.worker()
+        await served.register(plain, "plain", docker_status="enabled")
+        spec = a_workload(1, a_container(args=("echo", "hello")))
+        await served.cluster.ask(SubmitWorkload(spec=spec))
+        assert (await served.work(spec.id)).phase is Phase.PENDING
+        await served.register(willing, "willing", docker_status=OFFERS_CONTAINERS)
+        await in_phase(served, spec, Phase.RUNNING)
+        (request,) = willing.taken
+        assert not plain.taken
+        asked = asked_of(request.task_data)
+        assert asked is not None
+        assert asked.container == spec.payload
+        ended = {"task_id": request.task_id, "node_id": "willing", "success": True}
+        assert (await served.call("MasterNodeService.TaskCompleted", **ended)).success
         assert (await served.cluster.finished(spec.id)).phase is Phase.SUCCEEDED
 
 

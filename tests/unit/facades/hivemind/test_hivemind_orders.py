@@ -14,16 +14,16 @@ import pytest
 from arcray.core.errors import InvalidArgumentError, UnsupportedError
 from arcray.core.orders import StartWorkload
 from arcray.core.resources import NO_DEMAND, Allocation
-from arcray.core.workload import Container, Program
+from arcray.core.workload import Container, ModelServer, PortMapping, Program, VolumeMount
 from arcray.facades.hivemind import orders, tasks
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
-from arcray.testing.builders import a_workload
+from arcray.testing.builders import a_model, a_workload
 
 OF_TASK = (("TASK_ID", "task-001"),)
 TASK = tasks.workload_id_of("task-001")
 
 
-def an_order(payload: Program | Container, **fields: Any) -> StartWorkload:
+def an_order(payload: Program | Container | ModelServer, **fields: Any) -> StartWorkload:
     given: dict[str, Any] = {
         "workload_id": a_workload(1).id, "attempt": 1, "demand": NO_DEMAND, "allocation": Allocation(), "owner": "ana",
     }  # fmt: skip
@@ -98,8 +98,12 @@ def test_the_same_order_is_the_same_bytes() -> None:
 
 
 def test_what_the_wire_cannot_say_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="payload: a worker takes programs alone"):
-        orders.execution_of(an_order(Container(image="busybox")), b"")
+    with pytest.raises(UnsupportedError, match="payload: a worker loads no models"):
+        orders.execution_of(an_order(ModelServer(model=a_model())), b"")
+    with pytest.raises(UnsupportedError, match="ports: "):
+        orders.execution_of(an_order(Container(image="busybox", ports=(PortMapping(container_port=80),))), b"")
+    with pytest.raises(UnsupportedError, match="volumes: "):
+        orders.execution_of(an_order(Container(image="busybox", volumes=(VolumeMount(source="/", target="/"),))), b"")
     with pytest.raises(UnsupportedError, match="at most 104857600"):
         orders.execution_of(an_order(Program(blob="b", args=("x",))), b"#" * TASK_BYTES)
     for broken in (b"PK\3\4", a_zip(pkg__main="1")):
