@@ -19,7 +19,7 @@ from arcray.agents.pool_plane import PoolPlane
 from arcray.config import Settings
 from arcray.control.blobs import FsspecBlobs
 from arcray.core.blobkeys import OWNED
-from arcray.core.errors import InvalidArgumentError, UnavailableError
+from arcray.core.errors import ArcrayError, InvalidArgumentError, UnavailableError
 from arcray.core.node import NodeRegistration
 from arcray.core.orders import Order
 from arcray.facades.hivemind.tasks import FACADE
@@ -97,7 +97,7 @@ async def run(settings: Settings, joining: Joining) -> None:
     bound = await worker.listen(host, port)
     user = joining.credentials.user if joining.credentials else ""
     pool = HivemindPool(
-        caller,
+        caller.tell,
         clock,
         tasks,
         blobs,
@@ -114,6 +114,8 @@ async def run(settings: Settings, joining: Joining) -> None:
         registered.append(replace(registration, external_id=node_id))
         agents.append(agent)
         await _until(stop, agent, telling, registered[0])
+    except* ArcrayError as errors:  # as one, for whoever tells it in a line
+        raise _first(errors) from None
     finally:
         await worker.end_all()
         await worker.close()
@@ -122,6 +124,11 @@ async def run(settings: Settings, joining: Joining) -> None:
         await asyncio.gather(telling, return_exceptions=True)
         await pool.leave()
         await caller.close()
+
+
+def _first(errors: BaseExceptionGroup[ArcrayError]) -> ArcrayError:
+    first = errors.exceptions[0]
+    return first if isinstance(first, ArcrayError) else _first(first)
 
 
 async def _until(

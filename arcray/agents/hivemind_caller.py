@@ -65,8 +65,6 @@ class PoolCaller:
                 ("grpc.max_send_message_length", _MESSAGE_BYTES),
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.max_reconnect_backoff_ms", 5_000),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
             ),
         )
 

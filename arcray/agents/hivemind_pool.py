@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
 
 from google.protobuf.message import Message
 
-from arcray.agents.hivemind_caller import PoolCaller, Told
+from arcray.agents.hivemind_caller import Told
 from arcray.agents.hivemind_tasks import LiveTask, LiveTasks
 from arcray.control.blobs import FsspecBlobs
 from arcray.core.blobkeys import log_key, program_key, result_path, result_prefix
@@ -35,7 +35,10 @@ from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.tasks import POINTS_PER_CORE
 from arcray.facades.hivemind.uploads import TASK_BYTES
 
-__all__ = ["HivemindPool"]
+__all__ = ["HivemindPool", "Tell"]
+
+Tell: TypeAlias = Callable[[str, Message], Awaitable[Told]]
+"""Calls ``Service.Method``; see ``PoolCaller.tell``."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ class HivemindPool:
 
     def __init__(
         self,
-        caller: PoolCaller,
+        tell: Tell,
         clock: Clock,
         tasks: LiveTasks,
         blobs: FsspecBlobs,
@@ -72,7 +75,7 @@ class HivemindPool:
         location: str = "",
         disowned: Callable[[LiveTask], None],
     ) -> None:
-        self._caller = caller
+        self._tell = tell
         self._clock = clock
         self._tasks = tasks
         self._blobs = blobs
@@ -95,7 +98,7 @@ class HivemindPool:
         request = _registration(
             registration, node_id=self._node_id, host=self._host, port=self._port, location=self._location
         )
-        told = await self._caller.tell("NodeManagerService.RegisterWorkerNode", request)
+        told = await self._tell("NodeManagerService.RegisterWorkerNode", request)
         if not told.success:
             raise PermissionDeniedError(f"the pool refuses this machine: {told.message}")
         self._registration = registration
@@ -163,7 +166,7 @@ class HivemindPool:
     async def _tell_reading(self, task: LiveTask) -> None:
         request = _reading(self._reading, self._registration)
         request.node_id, request.task_id = self._node_id, task.task_id
-        told = await self._caller.tell("WorkerNodeService.ReportRunningStatus", request)
+        told = await self._tell("WorkerNodeService.ReportRunningStatus", request)
         task.disowned = task.disowned + 1 if told.code is ErrorCode.TASK_NOT_FOUND else 0
         if task.disowned >= _DISOWNED and not task.silent:
             _log.warning("task ended: the pool has given it up", extra={"task_id": task.task_id})
@@ -172,7 +175,7 @@ class HivemindPool:
 
     async def _status(self, status: str) -> Told:
         request = pool.ReportStatusRequest(node_id=self._node_id, status=status)
-        return await self._caller.tell("NodeManagerService.ReportStatus", request)
+        return await self._tell("NodeManagerService.ReportStatus", request)
 
     # -- what tasks write ---------------------------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ class HivemindPool:
                 data = whole or data
                 text = data.decode(errors="replace").replace("\0", "\ufffd")
                 request = pool.StoreOutputRequest(task_id=task.task_id, output=text)
-                told = await self._caller.tell("MasterNodeService.StoreOutput", request)
+                told = await self._tell("MasterNodeService.StoreOutput", request)
                 if not told.success:
                     _log.info("output not taken", extra={"task_id": task.task_id, "reason": told.message})
                 task.deaf = not told.success
@@ -233,7 +236,7 @@ class HivemindPool:
 
     async def _say(self, method: str, request: Message) -> None:
         """Tells what the pool may not want to hear any more, which is then let be."""
-        told = await self._caller.tell(method, request)
+        told = await self._tell(method, request)
         if not told.success:
             _log.info("not taken", extra={"method": method, "reason": told.message})
 

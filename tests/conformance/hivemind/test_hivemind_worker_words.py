@@ -14,6 +14,7 @@ from arcray.core.blobkeys import foreign_log_key, log_key, program_key, result_k
 from arcray.core.commands import OpenLogin, SubmitWorkload
 from arcray.core.ids import AccountId, EntryId
 from arcray.core.node import Health
+from arcray.core.queries import GetAccount
 from arcray.core.workload import Phase, Program, WorkloadSpec
 from arcray.testing.builders import a_workload
 from arcray.testing.simulated_node import Script, SimulatedNode
@@ -164,6 +165,23 @@ async def test_the_documents_reading_is_taken_for_a_task_that_runs_anywhere() ->
             assert (answer.success, answer.cpt_reward) == (True, 0)
         unknown = await served.call("WorkerNodeService.ReportRunningStatus", node_id="nobody", task_id="t", **reading)
         assert not unknown.success
+
+
+async def test_the_owner_of_a_worker_is_paid_for_what_runs_there() -> None:
+    bo, ana = AccountId("bo"), AccountId("ana")
+    async with a_pool() as served:
+        ask = served.cluster.ask
+        await ask(OpenLogin(account_id=ana, secret="s", entry_id=EntryId("e"), credits=1, memo=""))
+        await ask(OpenLogin(account_id=bo, secret="s", entry_id=EntryId("f"), credits=100, memo=""))
+        await served.register(await served.worker(), "ana")
+        spec = await upload(served, user="bo")
+        await in_phase(served, spec, Phase.RUNNING)
+        reading = {"node_id": "ana", "task_id": "task-001"}
+        assert (await served.call("WorkerNodeService.ReportRunningStatus", **reading)).cpt_reward >= 0
+        assert (await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"r")).success
+        await served.cluster.finished(spec.id)
+        balances: list[Any] = [await served.cluster.plane.query(GetAccount(account_id=each)) for each in (ana, bo)]
+        assert [each.available for each in balances] == [2, 99]
 
 
 async def test_a_heartbeat_of_a_stranger_is_refused() -> None:

@@ -213,6 +213,7 @@ async def a_gateway(
     strict: bool = False,
     dial_timeout_s: float = 2.0,
     attachments: Attachments | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Pool]:
     """Serves workers by one more process of a cluster."""
     links = WorkerLinks(
@@ -236,7 +237,7 @@ async def a_gateway(
         server.add_generic_rpc_handlers(handlers)
         return [SERVICES[name].full_name for name in served]
 
-    listener = RpcListener([register], GatewaySettings(drain_s=0.0), 0)
+    listener = RpcListener([register], GatewaySettings(drain_s=0.0), port)
     address = f"127.0.0.1:{listener.port}"
     running = asyncio.create_task(links.run())
     await listener.start()
@@ -253,11 +254,11 @@ async def a_gateway(
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def upload(served: Pool, task_id: str = "task-001", code: bytes = CODE) -> WorkloadSpec:
+async def upload(served: Pool, task_id: str = "task-001", code: bytes = CODE, user: str = "ana") -> WorkloadSpec:
     """Hands a task in as UploadTask does."""
     request = pool.UploadTaskRequest(task_id=task_id, task_data=code)
     made = tasks.upload_of(
-        request, user=AccountId("ana"), registered=True, call_id=task_id, now=T0, house_rate=0, unpacked_bytes=GIB
+        request, user=AccountId(user), registered=True, call_id=task_id, now=T0, house_rate=0, unpacked_bytes=GIB
     )
     await served.cluster.plane.blobs.put(made.code_key, made.code)
     await served.cluster.ask(SubmitWorkload(spec=made.spec))

@@ -9,7 +9,7 @@ import signal
 import sys
 import zipfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from arcray.core.blobkeys import foreign_log_key, log_key, program_key, result_key
@@ -19,8 +19,9 @@ from arcray.core.node import Health
 from arcray.core.workload import Phase, Program
 from arcray.facades.hivemind import tasks
 from arcray.testing.builders import a_workload
+from arcray.testing.plane import in_process_plane
 from arcray.testing.simulated_node import SimulatedNode
-from tests.conformance.hivemind.worker_rig import Pool, a_pool, in_phase, upload
+from tests.conformance.hivemind.worker_rig import Pool, a_gateway, a_pool, in_phase, upload
 from tests.ports import free_ports
 
 PATIENCE_S = 40.0
@@ -34,23 +35,15 @@ print("no newline at the end", end="")
 
 
 @asynccontextmanager
-async def an_agent(served: Pool, state_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The process, once it takes work."""
+async def an_agent(address: str, state_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The process, from its start to its end by SIGTERM."""
     (port,) = free_ports(1)
-    command = ["agent", "--protocol", "hivemind", "--pool", served.address, "--listen", f"127.0.0.1:{port}"]
+    command = ["agent", "--protocol", "hivemind", "--pool", address, "--listen", f"127.0.0.1:{port}"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "arcray.cli.main", *command, "--node-id", NAME, "--state-dir", str(state_dir)),
         env={**os.environ, "ARCRAY_NODE__CONTAINERS__ENABLED": "never", "ARCRAY_NODE__MODELS__ENABLED": "false"},
     )
     try:
-
-        async def takes_work() -> bool:
-            try:
-                return (await served.node(NAME)).registration.capabilities.programs
-            except NotFoundError:
-                return False
-
-        await served.until(takes_work, PATIENCE_S)
         yield process
     finally:
         if process.returncode is None:
@@ -59,9 +52,22 @@ async def an_agent(served: Pool, state_dir: Path) -> AsyncIterator[asyncio.subpr
             assert await process.wait() == 0
 
 
+async def takes_work(served: Pool) -> None:
+    """Waits until the machine takes work of this pool."""
+
+    async def holds() -> bool:
+        try:
+            return (await served.node(NAME)).registration.capabilities.programs
+        except NotFoundError:
+            return False
+
+    await served.until(holds, PATIENCE_S)
+
+
 async def test_a_machine_runs_what_the_pool_has_and_gives_it_back(tmp_path: Path) -> None:
     """Takes seconds: an interpreter starts, and a sandbox is tried out."""
-    async with a_pool() as served, an_agent(served, tmp_path):
+    async with a_pool() as served, an_agent(served.address, tmp_path):
+        await takes_work(served)
         blobs = served.cluster.plane.blobs
         spec = await upload(served, code=CODE)
         view = await served.cluster.finished(spec.id, PATIENCE_S)
@@ -103,7 +109,8 @@ async def test_a_machine_that_is_asked_to_end_leaves_its_work_to_others(tmp_path
     """Takes seconds: an interpreter starts, and a sandbox is tried out."""
     other = SimulatedNode("other")
     async with a_pool() as served:
-        async with an_agent(served, tmp_path):
+        async with an_agent(served.address, tmp_path):
+            await takes_work(served)
             spec = await upload(served, code=b"while True: pass")
             await in_phase(served, spec, Phase.RUNNING)
             await served.cluster.attach(other)
@@ -111,3 +118,24 @@ async def test_a_machine_that_is_asked_to_end_leaves_its_work_to_others(tmp_path
         view = await served.cluster.finished(spec.id, PATIENCE_S)
         assert (view.phase, view.attempt) == (Phase.SUCCEEDED, 2)
         assert tasks.status_of(view) is tasks.Status.COMPLETED
+
+
+async def test_a_machine_joins_whatever_pool_comes_after_its_own(tmp_path: Path) -> None:
+    """Takes ten seconds: an interpreter starts, and a machine speaks every five."""
+    (port,) = free_ports(1)
+    async with AsyncExitStack() as stack:
+        async with a_cluster_at(port) as served:
+            await stack.enter_async_context(an_agent(f"127.0.0.1:{port}", tmp_path))
+            await takes_work(served)
+            spec = await upload(served, code=b"while True: pass")
+            await in_phase(served, spec, Phase.RUNNING)
+        async with a_cluster_at(port) as served:  # which knows neither the machine nor what it runs
+            await takes_work(served)
+            spec = await upload(served, "task-002", CODE)
+            assert (await served.cluster.finished(spec.id, PATIENCE_S)).phase is Phase.SUCCEEDED
+
+
+@asynccontextmanager
+async def a_cluster_at(port: int) -> AsyncIterator[Pool]:
+    async with in_process_plane(nodes=[]) as cluster, a_gateway(cluster, cluster.clock, port=port) as served:
+        yield served
