@@ -59,6 +59,8 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     )
     services = [
         (pool.DESCRIPTOR.services_by_name["UserService"], users.methods(), Subject.USER),
+        (pool.DESCRIPTOR.services_by_name["NodeManagerService"], workers.node_methods(), Subject.NODE),
+        (pool.DESCRIPTOR.services_by_name["MasterNodeService"], workers.master_methods(), Subject.TASK),
         (pool.DESCRIPTOR.services_by_name["WorkerNodeService"], workers.worker_methods(), Subject.TASK),
     ]
 
