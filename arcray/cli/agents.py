@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +20,8 @@ _PASSWORD: Final = "ARCRAY_AGENT_PASSWORD"  # noqa: S105 - the name of a variabl
 
 
 def _networks(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+    from ipaddress import ip_network
+
     try:
         return tuple(map(ip_network, values))
     except ValueError as error:
@@ -60,8 +60,10 @@ def agent(
     user whom the pool does not know is registered.
     """
     _ = protocol
+    import asyncio  # with gRPC and pydantic half a second, which no other command need pay
+
     from arcray import logs
-    from arcray.agents.hivemind import Joining, run  # gRPC and pydantic cost half a second
+    from arcray.agents.hivemind import Joining, run
     from arcray.config import load
 
     overrides: dict[str, Any] = {"state_dir": context.state_dir} if context.state_dir else {}

@@ -68,7 +68,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
         server.add_generic_rpc_handlers([surface.service(*service) for service in services])
         return [service.full_name for service, _, _ in services]
 
-    return FacadeEndpoints(grpc=register, run=links.run)
+    return FacadeEndpoints(grpc=register, run=links.run, queues=links.queues)
 
 
 FACADE: Final = Facade(

@@ -25,6 +25,7 @@ from arcray.core.ids import NodeId
 from arcray.core.node import Health, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import PAGE_LIMIT, GetNode, ListWorkloads, WorkloadPage
+from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.tasks import FACADE
@@ -72,6 +73,11 @@ class WorkerLinks:
 
     def __len__(self) -> int:
         return len(self._links)
+
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Reads the queue of the worker that has the longest."""
+        longest = max(map(len, self._links.values()), default=0)
+        return (QueueReading(queue=Queue.DIALS, length=longest, limit=self._limits.orders),)
 
     async def run(self) -> None:
         """Serves until it is cancelled. Workers go on with what they do, and others take them over."""

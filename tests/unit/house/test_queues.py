@@ -17,6 +17,7 @@ LIMITS = {
     "arcnet.max_sockets": {Queue.SOCKETS},
     "arcnet.socket_queue": {Queue.SOCKET_FRAMES},
     "gateway.max_connections": {Queue.CONNECTIONS},
+    "hivemind.max_dials": {Queue.DIALS},
     "inference.max_waiting": {Queue.WAITING},
     "node.max_orders": {Queue.WORK},
     "scheduler.commit_batch": {Queue.BATCH},
