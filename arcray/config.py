@@ -294,7 +294,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".arcray")
     database_url: str = Field(default="", repr=False)
-    facades: tuple[str, ...] = ("arcnet", "rest")
+    facades: tuple[str, ...] = ("arcnet", "hivemind", "rest")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
     auth: AuthSettings = AuthSettings()

@@ -14,7 +14,9 @@ class HivemindSettings(BaseModel):
 
     Args:
         strict: every call but Register and Login wants a token in its metadata. Without it those of the documents'
-            examples do not, and who shows none sees and stops everything.
+            examples do not, and who shows none sees and stops everything, and hands in tasks in anybody's name. None is
+            strict where ``auth.mode`` is keys.
+        open_registration: whether strangers may register. None is yes where ``auth.mode`` is open.
         token_key: secret that tokens are signed with, of 32 bytes or more, the same for every gateway; "" is one in the
             state directory, made by the first gateway.
         token_lifetime_s: how long a login lasts.
@@ -28,7 +30,8 @@ class HivemindSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    strict: bool = False
+    strict: bool | None = None
+    open_registration: bool | None = None
     token_key: str = Field(default="", repr=False)
     token_lifetime_s: int = Field(default=86_400, ge=60, le=10**9)
     initial_balance: int = Field(default=100, ge=0, le=10**12)

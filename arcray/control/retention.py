@@ -183,9 +183,11 @@ class Retention:
         last = ""
         while ids := await self._journal.read(partial(expiry.discarded, after=last, limit=self._settings.batch)):
             last = ids[-1]
+            # An id that other protocols choose may come again: then the blobs are the new workload's, and go with it.
+            again = await self._journal.read(partial(expiry.stored_among, ids=ids))
             in_use = self._in_use()
             # A workload that repeats another may run its program; its note stays for a later sweep.
-            free = [workload_id for workload_id in ids if in_use.isdisjoint(_places(workload_id))]
+            free = [each for each in ids if each not in again and in_use.isdisjoint(_places(each))]
             for workload_id in free:
                 for key in _own_keys(workload_id):
                     await self._blobs.delete(key)

@@ -103,9 +103,15 @@ def foreign_log_key(workload_id: WorkloadId) -> str:
     return f"{result_prefix(workload_id)}-log"  # no result file begins so
 
 
-def program_key(workload_id: WorkloadId, *, archive: bool) -> str:
-    """Returns the key of a program's code: a zip archive, or the text of one file."""
-    return f"programs/{workload_id}.{'zip' if archive else 'py'}"
+def program_key(workload_id: WorkloadId, *, archive: bool, submission: str = "") -> str:
+    """Returns the key of a program's code: a zip archive, or the text of one file.
+
+    Args:
+        submission: an id of the submission, of ``[A-Za-z0-9-]``, where others may come with the same workload id. Such
+            a program is deleted as an orphan, not with the record of its workload.
+    """
+    own = f".{submission}" if submission else ""
+    return f"programs/{workload_id}{own}.{'zip' if archive else 'py'}"
 
 
 def stdin_key(workload_id: WorkloadId) -> str:

@@ -30,7 +30,7 @@ from arcray.wire.system import SystemClock
 
 __all__ = ["KEEP_ALL", "InProcessPlane", "in_process_plane"]
 
-_MAX_BLOB_BYTES = 64 * 2**20
+_MAX_BLOB_BYTES = 128 * 2**20
 
 
 KEEP_ALL = RetentionSettings(  # the builders' times are long ago

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Facade", "FacadeContext", "FacadeEndpoints", "RegisterServices", "load_facades"]
 
 RegisterServices: TypeAlias = "Callable[[grpc.aio.Server], Sequence[str]]"
-"""Adds servicers to the server; returns full service names, for reflection and health."""
+"""Adds servicers or handlers, which is all that is there of the server; returns full service names, for health."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Gateway and scheduler as two processes with a line between them, and no Ray: what a request passes, and nothing else.
 
     python -m tests.bench.stack scheduler DIRECTORY
-    python -m tests.bench.stack gateway DIRECTORY PORT
+    python -m tests.bench.stack gateway DIRECTORY HTTP_PORT GRPC_PORT
 
 What Ray does in production is to start and to find them; here the directory tells where the line is. One process each,
 so that a profiler can be attached to either.
@@ -28,6 +28,7 @@ from arcray.control.journal import Journal
 from arcray.control.plane import Plane
 from arcray.gateway.asgi import Probes, compose
 from arcray.gateway.listeners import HttpListener
+from arcray.gateway.rpc import RpcListener
 from arcray.runtime.actors import tune_interpreter
 from arcray.runtime.line import Line, LineAddress, LineServer, Receiver, dial
 from arcray.runtime.policy import answer_s, policy_of
@@ -50,8 +51,9 @@ _PATIENCE_S = 30.0
 class Stack:
     """Both processes."""
 
-    def __init__(self, url: str, scheduler: int, gateway: int) -> None:
+    def __init__(self, url: str, grpc_port: int, scheduler: int, gateway: int) -> None:
         self.url = url
+        self.grpc_port = grpc_port
         self.scheduler = scheduler
         self.gateway = gateway
 
@@ -63,16 +65,16 @@ class Stack:
 @contextmanager
 def stack(directory: Path) -> Iterator[Stack]:
     """Runs both for the time of the block."""
-    (port,) = free_ports(1)
+    http, grpc = free_ports(2)
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for arguments in (["scheduler", str(directory)], ["gateway", str(directory), str(port)]):
+        for arguments in (["scheduler", str(directory)], ["gateway", str(directory), str(http), str(grpc)]):
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.bench.stack", *arguments], cwd=Path(__file__).parents[2]
             )
             started.append(process)
             _wait_for(directory / arguments[0], process)
-        yield Stack(f"http://127.0.0.1:{port}", started[0].pid, started[1].pid)
+        yield Stack(f"http://127.0.0.1:{http}", grpc, started[0].pid, started[1].pid)
     finally:
         for process in reversed(started):
             process.kill()
@@ -96,7 +98,7 @@ def _processor_s(pid: int) -> float:
 def _settings(directory: Path) -> Settings:
     # Nothing runs what is submitted, and the default of 100,000 that may wait is reached within a run.
     scheduler = {"max_pending": 10_000_000}
-    return Settings.model_validate({"state_dir": directory, "facades": ["arcnet", "rest"], "scheduler": scheduler})
+    return Settings.model_validate({"state_dir": directory, "scheduler": scheduler})
 
 
 def _blobs(settings: Settings) -> FsspecBlobs:
@@ -133,7 +135,7 @@ class _Dialer:
         return await dial(self._address, receiver, name="gateway.bench", ray_node_id=_HERE)
 
 
-async def _gateway(directory: Path, port: int) -> None:
+async def _gateway(directory: Path, http: int, grpc: int) -> None:
     settings = _settings(directory)
     clock = SystemClock()
     plane = RemotePlane(
@@ -162,7 +164,10 @@ async def _gateway(directory: Path, port: int) -> None:
         Probes(version="bench", ready=_ready, metrics=_metrics),
         max_body_bytes=settings.gateway.max_body_bytes,
     )
-    listener = HttpListener(app, settings.gateway, port)
+    listeners: list[HttpListener | RpcListener] = [
+        HttpListener(app, settings.gateway, http),
+        RpcListener([each.grpc for each in endpoints if each.grpc is not None], settings.gateway, grpc),
+    ]
     background = [
         plane.run,
         hub.run,
@@ -172,7 +177,8 @@ async def _gateway(directory: Path, port: int) -> None:
     async with asyncio.TaskGroup() as group:
         for part in background:
             group.create_task(part())
-        await listener.start()
+        for listener in listeners:
+            await listener.start()
         tune_interpreter()
         (directory / "gateway").touch()
 
@@ -187,4 +193,4 @@ async def _metrics(_: Request) -> Response:
 
 if __name__ == "__main__":
     role, where, *rest = sys.argv[1:]
-    uvloop.run(_scheduler(Path(where)) if role == "scheduler" else _gateway(Path(where), int(rest[0])))
+    uvloop.run(_scheduler(Path(where)) if role == "scheduler" else _gateway(Path(where), *map(int, rest)))

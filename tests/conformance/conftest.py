@@ -64,9 +64,9 @@ async def _served(
     listen: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Served]:
-    found = Settings(**settings)
     async with AsyncExitStack() as stack:
         state_dir = Path(stack.enter_context(TemporaryDirectory(prefix="arcray-")))
+        found = Settings(state_dir=state_dir, **settings)
         cluster = await stack.enter_async_context(in_process_plane(nodes=nodes, policy=policy, state_dir=state_dir))
         events = EventHub(cluster.plane, cluster.clock)
         context = FacadeContext(

@@ -1,4 +1,4 @@
-"""No door is open: every route of the composed application, each method, with every sort of key and with none.
+"""No door is open: every route and every gRPC method that is served, with every sort of key and with none.
 
 What is walked is what the framework has, so a route that is added tomorrow is walked tomorrow; one that states no scope
 fails here until it does, or is listed as public.
@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import grpc
+import grpc.aio
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from google.protobuf import descriptor_pool
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from arcray.config import AuthSettings, Settings
+from arcray.config import AuthSettings, GatewaySettings, Settings
 from arcray.core import commands as cmd
 from arcray.core.errors import UnavailableError
 from arcray.core.ids import AccountId, KeyId
@@ -31,12 +34,14 @@ from arcray.core.keys import Scope
 from arcray.core.workload import Origin
 from arcray.gateway.asgi import Probes, compose
 from arcray.gateway.express import raw_endpoints
+from arcray.gateway.rpc import RpcListener
+from arcray.hivemind_settings import HivemindSettings
 from arcray.testing.builders import a_key, a_workload, node_id
 from arcray.testing.clock import FakeClock
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.wire.access import Door, scope_of
 from arcray.wire.event_hub import EventHub
-from arcray.wire.facade import FacadeContext, FacadeEndpoints, load_facades
+from arcray.wire.facade import FacadeContext, FacadeEndpoints, RegisterServices, load_facades
 from arcray.wire.identity import Authenticator
 from arcray.wire.system import RandomIds
 
@@ -45,6 +50,9 @@ PUBLIC: Final = frozenset(
     | {f"/docs/{asset}" for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js", "favicon.png")}
 )
 """What everyone may ask: probes, and the description of the API."""
+
+GRPC_PUBLIC: Final = frozenset({"/nodepool.UserService/Register", "/nodepool.UserService/Login"})
+"""How a token is come by; health and reflection are the gateway's own."""
 
 SCOPES: Final = tuple(Scope)
 NOBODY: Final = ("none", "wrong", "expired", "revoked", "settings-wrong-case")
@@ -78,7 +86,7 @@ async def composed() -> AsyncIterator[Composed]:
         events = EventHub(cluster.plane, clock)
         context = FacadeContext(
             plane=cluster.plane,
-            settings=Settings(auth=AUTH),
+            settings=Settings(auth=AUTH, hivemind=HivemindSettings(token_key="k" * 32)),
             clock=clock,
             ids=RandomIds(),
             authenticator=Authenticator(AUTH, cluster.plane, events, clock),
@@ -213,9 +221,47 @@ async def test_the_express_lane_goes_through_the_same_doors() -> None:
         assert all(scope_of(endpoint) for endpoint in fast.values())
 
 
-async def test_no_service_is_served_by_grpc_that_this_file_does_not_walk() -> None:
-    async with composed() as found:
-        assert [each for each in found.endpoints if each.grpc is not None] == []
+@asynccontextmanager
+async def called(found: Composed) -> AsyncIterator[tuple[Any, list[str]]]:
+    """Yields a channel to what is served by gRPC, and the paths of all methods that its contracts have."""
+    names: list[str] = []
+
+    def noting(register: RegisterServices) -> RegisterServices:
+        def registered(server: grpc.aio.Server) -> Sequence[str]:
+            added = register(server)
+            names.extend(added)
+            return added
+
+        return registered
+
+    services = [noting(each.grpc) for each in found.endpoints if each.grpc is not None]
+    listener = RpcListener(services, GatewaySettings(drain_s=0.5), 0)
+    await listener.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
+            contracts = [descriptor_pool.Default().FindServiceByName(name) for name in names]
+            yield channel, [f"/{each.full_name}/{method}" for each in contracts for method in each.methods_by_name]
+    finally:
+        await listener.drain()
+
+
+async def grpc_status(channel: Any, path: str, headers: dict[str, str]) -> grpc.StatusCode:
+    """Returns the status of an empty request."""
+    metadata = tuple((key.lower(), value) for key, value in headers.items())
+    call = channel.unary_unary(path)(b"", metadata=metadata, timeout=10)
+    status: grpc.StatusCode = await call.code()
+    return status
+
+
+async def test_no_grpc_method_is_open_to_who_has_no_token_of_its_own_protocol() -> None:
+    """API keys are none, whatever they open elsewhere."""
+    async with composed() as found, called(found) as (channel, paths):
+        assert len(paths) >= 23
+        shown = [found.headers(who) for who in (*NOBODY, *(scope.value for scope in SCOPES))]
+        for path in paths:
+            open_to_all = path in GRPC_PUBLIC
+            statuses = {await grpc_status(channel, path, each) for each in (shown if not open_to_all else shown[1:])}
+            assert statuses <= {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}, path
 
 
 async def test_who_shows_nothing_of_worth_is_refused_everywhere() -> None:

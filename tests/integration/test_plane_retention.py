@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -217,6 +218,36 @@ async def test_a_program_that_someone_alive_runs_stays_until_that_has_ended(plan
         await cluster.finished(again.id)
         await retention_of(cluster.plane).sweep()
         assert await present(cluster, first) == 0
+
+
+async def test_an_id_that_comes_again_keeps_its_blobs(plane_of: Callable[[], Any]) -> None:
+    async with plane_of() as cluster:
+        first, replay = a_program(1), a_workload(5001, a_program(1).payload)
+        await run(cluster, first)
+        await cluster.ask(SubmitWorkload(spec=replay))
+        await retention_of(cluster.plane).sweep()  # the blobs of the first are still owed: its program runs
+        second = Program(blob=program_key(first.id, archive=False, submission="second"))
+        for key in keys_of(first):
+            await cluster.plane.blobs.put(key, b"1")
+        again = replace(first, payload=second, request_digest="second", created_at=LATER)
+        await cluster.ask(SubmitWorkload(spec=again))
+        cluster.nodes[0].finish(replay.id)
+        await cluster.finished(replay.id)
+        await retention_of(cluster.plane, workloads_s=None, max_workloads=None).sweep()
+        assert await cluster.plane.blobs.size(log_key(first.id)) == 1
+        assert await cluster.plane.blobs.size(result_key(first.id, "a.csv")) == 1
+
+
+async def test_a_program_under_a_key_of_its_submission_goes_as_an_orphan(plane_of: Callable[[], Any]) -> None:
+    async with plane_of() as cluster:
+        spec = a_program(1)
+        own = program_key(spec.id, archive=False, submission="own")
+        await cluster.plane.blobs.put(own, b"1")
+        await run(cluster, replace(spec, payload=Program(blob=own)))
+        await retention_of(cluster.plane, workloads_s=None, max_workloads=None).sweep()
+        assert await cluster.plane.blobs.size(own) == 1
+        await retention_of(cluster.plane).sweep()
+        assert await cluster.plane.blobs.size(own) is None
 
 
 async def test_a_model_that_is_a_result_stays(plane_of: Callable[[], Any]) -> None:

@@ -1,18 +1,21 @@
-"""Whatever a HiveMind request says, translation gives a command or the facade's own refusal, and never anything else.
+"""Whatever a HiveMind request says, it is acted on or refused, and never anything else: translation and the server.
 
 Requests are drawn from their descriptors, so that a field which is added is drawn without anybody's doing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcray.core.errors import ArcrayError
@@ -25,6 +28,8 @@ from arcray.facades.hivemind.contract import taskworker_pb2
 from arcray.facades.hivemind.refusals import Subject
 from arcray.facades.hivemind.tokens import KEY_BYTES, Tokens
 from arcray.testing.builders import T0
+from arcray.testing.simulated_node import SimulatedNode
+from tests.hivemind_server import hivemind
 
 ANA: Final = AccountId("ana")
 TOKENS: Final = Tokens(b"k" * KEY_BYTES)
@@ -155,6 +160,7 @@ def refusal_of(request_name: str, request: Message) -> ArcrayError | None:
 
 
 @pytest.mark.parametrize("request_name", sorted(TRANSLATIONS))
+@settings(deadline=None)
 @given(st.data())
 def test_no_request_makes_translation_fail(request_name: str, data: st.DataObject) -> None:
     refusal = refusal_of(request_name, data.draw(messages(REQUESTS[request_name])))
@@ -162,3 +168,70 @@ def test_no_request_makes_translation_fail(request_name: str, data: st.DataObjec
         for subject in Subject:
             assert refusals.answer(pool.StatusResponse, refusal, subject) is not None
             assert refusals.metadata(refusal, subject)
+
+
+# -- the server --------------------------------------------------------------------------------------------------------
+
+METHODS: Final[dict[str, Descriptor]] = {
+    f"/{service.full_name}/{method.name}": method.input_type
+    for file in (pool.DESCRIPTOR, taskworker_pb2.DESCRIPTOR)
+    for service in file.services_by_name.values()
+    for method in service.methods
+}
+OURS: Final = frozenset(
+    {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+)
+"""What is never the sender's mistake."""
+
+
+@pytest.fixture(scope="module")
+def channel() -> Iterator[grpc.Channel]:
+    """A channel to a server in a thread of its own, where everything that was drawn before is still there."""
+    started, ports, done = threading.Event(), list[int](), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with hivemind(nodes=[SimulatedNode()]) as served:
+            ports.append(served.port)
+            started.set()
+            await done.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(20)
+        with grpc.insecure_channel(f"127.0.0.1:{ports[0]}") as opened:
+            yield opened
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(20)
+        loop.close()
+
+
+def status_of(channel: grpc.Channel, method: str, body: bytes, authorization: str | None) -> grpc.StatusCode:
+    metadata = None if authorization is None else (("authorization", authorization),)
+    try:
+        channel.unary_unary(method, None, None)(body, metadata=metadata, timeout=30)
+    except grpc.RpcError as error:
+        status: grpc.StatusCode = error.code()
+        return status
+    return grpc.StatusCode.OK
+
+
+_SHOWN: Final = st.none() | st.sampled_from(["Bearer x", "Bearer", "", "Basic YTpi", "Bearer a.b.c", "~"])
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_no_request_makes_the_server_fail(channel: grpc.Channel, method: str, data: st.DataObject) -> None:
+    """Registering and logging in hash a password each time, which takes most of the second."""
+    body = data.draw(messages(METHODS[method])).SerializeToString()
+    assert status_of(channel, method, body, data.draw(_SHOWN)) not in OURS
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=100))
+def test_no_bytes_make_the_server_fail(channel: grpc.Channel, method: str, body: bytes) -> None:
+    assert status_of(channel, method, body, None) not in OURS

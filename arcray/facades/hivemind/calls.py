@@ -2,7 +2,8 @@
 
 Handlers are made of descriptors: a service's methods by name, with the messages that the contract gives them. What a
 method raises is an answer with ``success`` false where its message has one, else a status; either way the document's
-code is in the trailing metadata.
+code is in the trailing metadata. Wrong credentials in the metadata of a call are a status always. Requests are read
+here and not by gRPC, which would call bytes that are no message an error of ours.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from arcray.core.errors import ArcrayError
+from arcray.core.errors import ArcrayError, InvalidArgumentError
 from arcray.core.ports import Clock
-from arcray.facades.hivemind.callers import ANYBODY, Caller, Callers
+from arcray.facades.hivemind.callers import Caller, Callers
 from arcray.facades.hivemind.refusals import CODE_KEY, ErrorCode, Subject, answer, as_told, code_of, metadata
 
 __all__ = ["Call", "Method", "Surface"]
@@ -72,25 +74,51 @@ class Surface:
 
     def _handler(self, contract: MethodDescriptor, method: Method, subject: Subject) -> grpc.RpcMethodHandler[Any, Any]:
         name = contract.name
-        request_of = GetMessageClass(contract.input_type)
+        request_of: Any = GetMessageClass(contract.input_type)
         response_of: Any = GetMessageClass(contract.output_type)
 
-        async def serve(request: Any, context: Any) -> Any:
-            call = Call(ANYBODY, self._clock.now())
-            try:
-                shown = [value for key, value in context.invocation_metadata() or () if key == _AUTHORIZATION]
-                call.caller = self._callers.of_call(name, shown, call.now)
-                response = await method(request, call)
-            except ArcrayError as error:
-                code = code_of(error, subject) if call.code is ErrorCode.SUCCESS else call.code
-                response = answer(response_of, error, subject)
-                if response is None:  # a status, which the gateway makes of it
-                    context.set_trailing_metadata(((CODE_KEY, str(code.value)),))
-                    raise as_told(error, subject) from error
-                context.set_trailing_metadata(metadata(error, subject, code))
-                return response
-            if call.code is not ErrorCode.SUCCESS:
-                context.set_trailing_metadata(((CODE_KEY, str(call.code.value)),))
+        def refuse(error: ArcrayError, call: Call | None, context: Any) -> Any:
+            code = code_of(error, subject) if call is None or call.code is ErrorCode.SUCCESS else call.code
+            response = None if call is None else answer(response_of, error, subject)
+            if response is None:  # a status, which the gateway makes of it
+                context.set_trailing_metadata(_told(code))
+                raise as_told(error, subject) from error
+            context.set_trailing_metadata(metadata(error, subject, code))
             return response
 
-        return grpc.unary_unary_rpc_method_handler(serve, request_of.FromString, response_of.SerializeToString)
+        async def serve(body: bytes, context: Any) -> Any:
+            now = self._clock.now()
+            call = None
+            context.set_trailing_metadata(_FAILED)  # for what nobody thought of; every other way out sets its own
+            try:
+                call = Call(self._callers.of_call(name, _shown(context), now), now)
+                response = await method(_read(request_of, body), call)
+            except ArcrayError as error:
+                return refuse(error, call, context)
+            context.set_trailing_metadata(_told(call.code))
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(serve, None, response_of.SerializeToString)
+
+
+def _told(code: ErrorCode) -> tuple[tuple[str, str], ...]:
+    return () if code is ErrorCode.SUCCESS else ((CODE_KEY, str(code.value)),)
+
+
+_FAILED: Final = _told(ErrorCode.INTERNAL_ERROR)
+
+
+def _shown(context: Any) -> list[str]:
+    return [value for key, value in context.invocation_metadata() or () if key == _AUTHORIZATION]
+
+
+def _read(request_of: Any, body: bytes) -> Any:
+    """Returns the message of some bytes.
+
+    Raises:
+        InvalidArgumentError: they are none, or a text in it is no UTF-8.
+    """
+    try:
+        return request_of.FromString(body)
+    except DecodeError as error:
+        raise InvalidArgumentError(f"is no {request_of.DESCRIPTOR.name}", field="message") from error

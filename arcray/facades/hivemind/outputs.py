@@ -16,6 +16,8 @@ from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import name, text
 
 __all__ = [
+    "LOG_BYTES",
+    "OUTPUT_BYTES",
     "RETURNED",
     "log_time",
     "output_lines",
@@ -30,6 +32,13 @@ RETURNED: Final = "result_data"
 
 _OUTPUT_CHARACTERS: Final = 10_240
 _LOG_CHARACTERS: Final = 51_200
+_CHARACTER_BYTES: Final = 4
+OUTPUT_BYTES: Final = _CHARACTER_BYTES * (_OUTPUT_CHARACTERS + 1)
+"""Of the end of an output, so many that all characters which are shown are whole."""
+
+LOG_BYTES: Final = _CHARACTER_BYTES * (_LOG_CHARACTERS + 1)
+"""Of the end of the logs, in the same way."""
+
 _MESSAGE_CHARACTERS: Final = 1 << 20
 _OUTPUT_TITLE: Final = "--- Task Output ---"
 _MILLISECONDS_ABOVE: Final = 10**12

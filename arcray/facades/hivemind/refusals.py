@@ -22,6 +22,7 @@ __all__ = [
     "CODES",
     "CODE_KEY",
     "CORE_CODE_KEY",
+    "UNKNOWN_STATUS",
     "ErrorCode",
     "Subject",
     "answer",
@@ -35,6 +36,7 @@ _M = TypeVar("_M", bound=Message)
 
 CODE_KEY: Final = "hivemind-error-code"
 CORE_CODE_KEY: Final = "arcray-code"
+UNKNOWN_STATUS: Final = "NOT_FOUND"  # of a task that is none
 
 
 class ErrorCode(IntEnum):
@@ -152,7 +154,10 @@ def answer(response: type[_M], error: ArcrayError, subject: Subject) -> _M | Non
     """
     if error.code in _STATUSES or "success" not in response.DESCRIPTOR.fields_by_name:
         return None
-    return response(success=False, message=words(error, subject))
+    refusal = response(success=False, message=words(error, subject))
+    if error.code is Code.NOT_FOUND and "status" in response.DESCRIPTOR.fields_by_name:
+        refusal.status = UNKNOWN_STATUS  # type: ignore[attr-defined]  # there where the descriptor has it
+    return refusal
 
 
 _STATUSES: Final = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.INTERNAL})

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from arcray.core.blobkeys import program_key
-from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, NotFoundError
+from arcray.core.errors import ConflictError, InvalidArgumentError, NotFoundError
 from arcray.core.ids import AccountId, WorkloadId, foreign_id
 from arcray.core.labels import LabelOperator, LabelTerm
 from arcray.core.quantity import CPU_MILLI, GIB
@@ -22,7 +22,7 @@ from arcray.core.workload import Origin, Phase, Program, RestartPolicy, RestartR
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import name, sendable, text, whole
 from arcray.facades.hivemind.outputs import output_lines
-from arcray.facades.hivemind.refusals import ErrorCode, Subject, words
+from arcray.facades.hivemind.refusals import UNKNOWN_STATUS, ErrorCode
 from arcray.facades.hivemind.uploads import is_archive
 from arcray.facades.hivemind.users import user_id
 
@@ -41,7 +41,6 @@ __all__ = [
     "end_code",
     "gpu_label",
     "poll_answer",
-    "poll_refusal",
     "status_of",
     "task_status",
     "upload_of",
@@ -71,7 +70,7 @@ class Status(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     STOPPED = "STOPPED"  # its owner asked for its end, or could not pay for more
-    NOT_FOUND = "NOT_FOUND"
+    NOT_FOUND = UNKNOWN_STATUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +173,8 @@ def upload_of(
         user: who calls; None takes the request's word for it.
         registered: whether that user has an account. Who has none cannot pay the owners of nodes, so their tasks stay
             on the pool's own.
-        call_id: of this very call: the same task id by another call is another task, and is refused.
+        call_id: of this very call, a UUID: the same task id by another call is another task, and is refused. Its code
+            has a key of its own, so that neither call writes over or deletes what is the other's.
         house_rate: credits for each begun minute on the pool's own nodes.
         unpacked_bytes: most that an archive may unpack to.
         env: variables besides the task's id.
@@ -186,7 +186,7 @@ def upload_of(
     account = user if user is not None else user_id(request.user_id, "user_id")
     asked = asked_of(request)
     archive = is_archive(request.task_data, unpacked_bytes=unpacked_bytes)
-    key = program_key(workload_id, archive=archive)
+    key = program_key(workload_id, archive=archive, submission=call_id)
     spec = WorkloadSpec(
         id=workload_id,
         origin=Origin(facade=FACADE, account=account, external_id=request.task_id),
@@ -274,12 +274,6 @@ def poll_answer(view: WorkloadView, log: bytes, waits_for: str = "") -> pool.Pol
     return pool.PollTaskStatusResponse(
         success=True, message=sendable(message), status=status.value, output=output_lines(log)
     )
-
-
-def poll_refusal(error: ArcrayError) -> pool.PollTaskStatusResponse:
-    """Returns the answer about a task that cannot be shown."""
-    status = Status.NOT_FOUND.value if isinstance(error, NotFoundError) else ""
-    return pool.PollTaskStatusResponse(success=False, message=words(error, Subject.TASK), status=status)
 
 
 def check_has_result(view: WorkloadView) -> None:

@@ -7,11 +7,12 @@ import secrets
 from collections.abc import Container, Mapping
 from typing import Final
 
-from arcray.core.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
+from arcray.core.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, ResourceExhaustedError
 from arcray.core.ids import AccountId
 from arcray.core.ledger import Login
 from arcray.core.ports import ControlPlane, Ids
 from arcray.core.queries import FindLogin, GetAccount
+from arcray.core.queues import Queue, QueueReading
 from arcray.facades.hivemind.callers import Callers
 from arcray.facades.hivemind.calls import Call, Method
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
@@ -39,6 +40,7 @@ class UserService:
     Args:
         reserved: names that nobody may register under, because they mean something here.
         max_hashing: passwords that are worked on at a time.
+        registers: whether who comes may register.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class UserService:
         initial_balance: int,
         reserved: Container[str],
         max_hashing: int,
+        registers: bool = True,
     ) -> None:
         self._plane = plane
         self._ids = ids
@@ -60,6 +63,7 @@ class UserService:
         self._passwords = passwords
         self._initial_balance = initial_balance
         self._reserved = reserved
+        self._registers = registers
         self._hashing = _Turns(max_hashing, _WAITING)
 
     def methods(self) -> Mapping[str, Method]:
@@ -71,9 +75,15 @@ class UserService:
             "GetBalance": self.get_balance,
         }
 
+    def queues(self) -> tuple[QueueReading, ...]:
+        """Returns how many passwords are worked on or wait."""
+        return (QueueReading(queue=Queue.LOGINS, length=self._hashing.here, limit=self._hashing.most),)
+
     async def register(self, request: pool.RegisterRequest, call: Call) -> pool.RegisterResponse:
         """Makes a user known."""
         _ = call
+        if not self._registers:
+            raise PermissionDeniedError("registration is closed here; the operator opens it")
         shown = credentials_of(request)
         async with self._hashing:
             secret = await asyncio.to_thread(self._passwords.hash, shown.password, secrets.token_bytes(SALT_BYTES))
@@ -125,25 +135,29 @@ class UserService:
 class _Turns:
     """So many at a time, and so many more that wait for their turn.
 
+    Attributes:
+        here: that have a turn or wait for one.
+        most: of those.
+
     Raises:
         ResourceExhaustedError: on entering, as many wait already.
     """
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self._free = asyncio.Semaphore(at_once)
-        self._most = at_once + waiting
-        self._here = 0
+        self.most = at_once + waiting
+        self.here = 0
 
     async def __aenter__(self) -> None:
-        if self._here >= self._most:
+        if self.here >= self.most:
             raise ResourceExhaustedError("too many logins at once; try again shortly")
-        self._here += 1
+        self.here += 1
         try:
             await self._free.acquire()
         except BaseException:
-            self._here -= 1
+            self.here -= 1
             raise
 
     async def __aexit__(self, *_failure: object) -> None:
-        self._here -= 1
+        self.here -= 1
         self._free.release()

@@ -20,12 +20,12 @@ from arcray.facades.rest import messages as m
 from arcray.facades.rest import operation_messages as om
 from arcray.facades.rest.cursors import cursor_of, cursor_text
 from arcray.facades.rest.replays import Replay, replay_of
-from arcray.facades.rest.submitting import submit_work
 from arcray.wire.access import Door, identity_of
 from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.routes import idempotency, json_answer, json_body, json_response, problems, schema_of
+from arcray.wire.submitting import submit_work
 
 __all__ = ["DeadLetterRoutes"]
 

@@ -22,12 +22,12 @@ from arcray.core.workload import Inference, PayloadKind, Phase, WorkloadView
 from arcray.facades.rest import codec, logs, translate
 from arcray.facades.rest import messages as m
 from arcray.facades.rest.cursors import cursor_of, cursor_text
-from arcray.facades.rest.submitting import submit_work
 from arcray.wire.access import Door, identity_of
 from arcray.wire.asking import ask
 from arcray.wire.facade import FacadeContext
 from arcray.wire.identity import Identity
 from arcray.wire.routes import RawRoute, idempotency, json_answer, json_body, json_response, problems, schema_of
+from arcray.wire.submitting import submit_work
 
 __all__ = ["WorkloadRoutes"]
 

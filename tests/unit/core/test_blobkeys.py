@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from arcray.core.blobkeys import OWNED, log_key, owner_of, program_key, result_key, result_path, stdin_key
+from arcray.core.blobkeys import (
+    OWNED,
+    foreign_log_key,
+    log_key,
+    owner_of,
+    program_key,
+    result_key,
+    result_path,
+    stdin_key,
+)
 from arcray.testing.builders import a_workload
 
 ID = a_workload(7).id
@@ -14,6 +23,8 @@ ID = a_workload(7).id
         log_key(ID),
         program_key(ID, archive=True),
         program_key(ID, archive=False),
+        program_key(ID, archive=True, submission="11111111-2222-4333-8444-555555555555"),
+        foreign_log_key(ID),
         stdin_key(ID),
         result_key(ID, "a/b.c"),
     ],
@@ -22,6 +33,16 @@ def test_the_owner_of_a_blob_is_told_by_its_entry(key: str) -> None:
     directory, entry = key.split("/")[:2]
     assert directory in OWNED
     assert owner_of(entry) == ID
+
+
+def test_submissions_of_one_id_share_no_program() -> None:
+    keys = {program_key(ID, archive=False, submission=each) for each in ("", "a", "b")}
+    assert keys == {f"programs/{ID}.py", f"programs/{ID}.a.py", f"programs/{ID}.b.py"}
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_no_result_lies_where_foreign_logs_do(attempt: int) -> None:
+    assert result_key(ID, "-log", attempt) != foreign_log_key(ID)
 
 
 @pytest.mark.parametrize("entry", ["readme", "", ".partial", "7.log"])

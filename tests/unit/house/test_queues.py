@@ -18,6 +18,7 @@ LIMITS = {
     "arcnet.socket_queue": {Queue.SOCKET_FRAMES},
     "gateway.max_connections": {Queue.CONNECTIONS},
     "hivemind.max_dials": {Queue.DIALS},
+    "hivemind.max_hashing": {Queue.LOGINS},
     "inference.max_waiting": {Queue.WAITING},
     "node.max_orders": {Queue.WORK},
     "scheduler.commit_batch": {Queue.BATCH},

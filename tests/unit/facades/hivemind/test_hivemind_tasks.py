@@ -19,7 +19,7 @@ from arcray.core.tariff import Tariff
 from arcray.core.workload import Phase, Program, WorkloadView
 from arcray.facades.hivemind import tasks
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.facades.hivemind.refusals import ErrorCode
+from arcray.facades.hivemind.refusals import ErrorCode, Subject, answer
 from arcray.facades.hivemind.tasks import Status
 from arcray.testing.builders import T0, a_node, a_workload
 from arcray.testing.world import World
@@ -56,7 +56,7 @@ def test_the_documents_task_is_a_program_of_whoever_it_names() -> None:
     spec = found.spec
     assert (spec.origin.facade, spec.origin.account, spec.origin.external_id) == ("hivemind", "user123", "task-001")
     assert spec.payload == Program(blob=found.code_key, env=(("TASK_ID", "task-001"),))
-    assert found.code_key == f"programs/{spec.id}.py"
+    assert found.code_key == f"programs/{spec.id}.call-1.py"
     assert found.code == SAMPLE.task_data
     assert spec.demand == Demand(cpu_milli=CPU_MILLI)
 
@@ -214,10 +214,12 @@ def test_a_pending_task_says_what_it_waits_for(world: World) -> None:
 
 
 def test_a_task_that_is_not_there_is_not_found() -> None:
-    assert tasks.poll_refusal(NotFoundError("no workload", field="id")) == pool.PollTaskStatusResponse(
+    unknown = NotFoundError("no workload", field="id")
+    assert answer(pool.PollTaskStatusResponse, unknown, Subject.TASK) == pool.PollTaskStatusResponse(
         success=False, message="task_id: no workload", status="NOT_FOUND"
     )
-    assert tasks.poll_refusal(InvalidArgumentError("is odd", field="task_id")).status == ""
+    odd = answer(pool.PollTaskStatusResponse, InvalidArgumentError("is odd", field="task_id"), Subject.TASK)
+    assert odd == pool.PollTaskStatusResponse(success=False, message="task_id: is odd")
 
 
 def test_a_list_is_of_tasks_alone(world: World) -> None:
