@@ -22,10 +22,12 @@ from arcray.testing.builders import a_workload
 from arcray.testing.plane import in_process_plane
 from arcray.testing.simulated_node import SimulatedNode
 from tests.conformance.hivemind.worker_rig import Pool, a_gateway, a_pool, in_phase, upload
+from tests.hivemind_server import hivemind
 from tests.ports import free_ports
 
 PATIENCE_S = 40.0
 NAME = "machine-7"
+PASSWORD = "correct horse"
 CODE = b"""
 import os, pathlib
 print("hello from", os.environ["TASK_ID"], flush=True)
@@ -35,13 +37,15 @@ print("no newline at the end", end="")
 
 
 @asynccontextmanager
-async def an_agent(address: str, state_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def an_agent(address: str, state_dir: Path, user: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
     """The process, from its start to its end by SIGTERM."""
     (port,) = free_ports(1)
     command = ["agent", "--protocol", "hivemind", "--pool", address, "--listen", f"127.0.0.1:{port}"]
+    command += ["--user", user] if user else ["--node-id", NAME]
+    settings = {"ARCRAY_NODE__CONTAINERS__ENABLED": "never", "ARCRAY_NODE__MODELS__ENABLED": "false"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "arcray.cli.main", *command, "--node-id", NAME, "--state-dir", str(state_dir)),
-        env={**os.environ, "ARCRAY_NODE__CONTAINERS__ENABLED": "never", "ARCRAY_NODE__MODELS__ENABLED": "false"},
+        *(sys.executable, "-m", "arcray.cli.main", *command, "--state-dir", str(state_dir)),
+        env={**os.environ, **settings, "ARCRAY_AGENT_PASSWORD": PASSWORD},
     )
     try:
         yield process
@@ -133,6 +137,25 @@ async def test_a_machine_joins_whatever_pool_comes_after_its_own(tmp_path: Path)
             await takes_work(served)
             spec = await upload(served, "task-002", CODE)
             assert (await served.cluster.finished(spec.id, PATIENCE_S)).phase is Phase.SUCCEEDED
+
+
+async def test_a_users_machine_earns_by_the_task_of_another_user(tmp_path: Path) -> None:
+    """Takes seconds: an interpreter starts, and a sandbox is tried out."""
+    (port,) = free_ports(1)
+    async with hivemind(nodes=[], port=port) as pool, an_agent(f"127.0.0.1:{port}", tmp_path, user="ana"):
+        bo = await pool.user("bo")
+        assert (await pool.call("MasterNodeService/UploadTask", token=bo, task_id="task-001", task_data=CODE)).success
+        view = await pool.cluster.finished(tasks.workload_id_of("task-001"), PATIENCE_S)
+        assert view.phase is Phase.SUCCEEDED
+        polled = await pool.call("MasterNodeService/PollTaskStatus", token=bo, task_id="task-001")
+        assert polled.output == ["hello from task-001", "no newline at the end"]
+        result = await pool.call("MasterNodeService/GetTaskResult", token=bo, task_id="task-001")
+        with zipfile.ZipFile(io.BytesIO(result.result_data)) as bundle:
+            assert bundle.namelist() == ["answer.txt"]
+        listed = await pool.call("MasterNodeService/GetAllTasks", token=bo)
+        assert listed.tasks[0].assigned_node == "ana"
+        ana = await pool.call("UserService/Login", username="ana", password=PASSWORD)
+        assert [await pool.balance(token) for token in (bo, ana.token)] == [99, 101]
 
 
 @asynccontextmanager
