@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from arcray.core.commands import Attached, AttachNode, DetachNode, ReportTelemetry, Running
-from arcray.core.errors import ArcrayError, Code, NotFoundError, UnavailableError
+from arcray.core.errors import ArcrayError, Code, NotFoundError, ResourceExhaustedError, UnavailableError
 from arcray.core.ids import NodeId
 from arcray.core.node import Health, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
@@ -31,7 +31,7 @@ from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.tasks import FACADE
 from arcray.facades.hivemind.worker_channel import Dial
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
-from arcray.facades.hivemind.workers import dial_address_of, reached, was_reached
+from arcray.facades.hivemind.workers import LEASE, dial_address_of, reached, was_reached
 from arcray.wire.asking import ask
 from arcray.wire.attachments import Attachments
 
@@ -40,6 +40,9 @@ __all__ = ["WorkerLinks"]
 _log = logging.getLogger(__name__)
 
 _FLUSH_S: Final = 0.25
+_LINKS: Final = 10_000  # of one process; each is a connection and a handful of tasks
+_SWEEP_S: Final = 30.0
+_SILENT_S: Final = 2 * LEASE.lost_after_s  # its lease was lost long ago, and another link is made if it comes back
 _HOLDER_SILENT: Final = timedelta(seconds=7.5)  # a beat and a half
 _LIVE: Final = frozenset(phase for phase in Phase if not phase.terminal and phase is not Phase.PENDING)
 
@@ -63,6 +66,7 @@ class WorkerLinks:
         self._addresses: dict[NodeId, str] = {}
         self._turns = KeyedTurns()
         self._beats: dict[NodeId, Telemetry | None] = {}
+        self._heard_s: dict[NodeId, float] = {}
         self._heard = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
 
@@ -84,6 +88,7 @@ class WorkerLinks:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                group.create_task(self._sweep_forever())
                 await self._beat_forever()
         finally:
             self._group = None
@@ -115,6 +120,8 @@ class WorkerLinks:
             return
         if telemetry is not None or node_id not in self._beats:
             self._beats[node_id] = telemetry
+        if node_id in self._links:
+            self._heard_s[node_id] = self._clock.monotonic()
         self._heard.set()
 
     async def leave(self, node_id: NodeId, reason: str) -> None:
@@ -160,6 +167,8 @@ class WorkerLinks:
         """Returns a link that runs, in place of any before it."""
         if self._group is None:
             raise UnavailableError("the gateway is starting")
+        if len(self._links) >= _LINKS and registration.id not in self._links:
+            raise ResourceExhaustedError(f"{_LINKS} workers are attached through this gateway already")
         node_id, address = registration.id, dial_address_of(registration)
         before = self._links.get(node_id)
         if before is not None:
@@ -178,6 +187,7 @@ class WorkerLinks:
         )
         self._links[node_id] = link
         self._addresses[node_id] = address
+        self._heard_s[node_id] = self._clock.monotonic()
         self._group.create_task(self._linger(link), name=f"worker {node_id}")
         return link
 
@@ -188,7 +198,7 @@ class WorkerLinks:
             self._attachments.remove(link.node_id, link)
             if self._links.get(link.node_id) is link:
                 del self._links[link.node_id]
-                del self._addresses[link.node_id]
+                del self._addresses[link.node_id], self._heard_s[link.node_id]
 
     async def _offer(self, node_id: NodeId, link: WorkerLink) -> None:
         """Attaches a worker again that was reached, as one that takes work."""
@@ -258,6 +268,14 @@ class WorkerLinks:
                 for report, reply in zip(reports, replies, strict=True):
                     self._told(report, reply)
             await self._clock.sleep(_FLUSH_S)
+
+    async def _sweep_forever(self) -> None:
+        """Hangs up on workers that went without a word."""
+        while True:
+            await self._clock.sleep(_SWEEP_S)
+            since_s = self._clock.monotonic() - _SILENT_S
+            for node_id in [each for each, heard_s in self._heard_s.items() if heard_s < since_s]:
+                self._links[node_id].close()
 
     def _told(self, report: ReportTelemetry, reply: Any) -> None:
         link = self._links.get(report.node_id)
