@@ -147,6 +147,7 @@ class HivemindWorker:
             await self._take([order])
         except BaseException:
             self._tasks.remove(task)
+            await self._blobs.delete(program_key(task.workload_id, archive=archive))
             raise
 
     async def _stop(self, request: pool.StopTaskExecutionRequest, context: Any) -> pool.StopTaskExecutionResponse:
