@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
-import signal
-import sys
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +10,6 @@ from pathlib import Path
 
 from arcray.core.blobkeys import foreign_log_key, log_key, program_key, result_key
 from arcray.core.commands import StopWorkload, SubmitWorkload
-from arcray.core.errors import NotFoundError
 from arcray.core.node import Health
 from arcray.core.workload import Phase, Program
 from arcray.facades.hivemind import tasks
@@ -22,50 +17,16 @@ from arcray.testing.builders import a_workload
 from arcray.testing.plane import in_process_plane
 from arcray.testing.simulated_node import SimulatedNode
 from tests.conformance.hivemind.worker_rig import Pool, a_gateway, a_pool, in_phase, upload
+from tests.hivemind_agent import NAME, PASSWORD, PATIENCE_S, an_agent, takes_work
 from tests.hivemind_server import hivemind
 from tests.ports import free_ports
 
-PATIENCE_S = 40.0
-NAME = "machine-7"
-PASSWORD = "correct horse"
 CODE = b"""
 import os, pathlib
 print("hello from", os.environ["TASK_ID"], flush=True)
 pathlib.Path(os.environ["ARCRAY_RESULT_DIR"], "answer.txt").write_text("42")
 print("no newline at the end", end="")
 """
-
-
-@asynccontextmanager
-async def an_agent(address: str, state_dir: Path, user: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-    """The process, from its start to its end by SIGTERM."""
-    (port,) = free_ports(1)
-    command = ["agent", "--protocol", "hivemind", "--pool", address, "--listen", f"127.0.0.1:{port}"]
-    command += ["--user", user] if user else ["--node-id", NAME]
-    settings = {"ARCRAY_NODE__CONTAINERS__ENABLED": "never", "ARCRAY_NODE__MODELS__ENABLED": "false"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "arcray.cli.main", *command, "--state-dir", str(state_dir)),
-        env={**os.environ, **settings, "ARCRAY_AGENT_PASSWORD": PASSWORD},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE_S):
-            assert await process.wait() == 0
-
-
-async def takes_work(served: Pool) -> None:
-    """Waits until the machine takes work of this pool."""
-
-    async def holds() -> bool:
-        try:
-            return (await served.node(NAME)).registration.capabilities.programs
-        except NotFoundError:
-            return False
-
-    await served.until(holds, PATIENCE_S)
 
 
 async def test_a_machine_runs_what_the_pool_has_and_gives_it_back(tmp_path: Path) -> None:
