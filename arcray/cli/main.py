@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from arcray.cli import accounts, cluster, models, nodes, operations, reservations, work
+from arcray.cli import accounts, agents, cluster, models, nodes, operations, reservations, work
 from arcray.cli.context import complain, options
 from arcray.cli.kinds import spelled
 from arcray.core.errors import ArcrayError
@@ -48,6 +48,7 @@ def arcray() -> None:
 
 for _command in (
     *cluster.COMMANDS,
+    *agents.COMMANDS,
     nodes.nodes,
     *work.COMMANDS,
     *reservations.COMMANDS,

@@ -35,6 +35,7 @@ class Queue(StrEnum):
     SOCKETS = "sockets"  # open telemetry WebSockets
     SOCKET_FRAMES = "socket_frames"  # frames that wait for one of those
     LOGINS = "logins"  # passwords that are worked on, or wait for their turn
+    DIALS = "dials"  # orders that wait for one worker, or are on their way to it
     # kept by a machine
     WORK = "work"  # orders taken, and ends not yet acknowledged
 

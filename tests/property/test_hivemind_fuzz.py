@@ -35,7 +35,7 @@ ANA: Final = AccountId("ana")
 TOKENS: Final = Tokens(b"k" * KEY_BYTES)
 CALLERS: Final = Callers(TOKENS, strict=False)
 WORKER: Final = workers.registration_of(
-    pool.RegisterWorkerNodeRequest(node_id="w", hostname="h", cpu_cores=1, port=1), None
+    pool.RegisterWorkerNodeRequest(node_id="w", hostname="h", cpu_cores=1, port=1), owner=None
 )
 
 _TEXT: Final = st.text(max_size=200) | st.sampled_from(["ana", "task-001", "127.0.0.1", "\0", TOKENS.issue(ANA, T0)])
@@ -114,7 +114,7 @@ TRANSLATIONS: Final[dict[str, Callable[[Any], object]]] = {
     "nodepool.RegisterRequest": _login,
     "nodepool.TransferRequest": _transfer,
     "nodepool.GetBalanceRequest": _balance,
-    "nodepool.RegisterWorkerNodeRequest": lambda request: workers.registration_of(request, ANA),
+    "nodepool.RegisterWorkerNodeRequest": lambda request: workers.registration_of(request, owner=ANA),
     "nodepool.HealthCheckRequest": lambda request: workers.node_id_of(request.node_id),
     "nodepool.ReportStatusRequest": lambda request: workers.node_id_of(request.node_id),
     "nodepool.GetNodeListRequest": lambda request: request,
@@ -131,7 +131,7 @@ TRANSLATIONS: Final[dict[str, Callable[[Any], object]]] = {
     "nodepool.ReturnTaskResultRequest": _task,
     "nodepool.ExecuteTaskRequest": _execute,
     "nodepool.ReportOutputRequest": _output,
-    "nodepool.RunningStatusRequest": lambda request: workers.reading_of(request, WORKER, 1, T0),
+    "nodepool.RunningStatusRequest": lambda request: workers.reading_of(request, WORKER, T0),
     "nodepool.StopTaskExecutionRequest": _task,
     "taskworker.ExecuteTaskRequest": _execute,
     "taskworker.GetTaskStatusRequest": _task,

@@ -25,11 +25,17 @@ from arcray.facades.hivemind.taskworker_service import TaskWorkerService
 from arcray.facades.hivemind.token_key import token_key
 from arcray.facades.hivemind.tokens import Tokens
 from arcray.facades.hivemind.user_service import UserService
+from arcray.facades.hivemind.worker_channel import GrpcChannel
+from arcray.facades.hivemind.worker_link import Limits
+from arcray.facades.hivemind.worker_links import WorkerLinks
+from arcray.facades.hivemind.worker_service import WorkerService
 from arcray.facades.hivemind.workers import LEASE
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
 from arcray.wire.identity import LOCAL
 
 __all__ = ["FACADE"]
+
+_UNPACKED_BYTES: Final = 256 << 20  # of one result; they are in memory until they are stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +78,31 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     tasks = TaskService(context.plane, callers, desk, files, Reasons(context.plane, context.clock))
     nodes = NodeService(context.plane, others=own.show_cluster_nodes)
     worker = TaskWorkerService(context.plane, desk, files, nobody=LOCAL.account)
+    links = WorkerLinks(
+        context.plane,
+        context.attachments,
+        context.clock,
+        limits=Limits(orders=own.max_dials, dial_timeout_s=own.dial_timeout_s),
+        dial=GrpcChannel,
+    )
+    programs = settings.node.programs
+    told = WorkerService(
+        context.plane,
+        links,
+        log_bytes=programs.log_max_bytes,
+        unpacked_bytes=min(programs.max_result_bytes, _UNPACKED_BYTES),
+    )
     contracts = {**pool.DESCRIPTOR.services_by_name, **taskworker.DESCRIPTOR.services_by_name}
     return FacadeEndpoints(
-        queues=users.queues,
+        run=links.run,
+        queues=lambda: (*users.queues(), *links.queues()),
         grpc=_registration(
             Surface(callers, context.clock),
             (
                 _Service(contracts["UserService"], Subject.USER, (users.methods(),)),
-                _Service(contracts["NodeManagerService"], Subject.NODE, (nodes.methods(),)),
-                _Service(contracts["MasterNodeService"], Subject.TASK, (tasks.methods(),)),
+                _Service(contracts["NodeManagerService"], Subject.NODE, (nodes.methods(), told.node_methods())),
+                _Service(contracts["MasterNodeService"], Subject.TASK, (tasks.methods(), told.master_methods())),
+                _Service(contracts["WorkerNodeService"], Subject.TASK, (told.worker_methods(),)),
                 _Service(contracts["TaskWorkerService"], Subject.TASK, (worker.methods(),)),
             ),
         ),

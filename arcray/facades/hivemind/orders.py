@@ -2,7 +2,8 @@
 
 The wire has a task's id and its bytes, and nothing else. A program that needs no more goes as it was uploaded, byte for
 byte. One that has arguments, variables, standard input or an entry point of its own, because it came by another
-protocol, goes in an archive whose ``main.py`` arranges them and then runs it: any worker can do that.
+protocol, goes in an archive whose ``main.py`` arranges them and then runs it: any worker can do that. What becomes of
+containers, ``containers`` says.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, assert_never
 
 from arcray.core.errors import InvalidArgumentError, UnsupportedError
-from arcray.core.ids import WorkloadId, canonical_uuid
+from arcray.core.ids import WorkloadId
 from arcray.core.orders import StartWorkload
-from arcray.core.workload import Program
+from arcray.core.workload import Container, ModelServer, Payload, Program
+from arcray.facades.hivemind.containers import files_of_container
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.facades.hivemind.tasks import workload_id_of
+from arcray.facades.hivemind.tasks import FOREIGN_WORK, workload_id_of
 from arcray.facades.hivemind.uploads import TASK_BYTES
 from arcray.wire.archives import entry_point_among
 
-__all__ = ["execution_of", "task_id_of", "workloads_of"]
+__all__ = ["execution_of", "task_id_of", "workload_of"]
 
 _TASK_ID: Final = "TASK_ID"
 _SOURCE: Final = "main.py"
@@ -46,25 +49,34 @@ sys.exit(subprocess.call(command))
 """
 
 
-def task_id_of(order: StartWorkload) -> str:
-    """Returns the id by which a worker knows a piece of work: its own task's, or the workload's of another protocol."""
-    env = order.payload.env if isinstance(order.payload, Program) else ()
-    return dict(env).get(_TASK_ID, order.workload_id)
+def task_id_of(workload_id: WorkloadId, payload: Payload) -> str:
+    """Returns the id by which a worker knows a piece of work.
+
+    A task has its own, which its program finds in its environment. A program of another protocol may have any
+    variables: only an id that leads to this very workload is its own, so no work goes under the name of another's task.
+    """
+    env = payload.env if isinstance(payload, Program) else ()
+    claimed = dict(env).get(_TASK_ID)
+    if claimed is not None:
+        try:
+            if workload_id_of(claimed) == workload_id:
+                return claimed
+        except InvalidArgumentError:
+            pass  # no task is called that
+    return f"arcray-{workload_id}"
 
 
-def workloads_of(task_id: str) -> tuple[WorkloadId, ...]:
-    """Returns the workloads that a worker may mean by an id: a task, and work of another protocol under its own id.
+def workload_of(task_id: str) -> WorkloadId:
+    """Returns the workload that a worker means by an id: a task, or work of another protocol.
 
-    Whoever takes a worker's word must see that the workload runs on that worker: the id alone shows nothing.
+    Whoever takes a worker's word must see that the workload runs on that worker, under that id: the id alone shows
+    nothing.
 
     Raises:
         InvalidArgumentError: no task can be called that.
     """
-    of_task = workload_id_of(task_id)
-    try:
-        return of_task, WorkloadId(canonical_uuid(task_id))
-    except InvalidArgumentError:
-        return (of_task,)
+    foreign = FOREIGN_WORK.fullmatch(task_id)
+    return WorkloadId(foreign[1]) if foreign else workload_id_of(task_id)
 
 
 def execution_of(order: StartWorkload, code: bytes, stdin: bytes = b"") -> pool.ExecuteTaskRequest:
@@ -76,20 +88,26 @@ def execution_of(order: StartWorkload, code: bytes, stdin: bytes = b"") -> pool.
 
     Raises:
         InvalidArgumentError: it is an archive with no file to run.
-        UnsupportedError: it is no program, or too large for the wire with what it needs.
+        UnsupportedError: it is what the wire cannot say, or too large for it with what it needs.
     """
     payload = order.payload
-    if not isinstance(payload, Program):
-        raise UnsupportedError("a worker takes programs alone", field="payload")
-    task_id = task_id_of(order)
-    data = code if _goes_as_it_is(payload) else _packed(payload, code, stdin)
+    task_id = task_id_of(order.workload_id, payload)
+    match payload:
+        case Program():
+            data = code if _goes_as_it_is(payload, task_id) else _packed(payload, code, stdin)
+        case Container():
+            data = _zipped(files_of_container(order, payload))
+        case ModelServer():
+            raise UnsupportedError("a worker loads no models", field="payload")
+        case _:
+            assert_never(payload)
     if len(data) > TASK_BYTES:
         raise UnsupportedError(f"has {len(data)} bytes with what it needs, at most {TASK_BYTES}", field="payload")
     return pool.ExecuteTaskRequest(task_id=task_id, task_data=data)
 
 
-def _goes_as_it_is(payload: Program) -> bool:
-    told = {name for name, _ in payload.env} - {_TASK_ID}
+def _goes_as_it_is(payload: Program, task_id: str) -> bool:
+    told = set(payload.env) - {(_TASK_ID, task_id)}  # a worker sets that by itself
     return not (payload.args or payload.entry_point or payload.stdin_blob or told)
 
 
@@ -117,7 +135,7 @@ def _entry(payload: Program, code: bytes) -> str:
     return found
 
 
-def _zipped(files: dict[str, bytes]) -> bytes:
+def _zipped(files: Mapping[str, bytes]) -> bytes:
     # Stored, because what is large in it is compressed already; without a date, so that an order is the same again.
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as bundle:

@@ -5,6 +5,7 @@ Source: HiveMind API Documentation, "Task Management API"; where it is silent, i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +28,7 @@ from arcray.facades.hivemind.users import user_id
 
 __all__ = [
     "FACADE",
+    "FOREIGN_WORK",
     "GPU_LABEL",
     "OWNED_LABEL",
     "POINTS_PER_CORE",
@@ -46,6 +48,9 @@ __all__ = [
 ]
 
 FACADE: Final = "hivemind"
+
+FOREIGN_WORK: Final = re.compile(r"arcray-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+"""What workers know work of other protocols by; no task has such an id, so their word is about one or the other."""
 
 POINTS_PER_CORE: Final = 100
 OWNED_LABEL: Final = "hivemind/owned"  # a worker whose owner is paid
@@ -118,6 +123,8 @@ def workload_id_of(task_id: str, field: str = "task_id") -> WorkloadId:
     Raises:
         InvalidArgumentError: no task can be called that; names ``field``.
     """
+    if FOREIGN_WORK.fullmatch(task_id):
+        raise InvalidArgumentError("is what arcray calls work of another protocol", field=field)
     # The prefix keeps it from being a UUID, which would be taken as it is and could be another protocol's work.
     return WorkloadId(foreign_id(FACADE, f"task:{name(task_id, field)}"))
 

@@ -1,7 +1,7 @@
 """Worker nodes to nodes and back: registration, health, readings, rewards. Wire units end here.
 
-A worker takes programs and nothing else, because that is all that the wire can say. What it tells of itself that core
-has no word for stands in labels of its node and is shown again as it came.
+A worker takes programs, because that is all that the wire can say, and containers packed as such if it says so. What it
+tells of itself that core has no word for stands in labels of its node and is shown again as it came.
 
 Source: HiveMind API Documentation, "Node Management API" and "Worker Node API".
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Final
 
-from arcray.core.commands import ReportEnd, ReportTelemetry, Running
+from arcray.core.commands import ReportEnd, Running
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import AccountId, NodeId, foreign_id
 from arcray.core.node import (
@@ -30,22 +31,28 @@ from arcray.core.node import (
 from arcray.core.quantity import CPU_MILLI, GIB
 from arcray.core.resources import Capacity, Gpu
 from arcray.core.workload import Phase, Result, WorkloadView
+from arcray.facades.hivemind.containers import offers_containers
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import INT32, name, sendable, text, whole
 from arcray.facades.hivemind.tasks import FACADE, GPU_LABEL, OWNED_LABEL, POINTS_PER_CORE, Status, gpu_label, status_of
+from arcray.wire.attachments import DRIVER
 
 __all__ = [
     "LEASE",
     "HealthWord",
+    "dial_address_of",
     "end_of",
     "health_answer",
     "is_listed",
     "node_id_of",
     "node_info",
     "node_list",
+    "reached",
     "reading_of",
     "registration_of",
     "reward_of",
+    "speakers_of",
+    "was_reached",
 ]
 
 LEASE: Final = LeaseTerms(unhealthy_after_s=15.0, lost_after_s=30.0)
@@ -58,6 +65,8 @@ _HOST_LIMIT: Final = 253
 _MINUTE_S: Final = 60
 _HIGH_TRUST, _NORMAL_TRUST = 100, 50  # credits from which on a worker is trusted so
 _CREDIT: Final = 100  # what a user begins with, and what the pool's own nodes are trusted with
+
+_SPEAKER: Final = f"{FACADE}/registered-by"
 
 # Labels, and the fields that they keep.
 _NUMBERS: Final = ("cpu_cores", "cpu_score", "gpu_score", "trust_level", "port")
@@ -81,17 +90,28 @@ def node_id_of(node_id: str, field: str = "node_id") -> NodeId:
     return NodeId(foreign_id(FACADE, f"node:{name(node_id, field)}"))
 
 
-def registration_of(request: pool.RegisterWorkerNodeRequest, owner: AccountId | None) -> NodeRegistration:
+def registration_of(
+    request: pool.RegisterWorkerNodeRequest,
+    *,
+    owner: AccountId | None,
+    speaker: AccountId | None = None,
+    address: str = "",
+) -> NodeRegistration:
     """Returns what a worker says of itself. Its heartbeat is not read: the pool goes by when it hears.
+
+    It offers nothing yet: what a worker can do is offered once it was reached (``reached``).
 
     Args:
         owner: the user that its ``node_id`` names, who is paid for what runs on it; None where it names none.
+        speaker: who registers it; from then on nobody else speaks for it. None is nobody in particular.
+        address: of the process that dials it.
 
     Raises:
         InvalidArgumentError: names the field.
     """
     node_id = node_id_of(request.node_id)
-    port = whole(request.port, "port", low=1, high=65_535)
+    whole(request.port, "port", low=1, high=65_535)
+    _check_host(request.hostname)
     cores = whole(request.cpu_cores, "cpu_cores", low=0 if request.cpu_score else 1)
     points = whole(request.cpu_score, "cpu_score") or cores * POINTS_PER_CORE
     whole(request.gpu_score, "gpu_score")
@@ -100,18 +120,17 @@ def registration_of(request: pool.RegisterWorkerNodeRequest, owner: AccountId | 
         id=node_id,
         name=request.node_id,
         facade=FACADE,
-        driver=FACADE,
+        driver=DRIVER,
         capacity=Capacity(
             cpu_milli=points * CPU_MILLI // POINTS_PER_CORE,
             memory_bytes=whole(request.memory_gb, "memory_gb", high=_GB_LIMIT) * GIB,
             gpus=_gpus(request),
         ),
         lease=LEASE,
-        capabilities=DriverCapabilities(programs=True),
         external_id=request.node_id,
-        address=_address(request.hostname, port),
+        address=address,
         hostname=request.hostname,
-        labels=_labels(request, owned=owner is not None),
+        labels=_labels(request, owned=owner is not None, speaker=speaker),
         owner=owner,
         tier=_tier(_CREDIT if owner is not None else request.trust_level, request.docker_status),
     )
@@ -131,21 +150,42 @@ def _gpus(request: pool.RegisterWorkerNodeRequest) -> tuple[Gpu, ...]:
     return (Gpu(index=0, memory_bytes=memory_gb * GIB, name=request.gpu_name),)
 
 
-def _address(hostname: str, port: int) -> str:
-    """Returns where a worker is dialled."""
+def _check_host(hostname: str) -> None:
     try:
-        version = ip_address(hostname).version
+        ip_address(hostname)
     except ValueError:
         if len(hostname) > _HOST_LIMIT or not _HOST.fullmatch(hostname):
             raise InvalidArgumentError("must be an IP address or a host name", field="hostname") from None
-        return f"{hostname}:{port}"
-    return f"[{hostname}]:{port}" if version == 6 else f"{hostname}:{port}"
 
 
-def _labels(request: pool.RegisterWorkerNodeRequest, *, owned: bool) -> Mapping[str, str]:
+def dial_address_of(registration: NodeRegistration) -> str:
+    """Returns where a worker is dialled: what it said of itself, which its node keeps."""
+    hostname, port = registration.hostname, registration.labels[_label("port")]
+    return f"[{hostname}]:{port}" if ":" in hostname else f"{hostname}:{port}"
+
+
+def reached(registration: NodeRegistration) -> NodeRegistration:
+    """Returns the registration of a worker that was reached, and so takes work."""
+    containers = offers_containers(registration.labels.get(_label("docker_status"), ""))
+    return replace(registration, capabilities=DriverCapabilities(programs=True, containers=containers))
+
+
+def was_reached(registration: NodeRegistration) -> bool:
+    """Returns whether a worker takes work."""
+    return registration.capabilities.programs
+
+
+def speakers_of(registration: NodeRegistration) -> frozenset[str]:
+    """Returns the users who speak for a worker; empty where anybody does."""
+    speaker = registration.labels.get(_SPEAKER)
+    return frozenset(filter(None, (registration.owner, speaker)))
+
+
+def _labels(request: pool.RegisterWorkerNodeRequest, *, owned: bool, speaker: AccountId | None) -> Mapping[str, str]:
     labels = {_label(field): str(getattr(request, field)) for field in _NUMBERS}
     labels |= {_label(field): text(getattr(request, field), field, longest=_TEXT_LIMIT) for field in _TEXTS}
     labels[GPU_LABEL] = gpu_label(request.gpu_name)
+    labels[_SPEAKER] = speaker or ""
     if owned:
         labels[OWNED_LABEL] = "true"
     return {key: value for key, value in labels.items() if value}
@@ -208,9 +248,7 @@ def node_info(view: NodeView) -> pool.WorkerNodeInfo:
     return info
 
 
-def reading_of(
-    request: pool.RunningStatusRequest, registration: NodeRegistration, epoch: int, now: datetime
-) -> ReportTelemetry:
+def reading_of(request: pool.RunningStatusRequest, registration: NodeRegistration, now: datetime) -> Telemetry:
     """Returns what a worker reads of itself, in percent; more than 100 is 100, as of several cores.
 
     Raises:
@@ -219,7 +257,7 @@ def reading_of(
     memory = _share(request.memory_usage, "memory_usage")
     gpu, gpu_memory = _share(request.gpu_usage, "gpu_usage"), _share(request.gpu_memory_usage, "gpu_memory_usage")
     capacity = registration.capacity
-    telemetry = Telemetry(
+    return Telemetry(
         at=now,
         cpu_utilization=_share(request.cpu_usage, "cpu_usage"),
         memory_used_bytes=round(capacity.memory_bytes * memory),
@@ -228,7 +266,6 @@ def reading_of(
             for each in capacity.gpus
         ),
     )
-    return ReportTelemetry(node_id=registration.id, epoch=epoch, telemetry=telemetry)
 
 
 def _share(percent: int, field: str) -> float:

@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from arcray.testing.simulated_node import Script, SimulatedNode
 from tests.hivemind_examples import PORT, PROGRAMS, compiled_client, is_free, output_of
 from tests.hivemind_server import hivemind
@@ -43,7 +41,6 @@ async def test_the_programs_of_users_and_tasks_run_unchanged(tmp_path: Path) -> 
     assert re.fullmatch(PRINTED[USERS] + PRINTED[TASKS], found), found
 
 
-@pytest.mark.xfail(reason="RegisterWorkerNode and ReportRunningStatus are not served yet", strict=True)
 async def test_all_programs_run_unchanged(tmp_path: Path) -> None:
     """Compiles a client and starts a process, which takes a second."""
     found = await printed((USERS, NODES, TASKS, WORKERS), tmp_path)

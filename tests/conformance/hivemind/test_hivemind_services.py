@@ -22,7 +22,7 @@ EXECUTE: Final = "TaskWorkerService/ExecuteTask"
 STATUS: Final = "TaskWorkerService/GetTaskStatus"
 CANCEL: Final = "TaskWorkerService/CancelTask"
 INFO: Final = "TaskWorkerService/GetSystemInfo"
-SERVED: Final = {"UserService", "NodeManagerService", "MasterNodeService", "TaskWorkerService"}
+SERVED: Final = {"UserService", "NodeManagerService", "MasterNodeService", "WorkerNodeService", "TaskWorkerService"}
 
 WORKER: Final = messages.RegisterWorkerNodeRequest(
     node_id="worker-001", hostname="192.168.1.100", cpu_cores=8, memory_gb=16, cpu_score=1000, gpu_score=2000,
@@ -33,7 +33,7 @@ WORKER: Final = messages.RegisterWorkerNodeRequest(
 
 def a_worker() -> SimulatedNode:
     """The document's worker, as it stands once it has registered; what it says of itself is kept in its labels."""
-    found = registration_of(WORKER, None)
+    found = registration_of(WORKER, owner=None)
     return SimulatedNode(
         "worker-001", id=found.id, facade=found.facade, external_id=found.external_id, labels=found.labels,
         capacity=found.capacity, hostname=found.hostname, lease=found.lease, owner=None,

@@ -14,15 +14,16 @@ import pytest
 from arcray.core.errors import InvalidArgumentError, UnsupportedError
 from arcray.core.orders import StartWorkload
 from arcray.core.resources import NO_DEMAND, Allocation
-from arcray.core.workload import Container, Program
+from arcray.core.workload import Container, ModelServer, PortMapping, Program, VolumeMount
 from arcray.facades.hivemind import orders, tasks
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
-from arcray.testing.builders import a_workload
+from arcray.testing.builders import a_model, a_workload
 
 OF_TASK = (("TASK_ID", "task-001"),)
+TASK = tasks.workload_id_of("task-001")
 
 
-def an_order(payload: Program | Container, **fields: Any) -> StartWorkload:
+def an_order(payload: Program | Container | ModelServer, **fields: Any) -> StartWorkload:
     given: dict[str, Any] = {
         "workload_id": a_workload(1).id, "attempt": 1, "demand": NO_DEMAND, "allocation": Allocation(), "owner": "ana",
     }  # fmt: skip
@@ -50,13 +51,23 @@ def ran(task_data: bytes, directory: Path) -> str:
 
 @pytest.mark.parametrize("code", [b"print('Hello, HiveMind!')", a_zip(main="print(1)")])
 def test_a_task_goes_as_it_was_uploaded(code: bytes) -> None:
-    request = orders.execution_of(an_order(Program(blob="b", archive=code[:2] == b"PK", env=OF_TASK)), code)
+    request = orders.execution_of(
+        an_order(Program(blob="b", archive=code[:2] == b"PK", env=OF_TASK), workload_id=TASK), code
+    )
     assert (request.task_id, request.task_data) == ("task-001", code)
 
 
 def test_a_program_of_another_protocol_goes_by_its_own_id() -> None:
     request = orders.execution_of(an_order(Program(blob="b")), b"print(1)")
-    assert (request.task_id, request.task_data) == (a_workload(1).id, b"print(1)")
+    assert (request.task_id, request.task_data) == (f"arcray-{a_workload(1).id}", b"print(1)")
+
+
+@pytest.mark.parametrize("claimed", ["task-001", "", f"arcray-{a_workload(2).id}", "n\0"])
+def test_no_program_goes_under_the_name_of_anothers_task(claimed: str) -> None:
+    program = Program(blob="b", env=(("TASK_ID", claimed),))
+    request = orders.execution_of(an_order(program), b"print(1)")
+    assert request.task_id == f"arcray-{a_workload(1).id}"
+    assert request.task_data != b"print(1)"  # the variable is its own all the same
 
 
 def test_arguments_variables_and_input_go_with_a_program(tmp_path: Path) -> None:
@@ -87,8 +98,12 @@ def test_the_same_order_is_the_same_bytes() -> None:
 
 
 def test_what_the_wire_cannot_say_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="payload: a worker takes programs alone"):
-        orders.execution_of(an_order(Container(image="busybox")), b"")
+    with pytest.raises(UnsupportedError, match="payload: a worker loads no models"):
+        orders.execution_of(an_order(ModelServer(model=a_model())), b"")
+    with pytest.raises(UnsupportedError, match="ports: "):
+        orders.execution_of(an_order(Container(image="busybox", ports=(PortMapping(container_port=80),))), b"")
+    with pytest.raises(UnsupportedError, match="volumes: "):
+        orders.execution_of(an_order(Container(image="busybox", volumes=(VolumeMount(source="/", target="/"),))), b"")
     with pytest.raises(UnsupportedError, match="at most 104857600"):
         orders.execution_of(an_order(Program(blob="b", args=("x",))), b"#" * TASK_BYTES)
     for broken in (b"PK\3\4", a_zip(pkg__main="1")):
@@ -96,9 +111,12 @@ def test_what_the_wire_cannot_say_is_refused() -> None:
             orders.execution_of(an_order(Program(blob="b", archive=True, args=("x",))), broken)
 
 
-def test_a_worker_means_a_task_or_work_under_its_own_id() -> None:
-    assert orders.workloads_of("task-001") == (tasks.workload_id_of("task-001"),)
+def test_a_worker_means_a_task_or_other_work_and_never_both() -> None:
+    assert orders.workload_of("task-001") == TASK
     of_rest = a_workload(1).id
-    assert orders.workloads_of(of_rest) == (tasks.workload_id_of(of_rest), of_rest)
+    assert orders.workload_of(f"arcray-{of_rest}") == of_rest
+    assert orders.workload_of(of_rest) == tasks.workload_id_of(of_rest) != of_rest
     with pytest.raises(InvalidArgumentError):
-        orders.workloads_of("")
+        tasks.workload_id_of(f"arcray-{of_rest}")
+    with pytest.raises(InvalidArgumentError):
+        orders.workload_of("")

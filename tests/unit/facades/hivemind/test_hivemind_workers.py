@@ -10,7 +10,7 @@ import pytest
 from arcray.core import commands as cmd
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import AccountId, EntryId
-from arcray.core.node import Health, NodeView
+from arcray.core.node import DriverCapabilities, Health, NodeView
 from arcray.core.quantity import GIB
 from arcray.core.queries import GetNode, GetWorkload
 from arcray.core.resources import Capacity, Gpu
@@ -34,7 +34,7 @@ def sample(**fields: Any) -> pool.RegisterWorkerNodeRequest:
 
 
 def attached(world: World, owner: AccountId | None = None, **fields: Any) -> NodeView:
-    registration = workers.registration_of(sample(**fields), owner)
+    registration = workers.reached(workers.registration_of(sample(**fields), owner=owner))
     world.attach(registration)
     found = world.cluster.answer(GetNode(node_id=registration.id), world.now)
     assert isinstance(found, NodeView)
@@ -42,19 +42,30 @@ def attached(world: World, owner: AccountId | None = None, **fields: Any) -> Nod
 
 
 def test_the_documents_worker_is_a_node_that_takes_programs() -> None:
-    registration = workers.registration_of(sample(), None)
+    registration = workers.registration_of(sample(), owner=None)
     assert registration.capacity == Capacity(
         cpu_milli=10_000, memory_bytes=16 * GIB, gpus=(Gpu(index=0, memory_bytes=8 * GIB, name="RTX 4090"),)
     )
-    assert (registration.address, registration.external_id) == ("192.168.1.100:50052", "worker-001")
-    assert registration.capabilities.programs
-    assert not registration.capabilities.containers
+    assert (registration.hostname, registration.external_id) == ("192.168.1.100", "worker-001")
     assert registration.owner is None
 
 
+def test_a_worker_takes_programs_once_it_was_reached() -> None:
+    registration = workers.registration_of(sample(), owner=None)
+    assert registration.capabilities == DriverCapabilities()
+    assert not workers.was_reached(registration)
+    assert workers.was_reached(workers.reached(registration))
+
+
+def test_those_speak_for_a_worker_who_own_or_registered_it() -> None:
+    assert workers.speakers_of(workers.registration_of(sample(), owner=None)) == frozenset()
+    registration = workers.registration_of(sample(), owner=ANA, speaker=AccountId("bo"))
+    assert workers.speakers_of(registration) == {"ana", "bo"}
+
+
 def test_cores_count_where_there_is_no_score() -> None:
-    assert workers.registration_of(sample(cpu_score=0), None).capacity.cpu_milli == 8_000
-    assert workers.registration_of(sample(cpu_cores=0), None).capacity.cpu_milli == 10_000
+    assert workers.registration_of(sample(cpu_score=0), owner=None).capacity.cpu_milli == 8_000
+    assert workers.registration_of(sample(cpu_cores=0), owner=None).capacity.cpu_milli == 10_000
 
 
 @pytest.mark.parametrize(
@@ -66,7 +77,7 @@ def test_a_worker_that_is_trusted_less_is_chosen_later(trust: int, docker: str, 
 
 
 def test_a_worker_without_a_gpu_has_none_whatever_it_calls_it() -> None:
-    registration = workers.registration_of(sample(gpu_score=0, gpu_memory_gb=0, gpu_name="N/A"), None)
+    registration = workers.registration_of(sample(gpu_score=0, gpu_memory_gb=0, gpu_name="N/A"), owner=None)
     assert registration.capacity.gpus == ()
 
 
@@ -80,7 +91,9 @@ def test_a_worker_without_a_gpu_has_none_whatever_it_calls_it() -> None:
     ],
 )
 def test_workers_are_dialled_where_they_say(hostname: str, address: str) -> None:
-    assert workers.registration_of(sample(hostname=hostname), None).address == address
+    registration = workers.registration_of(sample(hostname=hostname), owner=None, address="gateway.1")
+    assert workers.dial_address_of(registration) == address
+    assert registration.address == "gateway.1"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +121,7 @@ def test_workers_are_dialled_where_they_say(hostname: str, address: str) -> None
 )
 def test_what_no_worker_can_be_is_refused_by_field(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        workers.registration_of(sample(**fields), None)
+        workers.registration_of(sample(**fields), owner=None)
     assert caught.value.field == field
 
 
@@ -155,21 +168,19 @@ def test_a_silent_worker_is_offline_after_30_s_and_not_listed(world: World) -> N
 
 
 def test_a_reading_is_shares_of_what_there_is() -> None:
-    registration = workers.registration_of(sample(), None)
+    registration = workers.registration_of(sample(), owner=None)
     request = pool.RunningStatusRequest(cpu_usage=75, memory_usage=50, gpu_usage=250, gpu_memory_usage=25)
-    reading = workers.reading_of(request, registration, 3, T0)
-    assert (reading.node_id, reading.epoch) == (registration.id, 3)
-    assert reading.telemetry is not None
-    assert (reading.telemetry.cpu_utilization, reading.telemetry.memory_used_bytes) == (0.75, 8 * GIB)
-    assert (reading.telemetry.gpus[0].utilization, reading.telemetry.gpus[0].memory_used_bytes) == (1.0, 2 * GIB)
+    reading = workers.reading_of(request, registration, T0)
+    assert (reading.cpu_utilization, reading.memory_used_bytes) == (0.75, 8 * GIB)
+    assert (reading.gpus[0].utilization, reading.gpus[0].memory_used_bytes) == (1.0, 2 * GIB)
 
 
 @pytest.mark.parametrize("field", ["cpu_usage", "memory_usage", "gpu_usage", "gpu_memory_usage"])
 def test_a_negative_reading_is_refused_by_field(field: str) -> None:
-    registration = workers.registration_of(sample(), None)
+    registration = workers.registration_of(sample(), owner=None)
     request = pool.RunningStatusRequest(**{field: -1})  # type: ignore[arg-type]  # one field by its name
     with pytest.raises(InvalidArgumentError) as caught:
-        workers.reading_of(request, registration, 1, T0)
+        workers.reading_of(request, registration, T0)
     assert caught.value.field == field
 
 

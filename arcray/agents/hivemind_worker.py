@@ -1,0 +1,229 @@
+"""What a HiveMind pool asks of this machine: the document's WorkerNodeService, and how its orders become a node's.
+
+The wire says which task and nothing about its size, so a task may use what the machine has offered. The pool shows no
+credentials: who may ask is told by address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+
+from arcray.agents.hivemind_tasks import LiveTask, LiveTasks
+from arcray.core.blobkeys import program_key
+from arcray.core.errors import ArcrayError, UnavailableError
+from arcray.core.node import NodeRegistration
+from arcray.core.orders import Order, StartWorkload, StopAttempt
+from arcray.core.ports import BlobStore
+from arcray.core.resources import Allocation, Demand, GpuShare
+from arcray.core.workload import Program
+from arcray.facades.hivemind.containers import Asked, asked_of
+from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.tasks import FOREIGN_WORK
+from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
+
+__all__ = ["HivemindWorker", "Network", "order_of"]
+
+_log = logging.getLogger(__name__)
+
+Network: TypeAlias = IPv4Network | IPv6Network
+Take: TypeAlias = Callable[[Sequence[Order]], Awaitable[None]]
+
+_STOP_GRACE_S: Final = 5.0
+_STOP_WAIT_S: Final = 9.0  # the pool waits for ten
+_ENVELOPE_BYTES: Final = 1 << 20
+
+
+class HivemindWorker:
+    """Serves the pool.
+
+    Args:
+        take: hands orders to the node.
+        registration: what this machine has offered.
+        allow_from: networks that may ask.
+    """
+
+    def __init__(
+        self,
+        tasks: LiveTasks,
+        blobs: BlobStore,
+        *,
+        take: Take,
+        registration: Callable[[], NodeRegistration],
+        unpacked_bytes: int,
+        allow_from: Sequence[Network],
+    ) -> None:
+        self._tasks = tasks
+        self._blobs = blobs
+        self._take = take
+        self._registration = registration
+        self._unpacked_bytes = unpacked_bytes
+        self._allow_from = allow_from
+        self._server: Any = None
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def listen(self, host: str, port: int) -> int:
+        """Serves at an address; returns the port, which the system chooses where it is 0.
+
+        Raises:
+            UnavailableError: the address cannot be bound.
+        """
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", TASK_BYTES + _ENVELOPE_BYTES),
+                ("grpc.so_reuseport", 0),  # another agent at the same port would get half of the tasks
+            ),
+        )
+        handlers = {
+            "ExecuteTask": grpc.unary_unary_rpc_method_handler(
+                self._execute, pool.ExecuteTaskRequest.FromString, pool.ExecuteTaskResponse.SerializeToString
+            ),
+            "StopTaskExecution": grpc.unary_unary_rpc_method_handler(
+                self._stop, pool.StopTaskExecutionRequest.FromString, pool.StopTaskExecutionResponse.SerializeToString
+            ),
+        }
+        self._server.add_generic_rpc_handlers((
+            grpc.method_handlers_generic_handler("nodepool.WorkerNodeService", handlers),
+        ))  # fmt: skip
+        name = f"[{host}]" if ":" in host else host
+        try:
+            bound: int = self._server.add_insecure_port(f"{name}:{port}")
+        except RuntimeError as error:
+            raise UnavailableError(f"cannot listen at {name}:{port}", field="listen") from error
+        await self._server.start()
+        return bound
+
+    async def close(self) -> None:
+        """Takes no more tasks."""
+        for ending in self._ending:
+            ending.cancel()
+        if self._server is not None:
+            await self._server.stop(0.0)
+
+    async def end_all(self) -> None:
+        """Ends what runs, containers too: it goes elsewhere. Waits for it a little."""
+        for task in self._tasks:
+            task.silent = True
+            self.end(task)
+        waiting = [asyncio.create_task(task.ended.wait()) for task in self._tasks]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=_STOP_WAIT_S)
+            for each in late:
+                each.cancel()
+
+    def end(self, task: LiveTask) -> None:
+        """Has a task end that the pool has given up."""
+        ending = asyncio.create_task(self._given_up(task), name=f"end {task.task_id}")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _execute(self, request: pool.ExecuteTaskRequest, context: Any) -> pool.ExecuteTaskResponse:
+        await self._check(context)
+        try:
+            await self._begin(request)
+        except ArcrayError as error:
+            _log.info("task refused", extra={"task_id": request.task_id, "reason": str(error)})
+            return pool.ExecuteTaskResponse(success=False, message=str(error))
+        return pool.ExecuteTaskResponse(success=True, message=f"took {request.task_id}")
+
+    async def _begin(self, request: pool.ExecuteTaskRequest) -> None:
+        data = request.task_data
+        archive = await asyncio.to_thread(is_archive, data, unpacked_bytes=self._unpacked_bytes)
+        # No task of a user has such an id, so only the pool itself asks for containers.
+        asked = asked_of(data) if archive and FOREIGN_WORK.fullmatch(request.task_id) else None
+        task = self._tasks.add(request.task_id)
+        try:
+            if asked is None:
+                await self._blobs.put(program_key(task.workload_id, archive=archive), data)
+                order = order_of(task, archive=archive, offered=self._registration())
+            else:
+                order = container_order_of(task, asked, offered=self._registration())
+            await self._take([order])
+        except BaseException:
+            self._tasks.remove(task)
+            await self._blobs.delete(program_key(task.workload_id, archive=archive))
+            raise
+
+    async def _stop(self, request: pool.StopTaskExecutionRequest, context: Any) -> pool.StopTaskExecutionResponse:
+        """Answers once the task has ended, and what it wrote was sent."""
+        await self._check(context)
+        task = self._tasks.named(request.task_id)
+        if task is None:
+            return pool.StopTaskExecutionResponse(success=False, message="no such task here")
+        task.silent = True
+        try:
+            async with asyncio.timeout(_STOP_WAIT_S):
+                await self._end(task)
+                await task.ended.wait()
+        except (TimeoutError, ArcrayError):
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "it has not ended yet")
+        return pool.StopTaskExecutionResponse(success=True, message=f"stopped {request.task_id}")
+
+    async def _end(self, task: LiveTask) -> None:
+        await self._take([StopAttempt(workload_id=task.workload_id, attempt=task.attempt, grace_s=_STOP_GRACE_S)])
+
+    async def _given_up(self, task: LiveTask) -> None:
+        try:
+            await self._end(task)
+        except ArcrayError as error:  # the pool disowns it again at the next heartbeat
+            task.silent = False
+            _log.warning("task not ended", extra={"task_id": task.task_id, "reason": str(error)})
+
+    async def _check(self, context: Any) -> None:
+        if not is_among(context.peer(), self._allow_from):
+            _log.warning("a stranger asked", extra={"peer": context.peer()})
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this worker takes tasks from its pool alone")
+
+
+def order_of(task: LiveTask, *, archive: bool, offered: NodeRegistration) -> StartWorkload:
+    """Returns the order to start a task, with all that the machine has offered: the wire names no smaller slice."""
+    capacity, gpus = offered.capacity, _gpus(offered)
+    return StartWorkload(
+        workload_id=task.workload_id,
+        attempt=task.attempt,
+        payload=Program(
+            blob=program_key(task.workload_id, archive=archive), archive=archive, env=(("TASK_ID", task.task_id),)
+        ),
+        demand=Demand(cpu_milli=capacity.cpu_milli, memory_bytes=capacity.memory_bytes, gpus=len(gpus)),
+        allocation=Allocation(cpu_milli=capacity.cpu_milli, memory_bytes=capacity.memory_bytes, gpus=gpus),
+        owner=task.workload_id,  # nobody says whose a task is, so none sees another's
+        name=task.task_id,
+    )
+
+
+def container_order_of(task: LiveTask, asked: Asked, *, offered: NodeRegistration) -> StartWorkload:
+    """Returns the order to start a container, which says what it wants."""
+    gpus = _gpus(offered) if asked.demand.gpus else ()
+    return StartWorkload(
+        workload_id=task.workload_id,
+        attempt=task.attempt,
+        payload=asked.container,
+        demand=asked.demand,
+        allocation=Allocation(cpu_milli=asked.demand.cpu_milli, memory_bytes=asked.demand.memory_bytes, gpus=gpus),
+        owner=task.workload_id,
+        name=task.task_id,
+    )
+
+
+def _gpus(offered: NodeRegistration) -> tuple[GpuShare, ...]:
+    return tuple(
+        GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True) for gpu in offered.capacity.gpus[:1]
+    )
+
+
+def is_among(peer: str, networks: Sequence[Network]) -> bool:
+    """Returns whether a caller, as gRPC names it, is in one of the networks."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return False
+    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
+    address = ip_address(host.partition("%")[0])
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

@@ -1,0 +1,351 @@
+"""One worker's end of its attachment: takes orders, dials the worker with them, tells the cluster what came of it.
+
+What ends is told by the worker itself (``worker_service``); what lives here is what only the dialler knows: that it
+began, that it certainly did not, that it was stopped. A few orders are on their way at a time; which, ``worker_queue``
+decides.
+
+A start whose fate is unknown is stopped before anything else is said of it: only what certainly does not run may go
+elsewhere. A worker that does not answer again and again is let go, and the cluster gives its work up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
+from arcray.core.errors import (
+    ArcrayError,
+    Code,
+    IllegalTransitionError,
+    InvalidArgumentError,
+    NotFoundError,
+    StaleReportError,
+    UnavailableError,
+)
+from arcray.core.ids import NodeId, WorkloadId
+from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
+from arcray.core.ports import Clock, ControlPlane
+from arcray.core.queries import GetWorkload
+from arcray.core.workload import Phase, Program, WorkloadView
+from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.orders import execution_of, task_id_of
+from arcray.facades.hivemind.worker_channel import Answer, Certainty, WorkerChannel
+from arcray.facades.hivemind.worker_queue import Forget, Item, Unstarted, WorkerQueue
+from arcray.wire.asking import ask
+
+__all__ = ["Limits", "WorkerLink"]
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 4
+_MISSES: Final = 3  # calls in a row without an answer
+_RETRY_S: Final = 0.5  # doubles
+_RETRY_MAX_S: Final = 10.0
+_S_PER_MIB: Final = 1.0
+_AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
+_UNWANTED: Final = frozenset({Code.STALE_REPORT, Code.NOT_FOUND, Code.CONFLICT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds a link.
+
+    Args:
+        orders: that wait, or are on their way.
+        dial_timeout_s: longest wait for an answer; a second more for each MiB that is sent.
+    """
+
+    orders: int
+    dial_timeout_s: float
+
+
+class _LeftError(Exception):
+    """Ends the loops of a link."""
+
+
+class WorkerLink:
+    """Implements ``wire.attachments.AttachedNode`` for one worker.
+
+    Args:
+        reached: awaited once when the worker was reached first; None where it was reached before.
+
+    Attributes:
+        closed: it takes nothing any more; another link has to be made.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        plane: ControlPlane,
+        clock: Clock,
+        channel: WorkerChannel,
+        *,
+        limits: Limits,
+        reached: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.node_id: Final = node_id
+        self.closed = False
+        self._plane = plane
+        self._clock = clock
+        self._channel = channel
+        self._limits = limits
+        self._reached = reached
+        self._epoch = 0
+        self._queue = WorkerQueue()
+        self._changed = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._doubted = asyncio.Event()
+        self._misses = 0
+
+    @property
+    def epoch(self) -> int:
+        """The present attachment; 0 before the first."""
+        return self._epoch
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def attached(self, epoch: int) -> None:
+        """Takes orders of this epoch from now on; what waits is kept."""
+        self._epoch = epoch
+
+    def holds(self, workload_id: WorkloadId, attempt: int) -> bool:
+        """Returns whether the start of an attempt has come here, whatever became of it."""
+        return self._queue.holds(workload_id, attempt)
+
+    async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
+        """Takes orders, all or none; returns as soon as they are taken. What comes twice is done once.
+
+        Raises:
+            StaleReportError: the orders are for an earlier attachment.
+            UnavailableError: it is not attached under this epoch yet, or has too much to do; try again.
+        """
+        if self.closed or epoch > self._epoch:
+            raise UnavailableError(f"worker {self.node_id} is not attached under epoch {epoch} here")
+        if epoch < self._epoch:
+            raise StaleReportError(f"worker {self.node_id} is at epoch {self._epoch}, not {epoch}", field="epoch")
+        if len(self) + len(orders) > self._limits.orders:
+            raise UnavailableError(f"worker {self.node_id} has {self._limits.orders} orders to work off")
+        for order in orders:
+            self._queue.put(order)
+        self._changed.set()
+
+    def forget(self, workload_id: WorkloadId) -> None:
+        """Has the worker end what the cluster does not count on any more; tells nobody."""
+        self._queue.put(Forget(workload_id))
+        self._changed.set()
+
+    def close(self) -> None:
+        """Ends ``run``. What the worker does goes on."""
+        self.closed = True
+        self._leaving.set()
+
+    async def run(self) -> None:
+        """Works until it is closed, by its owner or because the cluster knows it no more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._close_forever())
+                group.create_task(self._doubt_forever())
+                for _ in range(_AT_ONCE):
+                    group.create_task(self._work_forever())
+                if self._reached is not None:
+                    group.create_task(self._reach(self._reached))
+        except* _LeftError:
+            pass
+        finally:
+            self.closed = True
+            await self._channel.close()
+
+    async def _close_forever(self) -> None:
+        await self._leaving.wait()
+        raise _LeftError
+
+    async def _doubt_forever(self) -> None:
+        """After a call without an answer, finds out whether the worker is there at all: it may have died with work."""
+        while True:
+            await self._doubted.wait()
+            self._doubted.clear()
+            wait_s = _RETRY_S
+            while not await self._channel.reach(self._limits.dial_timeout_s):
+                await self._missed("its worker cannot be reached")
+                await self._clock.sleep(wait_s)
+                wait_s = min(_RETRY_MAX_S, wait_s * 2)
+
+    async def _reach(self, reached: Callable[[], Awaitable[None]]) -> None:
+        wait_s = _RETRY_S
+        while not await self._channel.reach(self._limits.dial_timeout_s):
+            await self._clock.sleep(wait_s)
+            wait_s = min(_RETRY_MAX_S, wait_s * 2)
+        while True:
+            try:
+                await reached()
+            except ArcrayError as error:
+                _log.warning("worker not offered yet", extra={"node_id": self.node_id, "reason": str(error)})
+                await self._clock.sleep(_RETRY_MAX_S)
+            else:
+                return
+
+    async def _work_forever(self) -> None:
+        while True:
+            item = self._queue.take()
+            if item is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            try:
+                await self._do(item)
+            finally:
+                self._queue.done(item)
+                self._changed.set()
+
+    async def _do(self, item: Item) -> None:
+        match item:
+            case StartWorkload():
+                await self._start(item)
+            case StopAttempt():
+                await self._stopped(await self._task_id(item.workload_id), item.grace_s)
+                await self._end(item, Phase.STOPPED, "stopped on request")
+            case Unstarted(order):
+                await self._end(order, Phase.STOPPED, "stopped before it started")
+            case Forget(workload_id):
+                await self._stopped(await self._task_id(workload_id))
+            case RunInference():
+                await self._end(item, Phase.FAILED, "a worker answers no requests", refused=True)
+            case _:
+                assert_never(item)
+
+    # -- starting and stopping ----------------------------------------------------------------------------------------
+
+    async def _start(self, order: StartWorkload) -> None:
+        try:
+            request = await self._request(order)
+        except (NotFoundError, InvalidArgumentError) as error:
+            await self._end(order, Phase.FAILED, str(error))  # so it would everywhere
+            return
+        except ArcrayError as error:
+            await self._end(order, Phase.FAILED, str(error), refused=True)
+            return
+        timeout_s = self._limits.dial_timeout_s + _S_PER_MIB * (len(request.task_data) >> 20)
+        if order.attempt > 1:  # an earlier one may have been here, and its end would be taken for this one's
+            await self._stopped(request.task_id)
+        answer = await self._channel.execute(request, timeout_s)
+        _log.debug("worker dialled", extra=_fields(self.node_id, order, answer))
+        match answer.certainty:
+            case Certainty.ACCEPTED:
+                self._misses = 0
+                await self._begun(order, request.task_id)
+            case Certainty.REFUSED:
+                self._misses = 0
+                await self._end(order, Phase.FAILED, answer.message, refused=True)
+            case Certainty.UNREACHED:
+                await self._end(order, Phase.FAILED, answer.message, refused=True)
+                await self._missed(answer.message)
+            case Certainty.UNKNOWN:
+                _log.warning("worker may have a task", extra=_fields(self.node_id, order, answer))
+                await self._missed(answer.message)
+                await self._stopped(request.task_id)
+                await self._end(order, Phase.FAILED, answer.message, refused=True)
+            case _:
+                assert_never(answer.certainty)
+
+    async def _request(self, order: StartWorkload) -> pool.ExecuteTaskRequest:
+        code = stdin = b""
+        if isinstance(order.payload, Program):
+            code = await self._plane.blobs.get(order.payload.blob)
+            stdin = await self._plane.blobs.get(order.payload.stdin_blob) if order.payload.stdin_blob else b""
+        return await asyncio.to_thread(execution_of, order, code, stdin)
+
+    async def _begun(self, order: StartWorkload, task_id: str) -> None:
+        report = ReportPhase(
+            node_id=self.node_id,
+            epoch=self._epoch,
+            workload_id=order.workload_id,
+            attempt=order.attempt,
+            phase=Phase.RUNNING,
+        )
+        if not await self._tell(report):
+            await self._stopped(task_id)
+
+    async def _stopped(self, task_id: str, grace_s: float = 0.0) -> None:
+        """Returns once the worker has said that it does not do this any more, or that it never did."""
+        wait_s = _RETRY_S
+        while True:
+            answer = await self._channel.stop(task_id, self._limits.dial_timeout_s + grace_s)
+            if answer.certainty in (Certainty.ACCEPTED, Certainty.REFUSED):
+                self._misses = 0
+                return
+            await self._missed(answer.message)
+            await self._clock.sleep(wait_s)
+            wait_s = min(_RETRY_MAX_S, wait_s * 2)
+
+    async def _missed(self, reason: str) -> None:
+        """Counts a call without an answer; lets the worker go at the last of several in a row."""
+        self._misses += 1
+        self._doubted.set()
+        if self._misses < _MISSES:
+            return
+        _log.warning("worker does not answer", extra={"node_id": self.node_id, "reason": reason})
+        await self._tell(DetachNode(node_id=self.node_id, epoch=self._epoch, reason=reason))
+        raise _LeftError
+
+    async def _task_id(self, workload_id: WorkloadId) -> str:
+        query = GetWorkload(workload_id=workload_id)
+        while True:
+            try:
+                view: WorkloadView = await self._plane.query(query)
+            except NotFoundError:
+                return f"arcray-{workload_id}"
+            except UnavailableError:
+                await self._clock.sleep(_RETRY_S)
+                continue
+            return task_id_of(workload_id, view.spec.payload)
+
+    # -- telling the cluster ------------------------------------------------------------------------------------------
+
+    async def _end(self, order: Order, phase: Phase, message: str, *, refused: bool = False) -> None:
+        await self._tell(
+            ReportEnd(
+                node_id=self.node_id,
+                epoch=self._epoch,
+                workload_id=order.workload_id,
+                attempt=order.attempt,
+                phase=phase,
+                message=message,
+                refused=refused,
+            )
+        )
+
+    async def _tell(self, report: ReportPhase | ReportEnd | DetachNode) -> bool:
+        """Tells the cluster, until it has answered; returns whether it still wants the work."""
+        wait_s = _RETRY_S
+        while True:
+            epoch = self._epoch
+            try:
+                await ask(self._plane, replace(report, epoch=epoch))
+            except ArcrayError as error:
+                if error.code in _AGAIN:
+                    await self._clock.sleep(wait_s)
+                    wait_s = min(_RETRY_MAX_S, wait_s * 2)
+                    continue
+                if (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId")):
+                    if epoch != self._epoch:
+                        continue  # it attached again meanwhile
+                    _log.info("worker is another's now", extra={"node_id": self.node_id, "reason": str(error)})
+                    raise _LeftError from error
+                _log.info("report refused", extra={"node_id": self.node_id, "reason": str(error)})
+                return error.code not in _UNWANTED or isinstance(error, IllegalTransitionError)
+            return True
+
+
+def _fields(node_id: NodeId, order: StartWorkload, answer: Answer) -> dict[str, object]:
+    return {
+        "node_id": node_id,
+        "workload_id": order.workload_id,
+        "attempt": order.attempt,
+        "certainty": answer.certainty.name,
+        "reason": answer.message,
+    }
