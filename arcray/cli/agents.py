@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from arcray.cli.context import Context, pass_context, state_option
+from arcray.cli.context import Context, pass_context, place_options
 from arcray.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -42,15 +41,13 @@ def _networks(context: click.Context, parameter: click.Parameter, values: tuple[
     multiple=True,
     help="Who may hand tasks to it (the addresses of the pool).",
 )
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), envvar="ARCRAY_CONFIG", help="Settings.")
-@state_option
+@place_options
 @pass_context
 def agent(
     context: Context,
     /,
     protocol: str,
     pool_address: str,
-    config: Path | None,
     user: str,
     **joining: Any,
 ) -> None:
@@ -64,10 +61,8 @@ def agent(
 
     from arcray import logs
     from arcray.agents.hivemind import Joining, run
-    from arcray.config import load
 
-    overrides: dict[str, Any] = {"state_dir": context.state_dir} if context.state_dir else {}
-    settings = load(config, **overrides)
+    settings = context.settings()
     logs.configure(settings.log_level, settings.log_format)
     asyncio.run(run(settings, Joining(pool=pool_address, credentials=_credentials(user), **joining)))
 

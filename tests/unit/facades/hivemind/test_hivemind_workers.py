@@ -72,8 +72,8 @@ def test_cores_count_where_there_is_no_score() -> None:
     ("trust", "docker", "tier"), [(100, "enabled", 0), (60, "available", 1), (49, "", 2), (100, "disabled", 2)]
 )
 def test_a_worker_that_is_trusted_less_is_chosen_later(trust: int, docker: str, tier: int) -> None:
-    assert workers.registration_of(sample(trust_level=trust, docker_status=docker), None).tier == tier
-    assert workers.registration_of(sample(trust_level=-5, docker_status="enabled"), ANA).tier == 0
+    assert workers.registration_of(sample(trust_level=trust, docker_status=docker), owner=None).tier == tier
+    assert workers.registration_of(sample(trust_level=-5, docker_status="enabled"), owner=ANA).tier == 0
 
 
 def test_a_worker_without_a_gpu_has_none_whatever_it_calls_it() -> None:
