@@ -61,6 +61,7 @@ async def test_a_flood_is_closed_with_1008_and_others_are_served_meanwhile(gatew
         connect(f"ws://127.0.0.1:{listener.port}/collect") as other,
         httpx.AsyncClient() as http,
     ):
+        began_s = asyncio.get_running_loop().time()
         flood.transport.write(frame * 100_000)
         assert (await http.get(f"http://127.0.0.1:{listener.port}/healthz")).status_code == 200
         assert gateway.messages < 100_000  # it was answered between two portions
@@ -68,7 +69,8 @@ async def test_a_flood_is_closed_with_1008_and_others_are_served_meanwhile(gatew
         assert await other.recv() == "0"
         code, reason = await closed(flood)
         assert (code, reason) == (1008, "more frames than the 1000 a second of gateway.ws_frames_per_s")
-        assert gateway.messages <= 5_000
+        took_s = asyncio.get_running_loop().time() - began_s
+        assert gateway.messages <= 5_000 + 1_000 * took_s  # so many at once, and so many a second
         assert listener.floods == 1
 
 
