@@ -2,8 +2,9 @@
 
 Handing a short piece of work to a thread costs more than the work: the thread must be woken, and both then want the
 interpreter, which each of its returns from SQLite waits for. With 64 inference requests in flight, a commit took 2.9 ms
-that way, where SQLite alone needs 0.2. So while the last pieces of work were brief, the loop does the next one itself.
-Work that took longer (a slow disk) is the thread's again, and so is what would have to wait for someone.
+that way, where SQLite alone needs 0.2. So the loop does a piece of work itself. After one that took long (a slow disk)
+the next is the thread's, after two in a row the next two, and so on in powers of two: how long they take in the thread
+says nothing, for the reason above. What would have to wait for someone is the thread's too.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 __all__ = ["Worker"]
 
 _T = TypeVar("_T")
+
+_MOST_LEFT: Final = 1024
 
 
 class Worker:
@@ -31,7 +34,8 @@ class Worker:
     def __init__(self, name: str, *, brief_s: float = 0.0) -> None:
         self._pool = ThreadPoolExecutor(1, name)
         self._brief_s = brief_s
-        self._took_s = 0.0
+        self._left = 0  # how many are left to the thread
+        self._next_left = 1  # how many will be, after one that was not brief
         self._given = 0
         self._alone = Lock()  # the thread may still be at what nobody waits for any more
 
@@ -55,15 +59,14 @@ class Worker:
         Raises:
             TimeoutError: the thread has not come to its end in ``limit_s``; it may yet.
         """
-        idle = not self._given and self._took_s < self._brief_s
-        if idle and self._alone.acquire(blocking=False):
+        if not self._given and self._brief_s and self._alone.acquire(blocking=False):
             try:
-                if self._timed(at_once, *args):
+                if self._done_at_once(at_once, args):
                     return
             finally:
                 self._alone.release()
         async with asyncio.timeout(limit_s):
-            await self.run(self._timed, work, *args)
+            await self.run(work, *args)
 
     def close(self) -> None:
         """Ends the thread once it has done what it was given."""
@@ -73,9 +76,15 @@ class Worker:
         with self._alone:
             return work(*args)
 
-    def _timed(self, work: Callable[..., _T], *args: Any) -> _T:
+    def _done_at_once(self, at_once: Callable[..., bool], args: tuple[Any, ...]) -> bool:
+        if self._left:
+            self._left -= 1
+            return False
         began_s = perf_counter()
-        try:
-            return work(*args)
-        finally:
-            self._took_s = perf_counter() - began_s
+        done = at_once(*args)
+        if perf_counter() - began_s < self._brief_s:
+            self._next_left = 1
+        else:
+            self._left = self._next_left
+            self._next_left = min(2 * self._left, _MOST_LEFT)
+        return done

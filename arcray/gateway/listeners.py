@@ -64,7 +64,7 @@ class HttpListener:
         self.floods = 0
         # uvicorn calls what it takes for classes.
         limit = HeadLimit(size_bytes=settings.max_header_bytes, headers=settings.max_headers)
-        http: Any = partial(HttpProtocol, head_limit=limit)
+        http: Any = partial(HttpProtocol, head_limit=limit, max_connections=settings.max_connections)
         websocket: Any = partial(WebSocketProtocol, frames_per_s=settings.ws_frames_per_s, on_flood=self._count_flood)
         self._server = _Server(
             uvicorn.Config(
@@ -78,7 +78,6 @@ class HttpListener:
                 access_log=False,  # measured: a fifth of the throughput; the counters are in the metrics
                 server_header=False,
                 proxy_headers=False,  # who calls decides about access, so no header may claim it
-                limit_concurrency=settings.max_connections,
                 backlog=_BACKLOG,
                 timeout_keep_alive=settings.idle_timeout_s,
                 timeout_graceful_shutdown=max(1, round(settings.drain_s)),

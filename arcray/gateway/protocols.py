@@ -15,9 +15,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
@@ -44,13 +43,18 @@ class HttpProtocol(HttpToolsProtocol):
     A head is judged once, when it is complete. Until then, and while trailers are read, only bytes are counted: those
     of which neither a head nor a body has come yet.
 
+    Every request passes ``data_received`` and ``on_headers_complete``: they call uvicorn's by its name, which costs less
+    than ``super()``.
+
     Args:
         head_limit: what is too much is answered 431, or 414, and closed.
+        max_connections: of the listener, and how many requests it serves at once; more are answered 503, and closed.
     """
 
-    def __init__(self, *args: Any, head_limit: HeadLimit, **options: Any) -> None:
+    def __init__(self, *args: Any, head_limit: HeadLimit, max_connections: int, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_limit = head_limit
+        self._max_connections = max_connections
         self._refusal: Refusal | None = None
         self._read = 0  # bytes of the newest read
         self._futile = 0
@@ -61,23 +65,25 @@ class HttpProtocol(HttpToolsProtocol):
         """Parses, and refuses a head or trailers that are too long before their end; nothing after a refusal."""
         if self._refusal is not None:
             return
-        self._read = len(data)
-        self._futile += self._read
-        super().data_received(data)
+        self._read = read = len(data)
+        self._futile += read
+        HttpToolsProtocol.data_received(self, data)
         if self._futile > self._head_limit.size_bytes and self._refusal is None:
             self._refuse(self._head_limit.too_long(self.url))
 
     def on_headers_complete(self) -> None:
         """Judges the head; one that is too much has an application of its own, which refuses it when its turn comes."""
+        if len(self.connections) >= self._max_connections or len(self.tasks) >= self._max_connections:
+            self._serve_last(_overloaded)
         if self._futile + self._read > self._head_limit.size_bytes or len(self.headers) > self._head_limit.headers:
             found = self._head_limit.judge(self.url, self.headers)
             if found is not None:
-                own: Any = partial(_refused, found)  # the server's types of ASGI are not Starlette's
-                self.app, self._refusal = own, found
+                self._serve_last(partial(_refused, found))
+                self._refusal = found
                 self.url = b"/"  # of a long one the parser would say only that it is none
         self._futile = 0
-        super().on_headers_complete()
-        if not self._heading():
+        HttpToolsProtocol.on_headers_complete(self)
+        if self.cycle is not None and self.cycle.scope is self.scope:
             self.headers = []  # trailers go there, and are not taken for headers
 
     def handle_websocket_upgrade(self) -> None:
@@ -125,6 +131,11 @@ class HttpProtocol(HttpToolsProtocol):
             return None
         return None if self.flow.read_paused or cycle.waiting_for_100_continue else cycle
 
+    def _serve_last(self, app: ASGIApp) -> None:
+        """Has an application that ends the connection answer what has come."""
+        own: Any = app  # the server's types of ASGI are not Starlette's
+        self.app = own
+
     def _refuse(self, refusal: Refusal) -> None:
         """Answers, and reads on for a moment: a close that finds unread data resets what was written."""
         self._refusal = refusal
@@ -152,10 +163,6 @@ class HttpProtocol(HttpToolsProtocol):
     def _unanswered(self) -> RequestResponseCycle | None:
         cycle = self.cycle
         return None if cycle is None or self._heading() or cycle.response_started else cycle
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        own: Any = _overloaded if app is service_unavailable else app  # the server's types of ASGI are not Starlette's
-        super()._start_asgi_task(cycle, own)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

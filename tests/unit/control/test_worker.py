@@ -64,6 +64,12 @@ async def test_after_work_that_took_longer_the_next_is_the_threads_and_then_the_
         assert [await work.by(it) for work in (slow, Work(), Work())] == ["loop", "thread", "loop"]
 
 
+async def test_the_more_in_a_row_take_longer_the_fewer_are_the_loops() -> None:
+    async with worker(0.005) as it:
+        by = [await Work(during=lambda: Event().wait(0.006)).by(it) for _ in range(12)]
+        assert by == ["loop", "thread", "loop", *["thread"] * 2, "loop", *["thread"] * 4, "loop", "thread"]
+
+
 async def test_what_must_wait_for_someone_is_done_by_the_thread() -> None:
     async with worker(PATIENT_S) as it:
         assert await Work(held=True).by(it) == "thread"
