@@ -43,8 +43,8 @@ class HttpProtocol(HttpToolsProtocol):
     A head is judged once, when it is complete. Until then, and while trailers are read, only bytes are counted: those
     of which neither a head nor a body has come yet.
 
-    Every request passes ``data_received`` and ``on_headers_complete``: they call uvicorn's by its name, which costs less
-    than ``super()``.
+    Every request passes ``data_received`` and ``on_headers_complete``. They call uvicorn's by its name, which costs
+    less than ``super()``.
 
     Args:
         head_limit: what is too much is answered 431, or 414, and closed.
