@@ -115,8 +115,10 @@ class Columns:
         rows[DISK][slot] = disk_bytes
         self.versions[slot] += 1
         profile = self.profiles[slot]
-        profile[:PAIR] = (cpu_milli, memory_bytes, disk_bytes)
-        profile[PAIR:IDLE] = np.minimum(_RATES_ROW * min(cpu_milli, _MAX_PAIRED), memory_bytes)
+        profile[CPU], profile[MEMORY], profile[DISK] = cpu_milli, memory_bytes, disk_bytes
+        pairs = profile[PAIR:IDLE]
+        np.multiply(_RATES_ROW, min(cpu_milli, _MAX_PAIRED), out=pairs)
+        np.minimum(pairs, memory_bytes, out=pairs)
 
     def write_gpus(self, slot: int, idle: int, open_bytes: int, present: int, shareable_bytes: Sequence[int]) -> None:
         """Writes what is free of the GPUs; ``shareable_bytes`` is sorted, largest first."""

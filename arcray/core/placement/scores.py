@@ -81,7 +81,9 @@ POLICY: Final[tuple[Callable[[Offer, Demand], int], ...]] = (opens_idle_gpu, tie
 
 def standing(cpu_milli: int, memory_bytes: int, idle: int, gpus: int, *, tier: int, node_id: NodeId) -> Standing:
     """Returns a sort key that compares like ``tier``, ``idle_gpus``, ``has_gpus``, ``room`` and the node id in turn."""
-    above = (tier << _GPU_BITS) + 2 * idle + (gpus > 0)
+    above = 2 * idle + (gpus > 0)
+    if tier:
+        above += tier << _GPU_BITS
     return (above << _ROOM_BITS) + _room(cpu_milli, memory_bytes), node_id
 
 
