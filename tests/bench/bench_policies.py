@@ -51,7 +51,7 @@ class Pool:
 
     def __init__(self, nodes: int) -> None:
         self.rng = random.Random(nodes)
-        self.cluster = Cluster(ClusterPolicy(round_batch=10**6, max_gang_size=GANG), T0)
+        self.cluster = Cluster(ClusterPolicy(round_batch=10**6, round_decisions=10**6, max_gang_size=GANG), T0)
         self.numbers = iter(range(1, 10**7))
         for number in range(nodes):
             gpus = self.rng.choice([0, 0, 0, 4, 8])

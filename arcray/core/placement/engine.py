@@ -25,7 +25,7 @@ from arcray.core.placement.gpus import Devices
 from arcray.core.placement.order import Order
 from arcray.core.placement.refusals import Refusals
 from arcray.core.placement.request import Free, Placement, PlacementNode, PlacementRequest
-from arcray.core.placement.scores import Standing, standing
+from arcray.core.placement.scores import Standing, name_of, standing
 from arcray.core.resources import Allocation
 
 __all__ = ["Engine"]
@@ -37,14 +37,16 @@ class _Held:
     """A node and what is left of it.
 
     Attributes:
+        name: the last of what its key is made of.
         key: where it stands in the order; None while it takes nothing.
         sharing: whether it stands among the nodes that share a GPU too.
     """
 
-    __slots__ = ("cpu_milli", "devices", "disk_bytes", "key", "memory_bytes", "node", "sharing", "slot")
+    __slots__ = ("cpu_milli", "devices", "disk_bytes", "key", "memory_bytes", "name", "node", "sharing", "slot")
 
     def __init__(self, node: PlacementNode, slot: int) -> None:
         self.node = node
+        self.name = name_of(node.id)
         self.slot = slot
         self.cpu_milli = 0
         self.memory_bytes = 0
@@ -301,7 +303,7 @@ class Engine:
         overcommitted = held.cpu_milli < 0 or held.memory_bytes < 0 or held.disk_bytes < 0 or devices.idle < 0
         if node.schedulable and node.attached and not overcommitted:
             held.key = standing(
-                held.cpu_milli, held.memory_bytes, devices.idle, devices.present, tier=node.tier, node_id=node.id
+                held.cpu_milli, held.memory_bytes, devices.idle, devices.present, tier=node.tier, name=held.name
             )
             self._order.add(held.slot, held.key)
             held.sharing = devices.open_bytes > 0

@@ -23,13 +23,25 @@ from typing import Final, TypeAlias
 from arcray.core.ids import NodeId
 from arcray.core.resources import Demand
 
-__all__ = ["POLICY", "Offer", "Standing", "has_gpus", "idle_gpus", "opens_idle_gpu", "room", "standing", "tier"]
+__all__ = [
+    "POLICY",
+    "Offer",
+    "Standing",
+    "has_gpus",
+    "idle_gpus",
+    "name_of",
+    "opens_idle_gpu",
+    "room",
+    "standing",
+    "tier",
+]
 
-Standing: TypeAlias = tuple[int, NodeId]  # a node's place in the order of the scores that depend on it alone
+Standing: TypeAlias = bytes  # a node's place in the order of the scores that depend on it alone
 
 BYTES_PER_MILLI_CPU: Final = 4 << 20  # one core weighs as much as 3.9 GiB, what general-purpose machines pair it with
 _ROOM_BITS: Final = 96  # room needs 76 bits at the largest quantities; the scores before it stand above them
 _GPU_BITS: Final = 64  # no machine has as many GPUs as that
+_SCORE_BYTES: Final = (_ROOM_BITS + _GPU_BITS) // 8 + 2  # two for the tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +91,25 @@ def room(offer: Offer, _demand: Demand) -> int:
 POLICY: Final[tuple[Callable[[Offer, Demand], int], ...]] = (opens_idle_gpu, tier, idle_gpus, has_gpus, room)
 
 
-def standing(cpu_milli: int, memory_bytes: int, idle: int, gpus: int, *, tier: int, node_id: NodeId) -> Standing:
-    """Returns a sort key that compares like ``tier``, ``idle_gpus``, ``has_gpus``, ``room`` and the node id in turn."""
+def standing(cpu_milli: int, memory_bytes: int, idle: int, gpus: int, *, tier: int, name: bytes) -> Standing:
+    """Returns a sort key that compares like ``tier``, ``idle_gpus``, ``has_gpus``, ``room`` and ``name`` in turn.
+
+    It is one string of bytes because a search compares a dozen of them: in half the time of pairs of a number and a
+    text, and without a visit to each of those.
+
+    Args:
+        cpu_milli, memory_bytes, idle, gpus, tier: of a node that is not overcommitted; none is negative.
+        name: see ``name_of``.
+    """
     above = 2 * idle + (gpus > 0)
     if tier:
         above += tier << _GPU_BITS
-    return (above << _ROOM_BITS) + _room(cpu_milli, memory_bytes), node_id
+    return ((above << _ROOM_BITS) + _room(cpu_milli, memory_bytes)).to_bytes(_SCORE_BYTES) + name
+
+
+def name_of(node_id: NodeId) -> bytes:
+    """Returns what compares like the node id."""
+    return node_id.encode(errors="surrogatepass")
 
 
 def _room(cpu_milli: int, memory_bytes: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from arcray.core.ids import NodeId
 from arcray.core.placement.columns import CPU, MEMORY, Columns
 from arcray.core.placement.order import Order
 from arcray.core.placement.scores import Standing
@@ -23,7 +22,7 @@ class Pool:
         self.columns.status[slot] = 0
         self.columns.marks[slot] = mark
         self.columns.write(slot, cpu, memory, 0)
-        self.keys[slot] = (cpu + memory, NodeId(f"{slot:05}"))
+        self.keys[slot] = f"{cpu + memory:05} {slot:05}".encode()
         self.order.add(slot, self.keys[slot])
         return slot
 
