@@ -199,6 +199,9 @@ class Sandbox:
         tmp = str(max(_TMP_MIN_BYTES, min(place.limits.memory_bytes // 4, _TMP_MAX_BYTES)))
         yield from _system()
         yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/dev/shm")  # noqa: S108
+        for device in place.devices:
+            yield from ("--dev-bind-try", str(device), str(device))
+        # Only now, for nothing can be put into it any more.
         yield from ("--remount-ro", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/tmp")  # noqa: S108
         yield from ("--perms", "0755", "--dir", "/etc")
         for path in (*_ETC, *(_ETC_NETWORK if place.network else ())):
@@ -208,10 +211,7 @@ class Sandbox:
         yield from _python_environment(self.python)
         work, results = self.paths(place)
         yield from ("--perms", "0755", "--dir", str(INSIDE))
-        yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results))
-        for device in place.devices:
-            yield from ("--dev-bind-try", str(device), str(device))
-        yield "--"
+        yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results), "--")
 
 
 def environment_roots(python: str) -> tuple[tuple[Path, Path], ...]:

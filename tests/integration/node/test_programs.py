@@ -9,10 +9,12 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ from arcray.core.workload import Phase, Program
 from arcray.node.gpu import GpuDevices
 from arcray.node.machine import Machine
 from arcray.node.program import ProgramRunner
-from arcray.node.sandbox import Sandbox, SandboxKind, UserPool
+from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe
 from arcray.node.work import Attempt, End
 from arcray.testing.clock import FakeClock
@@ -182,6 +184,47 @@ print([writes(path) for path in ("/usr/x", "/etc/x", "/x", numpy.__file__, sys.e
 """
     )
     assert bench.log == f"{[True] * 3}\n{[False] * 7}\n"
+
+
+@pytest.fixture
+def device() -> Iterator[Path]:
+    """A file of /dev that no sandbox has by itself."""
+    path = Path(f"/dev/arcray-{os.getpid()}")
+    try:
+        path.touch()
+    except PermissionError:  # only root adds to /dev; most machines have other devices than these
+        usual = {"console", "full", "null", "ptmx", "random", "tty", "urandom", "zero"}
+        yield next(each for each in Path("/dev").iterdir() if each.is_char_device() and each.name not in usual)
+    else:
+        yield path
+        path.unlink()
+
+
+@pytest.mark.parametrize("own_user", [True, False])
+async def test_program_has_the_device_files_that_it_is_given_in_a_dev_that_it_cannot_change(
+    sandbox: Sandbox, directory: Path, device: Path, own_user: bool
+) -> None:
+    if own_user and not sandbox.own_user:
+        pytest.skip("another user needs root")
+    limits = Limits(memory_bytes=2**28, processes=64, file_bytes=2**20)
+    place = Confinement(
+        work=directory / "work",
+        results=directory / "results",
+        limits=limits,
+        uid=UserPool().take() if own_user else None,
+        devices=(device, Path("/dev/absent")),
+    )
+    place.work.mkdir()
+    place.results.mkdir()
+    sandbox = replace(sandbox, own_user=own_user)
+    sandbox.prepare(place)
+    source = f"import os\nprint({device.name!r} in os.listdir('/dev'))\nopen('/dev/new', 'w')"
+    command = sandbox.command(place, ("-c", source), {})
+    ran = await asyncio.to_thread(
+        subprocess.run, command.argv, env=command.env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.stdout, ran.returncode) == ("True\n", 1), ran.stderr
+    assert "Read-only file system" in ran.stderr
 
 
 async def test_program_has_no_network(bench: Bench) -> None:
