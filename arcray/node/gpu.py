@@ -89,7 +89,7 @@ def _handles() -> dict[int, Any]:
 def _device(index: int, handle: Any) -> Gpu | None:
     """Returns what a device is; None when it does not answer."""
     try:
-        memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        memory_bytes, _ = _memory(handle)
     except pynvml.NVMLError_NotSupported:
         memory_bytes = 0  # it has none of its own, so nothing of it can be shared out; it is given whole
     except pynvml.NVMLError as error:
@@ -101,16 +101,30 @@ def _device(index: int, handle: Any) -> Gpu | None:
 
 def _reading(index: int, handle: Any) -> GpuTelemetry:
     utilization = _or_none(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    memory = _or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    memory = _or_none(_memory, handle)
     temperature = _or_none(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
     power_mw = _or_none(pynvml.nvmlDeviceGetPowerUsage, handle)
     return GpuTelemetry(
         index=index,
         utilization=0.0 if utilization is None else utilization.gpu / 100,
-        memory_used_bytes=0 if memory is None else int(memory.used),
+        memory_used_bytes=0 if memory is None else memory[1],
         temperature_c=None if temperature is None else int(temperature),
         power_w=None if power_mw is None else power_mw / 1000,
     )
+
+
+def _memory(handle: Any) -> tuple[int, int]:
+    """Returns what of a device's memory work can have, and what of that is in use, in bytes.
+
+    The driver keeps some for itself (615 MiB of an H200), which the older form of the question counts as in use: shares
+    of the whole would be given out that nobody can allocate, and an idle device would be told as one in use.
+    """
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2)
+    except pynvml.NVMLError_FunctionNotFound:  # a driver before 510
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return int(memory.total), int(memory.used)
+    return int(memory.total - memory.reserved), int(memory.used)
 
 
 def _or_none(call: Any, *arguments: Any) -> Any:

@@ -1,5 +1,7 @@
 """The NVML probe against a stub ``libnvidia-ml.so.1`` with two devices: pynvml itself is convinced.
 
+The driver keeps 1 GiB of each for itself; ``OLD`` is a driver that does not tell so.
+
 ``-D`` makes device 1 fail: ``LOST`` from the first question on, ``FELL_OFF`` once it was found, ``NO_MEMORY`` and
 ``NO_NAMES`` are questions that it does not support.
 """
@@ -38,15 +40,24 @@ R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) {
 R nvmlDeviceGetName(D d, char *s, unsigned n) { NAMED strncpy(s, "Stub GPU", n); return 0; }
 R nvmlDeviceGetUUID(D d, char *s, unsigned n) { NAMED strncpy(s, d->id ? "GPU-b" : "GPU-a", n); return 0; }
 R nvmlDeviceGetMinorNumber(D d, unsigned *m) { *m = 5 + d->id; return 0; }
-R nvmlDeviceGetMemoryInfo(D d, unsigned long long *m) {
+R answer(D d) {
 #ifdef NO_MEMORY
   if (d->id) return 3;
 #endif
 #ifdef FELL_OFF
   if (d->id) return 15;
 #endif
-  m[0] = 80ull << 30; m[1] = 79ull << 30; m[2] = 1ull << 30; return 0;
+  return 0;
 }
+R nvmlDeviceGetMemoryInfo(D d, unsigned long long *m) {
+  m[0] = 81ull << 30; m[1] = 78ull << 30; m[2] = 3ull << 30; return answer(d);
+}
+#ifndef OLD
+R nvmlDeviceGetMemoryInfo_v2(D d, unsigned long long *m) {
+  if ((unsigned)m[0] != (sizeof(long long) * 5 | 2 << 24)) return 25;
+  m[1] = 81ull << 30; m[2] = 1ull << 30; m[3] = 78ull << 30; m[4] = 2ull << 30; return answer(d);
+}
+#endif
 R nvmlDeviceGetUtilizationRates(D d, unsigned *u) { u[0] = 25 + d->id; u[1] = 3; return 0; }
 R nvmlDeviceGetTemperature(D d, int sensor, unsigned *t) { *t = 41; return 0; }
 R nvmlDeviceGetPowerUsage(D d, unsigned *mw) { if (d->id) return 3; *mw = 120500; return 0; }
@@ -95,8 +106,8 @@ def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
     ]
     assert minors == {"0": 5, "1": 6}
     assert readings == [
-        {"index": 0, "utilization": 0.25, "memory_used_bytes": 2**30, "temperature_c": 41, "power_w": 120.5},
-        {"index": 1, "utilization": 0.26, "memory_used_bytes": 2**30, "temperature_c": 41, "power_w": None},
+        {"index": 0, "utilization": 0.25, "memory_used_bytes": 2 * 2**30, "temperature_c": 41, "power_w": 120.5},
+        {"index": 1, "utilization": 0.26, "memory_used_bytes": 2 * 2**30, "temperature_c": 41, "power_w": None},
     ]
 
 
@@ -112,6 +123,12 @@ def test_device_that_shares_the_machines_memory_is_offered_whole(tmp_path: Path)
     devices, _, readings = ask(build(tmp_path, "NO_MEMORY", "NO_NAMES"))
     assert devices[1] == {"index": 1, "memory_bytes": 0, "uuid": "", "name": ""}
     assert (readings[1]["utilization"], readings[1]["memory_used_bytes"]) == (0.26, 0)
+
+
+def test_driver_that_does_not_tell_what_it_keeps_is_believed(tmp_path: Path) -> None:
+    devices, _, readings = ask(build(tmp_path, "OLD"))
+    assert [gpu["memory_bytes"] for gpu in devices] == [81 * 2**30] * 2
+    assert [reading["memory_used_bytes"] for reading in readings] == [3 * 2**30] * 2
 
 
 def test_library_that_cannot_be_opened_is_no_gpus(tmp_path: Path) -> None:
