@@ -33,7 +33,9 @@ __all__ = ["Command", "Confinement", "Limits", "Sandbox", "SandboxKind", "UserPo
 _log = logging.getLogger(__name__)
 
 _MIB: Final = 2**20
-DATA_SLACK_BYTES: Final = 512 * _MIB  # thread stacks and BLAS buffers count as data though they are hardly touched
+# What counts as data though it is hardly touched: libraries' own segments, BLAS buffers, and the stacks of thread pools:
+# a GPU framework makes some four threads a core (JAX 60 of 8 MiB on 16 cores).
+DATA_SLACK_BYTES: Final = 512 * _MIB + 4 * 8 * _MIB * (os.cpu_count() or 1)
 _TMP_MAX_BYTES: Final = 1024 * _MIB
 _TMP_MIN_BYTES: Final = 16 * _MIB
 _OPEN_FILES: Final = 4096

@@ -303,6 +303,21 @@ numpy.linalg.svd(numpy.random.rand(200, 200))
     assert bench.log.strip().endswith("True")
 
 
+async def test_thread_pools_of_the_size_of_the_machine_fit_beside_the_memory_that_was_asked_for(bench: Bench) -> None:
+    end = await bench.run(
+        """
+import mmap, os, threading
+asked = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+until = threading.Event()
+threads = [threading.Thread(target=until.wait) for _ in range(min(4 * os.cpu_count(), 256))]
+for thread in threads: thread.start()
+until.set()
+""",
+        demand=Demand(memory_bytes=64 * 2**20),
+    )
+    assert end.phase is Phase.SUCCEEDED, bench.log
+
+
 async def test_fork_bomb_stays_within_its_limit_and_leaves_nothing(bench: Bench) -> None:
     if not bench.sandbox.own_user:
         pytest.skip("the process limit does not hold root itself, and another user needs root")
