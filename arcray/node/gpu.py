@@ -10,6 +10,8 @@ not take the others with it.
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,10 @@ __all__ = ["GpuDevices", "GpuProbe", "NvmlProbe"]
 
 _log = logging.getLogger(__name__)
 
+_WANTED: Final = "libcuda.so.1"  # what work loads
+_OURS: Final = "libnvidia-ml.so."  # what NVML is; mapped by the name of its version
+_MAPPED: Final = Path("/proc/self/maps")
+_TIMEOUT_S: Final = 30.0
 _SHARED_FILES: Final = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
 
@@ -36,6 +42,10 @@ class GpuProbe(Protocol):
 
     def minors(self) -> Mapping[int, int]:
         """Returns the number of each GPU's device file, by index."""
+        ...
+
+    def libraries(self) -> tuple[Path, ...]:
+        """Returns where the driver's libraries are that the loader does not find by itself; () where it does."""
         ...
 
     def read(self) -> tuple[GpuTelemetry, ...]:
@@ -59,6 +69,13 @@ class NvmlProbe:
         minors = {index: _or_none(pynvml.nvmlDeviceGetMinorNumber, handle) for index, handle in self._open().items()}
         return {index: index if minor is None else int(minor) for index, minor in minors.items()}
 
+    def libraries(self) -> tuple[Path, ...]:
+        """Returns the directory that NVML's library came from, where only our own environment led the loader there."""
+        if not self._open() or _loads_without_us():
+            return ()
+        mapped = (line.split(maxsplit=5)[-1] for line in _MAPPED.read_text().splitlines() if _OURS in line)
+        return tuple({Path(path).parent for path in mapped})
+
     def read(self) -> tuple[GpuTelemetry, ...]:
         """Returns one reading per GPU; what a device does not support is None (utilization: 0)."""
         return tuple(_reading(index, handle) for index, handle in self._open().items())
@@ -67,6 +84,16 @@ class NvmlProbe:
         if self._handles is None:
             self._handles = _handles()
         return self._handles
+
+
+def _loads_without_us() -> bool:
+    """Returns whether a process that inherits nothing of our environment finds the driver. Found out by trying."""
+    program = (sys.executable, "-I", "-S", "-c", f"import ctypes; ctypes.CDLL({_WANTED!r})")
+    try:
+        subprocess.run(program, env={}, capture_output=True, timeout=_TIMEOUT_S, check=True)  # noqa: S603 - no input
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
 
 
 def _handles() -> dict[int, Any]:
@@ -145,10 +172,14 @@ class GpuDevices:
 
     gpus: tuple[Gpu, ...] = ()
     minors: Mapping[int, int]
+    libraries: tuple[Path, ...] = ()
 
-    def visible(self, allocation: Allocation) -> str:
-        """Returns ``CUDA_VISIBLE_DEVICES`` for an allocation; "" hides all."""
-        return ",".join(self.names(allocation))
+    def environment(self, allocation: Allocation) -> dict[str, str]:
+        """Returns the variables by which a process finds the devices of an allocation, and no others."""
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(self.names(allocation))}  # "" hides all
+        if not allocation.gpus or not self.libraries:
+            return visible
+        return visible | {"LD_LIBRARY_PATH": ":".join(map(str, self.libraries))}
 
     def names(self, allocation: Allocation) -> tuple[str, ...]:
         """Returns the uuid of each device of an allocation, its index where it has none."""

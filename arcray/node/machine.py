@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -125,7 +126,11 @@ class Machine:
             raise UnavailableError("node.containers.enabled is always, and no container engine answers")
         await self._choose_sandbox()
         self._gpus = await asyncio.to_thread(self._probe.devices)
-        self._devices = GpuDevices(gpus=self._gpus, minors=await asyncio.to_thread(self._probe.minors))
+        self._devices = GpuDevices(
+            gpus=self._gpus,
+            minors=await asyncio.to_thread(self._probe.minors),
+            libraries=await asyncio.to_thread(self._probe.libraries),
+        )
         self._sampler = await asyncio.to_thread(
             lambda: Sampler(gpus=self._probe, clock=self._clock, disk=self._directory)
         )
@@ -249,6 +254,8 @@ class Machine:
         if self._sandbox is None:
             return None
         programs = self._settings.node.programs
+        if self._runner_image:
+            devices = replace(devices, libraries=())  # the engine puts the driver's into a container
         return ProgramRunner(
             blobs=plane.blobs,
             image=ProgramImage(containers=containers, settings=programs, devices=devices)

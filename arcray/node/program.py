@@ -142,6 +142,7 @@ class ProgramRunner:
                 uid=uid,
                 network=self._settings.network,
                 devices=self._devices.files(order.allocation),
+                libraries=self._devices.libraries if order.allocation.gpus else (),
             )
             place.work.mkdir(mode=0o700)
             place.results.mkdir(mode=0o700)
@@ -250,7 +251,7 @@ class ProgramRunner:
             "LANG": "C.UTF-8",
             "PATH": ":".join((*own, "/usr/local/bin", "/usr/bin", "/bin")),
             "PYTHONUNBUFFERED": "1",
-            "CUDA_VISIBLE_DEVICES": self._devices.visible(order.allocation),
+            **self._devices.environment(order.allocation),
             **thread_environment(order.demand.cpu_milli),
             "TASK_ID": order.workload_id,  # or by what name its protocol knows it
             **dict(order.payload.env),

@@ -20,7 +20,7 @@ import os
 import secrets
 import site
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -33,8 +33,8 @@ __all__ = ["Command", "Confinement", "Limits", "Sandbox", "SandboxKind", "UserPo
 _log = logging.getLogger(__name__)
 
 _MIB: Final = 2**20
-# What counts as data though it is hardly touched: libraries' own segments, BLAS buffers, and the stacks of thread pools:
-# a GPU framework makes some four threads a core (JAX 60 of 8 MiB on 16 cores).
+# What counts as data though it is hardly touched: libraries' own segments, BLAS buffers, the stacks of thread pools: a
+# GPU framework makes some four threads a core (JAX 60 of 8 MiB on 16 cores).
 DATA_SLACK_BYTES: Final = 512 * _MIB + 4 * 8 * _MIB * (os.cpu_count() or 1)
 _TMP_MAX_BYTES: Final = 1024 * _MIB
 _TMP_MIN_BYTES: Final = 16 * _MIB
@@ -83,6 +83,7 @@ class Confinement:
         results: where its result files go, likewise.
         uid: the user it becomes; None stays who we are.
         devices: device files that it may use.
+        libraries: directories of libraries that it reads besides those of the system and of the interpreter.
     """
 
     work: Path
@@ -91,6 +92,7 @@ class Confinement:
     uid: int | None = None
     network: bool = False
     devices: tuple[Path, ...] = ()
+    libraries: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +212,11 @@ class Sandbox:
             yield from ("--ro-bind-try", path, path)
         for name in ("passwd", "group"):
             yield from ("--ro-bind", str(_accounts(place) / name), f"/etc/{name}")
-        yield from _python_environment(self.python)
+        environment = environment_roots(self.python)
+        yield from _read_only(environment)
+        there = (*map(Path, _SYSTEM), *(inside for _, inside in environment))
+        further = [path for path in place.libraries if not any(path.is_relative_to(root) for root in there)]
+        yield from _read_only((path, path) for path in further)
         work, results = self.paths(place)
         yield from ("--perms", "0755", "--dir", str(INSIDE))
         yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results), "--")
@@ -238,8 +244,8 @@ def environment_roots(python: str) -> tuple[tuple[Path, Path], ...]:
     return tuple((path.resolve(), path) for path in kept)
 
 
-def _python_environment(python: str) -> Iterator[str]:
-    for source, place in environment_roots(python):
+def _read_only(places: Iterable[tuple[Path, Path]]) -> Iterator[str]:
+    for source, place in places:
         # bubblewrap makes missing parents with mode 0700, which another user could not enter.
         for parent in reversed(place.parents[:-1]):
             if str(parent) not in ("/tmp", "/etc"):  # noqa: S108

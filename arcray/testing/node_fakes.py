@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from arcray.control.blobs import Entry
@@ -177,6 +178,9 @@ class FakeGpus:
 
     def minors(self) -> dict[int, int]:
         return {0: 0, 1: 1}
+
+    def libraries(self) -> tuple[Path, ...]:
+        return ()
 
     def read(self) -> tuple[GpuTelemetry, ...]:
         return tuple(GpuTelemetry(index=index, utilization=0.5, memory_used_bytes=2**30) for index in range(2))

@@ -14,10 +14,10 @@ from arcray.core.resources import Demand, Gpu
 from arcray.core.workload import Phase
 from tests.embedded_cluster import Cluster
 
-__all__ = ["PATIENCE_S", "OnGpu", "driver_says", "processes"]
+__all__ = ["PATIENCE_S", "PROGRAM", "OnGpu", "driver_says", "processes"]
 
 PATIENCE_S = 60.0
-_PROGRAM = Path(__file__).parent / "models" / "cuda_square.py"
+PROGRAM = Path(__file__).parent / "models" / "cuda_square.py"
 
 
 class OnGpu:
@@ -29,7 +29,7 @@ class OnGpu:
         self.gpus = gpus
 
     def submit(self, *args: str, demand: Demand, env: Mapping[str, str] | None = None) -> WorkloadInfo:
-        return self.client.submit_program(_PROGRAM, args=args, env=env, options=WorkOptions(demand=demand))
+        return self.client.submit_program(PROGRAM, args=args, env=env, options=WorkOptions(demand=demand))
 
     def ended(self, work: WorkloadInfo) -> WorkloadInfo:
         return self.client.wait(work.id, timeout_s=PATIENCE_S)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from arcray.core.resources import Allocation, Gpu, GpuShare
 from arcray.node.gpu import GpuDevices, NvmlProbe
-from tests.gpu.on_gpu import driver_says
+from tests.gpu.on_gpu import PROGRAM, driver_says
 
 pytestmark = pytest.mark.gpu
 
@@ -37,3 +41,17 @@ def test_reading_is_in_the_drivers_units(gpus: tuple[Gpu, ...]) -> None:
         assert 0.0 <= reading.utilization <= 1.0
         assert reading.temperature_c == pytest.approx(float(told["temperature.gpu"]), abs=20)
         assert reading.power_w == pytest.approx(float(told["power.draw"]), rel=0.9)
+
+
+def test_driver_is_found_by_who_inherits_nothing_but_what_we_hand_on(gpus: tuple[Gpu, ...]) -> None:
+    devices = GpuDevices(gpus=gpus, minors=NvmlProbe().minors(), libraries=NvmlProbe().libraries())
+    share = GpuShare(index=gpus[0].index, memory_bytes=gpus[0].memory_bytes, whole=True)
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", PROGRAM],
+        env=devices.environment(Allocation(gpus=(share,))),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(ran.stdout)["squares"] == [9, 16], ran.stdout

@@ -69,7 +69,7 @@ import dataclasses, json
 from arcray.node.gpu import NvmlProbe
 probe = NvmlProbe()
 print(json.dumps([[dataclasses.asdict(gpu) for gpu in probe.devices()], probe.minors(),
-                  [dataclasses.asdict(reading) for reading in probe.read()]]))
+                  [dataclasses.asdict(reading) for reading in probe.read()], list(map(str, probe.libraries()))]))
 """
 
 
@@ -92,14 +92,15 @@ def build(directory: Path, *faults: str) -> Path:
     if compiler is None:
         pytest.skip("no gcc to compile the stub with")
     (directory / "stub.c").write_text(STUB)
-    library = directory / "libnvidia-ml.so.1"
+    library = directory / "libnvidia-ml.so.580.159"  # the name that everybody asks for leads to it, as a driver has it
+    (directory / "libnvidia-ml.so.1").symlink_to(library.name)
     options = ("-shared", "-fPIC", "-w", *(f"-D{fault}" for fault in faults))
     subprocess.run([compiler, *options, "-o", library, directory / "stub.c"], check=True, timeout=60)
     return directory
 
 
 def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
-    devices, minors, readings = ask(build(tmp_path))
+    devices, minors, readings, _ = ask(build(tmp_path))
     assert devices == [
         {"index": index, "memory_bytes": 80 * 2**30, "uuid": uuid, "name": "Stub GPU"}
         for index, uuid in ((0, "GPU-a"), (1, "GPU-b"))
@@ -113,24 +114,29 @@ def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["LOST", "FELL_OFF"])
 def test_lost_device_takes_no_other_with_it(tmp_path: Path, fault: str) -> None:
-    devices, minors, readings = ask(build(tmp_path, fault))
+    devices, minors, readings, _ = ask(build(tmp_path, fault))
     assert [gpu["uuid"] for gpu in devices] == ["GPU-a"]
     assert minors["0"] == 5
     assert readings[0]["utilization"] == 0.25
 
 
 def test_device_that_shares_the_machines_memory_is_offered_whole(tmp_path: Path) -> None:
-    devices, _, readings = ask(build(tmp_path, "NO_MEMORY", "NO_NAMES"))
+    devices, _, readings, _ = ask(build(tmp_path, "NO_MEMORY", "NO_NAMES"))
     assert devices[1] == {"index": 1, "memory_bytes": 0, "uuid": "", "name": ""}
     assert (readings[1]["utilization"], readings[1]["memory_used_bytes"]) == (0.26, 0)
 
 
 def test_driver_that_does_not_tell_what_it_keeps_is_believed(tmp_path: Path) -> None:
-    devices, _, readings = ask(build(tmp_path, "OLD"))
+    devices, _, readings, _ = ask(build(tmp_path, "OLD"))
     assert [gpu["memory_bytes"] for gpu in devices] == [81 * 2**30] * 2
     assert [reading["memory_used_bytes"] for reading in readings] == [3 * 2**30] * 2
 
 
 def test_library_that_cannot_be_opened_is_no_gpus(tmp_path: Path) -> None:
     (tmp_path / "libnvidia-ml.so.1").write_text("no library")
-    assert ask(tmp_path) == [[], {}, []]
+    assert ask(tmp_path) == [[], {}, [], []]
+
+
+def test_library_that_only_our_own_environment_leads_to_is_handed_on(tmp_path: Path) -> None:
+    *_, libraries = ask(build(tmp_path))
+    assert libraries == [str(tmp_path)]

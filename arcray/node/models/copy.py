@@ -167,7 +167,7 @@ class ModelRunner:
                 "LANG": "C.UTF-8",
                 "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
                 "PYTHONUNBUFFERED": "1",
-                "CUDA_VISIBLE_DEVICES": self._devices.visible(attempt.order.allocation),
+                **self._devices.environment(attempt.order.allocation),
                 **threads,
                 "PYTHONPATH": ":".join(map(str, (*self._settings.python_path, _PACKAGE_ROOT))),
             },

@@ -200,31 +200,48 @@ def device() -> Iterator[Path]:
         path.unlink()
 
 
-@pytest.mark.parametrize("own_user", [True, False])
-async def test_program_has_the_device_files_that_it_is_given_in_a_dev_that_it_cannot_change(
-    sandbox: Sandbox, directory: Path, device: Path, own_user: bool
-) -> None:
-    if own_user and not sandbox.own_user:
+Confined = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(params=[True, False], ids=["own-user", "user-namespace"])
+def confined(sandbox: Sandbox, directory: Path, request: pytest.FixtureRequest) -> Confined:
+    """Runs Python code in a sandbox of which more is said than a program can ask for."""
+    if request.param and not sandbox.own_user:
         pytest.skip("another user needs root")
-    limits = Limits(memory_bytes=2**28, processes=64, file_bytes=2**20)
-    place = Confinement(
-        work=directory / "work",
-        results=directory / "results",
-        limits=limits,
-        uid=UserPool().take() if own_user else None,
-        devices=(device, Path("/dev/absent")),
-    )
-    place.work.mkdir()
-    place.results.mkdir()
-    sandbox = replace(sandbox, own_user=own_user)
-    sandbox.prepare(place)
+
+    def run(source: str, **further: Any) -> subprocess.CompletedProcess[str]:
+        place = Confinement(
+            work=directory / "work",
+            results=directory / "results",
+            limits=Limits(memory_bytes=2**28, processes=64, file_bytes=2**20),
+            uid=UserPool().take() if request.param else None,
+            **further,
+        )
+        place.work.mkdir()
+        place.results.mkdir()
+        box = replace(sandbox, own_user=request.param)
+        box.prepare(place)
+        command = box.command(place, ("-c", source), {})
+        return subprocess.run(command.argv, env=command.env, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def test_program_has_the_device_files_that_it_is_given_in_a_dev_that_it_cannot_change(
+    confined: Confined, device: Path
+) -> None:
     source = f"import os\nprint({device.name!r} in os.listdir('/dev'))\nopen('/dev/new', 'w')"
-    command = sandbox.command(place, ("-c", source), {})
-    ran = await asyncio.to_thread(
-        subprocess.run, command.argv, env=command.env, capture_output=True, text=True, timeout=60, check=False
-    )
+    ran = confined(source, devices=(device, Path("/dev/absent")))
     assert (ran.stdout, ran.returncode) == ("True\n", 1), ran.stderr
     assert "Read-only file system" in ran.stderr
+
+
+def test_program_reads_the_libraries_that_it_is_given(confined: Confined, directory: Path) -> None:
+    library = directory / "driver" / "lib" / "libdriver.so"
+    library.parent.mkdir(parents=True)
+    library.write_text("a library")
+    ran = confined(f"print(open({str(library)!r}).read())", libraries=(library.parent, Path("/usr/lib")))
+    assert ran.stdout == "a library\n", ran.stderr
 
 
 async def test_program_has_no_network(bench: Bench) -> None:
