@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,7 +22,7 @@ import pynvml
 from arcray.core.node import GpuTelemetry
 from arcray.core.resources import Allocation, Gpu
 
-__all__ = ["GpuDevices", "GpuProbe", "NvmlProbe"]
+__all__ = ["GpuDevices", "GpuHolding", "GpuProbe", "NvmlProbe"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,17 @@ _WANTED: Final = "libcuda.so.1"  # what work loads
 _OURS: Final = "libnvidia-ml.so."  # what NVML is; mapped by the name of its version
 _MAPPED: Final = Path("/proc/self/maps")
 _TIMEOUT_S: Final = 30.0
+_ON_DEMAND: Final = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 _SHARED_FILES: Final = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuHolding:
+    """What one process holds of one device's memory, its context included."""
+
+    index: int
+    pid: int
+    memory_bytes: int
 
 
 class GpuProbe(Protocol):
@@ -50,6 +60,10 @@ class GpuProbe(Protocol):
 
     def read(self) -> tuple[GpuTelemetry, ...]:
         """Returns one reading per GPU, sorted by index."""
+        ...
+
+    def holdings(self) -> tuple[GpuHolding, ...]:
+        """Returns who holds memory of which GPU, as far as the driver tells."""
         ...
 
 
@@ -79,6 +93,10 @@ class NvmlProbe:
     def read(self) -> tuple[GpuTelemetry, ...]:
         """Returns one reading per GPU; what a device does not support is None (utilization: 0)."""
         return tuple(_reading(index, handle) for index, handle in self._open().items())
+
+    def holdings(self) -> tuple[GpuHolding, ...]:
+        """Returns who holds memory of which GPU, by the driver's numbers of processes."""
+        return tuple(holding for index, handle in self._open().items() for holding in _holdings(index, handle))
 
     def _open(self) -> dict[int, Any]:
         if self._handles is None:
@@ -154,6 +172,16 @@ def _memory(handle: Any) -> tuple[int, int]:
     return int(memory.total - memory.reserved), int(memory.used)
 
 
+def _holdings(index: int, handle: Any) -> Iterator[GpuHolding]:
+    """Yields one for each process; those that compute and draw are in both lists of the driver's."""
+    held: dict[int, int] = {}
+    for question in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses):
+        for process in _or_none(question, handle) or ():
+            held[process.pid] = max(held.get(process.pid, 0), process.usedGpuMemory or 0)
+    for pid, memory_bytes in held.items():
+        yield GpuHolding(index=index, pid=pid, memory_bytes=memory_bytes)
+
+
 def _or_none(call: Any, *arguments: Any) -> Any:
     """Returns what NVML answers; None where a device does not support the question."""
     try:
@@ -168,18 +196,24 @@ def _text(value: str | bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuDevices:
-    """How the GPUs of an allocation are named to processes."""
+    """How the GPUs of an allocation are named to processes, and what processes hold of them.
+
+    Args:
+        gpus, minors, libraries, holdings: as the probe tells them.
+    """
 
     gpus: tuple[Gpu, ...] = ()
     minors: Mapping[int, int]
     libraries: tuple[Path, ...] = ()
+    holdings: Callable[[], tuple[GpuHolding, ...]] = tuple
 
     def environment(self, allocation: Allocation) -> dict[str, str]:
-        """Returns the variables by which a process finds the devices of an allocation, and no others."""
-        visible = {"CUDA_VISIBLE_DEVICES": ",".join(self.names(allocation))}  # "" hides all
-        if not allocation.gpus or not self.libraries:
-            return visible
-        return visible | {"LD_LIBRARY_PATH": ":".join(map(str, self.libraries))}
+        """Returns the variables by which a process finds the devices of an allocation, and what it may have of them."""
+        found = {"CUDA_VISIBLE_DEVICES": ",".join(self.names(allocation))}  # "" hides all
+        if allocation.gpus and self.libraries:
+            found["LD_LIBRARY_PATH"] = ":".join(map(str, self.libraries))
+        shares = [share.memory_bytes for share in allocation.gpus if not share.whole]
+        return found | ({"ARCRAY_GPU_MEMORY_BYTES": str(min(shares)), **_ON_DEMAND} if shares else {})
 
     def names(self, allocation: Allocation) -> tuple[str, ...]:
         """Returns the uuid of each device of an allocation, its index where it has none."""

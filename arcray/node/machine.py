@@ -130,6 +130,7 @@ class Machine:
             gpus=self._gpus,
             minors=await asyncio.to_thread(self._probe.minors),
             libraries=await asyncio.to_thread(self._probe.libraries),
+            holdings=self._probe.holdings,
         )
         self._sampler = await asyncio.to_thread(
             lambda: Sampler(gpus=self._probe, clock=self._clock, disk=self._directory)

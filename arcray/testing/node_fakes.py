@@ -21,6 +21,7 @@ from arcray.core.queries import Query
 from arcray.core.resources import Allocation, Demand, Gpu
 from arcray.core.workload import Container, ModelServer, Phase, PortMapping, Program
 from arcray.node.engine import ContainerSpec, ContainerState, FoundContainer, ImageAbsentError
+from arcray.node.gpu import GpuHolding
 from arcray.node.work import Attempt
 from arcray.testing.builders import T0
 from arcray.wire.system import SystemClock
@@ -171,7 +172,10 @@ class Attempts:
 
 
 class FakeGpus:
-    """Two devices, half busy."""
+    """Two devices, half busy; ``held`` is what processes hold of their memory."""
+
+    def __init__(self) -> None:
+        self.held: tuple[GpuHolding, ...] = ()
 
     def devices(self) -> tuple[Gpu, ...]:
         return tuple(Gpu(index=index, memory_bytes=80 * 2**30, uuid=f"GPU-{index}") for index in range(2))
@@ -184,6 +188,9 @@ class FakeGpus:
 
     def read(self) -> tuple[GpuTelemetry, ...]:
         return tuple(GpuTelemetry(index=index, utilization=0.5, memory_used_bytes=2**30) for index in range(2))
+
+    def holdings(self) -> tuple[GpuHolding, ...]:
+        return self.held
 
 
 class FakeEngine:

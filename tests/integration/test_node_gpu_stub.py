@@ -61,6 +61,18 @@ R nvmlDeviceGetMemoryInfo_v2(D d, unsigned long long *m) {
 R nvmlDeviceGetUtilizationRates(D d, unsigned *u) { u[0] = 25 + d->id; u[1] = 3; return 0; }
 R nvmlDeviceGetTemperature(D d, int sensor, unsigned *t) { *t = 41; return 0; }
 R nvmlDeviceGetPowerUsage(D d, unsigned *mw) { if (d->id) return 3; *mw = 120500; return 0; }
+struct process { unsigned pid; unsigned long long used; unsigned instance, computes; };
+R nvmlDeviceGetComputeRunningProcesses_v3(D d, unsigned *n, struct process *p) {
+  unsigned room = *n; *n = 2;
+  if (room < 2) return 7;
+  p[0] = (struct process){11, 1ull << 30}; p[1] = (struct process){12, -1ull}; return 0;
+}
+R nvmlDeviceGetGraphicsRunningProcesses_v3(D d, unsigned *n, struct process *p) {
+  if (d->id) return 3;
+  unsigned room = *n; *n = 1;
+  if (!room) return 7;
+  p[0] = (struct process){11, 3ull << 30}; return 0;
+}
 const char *nvmlErrorString(R r) { return "stub error"; }
 """
 
@@ -69,7 +81,8 @@ import dataclasses, json
 from arcray.node.gpu import NvmlProbe
 probe = NvmlProbe()
 print(json.dumps([[dataclasses.asdict(gpu) for gpu in probe.devices()], probe.minors(),
-                  [dataclasses.asdict(reading) for reading in probe.read()], list(map(str, probe.libraries()))]))
+                  [dataclasses.asdict(reading) for reading in probe.read()], list(map(str, probe.libraries())),
+                  [dataclasses.astuple(holding) for holding in probe.holdings()]]))
 """
 
 
@@ -100,7 +113,7 @@ def build(directory: Path, *faults: str) -> Path:
 
 
 def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
-    devices, minors, readings, _ = ask(build(tmp_path))
+    devices, minors, readings, *_ = ask(build(tmp_path))
     assert devices == [
         {"index": index, "memory_bytes": 80 * 2**30, "uuid": uuid, "name": "Stub GPU"}
         for index, uuid in ((0, "GPU-a"), (1, "GPU-b"))
@@ -114,29 +127,34 @@ def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["LOST", "FELL_OFF"])
 def test_lost_device_takes_no_other_with_it(tmp_path: Path, fault: str) -> None:
-    devices, minors, readings, _ = ask(build(tmp_path, fault))
+    devices, minors, readings, *_ = ask(build(tmp_path, fault))
     assert [gpu["uuid"] for gpu in devices] == ["GPU-a"]
     assert minors["0"] == 5
     assert readings[0]["utilization"] == 0.25
 
 
 def test_device_that_shares_the_machines_memory_is_offered_whole(tmp_path: Path) -> None:
-    devices, _, readings, _ = ask(build(tmp_path, "NO_MEMORY", "NO_NAMES"))
+    devices, _, readings, *_ = ask(build(tmp_path, "NO_MEMORY", "NO_NAMES"))
     assert devices[1] == {"index": 1, "memory_bytes": 0, "uuid": "", "name": ""}
     assert (readings[1]["utilization"], readings[1]["memory_used_bytes"]) == (0.26, 0)
 
 
 def test_driver_that_does_not_tell_what_it_keeps_is_believed(tmp_path: Path) -> None:
-    devices, _, readings, _ = ask(build(tmp_path, "OLD"))
+    devices, _, readings, *_ = ask(build(tmp_path, "OLD"))
     assert [gpu["memory_bytes"] for gpu in devices] == [81 * 2**30] * 2
     assert [reading["memory_used_bytes"] for reading in readings] == [3 * 2**30] * 2
 
 
 def test_library_that_cannot_be_opened_is_no_gpus(tmp_path: Path) -> None:
     (tmp_path / "libnvidia-ml.so.1").write_text("no library")
-    assert ask(tmp_path) == [[], {}, [], []]
+    assert ask(tmp_path) == [[], {}, [], [], []]
 
 
 def test_library_that_only_our_own_environment_leads_to_is_handed_on(tmp_path: Path) -> None:
-    *_, libraries = ask(build(tmp_path))
+    *_, libraries, _ = ask(build(tmp_path))
     assert libraries == [str(tmp_path)]
+
+
+def test_holdings_are_each_process_once_and_what_the_driver_does_not_tell_is_nothing(tmp_path: Path) -> None:
+    *_, holdings = ask(build(tmp_path))
+    assert holdings == [[0, 11, 3 * 2**30], [0, 12, 0], [1, 11, 2**30], [1, 12, 0]]

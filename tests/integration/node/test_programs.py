@@ -25,9 +25,9 @@ from arcray.config import ProgramSettings, Settings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import NodeId
-from arcray.core.resources import Demand
+from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Phase, Program
-from arcray.node.gpu import GpuDevices
+from arcray.node.gpu import GpuDevices, GpuHolding
 from arcray.node.machine import Machine
 from arcray.node.program import ProgramRunner
 from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
@@ -53,6 +53,7 @@ class Bench:
     def __init__(self, blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> None:
         self.blobs, self.attempts, self.sandbox, self.directory = blobs, attempts, sandbox, directory
         self.settings = ProgramSettings()
+        self.devices = GpuDevices(minors={})
         self.attempt: Attempt | None = None
 
     def runner(self) -> ProgramRunner:
@@ -62,14 +63,14 @@ class Bench:
             sandbox=self.sandbox,
             users=UserPool(),
             directory=self.directory,
-            devices=GpuDevices(minors={}),
+            devices=self.devices,
         )
 
     def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
-              **payload: Any) -> asyncio.Task[End]:  # fmt: skip
+              allocation: Allocation | None = None, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
         self.blobs.data["code"] = source.encode() if isinstance(source, str) else source
         program = Program(blob="code", **payload)
-        self.attempt = self.attempts.of(program, demand=demand, max_duration_s=max_duration_s)
+        self.attempt = self.attempts.of(program, demand=demand, max_duration_s=max_duration_s, allocation=allocation)
         return asyncio.create_task(self.runner().run(self.attempt))
 
     async def run(self, source: str | bytes, **options: Any) -> End:
@@ -295,6 +296,26 @@ time.sleep(60)
     )
     assert end.phase is Phase.FAILED
     assert end.message == f"killed: used more than {128 * 2**20} bytes of memory"
+
+
+def held_by_all_below_us() -> tuple[GpuHolding, ...]:
+    below = psutil.Process().children(recursive=True)
+    return tuple(GpuHolding(index=0, pid=process.pid, memory_bytes=2**30) for process in below)
+
+
+async def test_program_that_takes_more_of_a_gpu_than_its_share_is_killed_and_says_so(bench: Bench) -> None:
+    """Looks at it after half a second."""
+    bench.devices = GpuDevices(minors={}, holdings=held_by_all_below_us)
+    share = GpuShare(index=0, memory_bytes=2**29, whole=False)
+    end = await bench.run(
+        "import os, time\nprint(os.environ['ARCRAY_GPU_MEMORY_BYTES'])\ntime.sleep(60)",
+        allocation=Allocation(gpus=(share,)),
+    )
+    assert (end.phase, end.message) == (
+        Phase.FAILED,
+        f"killed: used more than {2**29} bytes of the memory of GPU 0",
+    )
+    assert bench.log == f"{2**29}\n"
 
 
 async def test_memory_limit_refuses_one_large_allocation_at_once(bench: Bench) -> None:
