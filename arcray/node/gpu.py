@@ -3,6 +3,9 @@
 NVML numbers devices by bus; device files are numbered by minor number, and CUDA numbers by its own order. So programs
 and models are told which devices to use by uuid, and the device files by minor.
 
+Of the GPUs of the machine, ours are those that ``CUDA_VISIBLE_DEVICES`` shows to the agent, as for any other program;
+by index there, NVML's order is meant. Without that variable all are.
+
 Every question is asked of each device by itself: one that has fallen off the bus, or that does not know an answer, must
 not take the others with it.
 """
@@ -28,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 _WANTED: Final = "libcuda.so.1"  # what work loads
 _OURS: Final = "libnvidia-ml.so."  # what NVML is; mapped by the name of its version
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES="
+_STARTED_WITH: Final = Path("/proc/self/environ")
 _MAPPED: Final = Path("/proc/self/maps")
 _TIMEOUT_S: Final = 30.0
 _ON_DEMAND: Final = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
@@ -128,7 +133,31 @@ def _handles() -> dict[int, Any]:
             found[index] = pynvml.nvmlDeviceGetHandleByIndex(index)
         except pynvml.NVMLError as error:
             _log.warning("GPU not offered", extra={"index": index, "reason": str(error)})
-    return found
+    return _shown(found)
+
+
+def _shown(found: dict[int, Any]) -> dict[int, Any]:
+    """Returns those of the devices that are not hidden from us.
+
+    As we were started, because Ray changes the variable in its workers while they live.
+    """
+    started_with = _STARTED_WITH.read_bytes().decode(errors="replace").split("\0")
+    visible = next((entry.removeprefix(_VISIBLE) for entry in started_with if entry.startswith(_VISIBLE)), None)
+    if visible is None:
+        return found
+    shown = set()
+    for name in visible.split(","):
+        index = next((index for index, handle in found.items() if _is_named(name.strip(), index, handle)), None)
+        if index is None:
+            break  # as CUDA has it: what follows a name that means nothing is hidden too
+        shown.add(index)
+    _log.info("GPUs shown to us", extra={"visible": visible, "indices": sorted(shown)})
+    return {index: found[index] for index in sorted(shown)}
+
+
+def _is_named(name: str, index: int, handle: Any) -> bool:
+    uuid = _text(_or_none(pynvml.nvmlDeviceGetUUID, handle) or "")
+    return name == str(index) or (name.startswith("GPU-") and uuid.startswith(name))
 
 
 def _device(index: int, handle: Any) -> Gpu | None:

@@ -188,12 +188,10 @@ class Machine:
         name: str,
         external_id: str,
         lease: LeaseTerms,
-        gpu_indices: frozenset[int] | None,
     ) -> NodeRegistration:
         """Returns what this machine says of itself."""
         await self.look()
         node = self._settings.node
-        offered = tuple(gpu for gpu in self._gpus if gpu_indices is None or gpu.index in gpu_indices)
         return NodeRegistration(
             id=self._node_id,
             name=name or hostname(),
@@ -202,7 +200,7 @@ class Machine:
             driver=driver,
             address=address,
             hostname=hostname(),
-            capacity=await asyncio.to_thread(lambda: measure_capacity(node, gpus=offered, disk=self._directory)),
+            capacity=await asyncio.to_thread(lambda: measure_capacity(node, gpus=self._gpus, disk=self._directory)),
             capabilities=self.capabilities,
             lease=lease,
             location=locate(node.location.geohash, node.location.geozone),

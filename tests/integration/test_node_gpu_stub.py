@@ -86,11 +86,11 @@ print(json.dumps([[dataclasses.asdict(gpu) for gpu in probe.devices()], probe.mi
 """
 
 
-def ask(library_path: Path) -> Any:
+def ask(library_path: Path, **env: str) -> Any:
     answer: Any = json.loads(
         subprocess.run(
             [sys.executable, "-c", ASK],
-            env={"LD_LIBRARY_PATH": str(library_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={"LD_LIBRARY_PATH": str(library_path), "PYTHONPATH": str(Path(__file__).parents[2]), **env},
             check=True,
             capture_output=True,
             text=True,
@@ -158,3 +158,13 @@ def test_library_that_only_our_own_environment_leads_to_is_handed_on(tmp_path: P
 def test_holdings_are_each_process_once_and_what_the_driver_does_not_tell_is_nothing(tmp_path: Path) -> None:
     *_, holdings = ask(build(tmp_path))
     assert holdings == [[0, 11, 3 * 2**30], [0, 12, 0], [1, 11, 2**30], [1, 12, 0]]
+
+
+@pytest.mark.parametrize(
+    ("visible", "offered"),
+    [("1", [1]), ("1,0", [0, 1]), ("GPU-b", [1]), ("", []), ("NoDevFiles", []), ("1,GPU-lost,0", [1]), ("-1", [])],
+)
+def test_gpus_that_are_hidden_from_the_agent_are_not_offered(tmp_path: Path, visible: str, offered: list[int]) -> None:
+    devices, minors, readings, *_ = ask(build(tmp_path), CUDA_VISIBLE_DEVICES=visible)
+    assert [gpu["index"] for gpu in devices] == [reading["index"] for reading in readings] == offered
+    assert list(minors) == [str(index) for index in offered]
