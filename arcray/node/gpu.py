@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 import pynvml
 
 from arcray.core.node import GpuTelemetry
-from arcray.core.resources import Allocation, Gpu
+from arcray.core.resources import Allocation, Gpu, GpuShare
 
 __all__ = ["GpuDevices", "GpuHolding", "GpuProbe", "NvmlProbe"]
 
@@ -36,7 +36,8 @@ _STARTED_WITH: Final = Path("/proc/self/environ")
 _MAPPED: Final = Path("/proc/self/maps")
 _TIMEOUT_S: Final = 30.0
 _ON_DEMAND: Final = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-_SHARED_FILES: Final = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+_TOOLS: Final = Path("/dev/nvidia-uvm-tools")  # for debuggers and profilers
+_SHARED_FILES: Final = (Path("/dev/nvidiactl"), Path("/dev/nvidia-uvm"), _TOOLS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,5 +254,14 @@ class GpuDevices:
         """Returns the device files of an allocation; () without GPUs."""
         if not allocation.gpus:
             return ()
-        own = (f"/dev/nvidia{self.minors.get(share.index, share.index)}" for share in allocation.gpus)
-        return tuple(map(Path, (*_SHARED_FILES, *own)))
+        own = (Path(f"/dev/nvidia{self.minors.get(share.index, share.index)}") for share in allocation.gpus)
+        return (*_SHARED_FILES, *own)
+
+    def absent(self) -> tuple[Path, ...]:
+        """Returns the device files that work with a GPU needs and this machine lacks.
+
+        The driver makes them when somebody with the right to do so first asks it to, which is nobody in a sandbox.
+        """
+        shares = (GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True) for gpu in self.gpus)
+        needed = set(self.files(Allocation(gpus=tuple(shares)))) - {_TOOLS}
+        return tuple(sorted(path for path in needed if not path.exists()))

@@ -43,6 +43,7 @@ __all__ = ["Machine", "Runners"]
 _log = logging.getLogger(__name__)
 
 _MISSED_LOOKS: Final = 3  # of a busy engine, before it counts as gone
+_REMEDY: Final = "run nvidia-modprobe -u -c 0 when the machine starts, and start arcray again"
 
 
 class Runners:
@@ -132,6 +133,9 @@ class Machine:
             libraries=await asyncio.to_thread(self._probe.libraries),
             holdings=self._probe.holdings,
         )
+        if absent := await asyncio.to_thread(self._devices.absent):
+            files = ", ".join(map(str, absent))
+            _log.warning("programs will not find the GPUs", extra={"absent": files, "remedy": _REMEDY})
         self._sampler = await asyncio.to_thread(
             lambda: Sampler(gpus=self._probe, clock=self._clock, disk=self._directory)
         )

@@ -181,7 +181,7 @@ class FakeGpus:
         return tuple(Gpu(index=index, memory_bytes=80 * 2**30, uuid=f"GPU-{index}") for index in range(2))
 
     def minors(self) -> dict[int, int]:
-        return {0: 0, 1: 1}
+        return {0: 900, 1: 901}  # whose files no machine has
 
     def libraries(self) -> tuple[Path, ...]:
         return ()
