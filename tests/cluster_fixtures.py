@@ -34,7 +34,7 @@ def cluster() -> Iterator[Cluster]:
         node={
             "heartbeat_s": 0.5,
             "labels": {"suite": "cluster"},
-            "models": {"python_path": (Path(__file__).parent / "cluster" / "models",)},
+            "models": {"python_path": tuple(Path(__file__).parent / each / "models" for each in ("cluster", "gpu"))},
         },
     )
     arcray = up(

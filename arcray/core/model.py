@@ -18,8 +18,8 @@ __all__ = ["RESERVED_VARIABLES", "Model", "ModelFormat", "ModelSlots"]
 
 RESERVED_VARIABLES: Final = frozenset(
     {
-        "CUDA_VISIBLE_DEVICES", "HOME", "LANG", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED",
+        "ARCRAY_GPU_MEMORY_BYTES", "CUDA_VISIBLE_DEVICES", "HOME", "LANG", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED",
     }
 )  # fmt: skip
 """What a node sets itself in the process of a model, so that no model may."""

@@ -25,7 +25,8 @@ class Gpu:
         index: position on its machine, 0 or more, unique there.
         uuid: the vendor's identifier; "" where the wire carries none.
         name: product name, for example "NVIDIA H200".
-        memory_bytes: total device memory; 0 where a device has none of its own, which is then given whole only.
+        memory_bytes: device memory that work can have; 0 where a device has none of its own, which is then given
+            whole only.
     """
 
     index: int

@@ -115,13 +115,11 @@ class NodeAgent:
         name: str = "",
         external_id: str = "",
         lease: LeaseTerms | None = None,
-        gpu_indices: frozenset[int] | None = None,
     ) -> NodeRegistration:
         """Returns what this machine says of itself, from probes.
 
         Args:
             lease: how long it may be silent; None is the settings' missed beats.
-            gpu_indices: the only GPUs to offer, where others book some of them; None offers all.
 
         Raises:
             UnavailableError: the settings demand a container engine and none answers.
@@ -134,7 +132,6 @@ class NodeAgent:
             name=name,
             external_id=external_id,
             lease=lease or LeaseTerms(unhealthy_after_s=beats_s, lost_after_s=beats_s * _LOST_BEATS),
-            gpu_indices=gpu_indices,
         )
 
     async def start(self, registration: NodeRegistration) -> None:

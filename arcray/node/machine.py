@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -42,6 +43,7 @@ __all__ = ["Machine", "Runners"]
 _log = logging.getLogger(__name__)
 
 _MISSED_LOOKS: Final = 3  # of a busy engine, before it counts as gone
+_REMEDY: Final = "run nvidia-modprobe -u -c 0 when the machine starts, and start arcray again"
 
 
 class Runners:
@@ -125,7 +127,15 @@ class Machine:
             raise UnavailableError("node.containers.enabled is always, and no container engine answers")
         await self._choose_sandbox()
         self._gpus = await asyncio.to_thread(self._probe.devices)
-        self._devices = GpuDevices(gpus=self._gpus, minors=await asyncio.to_thread(self._probe.minors))
+        self._devices = GpuDevices(
+            gpus=self._gpus,
+            minors=await asyncio.to_thread(self._probe.minors),
+            libraries=await asyncio.to_thread(self._probe.libraries),
+            holdings=self._probe.holdings,
+        )
+        if absent := await asyncio.to_thread(self._devices.absent):
+            files = ", ".join(map(str, absent))
+            _log.warning("programs will not find the GPUs", extra={"absent": files, "remedy": _REMEDY})
         self._sampler = await asyncio.to_thread(
             lambda: Sampler(gpus=self._probe, clock=self._clock, disk=self._directory)
         )
@@ -182,12 +192,10 @@ class Machine:
         name: str,
         external_id: str,
         lease: LeaseTerms,
-        gpu_indices: frozenset[int] | None,
     ) -> NodeRegistration:
         """Returns what this machine says of itself."""
         await self.look()
         node = self._settings.node
-        offered = tuple(gpu for gpu in self._gpus if gpu_indices is None or gpu.index in gpu_indices)
         return NodeRegistration(
             id=self._node_id,
             name=name or hostname(),
@@ -196,7 +204,7 @@ class Machine:
             driver=driver,
             address=address,
             hostname=hostname(),
-            capacity=await asyncio.to_thread(lambda: measure_capacity(node, gpus=offered, disk=self._directory)),
+            capacity=await asyncio.to_thread(lambda: measure_capacity(node, gpus=self._gpus, disk=self._directory)),
             capabilities=self.capabilities,
             lease=lease,
             location=locate(node.location.geohash, node.location.geozone),
@@ -249,6 +257,8 @@ class Machine:
         if self._sandbox is None:
             return None
         programs = self._settings.node.programs
+        if self._runner_image:
+            devices = replace(devices, libraries=())  # the engine puts the driver's into a container
         return ProgramRunner(
             blobs=plane.blobs,
             image=ProgramImage(containers=containers, settings=programs, devices=devices)

@@ -25,6 +25,7 @@ from arcray.core.ports import BlobStore
 from arcray.core.workload import Phase, Program, Result
 from arcray.node.archive import find_entry_point, unpack
 from arcray.node.gpu import GpuDevices
+from arcray.node.gpu_shares import until_overdrawn
 from arcray.node.leftovers import remove_tree
 from arcray.node.log_writer import LogWriter
 from arcray.node.process import Child, spawn_piped
@@ -62,11 +63,11 @@ def thread_environment(cpu_milli: int) -> dict[str, str]:
 
 @dataclass(slots=True, kw_only=True)
 class _Process:
-    """A started program and what was noticed about it."""
+    """A started program, and of what it took too much."""
 
     child: Child
     done: asyncio.Future[int]
-    over_memory: bool = False
+    excess: str = ""
 
 
 class ProgramRunner:
@@ -142,6 +143,7 @@ class ProgramRunner:
                 uid=uid,
                 network=self._settings.network,
                 devices=self._devices.files(order.allocation),
+                libraries=self._devices.libraries if order.allocation.gpus else (),
             )
             place.work.mkdir(mode=0o700)
             place.results.mkdir(mode=0o700)
@@ -193,9 +195,8 @@ class ProgramRunner:
             code = await process.done
         duration_ms = (attempt.clock.monotonic() - started) * 1000
         result = Result(exit_code=code, duration_ms=duration_ms, pid=process.child.pid)
-        if process.over_memory:
-            message = f"killed: used more than {place.limits.memory_bytes} bytes of memory"
-            end = End(phase=Phase.FAILED, message=message, result=result)
+        if process.excess:
+            end = End(phase=Phase.FAILED, message=f"killed: {process.excess}", result=result)
         elif code:
             end = attempt.stopped_or(ending, End(phase=Phase.FAILED, message=_describe(code), result=result))
         else:
@@ -228,11 +229,15 @@ class ProgramRunner:
                 os.close(source)
         process = _Process(child=child, done=asyncio.ensure_future(child.wait()))
         pump = asyncio.create_task(output.pump(log.write))
-        watch = asyncio.create_task(self._watch_memory(attempt, process, place.limits.memory_bytes))
+        watches = (
+            asyncio.create_task(self._watch_memory(attempt, process, place.limits.memory_bytes)),
+            asyncio.create_task(self._watch_shares(attempt, process)),
+        )
         try:
             yield process
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
             self._kill(process)
             await child.wait()
             if place.uid is not None:
@@ -250,7 +255,7 @@ class ProgramRunner:
             "LANG": "C.UTF-8",
             "PATH": ":".join((*own, "/usr/local/bin", "/usr/bin", "/bin")),
             "PYTHONUNBUFFERED": "1",
-            "CUDA_VISIBLE_DEVICES": self._devices.visible(order.allocation),
+            **self._devices.environment(order.allocation),
             **thread_environment(order.demand.cpu_milli),
             "TASK_ID": order.workload_id,  # or by what name its protocol knows it
             **dict(order.payload.env),
@@ -265,9 +270,14 @@ class ProgramRunner:
             if unfiled_bytes_at_most(tree) <= limit:
                 continue  # the exact figure is dear, and is asked for only where it can be too much
             if await asyncio.get_running_loop().run_in_executor(_COUNTERS, unfiled_bytes, tree) > limit:
-                process.over_memory = True
+                process.excess = f"used more than {limit} bytes of memory"
                 self._kill(process)
                 return
+
+    async def _watch_shares(self, attempt: Attempt, process: _Process) -> None:
+        allocation = attempt.order.allocation
+        process.excess = await until_overdrawn(self._devices, attempt.clock, process.child.pid, allocation)
+        self._kill(process)
 
     async def _terminate(self, attempt: Attempt, process: _Process, grace_s: float) -> None:
         """Ends it politely, then for certain."""

@@ -9,7 +9,9 @@ user, as root too; only by configuration.
 
 No program but that of ``none`` makes user namespaces, in which it would be root.
 
-Limits are per process except the number of processes; what a whole tree uses is watched by ``program.py``.
+Limits are per process except the number of processes; what a whole tree uses is watched by ``program.py``. There is
+none of address space: thread stacks, allocator arenas and CUDA reserve much that they never touch (scikit-learn cannot
+be imported under 384 MiB of it, and trains under our limit; a CUDA context reserves 13 GiB).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import os
 import secrets
 import site
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -33,7 +35,9 @@ __all__ = ["Command", "Confinement", "Limits", "Sandbox", "SandboxKind", "UserPo
 _log = logging.getLogger(__name__)
 
 _MIB: Final = 2**20
-DATA_SLACK_BYTES: Final = 512 * _MIB  # thread stacks and BLAS buffers count as data though they are hardly touched
+# What counts as data though it is hardly touched: libraries' own segments, BLAS buffers, the stacks of thread pools: a
+# GPU framework makes some four threads a core (JAX 60 of 8 MiB on 16 cores).
+DATA_SLACK_BYTES: Final = 512 * _MIB + 4 * 8 * _MIB * (os.cpu_count() or 1)
 _TMP_MAX_BYTES: Final = 1024 * _MIB
 _TMP_MIN_BYTES: Final = 16 * _MIB
 _OPEN_FILES: Final = 4096
@@ -81,6 +85,7 @@ class Confinement:
         results: where its result files go, likewise.
         uid: the user it becomes; None stays who we are.
         devices: device files that it may use.
+        libraries: directories of libraries that it reads besides those of the system and of the interpreter.
     """
 
     work: Path
@@ -89,6 +94,7 @@ class Confinement:
     uid: int | None = None
     network: bool = False
     devices: tuple[Path, ...] = ()
+    libraries: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,19 +205,23 @@ class Sandbox:
         tmp = str(max(_TMP_MIN_BYTES, min(place.limits.memory_bytes // 4, _TMP_MAX_BYTES)))
         yield from _system()
         yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/dev/shm")  # noqa: S108
+        for device in place.devices:
+            yield from ("--dev-bind-try", str(device), str(device))
+        # Only now, for nothing can be put into it any more.
         yield from ("--remount-ro", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/tmp")  # noqa: S108
         yield from ("--perms", "0755", "--dir", "/etc")
         for path in (*_ETC, *(_ETC_NETWORK if place.network else ())):
             yield from ("--ro-bind-try", path, path)
         for name in ("passwd", "group"):
             yield from ("--ro-bind", str(_accounts(place) / name), f"/etc/{name}")
-        yield from _python_environment(self.python)
+        environment = environment_roots(self.python)
+        yield from _read_only(environment)
+        there = (*map(Path, _SYSTEM), *(inside for _, inside in environment))
+        further = [path for path in place.libraries if not any(path.is_relative_to(root) for root in there)]
+        yield from _read_only((path, path) for path in further)
         work, results = self.paths(place)
         yield from ("--perms", "0755", "--dir", str(INSIDE))
-        yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results))
-        for device in place.devices:
-            yield from ("--dev-bind-try", str(device), str(device))
-        yield "--"
+        yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results), "--")
 
 
 def environment_roots(python: str) -> tuple[tuple[Path, Path], ...]:
@@ -236,8 +246,8 @@ def environment_roots(python: str) -> tuple[tuple[Path, Path], ...]:
     return tuple((path.resolve(), path) for path in kept)
 
 
-def _python_environment(python: str) -> Iterator[str]:
-    for source, place in environment_roots(python):
+def _read_only(places: Iterable[tuple[Path, Path]]) -> Iterator[str]:
+    for source, place in places:
         # bubblewrap makes missing parents with mode 0700, which another user could not enter.
         for parent in reversed(place.parents[:-1]):
             if str(parent) not in ("/tmp", "/etc"):  # noqa: S108

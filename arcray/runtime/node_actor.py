@@ -102,7 +102,6 @@ class NodeActor:
                 facade="ray",
                 address=self._name,
                 external_id=self._ray_node.id,
-                gpu_indices=frozenset(range(self._ray_node.gpus)),
             )
             starting = asyncio.create_task(agent.start(within(registration, self._ray_node)))
             self._agent = agent  # orders may come before the answer that names their epoch; the agent waits for it
@@ -144,5 +143,6 @@ def within(registration: NodeRegistration, ray_node: RayNode) -> NodeRegistratio
         registration.capacity,
         cpu_milli=min(registration.capacity.cpu_milli, ray_node.cpu_milli),
         memory_bytes=min(registration.capacity.memory_bytes, ray_node.memory_bytes),
+        gpus=registration.capacity.gpus[: ray_node.gpus],
     )
     return dataclasses.replace(registration, capacity=capacity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from arcray.control.blobs import Entry
@@ -20,6 +21,7 @@ from arcray.core.queries import Query
 from arcray.core.resources import Allocation, Demand, Gpu
 from arcray.core.workload import Container, ModelServer, Phase, PortMapping, Program
 from arcray.node.engine import ContainerSpec, ContainerState, FoundContainer, ImageAbsentError
+from arcray.node.gpu import GpuHolding
 from arcray.node.work import Attempt
 from arcray.testing.builders import T0
 from arcray.wire.system import SystemClock
@@ -170,16 +172,25 @@ class Attempts:
 
 
 class FakeGpus:
-    """Two devices, half busy."""
+    """Two devices, half busy; ``held`` is what processes hold of their memory."""
+
+    def __init__(self) -> None:
+        self.held: tuple[GpuHolding, ...] = ()
 
     def devices(self) -> tuple[Gpu, ...]:
         return tuple(Gpu(index=index, memory_bytes=80 * 2**30, uuid=f"GPU-{index}") for index in range(2))
 
     def minors(self) -> dict[int, int]:
-        return {0: 0, 1: 1}
+        return {0: 900, 1: 901}  # whose files no machine has
+
+    def libraries(self) -> tuple[Path, ...]:
+        return ()
 
     def read(self) -> tuple[GpuTelemetry, ...]:
         return tuple(GpuTelemetry(index=index, utilization=0.5, memory_used_bytes=2**30) for index in range(2))
+
+    def holdings(self) -> tuple[GpuHolding, ...]:
+        return self.held
 
 
 class FakeEngine:

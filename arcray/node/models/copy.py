@@ -27,6 +27,7 @@ from arcray.core.model import Model, ModelFormat
 from arcray.core.ports import BlobStore
 from arcray.core.workload import ModelServer, Phase, Result
 from arcray.node.gpu import GpuDevices
+from arcray.node.gpu_shares import until_overdrawn
 from arcray.node.log_writer import LogWriter
 from arcray.node.models.frames import LoadSpec
 from arcray.node.models.link import ModelBrokenError, ModelLink
@@ -167,7 +168,7 @@ class ModelRunner:
                 "LANG": "C.UTF-8",
                 "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
                 "PYTHONUNBUFFERED": "1",
-                "CUDA_VISIBLE_DEVICES": self._devices.visible(attempt.order.allocation),
+                **self._devices.environment(attempt.order.allocation),
                 **threads,
                 "PYTHONPATH": ":".join(map(str, (*self._settings.python_path, _PACKAGE_ROOT))),
             },
@@ -220,6 +221,7 @@ class ModelRunner:
         life.link.on_state = states.put_nowait
         following = asyncio.create_task(self._follow(copy, states, log))
         listening = asyncio.create_task(self._listen(attempt, life, log))
+        watching = asyncio.create_task(self._watch_shares(attempt, life, log))
         gone = asyncio.ensure_future(life.child.wait())
         reason = "the model's process died"
         try:
@@ -231,6 +233,7 @@ class ModelRunner:
         finally:
             following.cancel()
             listening.cancel()
+            watching.cancel()
             self._registry.remove(copy, reason)
         life.link.close()
         if not await within(attempt.clock, _STOP_GRACE_S, gone):
@@ -243,6 +246,13 @@ class ModelRunner:
         while await within(attempt.clock, half_s, life.link.ping()):
             await attempt.clock.sleep(half_s)
         await log.note(self._silence)
+        life.child.kill_group()
+
+    async def _watch_shares(self, attempt: Attempt, life: _Life, log: LogWriter) -> None:
+        """Ends a process that takes more of a GPU than the copy's share: others were promised the rest."""
+        allocation = attempt.order.allocation
+        excess = await until_overdrawn(self._devices, attempt.clock, life.child.pid, allocation)
+        await log.note(f"the model's process was ended: it {excess}")
         life.child.kill_group()
 
     @property

@@ -2,6 +2,9 @@
 
 A list is the model's only input; an object names its inputs. One dimension too few is taken as a batch of one. The
 answer is an object by output name; a classifier's ZipMap (a list of dictionaries) is handed through.
+
+A model that was given a GPU runs on it or not at all: on the processor it would answer too, slowly, while nobody else
+can have its GPU. TensorRT is not asked for: it builds an engine at each load, for minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ import onnxruntime
 from arcray.node.models.frames import LoadSpec
 
 __all__ = ["OnnxModel"]
+
+_GPU: Final = "CUDAExecutionProvider"
+_CPU: Final = "CPUExecutionProvider"
 
 _DTYPES: Final[dict[str, Any]] = {
     "tensor(float16)": np.float16,
@@ -33,7 +39,11 @@ _DTYPES: Final[dict[str, Any]] = {
 
 
 class OnnxModel:
-    """One session; onnxruntime lets several threads run it at once."""
+    """One session; onnxruntime lets several threads run it at once.
+
+    Raises:
+        RuntimeError: it was given a GPU, and onnxruntime here cannot use it.
+    """
 
     def __init__(self, spec: LoadSpec) -> None:
         options = onnxruntime.SessionOptions()
@@ -41,8 +51,14 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         # Spinning threads burn the cores that other models of this machine need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = onnxruntime.get_available_providers() if spec.gpu else ["CPUExecutionProvider"]
+        wanted = (_GPU, _CPU) if spec.gpu else (_CPU,)
+        providers = [each for each in wanted if each in onnxruntime.get_available_providers()]
         self._session = onnxruntime.InferenceSession(spec.source, options, providers=providers)
+        if spec.gpu and _GPU not in self._session.get_providers():
+            raise RuntimeError(
+                "it was given a GPU that onnxruntime here cannot use; install onnxruntime-gpu in place of onnxruntime "
+                "and the CUDA libraries of its version, or register the model without gpus"
+            )
         self._inputs = {each.name: (_dtype(each), len(each.shape)) for each in self._session.get_inputs()}
         self._outputs = [each.name for each in self._session.get_outputs()]
 

@@ -74,6 +74,12 @@ def test_onnx_input_that_does_not_fit_says_how(tmp_path: Path) -> None:
         digits.call(["a", "b"])
 
 
+def test_onnx_model_that_was_given_a_gpu_does_not_run_on_the_processor(tmp_path: Path) -> None:
+    Digits(tmp_path / "digits.onnx", zipmap=False)  # which onnxruntime of this environment does run there
+    with pytest.raises(RuntimeError, match=r"was given a GPU .* install onnxruntime-gpu"):
+        load(spec(source=str(tmp_path / "digits.onnx"), gpu=True))
+
+
 @pytest.fixture
 async def endpoint() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
     """Answers every request with what it got; refuses the prompt "boom"."""

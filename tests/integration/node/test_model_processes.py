@@ -20,8 +20,9 @@ from arcray.core.errors import NotFoundError, PermissionDeniedError, Unavailable
 from arcray.core.ids import ModelId, WorkloadId
 from arcray.core.model import RESERVED_VARIABLES, ModelFormat, ModelSlots
 from arcray.core.orders import RunInference
+from arcray.core.resources import Allocation, GpuShare
 from arcray.core.workload import Phase
-from arcray.node.gpu import GpuDevices
+from arcray.node.gpu import GpuDevices, GpuHolding
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.process import User, spawn_piped
@@ -109,6 +110,8 @@ class Bench:
         self.registry = ModelRegistry(
             clock=SystemClock(), changed=self._on_changed, began=lambda *_: None, ended=self._on_end
         )
+        self.devices = GpuDevices(minors={})
+        self.allocation: Allocation | None = None
         self.attempt: Attempt | None = None
         self._requests = 0
         self._tells: set[asyncio.Task[None]] = set()
@@ -148,14 +151,14 @@ class Bench:
             settings=self.settings,
             registry=self.registry,
             directory=self.tmp_path / "models",
-            devices=GpuDevices(minors={}),
+            devices=self.devices,
         )
 
     def start(self, source: str, **fields: Any) -> asyncio.Task[End]:
         if ":" not in source and "format" not in fields:
             source = f"some_models:{source}"
         model = a_model("m", source=source, **fields)
-        self.attempt = self.attempts.of(model)
+        self.attempt = self.attempts.of(model, allocation=self.allocation)
         return asyncio.create_task(self.runner().run(self.attempt))
 
     @asynccontextmanager
@@ -371,6 +374,19 @@ async def test_model_that_keeps_dying_fails(bench: Bench) -> None:
     end = await asyncio.wait_for(task, 20)
     assert (end.phase, end.result.exit_code) == (Phase.FAILED, 3)
     assert end.message == "its process died 1 times, the last time with exit code 3"
+
+
+async def test_model_that_takes_more_of_a_gpu_than_its_share_is_ended_and_its_log_says_so(bench: Bench) -> None:
+    """Looked at after half a second."""
+    bench.settings = bench.settings.model_copy(update={"max_restarts": 0})
+    bench.allocation = Allocation(gpus=(GpuShare(index=0, memory_bytes=2**30, whole=False),))
+    bench.devices = GpuDevices(
+        minors={}, holdings=lambda: (GpuHolding(index=0, pid=bench.pid, memory_bytes=2**30 + 1),)
+    )
+    async with asyncio.timeout(30):
+        end = await bench.start("environment")
+    assert (end.phase, end.result.exit_code) == (Phase.FAILED, 137)
+    assert f"the model's process was ended: it used more than {2**30} bytes of the memory of GPU 0" in bench.log
     assert bench.registry.slots == ()
     assert len(bench.registry) == 0
 

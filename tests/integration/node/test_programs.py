@@ -9,10 +9,12 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +25,12 @@ from arcray.config import ProgramSettings, Settings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import NodeId
-from arcray.core.resources import Demand
+from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Phase, Program
-from arcray.node.gpu import GpuDevices
+from arcray.node.gpu import GpuDevices, GpuHolding
 from arcray.node.machine import Machine
 from arcray.node.program import ProgramRunner
-from arcray.node.sandbox import Sandbox, SandboxKind, UserPool
+from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe
 from arcray.node.work import Attempt, End
 from arcray.testing.clock import FakeClock
@@ -51,6 +53,7 @@ class Bench:
     def __init__(self, blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> None:
         self.blobs, self.attempts, self.sandbox, self.directory = blobs, attempts, sandbox, directory
         self.settings = ProgramSettings()
+        self.devices = GpuDevices(minors={})
         self.attempt: Attempt | None = None
 
     def runner(self) -> ProgramRunner:
@@ -60,14 +63,14 @@ class Bench:
             sandbox=self.sandbox,
             users=UserPool(),
             directory=self.directory,
-            devices=GpuDevices(minors={}),
+            devices=self.devices,
         )
 
     def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
-              **payload: Any) -> asyncio.Task[End]:  # fmt: skip
+              allocation: Allocation | None = None, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
         self.blobs.data["code"] = source.encode() if isinstance(source, str) else source
         program = Program(blob="code", **payload)
-        self.attempt = self.attempts.of(program, demand=demand, max_duration_s=max_duration_s)
+        self.attempt = self.attempts.of(program, demand=demand, max_duration_s=max_duration_s, allocation=allocation)
         return asyncio.create_task(self.runner().run(self.attempt))
 
     async def run(self, source: str | bytes, **options: Any) -> End:
@@ -184,6 +187,64 @@ print([writes(path) for path in ("/usr/x", "/etc/x", "/x", numpy.__file__, sys.e
     assert bench.log == f"{[True] * 3}\n{[False] * 7}\n"
 
 
+@pytest.fixture
+def device() -> Iterator[Path]:
+    """A file of /dev that no sandbox has by itself."""
+    path = Path(f"/dev/arcray-{os.getpid()}")
+    try:
+        path.touch()
+    except PermissionError:  # only root adds to /dev; most machines have other devices than these
+        usual = {"console", "full", "null", "ptmx", "random", "tty", "urandom", "zero"}
+        yield next(each for each in Path("/dev").iterdir() if each.is_char_device() and each.name not in usual)
+    else:
+        yield path
+        path.unlink()
+
+
+Confined = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(params=[True, False], ids=["own-user", "user-namespace"])
+def confined(sandbox: Sandbox, directory: Path, request: pytest.FixtureRequest) -> Confined:
+    """Runs Python code in a sandbox of which more is said than a program can ask for."""
+    if request.param and not sandbox.own_user:
+        pytest.skip("another user needs root")
+
+    def run(source: str, **further: Any) -> subprocess.CompletedProcess[str]:
+        place = Confinement(
+            work=directory / "work",
+            results=directory / "results",
+            limits=Limits(memory_bytes=2**28, processes=64, file_bytes=2**20),
+            uid=UserPool().take() if request.param else None,
+            **further,
+        )
+        place.work.mkdir()
+        place.results.mkdir()
+        box = replace(sandbox, own_user=request.param)
+        box.prepare(place)
+        command = box.command(place, ("-c", source), {})
+        return subprocess.run(command.argv, env=command.env, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def test_program_has_the_device_files_that_it_is_given_in_a_dev_that_it_cannot_change(
+    confined: Confined, device: Path
+) -> None:
+    source = f"import os\nprint({device.name!r} in os.listdir('/dev'))\nopen('/dev/new', 'w')"
+    ran = confined(source, devices=(device, Path("/dev/absent")))
+    assert (ran.stdout, ran.returncode) == ("True\n", 1), ran.stderr
+    assert "Read-only file system" in ran.stderr
+
+
+def test_program_reads_the_libraries_that_it_is_given(confined: Confined, directory: Path) -> None:
+    library = directory / "driver" / "lib" / "libdriver.so"
+    library.parent.mkdir(parents=True)
+    library.write_text("a library")
+    ran = confined(f"print(open({str(library)!r}).read())", libraries=(library.parent, Path("/usr/lib")))
+    assert ran.stdout == "a library\n", ran.stderr
+
+
 async def test_program_has_no_network(bench: Bench) -> None:
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -237,6 +298,26 @@ time.sleep(60)
     assert end.message == f"killed: used more than {128 * 2**20} bytes of memory"
 
 
+def held_by_all_below_us() -> tuple[GpuHolding, ...]:
+    below = psutil.Process().children(recursive=True)
+    return tuple(GpuHolding(index=0, pid=process.pid, memory_bytes=2**30) for process in below)
+
+
+async def test_program_that_takes_more_of_a_gpu_than_its_share_is_killed_and_says_so(bench: Bench) -> None:
+    """Looks at it after half a second."""
+    bench.devices = GpuDevices(minors={}, holdings=held_by_all_below_us)
+    share = GpuShare(index=0, memory_bytes=2**29, whole=False)
+    end = await bench.run(
+        "import os, time\nprint(os.environ['ARCRAY_GPU_MEMORY_BYTES'])\ntime.sleep(60)",
+        allocation=Allocation(gpus=(share,)),
+    )
+    assert (end.phase, end.message) == (
+        Phase.FAILED,
+        f"killed: used more than {2**29} bytes of the memory of GPU 0",
+    )
+    assert bench.log == f"{2**29}\n"
+
+
 async def test_memory_limit_refuses_one_large_allocation_at_once(bench: Bench) -> None:
     end = await bench.run("x = bytearray(2 * 2**30)", demand=Demand(memory_bytes=64 * 2**20))
     assert end.phase is Phase.FAILED
@@ -258,6 +339,21 @@ numpy.linalg.svd(numpy.random.rand(200, 200))
     )
     assert end.phase is Phase.SUCCEEDED, bench.log
     assert bench.log.strip().endswith("True")
+
+
+async def test_thread_pools_of_the_size_of_the_machine_fit_beside_the_memory_that_was_asked_for(bench: Bench) -> None:
+    end = await bench.run(
+        """
+import mmap, os, threading
+asked = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+until = threading.Event()
+threads = [threading.Thread(target=until.wait) for _ in range(min(4 * os.cpu_count(), 256))]
+for thread in threads: thread.start()
+until.set()
+""",
+        demand=Demand(memory_bytes=64 * 2**20),
+    )
+    assert end.phase is Phase.SUCCEEDED, bench.log
 
 
 async def test_fork_bomb_stays_within_its_limit_and_leaves_nothing(bench: Bench) -> None:

@@ -164,11 +164,6 @@ async def test_registration_says_what_was_found(node: Node) -> None:
     assert (registration.lease.unhealthy_after_s, registration.lease.lost_after_s) == (15.0, 150.0)
 
 
-async def test_registration_offers_only_the_gpus_that_are_ours(node: Node) -> None:
-    registration = await node.agent.registration(driver="d", facade="ray", address="", gpu_indices=frozenset({1}))
-    assert [gpu.index for gpu in registration.capacity.gpus] == [1]
-
-
 async def test_machine_without_an_engine_offers_no_containers(node: Node) -> None:
     node.engine.answers = False
     registration = await node.agent.registration(driver="d", facade="ray", address="")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from arcray.config import NodeSettings
+from arcray.config import NodeSettings, Settings
 from arcray.core.errors import InvalidArgumentError
+from arcray.core.ids import NodeId
 from arcray.core.resources import Allocation, Gpu, GpuShare
 from arcray.core.workload import VolumeMount
 from arcray.node.container import resolve_volumes
@@ -16,11 +17,12 @@ from arcray.node.docker_engine import _after
 from arcray.node.engine import Mount
 from arcray.node.gpu import GpuDevices
 from arcray.node.identity import hostname, machine_node_id
+from arcray.node.machine import Machine
 from arcray.node.sampler import Sampler, measure_capacity
 from arcray.testing.clock import FakeClock, SequenceIds
 
 if TYPE_CHECKING:
-    from arcray.testing.node_fakes import FakeGpus
+    from arcray.testing.node_fakes import FakeEngine, FakeGpus
 
 
 def test_node_id_stays_for_the_life_of_the_state_directory(tmp_path: Path) -> None:
@@ -66,9 +68,36 @@ def test_gpus_of_an_allocation_are_named_by_uuid_and_by_device_file() -> None:
         gpus=(Gpu(index=0, memory_bytes=1, uuid="GPU-a"), Gpu(index=1, memory_bytes=1)), minors={0: 3, 1: 1}
     )
     shares = tuple(GpuShare(index=index, memory_bytes=1, whole=True) for index in (0, 1))
-    assert devices.visible(Allocation(gpus=shares)) == "GPU-a,1"
+    assert devices.environment(Allocation(gpus=shares)) == {"CUDA_VISIBLE_DEVICES": "GPU-a,1"}
     assert [str(path) for path in devices.files(Allocation(gpus=shares[:1]))][-1] == "/dev/nvidia3"
-    assert (devices.visible(Allocation()), devices.files(Allocation())) == ("", ())
+    assert devices.environment(Allocation()) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert devices.files(Allocation()) == ()
+
+
+def test_device_files_that_are_not_there_are_known_but_for_what_only_tools_need() -> None:
+    devices = GpuDevices(gpus=(Gpu(index=0, memory_bytes=1),), minors={0: 999})
+    assert Path("/dev/nvidia999") in devices.absent()
+    assert Path("/dev/nvidia-uvm-tools") not in devices.absent()
+    assert GpuDevices(minors={}).absent() == ()
+
+
+async def test_machine_whose_gpus_have_no_device_files_says_what_to_do(
+    gpus: FakeGpus, engine: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings.model_validate({"state_dir": tmp_path, "node": {"programs": {"sandbox": "none"}}})
+    machine = Machine(node_id=NodeId("n"), settings=settings, clock=FakeClock(), probe=gpus, engine=engine)
+    await machine.look()
+    await machine.close()
+    (warning,) = (record for record in caplog.records if record.message == "programs will not find the GPUs")
+    assert "/dev/nvidia900, /dev/nvidia901" in warning.__dict__["absent"]
+    assert "nvidia-modprobe" in warning.__dict__["remedy"]
+
+
+def test_what_has_a_gpu_is_led_to_the_libraries_of_its_driver() -> None:
+    devices = GpuDevices(gpus=(Gpu(index=0, memory_bytes=1),), minors={0: 0}, libraries=(Path("/opt/driver/lib"),))
+    allocation = Allocation(gpus=(GpuShare(index=0, memory_bytes=1, whole=True),))
+    assert devices.environment(allocation)["LD_LIBRARY_PATH"] == "/opt/driver/lib"
+    assert "LD_LIBRARY_PATH" not in devices.environment(Allocation())
 
 
 def test_volumes_are_resolved_before_they_are_allowed(tmp_path: Path) -> None:

@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from arcray.runtime.node_actor import within
 from arcray.runtime.ray_nodes import node_of
 from arcray.runtime.reconcile import RayNode
 from arcray.testing.builders import a_capacity, a_node
 
 
-def a_ray_node(*, cpu_milli: int, memory_bytes: int) -> RayNode:
-    return RayNode(id="a" * 56, host="h", head=True, cpu_milli=cpu_milli, memory_bytes=memory_bytes, gpus=0)
+def a_ray_node(*, cpu_milli: int, memory_bytes: int, gpus: int = 0) -> RayNode:
+    return RayNode(id="a" * 56, host="h", head=True, cpu_milli=cpu_milli, memory_bytes=memory_bytes, gpus=gpus)
 
 
 def test_a_node_offers_no_more_than_its_ray_node_declared() -> None:
     machine = a_node(capacity=a_capacity(cores=8, memory_gib=32))
     offered = within(machine, a_ray_node(cpu_milli=2000, memory_bytes=4 << 30)).capacity
     assert (offered.cpu_milli, offered.memory_bytes) == (2000, 4 << 30)
+
+
+def test_a_ray_node_offers_as_many_gpus_as_it_declared_of_those_that_it_sees() -> None:
+    whole = a_capacity(gpus=4)
+    machine = a_node(capacity=replace(whole, gpus=whole.gpus[1:]))
+    offered = within(machine, a_ray_node(cpu_milli=8000, memory_bytes=32 << 30, gpus=2)).capacity
+    assert [gpu.index for gpu in offered.gpus] == [1, 2]
 
 
 def test_a_ray_node_that_declares_more_than_there_is_adds_nothing() -> None:

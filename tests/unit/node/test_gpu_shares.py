@@ -1,0 +1,51 @@
+"""Who takes more of a GPU than its share."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from arcray.core.resources import Allocation, GpuShare
+from arcray.node.gpu import GpuDevices, GpuHolding
+from arcray.node.gpu_shares import overdrawn, until_overdrawn
+from arcray.testing.clock import FakeClock
+
+GIB = 2**30
+SHARES = Allocation(gpus=tuple(GpuShare(index=index, memory_bytes=2 * GIB, whole=False) for index in (0, 1)))
+TOO_MUCH = f"used more than {2 * GIB} bytes of the memory of GPU 1"
+
+
+def held(pid: int, gib: int, index: int = 1) -> GpuHolding:
+    return GpuHolding(index=index, pid=pid, memory_bytes=gib * GIB)
+
+
+@pytest.mark.parametrize(
+    ("holdings", "excess"),
+    [
+        ([held(7, 2)], ""),
+        ([held(7, 3)], TOO_MUCH),
+        ([held(7, 2), held(8, 1)], TOO_MUCH),
+        ([held(7, 2, index=0), held(8, 2)], ""),
+        ([held(7, 1), held(9, 70)], ""),
+    ],
+    ids=["all of it", "more", "more together", "on two devices", "a neighbour's"],
+)
+def test_a_share_is_what_all_processes_of_the_work_hold_of_one_device(holdings: list[GpuHolding], excess: str) -> None:
+    assert overdrawn(holdings, (7, 8), SHARES) == excess
+
+
+def test_who_has_a_device_whole_may_take_what_it_finds() -> None:
+    whole = Allocation(gpus=(GpuShare(index=1, memory_bytes=2 * GIB, whole=True),))
+    assert overdrawn([held(7, 3)], (7,), whole) == ""
+
+
+async def test_what_shares_nothing_is_not_looked_at() -> None:
+    def never() -> tuple[GpuHolding, ...]:
+        raise AssertionError("the driver was asked")
+
+    clock = FakeClock()
+    waiting = asyncio.ensure_future(until_overdrawn(GpuDevices(minors={}, holdings=never), clock, 7, Allocation()))
+    await clock.advance(60)
+    assert not waiting.done()
+    waiting.cancel()
