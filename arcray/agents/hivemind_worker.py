@@ -25,6 +25,7 @@ from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Program
 from arcray.facades.hivemind.containers import Asked, asked_of
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.orders import attempt_of
 from arcray.facades.hivemind.tasks import FOREIGN_WORK
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
 
@@ -136,7 +137,12 @@ class HivemindWorker:
         data = request.task_data
         archive = await asyncio.to_thread(is_archive, data, unpacked_bytes=self._unpacked_bytes)
         # No task of a user has such an id, so only the pool itself asks for containers.
-        asked = asked_of(data) if archive and FOREIGN_WORK.fullmatch(request.task_id) else None
+        own_id, _ = attempt_of(request.task_id)
+        asked = asked_of(data) if archive and FOREIGN_WORK.fullmatch(own_id) else None
+        earlier = self._tasks.earlier_than(request.task_id)
+        if earlier is not None and not earlier.silent:  # the pool has given it up, and makes another attempt
+            earlier.silent = True
+            self.end(earlier)
         task = self._tasks.add(request.task_id)
         try:
             if asked is None:
@@ -188,12 +194,12 @@ def order_of(task: LiveTask, *, archive: bool, offered: NodeRegistration) -> Sta
         workload_id=task.workload_id,
         attempt=task.attempt,
         payload=Program(
-            blob=program_key(task.workload_id, archive=archive), archive=archive, env=(("TASK_ID", task.task_id),)
+            blob=program_key(task.workload_id, archive=archive), archive=archive, env=(("TASK_ID", task.own_id),)
         ),
         demand=Demand(cpu_milli=capacity.cpu_milli, memory_bytes=capacity.memory_bytes, gpus=len(gpus)),
         allocation=Allocation(cpu_milli=capacity.cpu_milli, memory_bytes=capacity.memory_bytes, gpus=gpus),
         owner=task.workload_id,  # nobody says whose a task is, so none sees another's
-        name=task.task_id,
+        name=task.own_id,
     )
 
 
@@ -207,7 +213,7 @@ def container_order_of(task: LiveTask, asked: Asked, *, offered: NodeRegistratio
         demand=asked.demand,
         allocation=Allocation(cpu_milli=asked.demand.cpu_milli, memory_bytes=asked.demand.memory_bytes, gpus=gpus),
         owner=task.workload_id,
-        name=task.task_id,
+        name=task.own_id,
     )
 
 

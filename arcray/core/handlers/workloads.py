@@ -304,7 +304,8 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
     elif workload.eviction is not None:
-        conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=report.refused)
+        refused = report.refused and not report.begun
+        conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=refused)
     elif leave_to_replacement(turn, workload, reason, report.result):
         return
     elif report.refused:
@@ -322,7 +323,7 @@ def _refused(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     """
     reason, payload = report.message or "its node refused it", workload.spec.payload
     if not isinstance(payload, Inference):
-        requeue(turn, workload, reason, restart=False, delay=True, refused=True)
+        requeue(turn, workload, reason, restart=False, delay=True, refused=True, begun=report.begun)
         return
     turn.state.needs_models.add(report.node_id)
     requeue(turn, workload, reason, restart=False, delay=False, refused=True)

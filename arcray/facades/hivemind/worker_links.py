@@ -214,7 +214,7 @@ class WorkerLinks:
         if not link.epoch:
             for view in placed:
                 if view not in certain:
-                    link.forget(view.spec.id)
+                    link.forget(view.spec.id, view.attempt)
         inventory = tuple(Running(workload_id=view.spec.id, attempt=view.attempt) for view in certain)
         try:
             attached: Attached = await ask(self._plane, AttachNode(registration=registration, inventory=inventory))
@@ -224,7 +224,7 @@ class WorkerLinks:
             raise
         link.attached(attached.epoch)
         for work in attached.stop:
-            link.forget(work.workload_id)
+            link.forget(work.workload_id, work.attempt)
         self._attachments.add(registration.id, link)
         _log.info(
             "worker attached",

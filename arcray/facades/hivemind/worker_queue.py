@@ -21,9 +21,10 @@ _REMEMBERED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Work that the cluster does not count on any more, and the worker may still do."""
+    """An attempt that the cluster does not count on any more, and the worker may still be at."""
 
     workload_id: WorkloadId
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Whom to believe: which work a worker speaks of, and whether it may.
 
 A word about work is believed only while that work is placed on the worker that speaks, under the id that this worker
-knows it by. Some messages name no worker; then it is the one that has the work. A token that is shown has to be of the
-user who owns or registered the worker. Who shows none, where none is asked for, speaks for any worker.
+knows this attempt by: what comes late of an earlier one is about nothing. Some messages name no worker; then it is the
+one that has the work. A token that is shown has to be of the user who owns or registered the worker. Who shows none,
+where none is asked for, speaks for any worker.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class WorkerWords:
         except NotFoundError as error:
             raise nothing from error
         elsewhere = work.node_id is None or (named is not None and work.node_id != named)
-        if elsewhere or task_id_of(work.spec.id, work.spec.payload) != task_id:
+        if elsewhere or task_id_of(work, work.attempt) != task_id:
             raise nothing
         assert work.node_id is not None
         try:

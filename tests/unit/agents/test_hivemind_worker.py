@@ -21,7 +21,7 @@ from arcray.core.quantity import GIB
 from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Container, Program
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.facades.hivemind.orders import execution_of
+from arcray.facades.hivemind.orders import execution_of, workload_of
 from arcray.facades.hivemind.worker_channel import Certainty, GrpcChannel
 from arcray.testing.builders import a_container, a_node, a_workload
 from arcray.testing.clock import FakeClock
@@ -110,6 +110,43 @@ async def test_a_container_is_run_as_one_where_the_pool_itself_asks_for_it(tmp_p
         assert asked.demand.cpu_milli == 500
         assert isinstance(uploaded.payload, Program)
         assert uploaded.payload.archive
+
+
+async def test_a_program_finds_the_id_of_its_task_whichever_attempt_it_is(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        assert await rig.execute("t.arcray-2", b"1") == (Certainty.ACCEPTED, "took t.arcray-2")
+        (order,) = rig.orders
+        assert isinstance(order, StartWorkload)
+        assert isinstance(order.payload, Program)
+        assert (order.payload.env, order.workload_id) == ((("TASK_ID", "t"),), workload_of("t"))
+
+
+async def test_a_later_container_is_run_as_one_too(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        await rig.execute(f"{CONTAINER.task_id}.arcray-2", CONTAINER.task_data)
+        (order,) = rig.orders
+        assert isinstance(order, StartWorkload)
+        assert isinstance(order.payload, Container)
+
+
+async def test_a_later_attempt_waits_for_the_end_of_the_earlier_one(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        await rig.execute("t", b"1")
+        for _ in range(2):
+            certainty, message = await rig.execute("t.arcray-2", b"1")
+            assert (certainty, message) == (Certainty.REFUSED, "its worker refuses: task_id: runs here already, as t")
+        _, stop = rig.orders
+        assert isinstance(stop, StopAttempt)
+        earlier = rig.tasks.named("t")
+        assert earlier is not None
+        assert earlier.silent
+        rig.tasks.remove(earlier)
+        assert (await rig.execute("t.arcray-2", b"1"))[0] is Certainty.ACCEPTED
+        assert (await rig.execute("t", b"1"))[0] is Certainty.REFUSED
+        later = rig.tasks.named("t.arcray-2")
+        assert later is not None
+        assert not later.silent
+        assert (await rig.channel.stop("t", 5.0)).certainty is Certainty.REFUSED
 
 
 async def test_strangers_are_refused(tmp_path: Path) -> None:

@@ -343,6 +343,17 @@ def test_work_that_is_refused_again_and_again_waits_longer_each_time_and_has_not
     assert (waits, world.workload(W1).restarts) == ([1, 2, 4, 8], 0)
 
 
+def test_the_record_of_a_refused_attempt_says_whether_it_may_have_begun(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1))
+    work = world.workload(W1)
+    refuse(world, work)
+    again(world, work)
+    world.report(work, Phase.FAILED, refused=True, begun=True)
+    assert [(each.refused, each.begun) for each in work.attempts()] == [(True, False), (True, True)]
+    assert work.restarts == 0
+
+
 def test_work_that_a_node_refused_goes_to_another_that_can_take_it(world: World) -> None:
     for number in (1, 2, 3):
         world.attach(a_node(number))

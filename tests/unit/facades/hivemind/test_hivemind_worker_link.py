@@ -12,14 +12,15 @@ import pytest
 
 from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
 from arcray.core.errors import ArcrayError, ConflictError, NotFoundError, StaleReportError, UnavailableError
+from arcray.core.ids import NodeId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.ports import ControlPlane
 from arcray.core.resources import NO_DEMAND, Allocation
-from arcray.core.workload import Phase, Program
+from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
-from arcray.testing.builders import a_workload, node_id
+from arcray.testing.builders import T0, a_workload, node_id
 from arcray.testing.clock import FakeClock
 
 YES, NO = Answer(Certainty.ACCEPTED), Answer(Certainty.REFUSED, "busy")
@@ -91,6 +92,7 @@ class FakePlane:
     told: list[Any] = field(default_factory=list)
     errors: list[ArcrayError] = field(default_factory=list)
     blob: bytes | None = b"print(1)"
+    work: WorkloadView | None = None
 
     @property
     def blobs(self) -> FakePlane:
@@ -107,7 +109,9 @@ class FakePlane:
         return [self.errors.pop(0) if self.errors else None]
 
     async def query(self, query: Any) -> Any:
-        raise NotFoundError(str(query))
+        if self.work is None:
+            raise NotFoundError(str(query))
+        return self.work
 
 
 @dataclass
@@ -144,6 +148,18 @@ async def linked(orders: int = 8, blob: bytes | None = b"print(1)", **channel: A
     link.close()
     await asyncio.wait_for(running, 5.0)
     assert worker.calls[-1] == "close"
+
+
+def an_end(attempt: int, node: NodeId, **fields: Any) -> AttemptRecord:
+    return AttemptRecord(attempt=attempt, node_id=node, placed_at=T0, started_at=None, ended_at=T0, **fields)
+
+
+def at_attempt(attempt: int, *history: AttemptRecord) -> WorkloadView:
+    return WorkloadView(
+        spec=a_workload(1, START.payload), phase=Phase.PLACED, attempt=attempt, restarts=0, node_id=node_id(1),
+        allocation=None, message="", result=None, placed_at=T0, started_at=None, finished_at=None, ports=(),
+        attempts=history,
+    )  # fmt: skip
 
 
 def ends(told: Sequence[Any]) -> list[tuple[Phase, bool, str]]:
@@ -230,11 +246,50 @@ async def test_what_is_stopped_before_it_is_dialled_never_reaches_the_worker() -
         await rig.called(f"execute arcray-{other.workload_id}")
 
 
-async def test_a_later_attempt_starts_after_the_end_of_any_earlier_one() -> None:
+async def test_a_later_attempt_starts_under_another_id_after_the_end_of_the_earlier_one_there() -> None:
     async with linked() as rig:
+        rig.plane.work = at_attempt(4, an_end(1, node_id(1)), an_end(2, node_id(1)), an_end(3, node_id(2)))
+        await rig.link.deliver(3, [replace(START, attempt=4)])
+        await rig.told()
+        await rig.called(f"stop {NAME}.arcray-2", f"execute {NAME}.arcray-4")
+
+
+async def test_what_no_worker_has_begun_is_asked_of_another_under_the_same_id() -> None:
+    async with linked() as rig:
+        rig.plane.work = at_attempt(2, an_end(1, node_id(1), refused=True))
         await rig.link.deliver(3, [replace(START, attempt=2)])
         await rig.told()
-        await rig.called(f"stop {NAME}", f"execute {NAME}")
+        await rig.called(f"execute {NAME}")
+
+
+async def test_what_may_have_begun_and_was_given_back_is_asked_under_another_id() -> None:
+    async with linked(executions=[PERHAPS]) as rig:
+        await rig.link.deliver(3, [START])
+        (end,) = await rig.told()
+        assert (end.refused, end.begun) == (True, True)
+        rig.plane.work = at_attempt(2, an_end(1, node_id(1), refused=end.refused, begun=end.begun))
+        rig.channel.executions = [YES]
+        await rig.link.deliver(3, [replace(START, attempt=2)])
+        await rig.told(2)
+        await rig.called(f"execute {NAME}", f"stop {NAME}", f"stop {NAME}", f"execute {NAME}.arcray-2")
+
+
+@pytest.mark.parametrize("attempt", [None, 3])
+async def test_a_start_that_another_attempt_has_overtaken_is_void(attempt: int | None) -> None:
+    async with linked() as rig:
+        rig.plane.work = None if attempt is None else at_attempt(attempt)
+        await rig.link.deliver(3, [replace(START, attempt=2), replace(START, workload_id=a_workload(2).id)])
+        await rig.told()
+        await rig.called(f"execute arcray-{a_workload(2).id}")
+
+
+async def test_an_attempt_is_stopped_under_its_own_id() -> None:
+    async with linked() as rig:
+        rig.plane.work = at_attempt(2, an_end(1, node_id(2)))
+        rig.link.forget(WORK, 1)
+        await rig.link.deliver(3, [replace(STOP, attempt=2)])
+        await rig.told()
+        await rig.called(f"stop {NAME}", f"stop {NAME}.arcray-2")
 
 
 async def test_what_the_cluster_wants_no_more_is_ended_there() -> None:

@@ -64,7 +64,7 @@ def test_orders_about_one_piece_of_work_are_done_in_order() -> None:
 
 def test_what_is_forgotten_ends_before_it_starts_again() -> None:
     queue = WorkerQueue()
-    forget = Forget(a_workload(1).id)
+    forget = Forget(a_workload(1).id, 1)
     queue.put(forget)
     queue.put(start(1, attempt=2))
     assert queue.take() == forget
