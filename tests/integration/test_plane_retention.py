@@ -238,6 +238,15 @@ async def test_an_id_that_comes_again_keeps_its_blobs(plane_of: Callable[[], Any
         assert await cluster.plane.blobs.size(result_key(first.id, "a.csv")) == 1
 
 
+async def test_an_id_that_comes_again_runs_again_where_it_ran_before(plane_of: Callable[[], Any]) -> None:
+    async with plane_of() as cluster:
+        spec = a_program(1)
+        await run(cluster, spec)
+        await retention_of(cluster.plane).sweep()
+        await run(cluster, replace(spec, created_at=LATER))
+        assert cluster.nodes[0].executed == [(spec.id, 1), (spec.id, 1)]
+
+
 async def test_a_program_under_a_key_of_its_submission_goes_as_an_orphan(plane_of: Callable[[], Any]) -> None:
     async with plane_of() as cluster:
         spec = a_program(1)

@@ -113,9 +113,9 @@ class WorkerLink:
         """Takes orders of this epoch from now on; what waits is kept."""
         self._epoch = epoch
 
-    def holds(self, workload_id: WorkloadId, attempt: int) -> bool:
-        """Returns whether the start of an attempt has come here, whatever became of it."""
-        return self._queue.holds(workload_id, attempt)
+    def holds(self, work: WorkloadView) -> bool:
+        """Returns whether the start of the present attempt has come here, whatever became of it."""
+        return self._queue.holds(work)
 
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         """Takes orders, all or none; returns as soon as they are taken. What comes twice is done once.

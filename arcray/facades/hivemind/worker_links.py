@@ -210,7 +210,7 @@ class WorkerLinks:
 
     async def _attach(self, link: WorkerLink, registration: NodeRegistration) -> None:
         placed = await self._placed_on(registration.id)
-        certain = [view for view in placed if view.phase is not Phase.PLACED or link.holds(view.spec.id, view.attempt)]
+        certain = [view for view in placed if view.phase is not Phase.PLACED or link.holds(view)]
         if not link.epoch:
             for view in placed:
                 if view not in certain:

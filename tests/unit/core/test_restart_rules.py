@@ -228,7 +228,7 @@ def test_work_that_was_ending_already_is_given_up_as_late(world: World, asked: s
     beating(world, 80)
     world.now += timedelta(seconds=10)
     (order,) = world.tick().orders
-    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0)
+    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0, created_s=T0.timestamp())
     beating(world, 10)
     recovered = world.recovered()
     beating(world, 19.9)
@@ -284,7 +284,7 @@ def test_the_order_to_stop_work_in_overtime_is_one_of_its_attempt(world: World) 
     beating(world, 80)
     world.now += timedelta(seconds=11)
     (order,) = world.tick().orders
-    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0)
+    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0, created_s=T0.timestamp())
 
 
 LIMITED = ClusterPolicy(max_duration=timedelta(hours=1), default_max_duration=timedelta(minutes=10))
