@@ -27,6 +27,7 @@ class LiveTask:
         task_id: as the pool calls this attempt.
         own_id: as the pool calls the task, whichever the attempt.
         attempt: our number of it.
+        gpus: indices of those that it may use.
         sent_bytes: of its output, that the pool has.
         deaf: the pool takes no more of its output.
         silent: its end is told to nobody: the pool has asked for it, or has given the task up.
@@ -38,6 +39,7 @@ class LiveTask:
     own_id: str
     workload_id: WorkloadId
     attempt: int
+    gpus: frozenset[int] = frozenset()
     sent_bytes: int = 0
     deaf: bool = False
     silent: bool = False

@@ -27,6 +27,7 @@ from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import text
 from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.outputs import stored_logs, stored_output
+from arcray.facades.hivemind.own_words import gpus_of
 from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.returned import store_returned
 from arcray.facades.hivemind.tasks import check_is_task, status_of, workload_id_of
@@ -85,7 +86,13 @@ class WorkerService:
     async def register_worker_node(self, request: pool.RegisterWorkerNodeRequest, call: Call) -> pool.StatusResponse:
         """Takes a worker into the pool; it gets work once it was reached."""
         owner = await self._words.owner_of(request.node_id, call.caller)
-        registration = registration_of(request, owner=owner, speaker=call.caller.user, address=self._links.address)
+        registration = registration_of(
+            request,
+            owner=owner,
+            speaker=call.caller.user,
+            address=self._links.address,
+            gpus=gpus_of(call.words),
+        )
         await self._links.join(registration)
         return pool.StatusResponse(success=True, message=f"registered {request.node_id}")
 

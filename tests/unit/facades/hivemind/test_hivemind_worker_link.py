@@ -15,9 +15,10 @@ from arcray.core.errors import ArcrayError, ConflictError, NotFoundError, StaleR
 from arcray.core.ids import NodeId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.ports import ControlPlane
-from arcray.core.resources import NO_DEMAND, Allocation
+from arcray.core.resources import NO_DEMAND, Allocation, Gpu, GpuShare
 from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.own_words import Words, allocation_of
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.testing.builders import T0, a_workload, node_id
@@ -60,13 +61,15 @@ class FakeChannel:
     reachable: bool = True
     calls: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    words: Words = field(default_factory=dict)
 
     async def reach(self, timeout_s: float) -> bool:
         _ = timeout_s
         return self.reachable
 
-    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float) -> Answer:
+    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float, words: Words) -> Answer:
         _ = timeout_s
+        self.words = words
         self._called(f"execute {request.task_id}")
         await self.gate.wait()
         return self.executions.pop(0) if len(self.executions) > 1 else self.executions[0]
@@ -172,6 +175,14 @@ async def test_what_a_worker_accepts_is_running() -> None:
         (report,) = await rig.told()
         assert report == ReportPhase(node_id=node_id(1), epoch=3, workload_id=WORK, attempt=1, phase=Phase.RUNNING)
         await rig.called(f"execute {NAME}")
+
+
+async def test_a_worker_of_arcrays_hears_what_its_task_may_use() -> None:
+    allocation = Allocation(cpu_milli=500, gpus=(GpuShare(index=0, memory_bytes=7, whole=False),))
+    async with linked() as rig:
+        await rig.link.deliver(3, [replace(START, allocation=allocation)])
+        await rig.told()
+        assert allocation_of(rig.channel.words, [Gpu(index=0, memory_bytes=7)]) == allocation
 
 
 @pytest.mark.parametrize("answer", [NO, GONE])
