@@ -168,7 +168,7 @@ class HivemindPool:
     async def _tell_reading(self, task: LiveTask) -> None:
         request = _reading(self._reading, self._registration)
         request.node_id, request.task_id = self._node_id, task.task_id
-        told = await self._tell("WorkerNodeService.ReportRunningStatus", request, {})
+        told = await self._tell("WorkerNodeService.ReportRunningStatus", request, task.words)
         task.disowned = task.disowned + 1 if told.code is ErrorCode.TASK_NOT_FOUND else 0
         if task.disowned >= _DISOWNED and not task.silent:
             _log.warning("task ended: the pool has given it up", extra={"task_id": task.task_id})
@@ -204,7 +204,7 @@ class HivemindPool:
                 data = whole or data
                 text = data.decode(errors="replace").replace("\0", "\ufffd")
                 request = pool.StoreOutputRequest(task_id=task.task_id, output=text)
-                told = await self._tell("MasterNodeService.StoreOutput", request, {})
+                told = await self._tell("MasterNodeService.StoreOutput", request, task.words)
                 if not told.success:
                     _log.info("output not taken", extra={"task_id": task.task_id, "reason": told.message})
                 task.deaf = not told.success
@@ -219,12 +219,12 @@ class HivemindPool:
             succeeded = result is not None
             if result is not None:
                 returned = pool.ReturnTaskResultRequest(task_id=task.task_id, result_data=result)
-                await self._say("MasterNodeService.ReturnTaskResult", returned)
+                await self._say("MasterNodeService.ReturnTaskResult", returned, task)
         if reason:
             logs = pool.StoreLogsRequest(node_id=self._node_id, task_id=task.task_id, logs=reason)
-            await self._say("MasterNodeService.StoreLogs", logs)
+            await self._say("MasterNodeService.StoreLogs", logs, task)
         ended = pool.TaskCompletedRequest(task_id=task.task_id, node_id=self._node_id, success=succeeded)
-        await self._say("MasterNodeService.TaskCompleted", ended)
+        await self._say("MasterNodeService.TaskCompleted", ended, task)
 
     async def _result(self, report: ReportEnd) -> tuple[bytes | None, str]:
         """Returns a zip of what a task left; None, and why, where there is no returning it."""
@@ -236,9 +236,9 @@ class HivemindPool:
                 return data, ""
         return None, f"its results have {sum(sizes)} bytes, and at most {TASK_BYTES} can be returned"
 
-    async def _say(self, method: str, request: Message) -> None:
+    async def _say(self, method: str, request: Message, task: LiveTask) -> None:
         """Tells what the pool may not want to hear any more, which is then let be."""
-        told = await self._tell(method, request, {})
+        told = await self._tell(method, request, task.words)
         if not told.success:
             _log.info("not taken", extra={"method": method, "reason": told.message})
 

@@ -15,6 +15,7 @@ from arcray.core.errors import ConflictError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import Clock
 from arcray.facades.hivemind.orders import attempt_of, workload_of
+from arcray.facades.hivemind.own_words import Words
 
 __all__ = ["LiveTask", "LiveTasks"]
 
@@ -27,6 +28,7 @@ class LiveTask:
         task_id: as the pool calls this attempt.
         own_id: as the pool calls the task, whichever the attempt.
         attempt: our number of it.
+        words: said with every word about it.
         gpus: indices of those that it may use.
         sent_bytes: of its output, that the pool has.
         deaf: the pool takes no more of its output.
@@ -39,6 +41,7 @@ class LiveTask:
     own_id: str
     workload_id: WorkloadId
     attempt: int
+    words: Words = field(default_factory=dict)
     gpus: frozenset[int] = frozenset()
     sent_bytes: int = 0
     deaf: bool = False

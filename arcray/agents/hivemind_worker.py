@@ -28,7 +28,7 @@ from arcray.core.workload import Program
 from arcray.facades.hivemind.containers import Asked, asked_of
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.orders import attempt_of
-from arcray.facades.hivemind.own_words import PREFIX, Words, allocation_of
+from arcray.facades.hivemind.own_words import PREFIX, Words, allocation_of, echoed
 from arcray.facades.hivemind.tasks import FOREIGN_WORK
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
 
@@ -150,6 +150,7 @@ class HivemindWorker:
             self.end(earlier)
         allocation = self._anything(offered) if allowed is None else allowed
         task = self._tasks.add(request.task_id)
+        task.words = echoed(words)
         task.gpus = frozenset(share.index for share in allocation.gpus)
         try:
             if asked is None:

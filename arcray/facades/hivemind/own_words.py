@@ -11,9 +11,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from arcray.core.errors import InvalidArgumentError
+from arcray.core.orders import StartWorkload
 from arcray.core.resources import Allocation, Gpu, GpuShare
+from arcray.core.workload import WorkloadView
 
-__all__ = ["PREFIX", "Words", "allocation_of", "gpus_of", "saying_allocation", "saying_gpus"]
+__all__ = [
+    "PREFIX",
+    "Words",
+    "allocation_of",
+    "echoed",
+    "gpus_of",
+    "is_of_attempt",
+    "saying_allocation",
+    "saying_attempt",
+    "saying_gpus",
+]
 
 Words: TypeAlias = Mapping[str, str]
 """Metadata of a call whose keys begin with ``PREFIX``."""
@@ -22,6 +34,7 @@ PREFIX: Final = "arcray-"
 
 _GPUS: Final = "arcray-gpus"
 _ALLOCATION: Final = "arcray-allocation"
+_ATTEMPT: Final = "arcray-attempt"
 _MOST_GPUS: Final = 64
 _LONGEST: Final = 256
 _INT64: Final = 2**63
@@ -87,6 +100,26 @@ def allocation_of(words: Words, offered: Sequence[Gpu]) -> Allocation | None:
         )
     except _WRONG as error:
         raise InvalidArgumentError(f"is no slice of {len(offered)} GPUs", field=_ALLOCATION) from error
+
+
+def saying_attempt(order: StartWorkload) -> Words:
+    """Returns how the pool tells a worker which attempt a task is, also among tasks of its id that were deleted."""
+    return {_ATTEMPT: _attempt(order.created_s, order.attempt)}
+
+
+def echoed(words: Words) -> Words:
+    """Returns what a worker says again with every word about a task, given what the pool said when it dialled."""
+    return {key: words[key] for key in (_ATTEMPT,) if key in words}
+
+
+def is_of_attempt(words: Words, work: WorkloadView) -> bool:
+    """Returns whether a word is of the present attempt of some work, for all that its worker says of that."""
+    said = words.get(_ATTEMPT)
+    return said is None or said == _attempt(work.spec.created_at.timestamp(), work.attempt)
+
+
+def _attempt(created_s: float, attempt: int) -> str:
+    return f"{attempt} of {created_s!r}"
 
 
 def _amount(value: Any) -> int:

@@ -33,7 +33,7 @@ from arcray.core.queries import GetWorkload
 from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.orders import execution_of, foreign_task_id, latest_begun_on, task_id_of
-from arcray.facades.hivemind.own_words import saying_allocation
+from arcray.facades.hivemind.own_words import saying_allocation, saying_attempt
 from arcray.facades.hivemind.worker_channel import Answer, Certainty, WorkerChannel
 from arcray.facades.hivemind.worker_queue import Forget, Item, Unstarted, WorkerQueue
 from arcray.wire.asking import ask
@@ -241,7 +241,8 @@ class WorkerLink:
             await self._end(order, Phase.FAILED, str(error), refused=True)
             return
         timeout_s = self._limits.dial_timeout_s + _S_PER_MIB * (len(request.task_data) >> 20)
-        answer = await self._channel.execute(request, timeout_s, saying_allocation(order.allocation))
+        words = {**saying_allocation(order.allocation), **saying_attempt(order)}
+        answer = await self._channel.execute(request, timeout_s, words)
         _log.debug("worker dialled", extra=_fields(self.node_id, order) | _told(answer))
         match answer.certainty:
             case Certainty.ACCEPTED:

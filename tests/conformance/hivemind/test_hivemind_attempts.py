@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from arcray.core.blobkeys import foreign_log_key, log_key, result_key
 from arcray.core.node import Health
 from arcray.core.workload import Phase, WorkloadSpec
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from tests.conformance.hivemind.worker_rig import CODE, OK, FakeWorker, Pool, a_pool, in_phase, upload
+from arcray.testing.builders import T0
+from tests.conformance.hivemind.worker_rig import CODE, OK, FakeWorker, Pool, Stub, a_pool, in_phase, upload
 
 MASTER = "MasterNodeService"
 NOT_THERE = "task_id: no such task on that worker"
@@ -145,6 +147,25 @@ async def test_a_task_that_was_refused_keeps_its_id() -> None:
         await in_phase(served, spec, Phase.RUNNING, attempt=2)
         assert [(each.task_id, each.task_data) for each in free.taken] == [("task-001", CODE)]
         assert (await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"r")).success
+
+
+async def test_words_of_a_task_whose_id_has_come_again_change_nothing_where_the_worker_tells_them_apart() -> None:
+    async with a_pool() as served, AsyncExitStack() as stack:
+        worker = await served.worker()
+        await served.register(worker)
+        spec = await upload(served)
+        await in_phase(served, spec, Phase.RUNNING)
+        (said,) = worker.words
+        assert said == {"arcray-attempt": f"1 of {T0.timestamp()!r}"}
+        for stale in ("1 of 5.0", f"2 of {T0.timestamp()!r}", ""):
+            stub = Stub(served.address, words={"arcray-attempt": stale})
+            stack.push_async_callback(stub.close)
+            for method, fields in words("task-001", "worker-1", "old"):
+                assert (await stub(method, **fields)).message == NOT_THERE
+        stub = Stub(served.address, words=said)
+        stack.push_async_callback(stub.close)
+        assert (await stub(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"new")).success
+        assert (await served.cluster.finished(spec.id)).phase is Phase.SUCCEEDED
 
 
 @pytest.mark.parametrize("seed", range(3))

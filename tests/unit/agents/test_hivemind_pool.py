@@ -44,7 +44,7 @@ class Rig:
     clock: FakeClock
     told: list[tuple[str, Any]]
     answers: dict[str, Told | Exception]
-    said: dict[str, str]
+    said: dict[str, Words]
     disowned: list[LiveTask] = field(default_factory=list)
 
     def methods(self) -> list[str]:
@@ -59,12 +59,12 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     told: list[tuple[str, Any]] = []
-    said: dict[str, str] = {}
+    said: dict[str, Words] = {}
     answers: dict[str, Told | Exception] = {}
     disowned: list[LiveTask] = []
 
     async def tell(method: str, request: Message, words: Words) -> Told:
-        said.update(words)
+        said[method.partition(".")[2]] = words
         name = method.partition(".")[2]
         answer = answers.get(name, YES)
         if isinstance(answer, Exception):
@@ -116,7 +116,7 @@ async def test_a_machine_offers_all_of_its_gpus_and_tells_of_them_as_one(rig: Ri
     await rig.pool.attach(a_node(capacity=a_capacity(gpus=2, gpu_memory_gib=80)), ())
     request = rig.told[-1][1]
     assert (request.gpu_name, request.gpu_memory_gb) == ("NVIDIA H200", 80)  # for pools that know no more
-    assert gpus_of(rig.said) == a_capacity(gpus=2, gpu_memory_gib=80).gpus
+    assert gpus_of(rig.said["RegisterWorkerNode"]) == a_capacity(gpus=2, gpu_memory_gib=80).gpus
     readings = [
         GpuTelemetry(index=index, utilization=index / 2, memory_used_bytes=40 * GIB * index) for index in (0, 1)
     ]
@@ -183,6 +183,19 @@ async def test_output_is_sent_as_whole_lines_and_its_rest_at_the_end(rig: Rig) -
     assert [request.output for name, request in rig.told if name == "StoreOutput"] == ["one\n", "two\n", "\ufffd"]
     assert rig.methods()[-2:] == ["ReturnTaskResult", "TaskCompleted"]
     assert await rig.blobs.size(key) is None
+
+
+async def test_every_word_about_a_task_says_what_the_pool_has_said_of_it(rig: Rig) -> None:
+    await rig.pool.attach(a_node(), ())
+    task = rig.tasks.add("t")
+    task.words = {"arcray-attempt": "1 of 5.0"}
+    await rig.blobs.append(log_key(task.workload_id), b"one\n")
+    async with telling(rig):
+        await rig.clock.advance(0.0)
+    await rig.pool.end(rig.end(task, Phase.SUCCEEDED, message="its network is slow"))
+    about_it = ("ReportRunningStatus", "StoreOutput", "ReturnTaskResult", "TaskCompleted")
+    assert [rig.said[method] for method in about_it] == [task.words] * 4
+    assert rig.said["ReportStatus"] == {}
 
 
 async def test_output_that_is_not_taken_is_let_be(rig: Rig) -> None:

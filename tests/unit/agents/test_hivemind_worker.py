@@ -171,6 +171,15 @@ async def test_a_task_may_use_what_the_pool_says(tmp_path: Path) -> None:
             assert (certainty, "arcray-allocation: is no slice of 2 GPUs" in message) == (Certainty.REFUSED, True)
 
 
+async def test_what_a_pool_says_of_an_attempt_is_kept_to_be_said_again(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        said = {"arcray-attempt": "1 of 5.0"}
+        await rig.execute("t", b"1", {**said, **saying_allocation(Allocation()), "arcray-other": "x"})
+        task = rig.tasks.named("t")
+        assert task is not None
+        assert task.words == said
+
+
 async def test_where_a_pool_says_nothing_tasks_share_the_gpus_out(tmp_path: Path) -> None:
     async with listening(tmp_path) as rig:
         for task_id in ("a", "b", "c"):
