@@ -33,7 +33,7 @@ from arcray.facades.hivemind.containers import files_of_container
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.tasks import FOREIGN_WORK, LATER_ATTEMPT, workload_id_of
 from arcray.facades.hivemind.uploads import TASK_BYTES
-from arcray.wire.archives import entry_point_among
+from arcray.wire.archives import BROKEN, check_directory, entry_point_among
 
 __all__ = ["attempt_of", "execution_of", "foreign_task_id", "latest_begun_on", "task_id_of", "workload_of"]
 
@@ -186,9 +186,10 @@ def _entry(payload: Program, code: bytes) -> str:
     if payload.entry_point or not payload.archive:
         return payload.entry_point or _SOURCE
     try:
+        check_directory(io.BytesIO(code))
         with zipfile.ZipFile(io.BytesIO(code)) as bundle:
             names = {name for name in bundle.namelist() if "/" not in name}
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (*BROKEN, OSError) as error:
         raise InvalidArgumentError(f"is not a readable zip: {error}", field="archive") from error
     found = entry_point_among(names)
     if found is None:

@@ -6,12 +6,15 @@ import io
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from arcray.core.errors import InvalidArgumentError, UnsupportedError
+from arcray.core.errors import ArcrayError, InvalidArgumentError, UnsupportedError
 from arcray.core.orders import StartWorkload
 from arcray.core.resources import NO_DEMAND, Allocation
 from arcray.core.workload import AttemptRecord, Container, ModelServer, PortMapping, Program, VolumeMount
@@ -113,6 +116,18 @@ def test_what_the_wire_cannot_say_is_refused() -> None:
     for broken in (b"PK\3\4", a_zip(pkg__main="1")):
         with pytest.raises(InvalidArgumentError):
             orders.execution_of(an_order(Program(blob="b", archive=True, args=("x",))), broken)
+
+
+ARCHIVE = a_zip(main="print(1)", other="print(2)")
+
+
+@given(st.integers(0, len(ARCHIVE) - 1), st.integers(0, 255), st.integers(0, len(ARCHIVE)))
+def test_a_damaged_archive_is_packed_or_refused(at: int, byte: int, cut: int) -> None:
+    damaged = bytearray(ARCHIVE)
+    damaged[at] = byte
+    for data in (bytes(damaged), ARCHIVE[:cut], ARCHIVE[cut:]):
+        with suppress(ArcrayError):
+            orders.execution_of(an_order(Program(blob="b", archive=True, args=("x",))), data)
 
 
 def test_an_attempt_goes_under_its_works_own_id_until_a_worker_may_have_begun_it() -> None:

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arcray.control.blobs import FsspecBlobs
 from arcray.core.errors import ResourceExhaustedError
@@ -59,6 +61,18 @@ def test_what_a_zip_says_of_its_sizes_is_not_believed() -> None:
     lying = honest.replace((100 * ROOM).to_bytes(4, "little"), (5).to_bytes(4, "little"))
     assert lying != honest
     assert files_of(lying, ROOM) == {RETURNED: lying}
+
+
+MAIN = a_zip({"a": bytes(range(256)) * 4, "b/c": b"hello"})
+
+
+@given(st.integers(0, len(MAIN) - 1), st.integers(0, 255), st.integers(0, len(MAIN)))
+def test_a_damaged_zip_is_its_files_or_kept_as_it_came(at: int, byte: int, cut: int) -> None:
+    damaged = bytearray(MAIN)
+    damaged[at] = byte
+    for data in (bytes(damaged), MAIN[:cut], MAIN[cut:]):
+        files = files_of(data, ROOM * 10)
+        assert all(".." not in path and not path.startswith("/") for path in files)
 
 
 async def test_a_result_of_100_mib_is_kept_and_one_byte_more_is_refused(tmp_path: Path) -> None:
