@@ -199,6 +199,14 @@ class WorkerLink:
                 continue
             try:
                 await self._do(item)
+            except _LeftError:
+                raise
+            except Exception:  # noqa: BLE001 - a loop boundary: one order's bug must not take all workers with it
+                _log.exception(
+                    "order failed by our fault", extra={"node_id": self.node_id, "order": type(item).__name__}
+                )
+                if isinstance(item, StartWorkload):
+                    await self._end(item, Phase.FAILED, "the gateway failed; its log has the details")
             finally:
                 self._queue.done(item)
                 self._changed.set()

@@ -56,7 +56,7 @@ class FakeChannel:
     """Answers in order; the last answer again and again."""
 
     seen: Seen
-    executions: list[Answer] = field(default_factory=lambda: [YES])
+    executions: list[Answer | Exception] = field(default_factory=lambda: [YES])
     stops: list[Answer] = field(default_factory=lambda: [YES])
     reachable: bool = True
     calls: list[str] = field(default_factory=list)
@@ -72,7 +72,10 @@ class FakeChannel:
         self.words = words
         self._called(f"execute {request.task_id}")
         await self.gate.wait()
-        return self.executions.pop(0) if len(self.executions) > 1 else self.executions[0]
+        answer = self.executions.pop(0) if len(self.executions) > 1 else self.executions[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def stop(self, task_id: str, timeout_s: float) -> Answer:
         _ = timeout_s
@@ -308,6 +311,16 @@ async def test_what_the_cluster_wants_no_more_is_ended_there() -> None:
         rig.plane.errors = [ConflictError("it has ended")]
         await rig.link.deliver(3, [START])
         await rig.called(f"execute {NAME}", f"stop {NAME}")
+
+
+async def test_an_order_that_fails_by_our_fault_takes_no_other_with_it() -> None:
+    async with linked() as rig:
+        rig.channel.executions = [LookupError("a bug of ours")]
+        await rig.link.deliver(3, [START])
+        assert ends(await rig.told()) == [(Phase.FAILED, False, "the gateway failed; its log has the details")]
+        rig.channel.executions = [YES]
+        await rig.link.deliver(3, [replace(START, workload_id=a_workload(2).id)])
+        assert (await rig.told(2))[1].phase is Phase.RUNNING
 
 
 async def test_reports_are_told_again_until_they_are_heard() -> None:
