@@ -13,6 +13,7 @@ from arcray.core.events import Topic
 from arcray.core.queries import GetNode
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.workers import node_id_of
+from arcray.testing.clock import FakeClock
 from tests.conformance.hivemind.worker_rig import CODE, PATIENCE_S, FakeWorker
 from tests.hivemind_server import HiveMind, hivemind
 
@@ -142,6 +143,27 @@ async def test_case_25_a_worker_of_loopback_gets_the_bytes_unchanged_and_what_it
             returned: dict[str, Any] = {"task_id": "task-001", "result_data": b"r"}
             assert (await served.call("MasterNodeService/ReturnTaskResult", **returned)).success
             assert (await served.ended("task-001")).status == "COMPLETED"
+
+
+async def test_a_task_whose_owner_cannot_pay_the_next_minute_is_stopped_and_the_sum_of_credits_stays() -> None:
+    clock = FakeClock()
+    async with hivemind(nodes=[], clock=clock) as served:
+        ana, bo = await served.user("ana"), await served.user("bo")
+        worker = FakeWorker()
+        await worker.start()
+        try:
+            await register(served, worker, "ana", cpu_score=100)
+            await upload(served, "task-001", user_id="bo", cpu_score=60)
+            await status_is(served, "task-001", "RUNNING")
+            for _ in range(13):  # a beat is heard within the lease, and the second minute begins
+                assert (await served.call("NodeManagerService/ReportStatus", node_id="ana", status="Idle")).success
+                await clock.advance(5.0)
+            ended = await served.ended("task-001")
+            assert (ended.status, "out of credits" in ended.message) == ("STOPPED", True)
+            assert worker.stopped == ["task-001"]
+            assert [await served.balance(token) for token in (ana, bo)] == [160, 40]
+        finally:
+            await worker.die()
 
 
 @pytest.mark.parametrize("first", [UPLOAD, "TaskWorkerService/ExecuteTask"])
