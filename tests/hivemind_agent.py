@@ -23,18 +23,21 @@ PASSWORD = "correct horse"
 
 @asynccontextmanager
 async def an_agent(
-    address: str, state_dir: Path, *, user: str = "", containers: str = "never"
+    address: str, state_dir: Path, *, user: str = "", containers: str = "never", libraries: Path | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The process, from its start to its end by SIGTERM.
 
     Args:
         user: who is paid; "" has it go by ``NAME``.
         containers: the setting of that name.
+        libraries: where shared libraries are looked for first.
     """
     (port,) = free_ports(1)
     command = ["agent", "--protocol", "hivemind", "--pool", address, "--listen", f"127.0.0.1:{port}"]
     command += ["--user", user] if user else ["--node-id", NAME]
     settings = {"ARCRAY_NODE__CONTAINERS__ENABLED": containers, "ARCRAY_NODE__MODELS__ENABLED": "false"}
+    if libraries is not None:
+        settings["LD_LIBRARY_PATH"] = str(libraries)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "arcray.cli.main", *command, "--state-dir", str(state_dir)),
         env={**os.environ, **settings, "ARCRAY_AGENT_PASSWORD": PASSWORD},

@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from arcray.core.errors import PermissionDeniedError, UnavailableError, UnsupportedError
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.own_words import Words
 from arcray.facades.hivemind.refusals import CODE_KEY, ErrorCode
 
 __all__ = ["Credentials", "PoolCaller", "Told"]
@@ -23,6 +24,7 @@ _S_PER_MIB: Final = 1.0
 _MESSAGE_BYTES: Final = 110 << 20
 _SERVICES: Final = pool.DESCRIPTOR.services_by_name
 _CODES: Final = {str(code.value): code for code in ErrorCode}
+_NO_WORDS: Final[Words] = {}
 _LOGGED_OUT: Final = grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -68,8 +70,11 @@ class PoolCaller:
             ),
         )
 
-    async def tell(self, method: str, request: Message) -> Told:
+    async def tell(self, method: str, request: Message, words: Words = _NO_WORDS) -> Told:
         """Calls ``Service.Method``, logging in first where that is needed.
+
+        Args:
+            words: for a pool of arcray's; others ignore them.
 
         Raises:
             UnavailableError: there is no answer now.
@@ -79,7 +84,7 @@ class PoolCaller:
         for again in (True, False):
             token = await self._logged_in()
             try:
-                told = await self._call(method, request, token)
+                told = await self._call(method, request, token, words)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not _LOGGED_OUT or not again or self._credentials is None:
                     raise _meaning(error) from error
@@ -119,9 +124,9 @@ class PoolCaller:
         token: str = answer.token
         return token
 
-    async def _call(self, method: str, request: Message, token: str) -> Told:
+    async def _call(self, method: str, request: Message, token: str, words: Words) -> Told:
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        answer, trailing = await self._raw(method, request, metadata)
+        answer, trailing = await self._raw(method, request, (*metadata, *words.items()))
         codes = [value for key, value in trailing if key == CODE_KEY]
         code = _CODES.get(codes[0], ErrorCode.SUCCESS) if codes else ErrorCode.SUCCESS
         return Told(answer.success, answer.message, code)

@@ -31,13 +31,14 @@ from arcray.facades.hivemind.containers import OFFERS_CONTAINERS
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import INT32
 from arcray.facades.hivemind.outputs import result_data
+from arcray.facades.hivemind.own_words import Words, saying_gpus
 from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.tasks import POINTS_PER_CORE
 from arcray.facades.hivemind.uploads import TASK_BYTES
 
 __all__ = ["HivemindPool", "Tell"]
 
-Tell: TypeAlias = Callable[[str, Message], Awaitable[Told]]
+Tell: TypeAlias = Callable[[str, Message, Words], Awaitable[Told]]
 """Calls ``Service.Method``; see ``PoolCaller.tell``."""
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,8 @@ class HivemindPool:
         request = _registration(
             registration, node_id=self._node_id, host=self._host, port=self._port, location=self._location
         )
-        told = await self._tell("NodeManagerService.RegisterWorkerNode", request)
+        words = saying_gpus(registration.capacity.gpus)
+        told = await self._tell("NodeManagerService.RegisterWorkerNode", request, words)
         if not told.success:
             raise PermissionDeniedError(f"the pool refuses this machine: {told.message}")
         self._registration = registration
@@ -166,7 +168,7 @@ class HivemindPool:
     async def _tell_reading(self, task: LiveTask) -> None:
         request = _reading(self._reading, self._registration)
         request.node_id, request.task_id = self._node_id, task.task_id
-        told = await self._tell("WorkerNodeService.ReportRunningStatus", request)
+        told = await self._tell("WorkerNodeService.ReportRunningStatus", request, task.words)
         task.disowned = task.disowned + 1 if told.code is ErrorCode.TASK_NOT_FOUND else 0
         if task.disowned >= _DISOWNED and not task.silent:
             _log.warning("task ended: the pool has given it up", extra={"task_id": task.task_id})
@@ -175,7 +177,7 @@ class HivemindPool:
 
     async def _status(self, status: str) -> Told:
         request = pool.ReportStatusRequest(node_id=self._node_id, status=status)
-        return await self._tell("NodeManagerService.ReportStatus", request)
+        return await self._tell("NodeManagerService.ReportStatus", request, {})
 
     # -- what tasks write ---------------------------------------------------------------------------------------------
 
@@ -202,7 +204,7 @@ class HivemindPool:
                 data = whole or data
                 text = data.decode(errors="replace").replace("\0", "\ufffd")
                 request = pool.StoreOutputRequest(task_id=task.task_id, output=text)
-                told = await self._tell("MasterNodeService.StoreOutput", request)
+                told = await self._tell("MasterNodeService.StoreOutput", request, task.words)
                 if not told.success:
                     _log.info("output not taken", extra={"task_id": task.task_id, "reason": told.message})
                 task.deaf = not told.success
@@ -217,12 +219,12 @@ class HivemindPool:
             succeeded = result is not None
             if result is not None:
                 returned = pool.ReturnTaskResultRequest(task_id=task.task_id, result_data=result)
-                await self._say("MasterNodeService.ReturnTaskResult", returned)
+                await self._say("MasterNodeService.ReturnTaskResult", returned, task)
         if reason:
             logs = pool.StoreLogsRequest(node_id=self._node_id, task_id=task.task_id, logs=reason)
-            await self._say("MasterNodeService.StoreLogs", logs)
+            await self._say("MasterNodeService.StoreLogs", logs, task)
         ended = pool.TaskCompletedRequest(task_id=task.task_id, node_id=self._node_id, success=succeeded)
-        await self._say("MasterNodeService.TaskCompleted", ended)
+        await self._say("MasterNodeService.TaskCompleted", ended, task)
 
     async def _result(self, report: ReportEnd) -> tuple[bytes | None, str]:
         """Returns a zip of what a task left; None, and why, where there is no returning it."""
@@ -234,9 +236,9 @@ class HivemindPool:
                 return data, ""
         return None, f"its results have {sum(sizes)} bytes, and at most {TASK_BYTES} can be returned"
 
-    async def _say(self, method: str, request: Message) -> None:
+    async def _say(self, method: str, request: Message, task: LiveTask) -> None:
         """Tells what the pool may not want to hear any more, which is then let be."""
-        told = await self._tell(method, request)
+        told = await self._tell(method, request, task.words)
         if not told.success:
             _log.info("not taken", extra={"method": method, "reason": told.message})
 
@@ -250,7 +252,7 @@ class HivemindPool:
 def _registration(
     registration: NodeRegistration, *, node_id: str, host: str, port: int, location: str
 ) -> pool.RegisterWorkerNodeRequest:
-    """Returns what this machine says of itself. The wire has one GPU: the first, which tasks get."""
+    """Returns what this machine says of itself. The message has one GPU: the first."""
     capacity = registration.capacity
     gpu = capacity.gpus[0] if capacity.gpus else None
     return pool.RegisterWorkerNodeRequest(
@@ -277,8 +279,10 @@ def _reading(telemetry: Telemetry | None, registration: NodeRegistration | None)
         memory_usage=_percent(telemetry.memory_used_bytes / max(1, capacity.memory_bytes)),
     )
     if telemetry.gpus and capacity.gpus:
-        request.gpu_usage = _percent(telemetry.gpus[0].utilization)
-        request.gpu_memory_usage = _percent(telemetry.gpus[0].memory_used_bytes / max(1, capacity.gpus[0].memory_bytes))
+        used_bytes = sum(reading.memory_used_bytes for reading in telemetry.gpus)
+        all_bytes = sum(gpu.memory_bytes for gpu in capacity.gpus)
+        request.gpu_usage = _percent(sum(reading.utilization for reading in telemetry.gpus) / len(telemetry.gpus))
+        request.gpu_memory_usage = _percent(used_bytes / max(1, all_bytes))
     return request
 
 

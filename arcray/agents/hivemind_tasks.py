@@ -1,7 +1,8 @@
 """Tasks that this machine has taken from a HiveMind pool, until their end was told. No I/O.
 
-The wire has no attempts: a task that comes again after its end is another one, and its number here is higher than any
-before it, also than those of an earlier life of this machine; so numbers begin with the time.
+A task that comes again after its end is another one, under the same id or under one that names a later attempt; its
+number here is higher than any before it, also than those of an earlier life of this machine; so numbers begin with the
+time. One of an earlier and a later attempt is here at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 from arcray.core.errors import ConflictError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import Clock
-from arcray.facades.hivemind.orders import workload_of
+from arcray.facades.hivemind.orders import attempt_of, workload_of
+from arcray.facades.hivemind.own_words import Words
 
 __all__ = ["LiveTask", "LiveTasks"]
 
@@ -23,6 +25,11 @@ class LiveTask:
     """One task.
 
     Args:
+        task_id: as the pool calls this attempt.
+        own_id: as the pool calls the task, whichever the attempt.
+        attempt: our number of it.
+        words: said with every word about it.
+        gpus: indices of those that it may use.
         sent_bytes: of its output, that the pool has.
         deaf: the pool takes no more of its output.
         silent: its end is told to nobody: the pool has asked for it, or has given the task up.
@@ -31,8 +38,11 @@ class LiveTask:
     """
 
     task_id: str
+    own_id: str
     workload_id: WorkloadId
     attempt: int
+    words: Words = field(default_factory=dict)
+    gpus: frozenset[int] = frozenset()
     sent_bytes: int = 0
     deaf: bool = False
     silent: bool = False
@@ -41,11 +51,11 @@ class LiveTask:
 
 
 class LiveTasks:
-    """Tasks by id."""
+    """Tasks by what they are."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tasks: dict[str, LiveTask] = {}
+        self._tasks: dict[WorkloadId, LiveTask] = {}
         self._last_attempt = 0
 
     def __len__(self) -> int:
@@ -59,25 +69,37 @@ class LiveTasks:
 
         Raises:
             InvalidArgumentError: no task can be called that.
-            ConflictError: it is here already.
+            ConflictError: it is here already, or another attempt of it is.
         """
-        workload_id = workload_of(task_id)
-        if task_id in self._tasks:
-            raise ConflictError("runs here already", field="task_id")
+        workload_id, (own_id, _) = workload_of(task_id), attempt_of(task_id)
+        here = self._tasks.get(workload_id)
+        if here is not None:
+            raise ConflictError(f"runs here already, as {here.task_id}", field="task_id")
         self._last_attempt = max(self._last_attempt + 1, int(self._clock.now().timestamp()))
-        task = LiveTask(task_id=task_id, workload_id=workload_id, attempt=self._last_attempt)
-        self._tasks[task_id] = task
+        task = LiveTask(task_id=task_id, own_id=own_id, workload_id=workload_id, attempt=self._last_attempt)
+        self._tasks[workload_id] = task
         return task
 
     def named(self, task_id: str) -> LiveTask | None:
         """Returns a task by the pool's id."""
-        return self._tasks.get(task_id)
+        return next((task for task in self if task.task_id == task_id), None)
+
+    def earlier_than(self, task_id: str) -> LiveTask | None:
+        """Returns the earlier attempt that is here of what the pool calls so.
+
+        Raises:
+            InvalidArgumentError: no task can be called that.
+        """
+        here = self._tasks.get(workload_of(task_id))
+        return here if here is not None and attempt_of(here.task_id) < attempt_of(task_id) else None
 
     def of(self, workload_id: WorkloadId, attempt: int) -> LiveTask | None:
         """Returns a task by ours."""
-        return next((task for task in self if (task.workload_id, task.attempt) == (workload_id, attempt)), None)
+        task = self._tasks.get(workload_id)
+        return task if task is not None and task.attempt == attempt else None
 
     def remove(self, task: LiveTask) -> None:
         """Forgets a task whose end was told, and wakes who waits for it."""
-        self._tasks.pop(task.task_id, None)
+        if self._tasks.get(task.workload_id) is task:
+            del self._tasks[task.workload_id]
         task.ended.set()

@@ -1,13 +1,15 @@
 """What a HiveMind pool asks of this machine: the document's WorkerNodeService, and how its orders become a node's.
 
-The wire says which task and nothing about its size, so a task may use what the machine has offered. The pool shows no
-credentials: who may ask is told by address.
+The message says which task and nothing about its size. A pool of arcray's says beside it which slice of this machine
+the task may use; where a pool does not, a task may use all that was offered, and one GPU: the one that fewest have.
+The pool shows no credentials: who may ask is told by address.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final, TypeAlias
@@ -21,10 +23,12 @@ from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.node import NodeRegistration
 from arcray.core.orders import Order, StartWorkload, StopAttempt
 from arcray.core.ports import BlobStore
-from arcray.core.resources import Allocation, Demand, GpuShare
+from arcray.core.resources import Allocation, Capacity, Demand, GpuShare
 from arcray.core.workload import Program
 from arcray.facades.hivemind.containers import Asked, asked_of
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.orders import attempt_of
+from arcray.facades.hivemind.own_words import PREFIX, Words, allocation_of, echoed
 from arcray.facades.hivemind.tasks import FOREIGN_WORK
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
 
@@ -126,29 +130,46 @@ class HivemindWorker:
     async def _execute(self, request: pool.ExecuteTaskRequest, context: Any) -> pool.ExecuteTaskResponse:
         await self._check(context)
         try:
-            await self._begin(request)
+            await self._begin(request, _words(context))
         except ArcrayError as error:
             _log.info("task refused", extra={"task_id": request.task_id, "reason": str(error)})
             return pool.ExecuteTaskResponse(success=False, message=str(error))
         return pool.ExecuteTaskResponse(success=True, message=f"took {request.task_id}")
 
-    async def _begin(self, request: pool.ExecuteTaskRequest) -> None:
+    async def _begin(self, request: pool.ExecuteTaskRequest, words: Words) -> None:
+        offered = self._registration().capacity
+        allowed = allocation_of(words, offered.gpus)
         data = request.task_data
         archive = await asyncio.to_thread(is_archive, data, unpacked_bytes=self._unpacked_bytes)
         # No task of a user has such an id, so only the pool itself asks for containers.
-        asked = asked_of(data) if archive and FOREIGN_WORK.fullmatch(request.task_id) else None
+        own_id, _ = attempt_of(request.task_id)
+        asked = asked_of(data) if archive and FOREIGN_WORK.fullmatch(own_id) else None
+        earlier = self._tasks.earlier_than(request.task_id)
+        if earlier is not None and not earlier.silent:  # the pool has given it up, and makes another attempt
+            earlier.silent = True
+            self.end(earlier)
+        allocation = self._anything(offered) if allowed is None else allowed
         task = self._tasks.add(request.task_id)
+        task.words = echoed(words)
+        task.gpus = frozenset(share.index for share in allocation.gpus)
         try:
             if asked is None:
                 await self._blobs.put(program_key(task.workload_id, archive=archive), data)
-                order = order_of(task, archive=archive, offered=self._registration())
+                order = order_of(task, archive=archive, allowed=allocation)
             else:
-                order = container_order_of(task, asked, offered=self._registration())
+                order = container_order_of(task, asked, allowed=allocation)
             await self._take([order])
         except BaseException:
             self._tasks.remove(task)
             await self._blobs.delete(program_key(task.workload_id, archive=archive))
             raise
+
+    def _anything(self, offered: Capacity) -> Allocation:
+        """Returns what a task may use where nobody says: everything, and one GPU."""
+        held = Counter(index for task in self._tasks for index in task.gpus)
+        gpu = min(offered.gpus, key=lambda gpu: held[gpu.index], default=None)
+        shares = () if gpu is None else (GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True),)
+        return Allocation(cpu_milli=offered.cpu_milli, memory_bytes=offered.memory_bytes, gpus=shares)
 
     async def _stop(self, request: pool.StopTaskExecutionRequest, context: Any) -> pool.StopTaskExecutionResponse:
         """Answers once the task has ended, and what it wrote was sent."""
@@ -181,25 +202,25 @@ class HivemindWorker:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "this worker takes tasks from its pool alone")
 
 
-def order_of(task: LiveTask, *, archive: bool, offered: NodeRegistration) -> StartWorkload:
-    """Returns the order to start a task, with all that the machine has offered: the wire names no smaller slice."""
-    capacity, gpus = offered.capacity, _gpus(offered)
+def order_of(task: LiveTask, *, archive: bool, allowed: Allocation) -> StartWorkload:
+    """Returns the order to start a task, within what it may use."""
+    demand = Demand(cpu_milli=allowed.cpu_milli, memory_bytes=allowed.memory_bytes, gpus=len(allowed.gpus))
     return StartWorkload(
         workload_id=task.workload_id,
         attempt=task.attempt,
         payload=Program(
-            blob=program_key(task.workload_id, archive=archive), archive=archive, env=(("TASK_ID", task.task_id),)
+            blob=program_key(task.workload_id, archive=archive), archive=archive, env=(("TASK_ID", task.own_id),)
         ),
-        demand=Demand(cpu_milli=capacity.cpu_milli, memory_bytes=capacity.memory_bytes, gpus=len(gpus)),
-        allocation=Allocation(cpu_milli=capacity.cpu_milli, memory_bytes=capacity.memory_bytes, gpus=gpus),
+        demand=demand,
+        allocation=allowed,
         owner=task.workload_id,  # nobody says whose a task is, so none sees another's
-        name=task.task_id,
+        name=task.own_id,
     )
 
 
-def container_order_of(task: LiveTask, asked: Asked, *, offered: NodeRegistration) -> StartWorkload:
+def container_order_of(task: LiveTask, asked: Asked, *, allowed: Allocation) -> StartWorkload:
     """Returns the order to start a container, which says what it wants."""
-    gpus = _gpus(offered) if asked.demand.gpus else ()
+    gpus = allowed.gpus if asked.demand.gpus else ()
     return StartWorkload(
         workload_id=task.workload_id,
         attempt=task.attempt,
@@ -207,14 +228,13 @@ def container_order_of(task: LiveTask, asked: Asked, *, offered: NodeRegistratio
         demand=asked.demand,
         allocation=Allocation(cpu_milli=asked.demand.cpu_milli, memory_bytes=asked.demand.memory_bytes, gpus=gpus),
         owner=task.workload_id,
-        name=task.task_id,
+        name=task.own_id,
     )
 
 
-def _gpus(offered: NodeRegistration) -> tuple[GpuShare, ...]:
-    return tuple(
-        GpuShare(index=gpu.index, memory_bytes=gpu.memory_bytes, whole=True) for gpu in offered.capacity.gpus[:1]
-    )
+def _words(context: Any) -> Words:
+    found = context.invocation_metadata() or ()
+    return {key: value for key, value in found if key.startswith(PREFIX) and isinstance(value, str)}
 
 
 def is_among(peer: str, networks: Sequence[Network]) -> bool:

@@ -18,12 +18,14 @@ from typing import Final
 import sqlalchemy as sa
 
 from arcray.control.pages import INFERENCE, NOT_INFERENCE
-from arcray.control.rows import microseconds
-from arcray.control.schema import DISCARDS, EVENTS, NODES, RESERVATIONS, TALLIES, WORKLOADS
+from arcray.control.rows import decode_row, microseconds
+from arcray.control.schema import DISCARDED_BLOBS, DISCARDS, EVENTS, NODES, RESERVATIONS, TALLIES, WORKLOADS
 from arcray.core import events as ev
+from arcray.core.blobkeys import is_of_submission
+from arcray.core.errors import InternalError
 from arcray.core.ids import NodeId, ReservationId, WorkloadId
 from arcray.core.node import Health
-from arcray.core.workload import PayloadKind, Phase
+from arcray.core.workload import PayloadKind, Phase, Program, Workload
 
 __all__ = [
     "HISTORY",
@@ -38,9 +40,11 @@ __all__ = [
     "delete_reservations",
     "delete_workloads",
     "discarded",
+    "discarded_blobs",
     "expired_events",
     "expired_reservations",
     "expired_workloads",
+    "forget_discarded_blobs",
     "forget_discards",
     "stored_among",
 ]
@@ -158,7 +162,8 @@ def delete_workloads(connection: sa.Connection, ids: Sequence[WorkloadId], now: 
             TALLIES.c.account == group.account, TALLIES.c.kind == group.kind, TALLIES.c.phase == group.phase
         )
         connection.execute(tally.values(workloads=TALLIES.c.workloads - group.number))
-    deleted = connection.execute(sa.delete(WORKLOADS).where(ended).returning(WORKLOADS.c.id, WORKLOADS.c.kind)).all()
+    columns = (WORKLOADS.c.id, WORKLOADS.c.kind, WORKLOADS.c.body)
+    deleted = connection.execute(sa.delete(WORKLOADS).where(ended).returning(*columns)).all()
     # A request has no blobs of its own, and there are too many of them to look for what is not there.
     notes = [
         {"workload_id": row.id, "discarded_at": microseconds(now)}
@@ -168,7 +173,23 @@ def delete_workloads(connection: sa.Connection, ids: Sequence[WorkloadId], now: 
     if notes:
         connection.execute(sa.delete(DISCARDS).where(DISCARDS.c.workload_id.in_([n["workload_id"] for n in notes])))
         connection.execute(sa.insert(DISCARDS), notes)
+    keys = [key for row in deleted if row.kind == PayloadKind.PROGRAM.value and (key := _own_program(row.id, row.body))]
+    if keys:
+        connection.execute(
+            sa.insert(DISCARDED_BLOBS), [{"key": key, "discarded_at": microseconds(now)} for key in keys]
+        )
     return [WorkloadId(row.id) for row in deleted]
+
+
+def _own_program(workload_id: str, body: str) -> str:
+    """Returns the key of a program that only this submission has; "" where its key follows from the workload's id."""
+    try:
+        workload = decode_row(Workload, workload_id, body)
+    except InternalError:
+        return ""  # what of it can be read nowhere is an orphan
+    assert isinstance(workload.spec.payload, Program)
+    blob = workload.spec.payload.blob
+    return blob if is_of_submission(blob, workload.spec.id) else ""
 
 
 def expired_reservations(
@@ -227,6 +248,17 @@ def discarded(connection: sa.Connection, after: str, limit: int) -> list[Workloa
 def forget_discards(connection: sa.Connection, ids: Sequence[WorkloadId]) -> None:
     """Notes that the blobs of these workloads have gone."""
     connection.execute(sa.delete(DISCARDS).where(DISCARDS.c.workload_id.in_(ids)))
+
+
+def discarded_blobs(connection: sa.Connection, after: str, limit: int) -> list[str]:
+    """Returns keys of blobs that are to go, in order, beginning after one of those."""
+    noted = sa.select(DISCARDED_BLOBS.c.key).where(DISCARDED_BLOBS.c.key > after)
+    return [row.key for row in connection.execute(noted.order_by(DISCARDED_BLOBS.c.key).limit(limit)).all()]
+
+
+def forget_discarded_blobs(connection: sa.Connection, keys: Sequence[str]) -> None:
+    """Notes that these blobs have gone."""
+    connection.execute(sa.delete(DISCARDED_BLOBS).where(DISCARDED_BLOBS.c.key.in_(keys)))
 
 
 def expired_events(

@@ -21,7 +21,7 @@ from arcray.control import expiry
 from arcray.control.blobs import Entry
 from arcray.control.journal import Journal
 from arcray.control.letting_go import LettingGo
-from arcray.core.blobkeys import MODELS, OWNED, log_key, owner_of, program_key, result_prefix, stdin_key
+from arcray.core.blobkeys import MODELS, OWNED, own_keys, owner_of, result_prefix
 from arcray.core.errors import ArcrayError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import BlobStore, Clock
@@ -189,11 +189,23 @@ class Retention:
             # A workload that repeats another may run its program; its note stays for a later sweep.
             free = [each for each in ids if each not in again and in_use.isdisjoint(_places(each))]
             for workload_id in free:
-                for key in _own_keys(workload_id):
+                for key in own_keys(workload_id):
                     await self._blobs.delete(key)
                 await self._blobs.delete_below(result_prefix(workload_id))
             if free:
                 await self._journal.write(partial(expiry.forget_discards, ids=free))
+        await self._sweep_programs()
+
+    async def _sweep_programs(self) -> None:
+        """Deletes the programs of such workloads that have keys of their own, which no other submission uses."""
+        last = ""
+        while keys := await self._journal.read(partial(expiry.discarded_blobs, after=last, limit=self._settings.batch)):
+            last = keys[-1]
+            free = [key for key in keys if key not in self._in_use()]
+            for key in free:
+                await self._blobs.delete(key)
+            if free:
+                await self._journal.write(partial(expiry.forget_discarded_blobs, keys=free))
 
     async def _sweep_orphans(self, term: timedelta) -> None:
         """Deletes blobs of workloads that have no row: of submissions that came to nothing, or written too late.
@@ -274,9 +286,4 @@ def _directory(key: str) -> str:
 
 
 def _places(workload_id: WorkloadId) -> Sequence[str]:
-    return (*_own_keys(workload_id), result_prefix(workload_id))
-
-
-def _own_keys(workload_id: WorkloadId) -> Sequence[str]:
-    programs = (program_key(workload_id, archive=archive) for archive in (False, True))
-    return (log_key(workload_id), stdin_key(workload_id), *programs)
+    return (*own_keys(workload_id), result_prefix(workload_id))

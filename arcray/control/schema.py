@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 __all__ = [
     "ACCOUNTS",
+    "DISCARDED_BLOBS",
     "DISCARDS",
     "ENTRIES",
     "EVENTS",
@@ -174,6 +175,14 @@ DISCARDS: Final = Table(
     Column("discarded_at", BigInteger, nullable=False),
 )
 """Workloads whose rows have been deleted and whose blobs have not yet."""
+
+DISCARDED_BLOBS: Final = Table(
+    "discarded_blobs",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("discarded_at", BigInteger, nullable=False),
+)
+"""And blobs of those whose keys do not follow from the workload's id."""
 
 _LIVE: Final = text("finished_at IS NULL")
 _KEYED: Final = text("request_id <> ''")

@@ -19,8 +19,10 @@ from arcray.core.ids import WorkloadId, canonical_uuid
 __all__ = [
     "OWNED",
     "foreign_log_key",
+    "is_of_submission",
     "log_key",
     "model_key",
+    "own_keys",
     "owner_of",
     "program_key",
     "result_key",
@@ -113,8 +115,7 @@ def program_key(workload_id: WorkloadId, *, archive: bool, submission: str = "")
     """Returns the key of a program's code: a zip archive, or the text of one file.
 
     Args:
-        submission: an id of the submission, of ``[A-Za-z0-9-]``, where others may come with the same workload id. Such
-            a program is deleted as an orphan, not with the record of its workload.
+        submission: an id of the submission, of ``[A-Za-z0-9-]``, where others may come with the same workload id.
     """
     own = f".{submission}" if submission else ""
     return f"programs/{workload_id}{own}.{'zip' if archive else 'py'}"
@@ -123,6 +124,17 @@ def program_key(workload_id: WorkloadId, *, archive: bool, submission: str = "")
 def stdin_key(workload_id: WorkloadId) -> str:
     """Returns the key of what a program reads from its standard input."""
     return f"stdin/{workload_id}"
+
+
+def own_keys(workload_id: WorkloadId) -> tuple[str, ...]:
+    """Returns the keys that every workload has by its id alone; its results lie below ``result_prefix``."""
+    programs = (program_key(workload_id, archive=archive) for archive in (False, True))
+    return (log_key(workload_id), stdin_key(workload_id), *programs)
+
+
+def is_of_submission(key: str, workload_id: WorkloadId) -> bool:
+    """Returns whether a key is of a program that a submission of this workload has stored for itself."""
+    return key.startswith(f"programs/{workload_id}.") and key not in own_keys(workload_id)
 
 
 def model_key(sha256: str) -> str:

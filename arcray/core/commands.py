@@ -248,6 +248,7 @@ class ReportEnd:
         phase: succeeded, failed or stopped.
         refused: the node never started it (it is full, its engine is away): placed elsewhere without counting as a
             restart.
+        begun: of what is refused: it may have begun all the same, and has certainly ended.
     """
 
     node_id: NodeId
@@ -258,6 +259,7 @@ class ReportEnd:
     message: str = ""
     result: Result = Result()
     refused: bool = False
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

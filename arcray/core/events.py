@@ -282,6 +282,7 @@ class WorkloadRequeued:
         rested: the attempt ran long enough for restarts to be counted from nothing again.
         exit_code: of the attempt, where its node told one.
         refused: its node would not begin it.
+        begun: it may have begun all the same.
         gang_refused: a node would not begin another member of its gang, and this attempt was given up for that.
     """
 
@@ -296,6 +297,7 @@ class WorkloadRequeued:
     exit_code: int | None = None
     refused: bool = False
     gang_refused: bool = False
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,9 @@
 """Orders: what a node is asked to do. Delivered at least once, in order per node; executed at most once per attempt.
 
-A node remembers the attempts it has seen, so an order that comes twice does nothing the second time.
+A node remembers the attempts it has seen, so an order that comes twice does nothing the second time. An id that other
+protocols choose may come again once retention has deleted the work that had it, and attempts of the new work are
+counted from one. So each order says when its work was made (``created_s``, seconds since 1970): work of another time is
+other work. 0 is where ids do not come again.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class StartWorkload:
     owner: str
     name: str = ""
     max_duration_s: float | None = None
+    created_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class StopAttempt:
     workload_id: WorkloadId
     attempt: int
     grace_s: float
+    created_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,7 @@ class RunInference:
     input: bytes | None
     context_window_tokens: int
     timeout_s: float
+    created_s: float = 0.0
 
 
 Order: TypeAlias = StartWorkload | StopAttempt | RunInference

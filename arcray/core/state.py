@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 
 from arcray.core import events as ev
 from arcray.core.asked import placement_node, placement_request, routing_node, shape_of, utilization
@@ -50,11 +49,9 @@ from arcray.core.quota import Quota, Usage
 from arcray.core.slots import SlotQueue
 from arcray.core.timers import LeaseTimers
 from arcray.core.turns import SearchTurns
-from arcray.core.workload import Inference, Phase, Priority, Workload, WorkloadSpec
+from arcray.core.workload import ATTEMPTS_KEPT, Inference, Phase, Priority, Workload, WorkloadSpec
 
 __all__ = ["ClusterState"]
-
-_ATTEMPTS_KEPT: Final = 10  # records of attempts in the state, and so in the row, of one workload
 
 
 class ClusterState:
@@ -367,8 +364,8 @@ class ClusterState:
         workload = self.workloads[event.workload_id]
         assert not workload.stop_requested, "what its owner stopped is not tried again"
         if not workload.spec.waiting:  # of those only the end is journalled, and it tells of one attempt
-            ended = workload.record(event.at, event.reason, event.exit_code, refused=event.refused)
-            workload.history = (*workload.history, ended)[-_ATTEMPTS_KEPT:]
+            ended = workload.record(event.at, event.reason, event.exit_code, refused=event.refused, begun=event.begun)
+            workload.history = (*workload.history, ended)[-ATTEMPTS_KEPT:]
         self._note_duration(workload, event.at)
         self._free(workload)
         workload.phase = requeue(workload.phase, evicted=workload.eviction is not None)

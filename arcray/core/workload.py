@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from arcray.core.claim import Claim, Eviction
 from arcray.core.gang import Gang
@@ -20,6 +20,7 @@ from arcray.core.resources import NO_DEMAND, Allocation, Demand
 from arcray.core.tariff import Meter, Tariff
 
 __all__ = [
+    "ATTEMPTS_KEPT",
     "AttemptRecord",
     "Container",
     "Inference",
@@ -40,6 +41,9 @@ __all__ = [
     "WorkloadView",
     "kind_of",
 ]
+
+ATTEMPTS_KEPT: Final = 10
+"""Records of ended attempts in the state, and so in the row, of one workload."""
 
 
 class Phase(StrEnum):
@@ -287,6 +291,7 @@ class AttemptRecord:
         exit_code: of its process or container; None when there was none, or it is not known.
         message: why it ended.
         refused: its node would not begin it.
+        begun: it may have begun all the same.
     """
 
     attempt: int
@@ -297,6 +302,7 @@ class AttemptRecord:
     message: str = ""
     exit_code: int | None = None
     refused: bool = False
+    begun: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -395,7 +401,7 @@ class Workload:
         return (*self.history, self.record(self.finished_at, self.message, exit_code))
 
     def record(
-        self, ended_at: datetime, message: str, exit_code: int | None, *, refused: bool = False
+        self, ended_at: datetime, message: str, exit_code: int | None, *, refused: bool = False, begun: bool = False
     ) -> AttemptRecord:
         """Returns how its present attempt went, which has just ended."""
         return AttemptRecord(
@@ -407,6 +413,7 @@ class Workload:
             message=message,
             exit_code=exit_code,
             refused=refused,
+            begun=begun,
         )
 
 

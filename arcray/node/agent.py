@@ -41,6 +41,7 @@ from arcray.node.gpu import GpuProbe
 from arcray.node.machine import Machine, Runners
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.reporter import Report, Reporter, is_unwanted, lease_is_lost
+from arcray.node.seen import SeenAttempts, of_one_work
 from arcray.node.work import STOPPED_EARLY, Attempt, End, Runner
 
 __all__ = ["NodeAgent"]
@@ -49,7 +50,6 @@ _log = logging.getLogger(__name__)
 
 _ATTACH_WAIT_S: Final = 10.0  # an order may come before the answer that names its epoch
 _ATTACH_RETRY_S: Final = 1.0
-_REMEMBERED: Final = 50_000  # attempts in one generation of the memory of what was executed
 _STOP_GRACE_S: Final = 5.0
 _FLUSH_S: Final = 5.0
 _LOST_BEATS: Final = 10  # a node is lost after ten times the silence that makes it unhealthy
@@ -92,7 +92,7 @@ class NodeAgent:
         self._attached = asyncio.Event()
         self._due = asyncio.Event()  # attaching again: the lease was lost, or the machine can do other things
         self._attempts: dict[WorkloadId, Attempt] = {}
-        self._seen: tuple[dict[WorkloadId, int], dict[WorkloadId, int]] = ({}, {})
+        self._seen = SeenAttempts()
         self._work: dict[asyncio.Task[None], Attempt] = {}
         self._main: asyncio.Task[None] | None = None
 
@@ -187,10 +187,10 @@ class NodeAgent:
         for order in orders:
             match order:
                 case RunInference():
-                    if self._is_new(order.workload_id, order.attempt):
+                    if self._seen.note(order):
                         self._registry.run(order)
                 case StartWorkload():
-                    if self._is_new(order.workload_id, order.attempt):
+                    if self._seen.note(order):
                         self._begin(order)
                 case StopAttempt():
                     self._stop_attempt(order)
@@ -250,7 +250,7 @@ class NodeAgent:
     async def _adopt(self, runners: Runners) -> None:
         """Goes on with containers that nobody here waits for. The cluster hears of them when the machine attaches."""
         for found in await runners.adopt():
-            self._is_new(found.order.workload_id, found.order.attempt)
+            self._seen.note(found.order)
             attempt = self._attempt(found.order, ran_s=found.ran_s)
             if found.order.workload_id in self._attempts:  # a later attempt, so the cluster has given this one up
                 attempt.abandoned = True
@@ -334,19 +334,6 @@ class NodeAgent:
         except TimeoutError as error:
             raise UnavailableError(f"node {self._node_id} is not attached") from error
 
-    def _is_new(self, workload_id: WorkloadId, attempt: int) -> bool:
-        """Returns whether this attempt was never seen here, and remembers it.
-
-        Two generations bound the memory: the older one is dropped when the newer is full.
-        """
-        young, old = self._seen
-        if max(young.get(workload_id, 0), old.get(workload_id, 0)) >= attempt:
-            return False
-        if len(young) >= _REMEMBERED:
-            self._seen = young, old = {}, young
-        young[workload_id] = attempt
-        return True
-
     def _begin(self, order: StartWorkload) -> None:
         assert self._runners is not None
         try:
@@ -396,11 +383,9 @@ class NodeAgent:
 
     def _stop_attempt(self, order: StopAttempt) -> None:
         attempt = self._attempts.get(order.workload_id)
-        if attempt is not None and attempt.order.attempt == order.attempt:
+        if attempt is not None and attempt.order.attempt == order.attempt and of_one_work(attempt.order, order):
             attempt.stop(order.grace_s)
-        elif not self._registry.stop(order.workload_id, order.attempt) and self._is_new(
-            order.workload_id, order.attempt
-        ):
+        elif not self._registry.stop(order.workload_id, order.attempt) and self._seen.note(order):
             # Never started here: the cluster waits for an end all the same.
             self._report_end(order.workload_id, order.attempt, STOPPED_EARLY)
 

@@ -7,14 +7,12 @@ that a zip states are the sender's words.
 from __future__ import annotations
 
 import errno
-import struct
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
-from arcray.wire.archives import MAX_ENTRIES, check_directory, entry_point_among, safe_name
+from arcray.wire.archives import BROKEN, MAX_ENTRIES, check_directory, entry_point_among, safe_name
 
 __all__ = ["find_entry_point", "unpack"]
 
@@ -36,7 +34,7 @@ def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
             left = max_bytes
             for entry in entries:
                 left -= _unpack_entry(bundle, entry, target, left)
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
+    except BROKEN as error:
         raise InvalidArgumentError(f"is not a readable zip: {error}", field="archive") from error
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENAMETOOLONG):  # an offset before the file; a name too long

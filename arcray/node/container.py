@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 LABEL_NODE: Final = "arcray.node_id"
 LABEL_WORKLOAD: Final = "arcray.workload_id"
 LABEL_ATTEMPT: Final = "arcray.attempt"
+LABEL_CREATED: Final = "arcray.created_s"
 LABEL_MAX_DURATION: Final = "arcray.max_duration_s"
 LABEL_TRANSIENT: Final = "arcray.transient"  # ends with the agent that started it
 _OVERTIME_GRACE_S: Final = 10.0
@@ -201,6 +202,7 @@ class ContainerRunner:
             LABEL_NODE: self._node_id,
             LABEL_WORKLOAD: order.workload_id,
             LABEL_ATTEMPT: str(order.attempt),
+            LABEL_CREATED: repr(order.created_s),
         }
         if order.max_duration_s is not None:
             labels[LABEL_MAX_DURATION] = repr(order.max_duration_s)
@@ -395,4 +397,5 @@ def _order_of(found: FoundContainer) -> StartWorkload:
         allocation=Allocation(),
         owner="",
         max_duration_s=None if limit is None else float(limit),
+        created_s=float(found.labels.get(LABEL_CREATED, "0")),
     )

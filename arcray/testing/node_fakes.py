@@ -291,9 +291,13 @@ class FakeEngine:
         self._ended[container_id] = asyncio.Event()
         self._broken[container_id] = asyncio.Event()
 
-    def leave(self, container_id: str, *, node_id: str, workload_id: str, attempt: int) -> None:
-        """An earlier agent's container."""
+    def leave(
+        self, container_id: str, *, node_id: str, workload_id: str, attempt: int, created_s: float | None = None
+    ) -> None:
+        """An earlier agent's container; of an earlier version's, nobody knows when its work was made."""
         labels = {"arcray.node_id": node_id, "arcray.workload_id": workload_id, "arcray.attempt": str(attempt)}
+        if created_s is not None:
+            labels["arcray.created_s"] = repr(created_s)
         self._add(container_id, labels)
         self.running.add(container_id)
 

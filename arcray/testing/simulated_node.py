@@ -112,7 +112,7 @@ class SimulatedNode:
         self._models = dict(models or {})
         self._slots = slots
         self._script = script
-        self._seen: set[tuple[WorkloadId, int]] = set()
+        self._seen: set[tuple[WorkloadId, float, int]] = set()
         self._running: dict[WorkloadId, tuple[int, asyncio.Task[None] | None]] = {}
         self._outbox: list[Report] = []
         self._sending = False
@@ -202,7 +202,7 @@ class SimulatedNode:
         self.orders += orders
         self._arrived.set()
         for order in () if self.deaf else orders:
-            key = (order.workload_id, order.attempt)
+            key = (order.workload_id, order.created_s, order.attempt)
             if isinstance(order, StopAttempt):
                 self._stop(order, new=key not in self._seen)
             elif key not in self._seen:

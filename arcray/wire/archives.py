@@ -6,17 +6,25 @@ bytes are written, because those that a zip states are the sender's words.
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import IO, Final
 
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
 
-__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "check_directory", "entry_point_among", "safe_name"]
+__all__ = ["BROKEN", "MAX_DEPTH", "MAX_ENTRIES", "check_directory", "entry_point_among", "safe_name"]
+
+BROKEN: Final = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError,
+    IndexError, OverflowError, ValueError,
+)  # fmt: skip
+"""What reading bytes raises that are no zip, or a damaged one. So may ``OSError``, which of files means more."""
 
 MAX_ENTRIES: Final = 10_000
 MAX_DIRECTORY_BYTES: Final = 4 << 20  # 10,000 entries of 400 bytes each

@@ -18,12 +18,14 @@ from arcray.core.errors import ArcrayError, StaleReportError, UnavailableError
 from arcray.core.ids import NodeId
 from arcray.core.model import ModelFormat
 from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
-from arcray.core.ports import BlobStore, NodeDriver
+from arcray.core.ports import BlobStore, ControlPlane, NodeDriver
 from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Container, ModelServer, Program
 from arcray.drivers.frames import decode, encode
 from arcray.drivers.line import LineDriver
 from arcray.drivers.local import LocalDriver
+from arcray.facades.hivemind.worker_channel import Answer
+from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.runtime.line import Line, LineAddress, LineServer, Receiver, dial
 from arcray.runtime.remote_plane import RemotePlane
 from arcray.runtime.switchboard import LocalPlane, Switchboard
@@ -227,7 +229,75 @@ def _client(name: str, attached: Attachments, address: LineAddress) -> RemotePla
     )
 
 
+class Undialled:
+    """The way to a worker that nothing is sent by: what its link has taken stays there."""
+
+    async def reach(self, timeout_s: float) -> bool:
+        raise AssertionError(timeout_s)
+
+    async def execute(self, request: object, timeout_s: float, words: object) -> Answer:
+        raise AssertionError((request, timeout_s, words))
+
+    async def stop(self, task_id: str, timeout_s: float) -> Answer:
+        raise AssertionError((task_id, timeout_s))
+
+    async def close(self) -> None:
+        """Was never opened."""
+
+
+class GatedLink:
+    """A gateway's link to a HiveMind worker, behind a gate."""
+
+    def __init__(self, identity: NodeId, epoch: int) -> None:
+        plane = cast("ControlPlane", object())  # nobody is told anything here
+        limits = Limits(orders=64, dial_timeout_s=1.0)
+        self._link = WorkerLink(identity, plane, SystemClock(), Undialled(), limits=limits)
+        self._link.attached(epoch)
+        self._taken: list[Order] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
+        await self.gate.wait()
+        await self._link.deliver(epoch, orders)
+
+    def taken(self) -> list[Order]:
+        queue = self._link._queue
+        while (item := queue.take()) is not None:
+            queue.done(item)
+            assert isinstance(item, RunInference | StartWorkload | StopAttempt)
+            self._taken.append(item)
+        return self._taken
+
+
+@asynccontextmanager
+async def hivemind_worker() -> AsyncIterator[DriverUnderTest]:
+    """Links to HiveMind workers, as the process that dials them has them attached."""
+    driver = LocalDriver()
+    links: dict[NodeId, GatedLink] = {}
+
+    async def add(identity: NodeId, epoch: int) -> str:
+        links[identity] = GatedLink(identity, epoch)
+        driver.add(identity, links[identity])
+        return ""
+
+    async def remove(identity: NodeId) -> None:
+        driver.remove(identity)
+
+    async def taken(identity: NodeId) -> list[Order]:
+        return links[identity].taken()
+
+    async def hold(identity: NodeId) -> None:
+        links[identity].gate.clear()
+
+    async def release(identity: NodeId) -> None:
+        links[identity].gate.set()
+
+    yield DriverUnderTest(driver=driver, add=add, remove=remove, taken=taken, hold=hold, release=release)
+
+
 FACTORIES: Final[dict[str, Callable[[], AbstractAsyncContextManager[DriverUnderTest]]]] = {
+    "hivemind_worker": hivemind_worker,
     "line": line,
     "local": local,
     "ray_actor": ray_actor,

@@ -238,16 +238,46 @@ async def test_an_id_that_comes_again_keeps_its_blobs(plane_of: Callable[[], Any
         assert await cluster.plane.blobs.size(result_key(first.id, "a.csv")) == 1
 
 
-async def test_a_program_under_a_key_of_its_submission_goes_as_an_orphan(plane_of: Callable[[], Any]) -> None:
+async def test_an_id_that_comes_again_runs_again_where_it_ran_before(plane_of: Callable[[], Any]) -> None:
     async with plane_of() as cluster:
         spec = a_program(1)
-        own = program_key(spec.id, archive=False, submission="own")
-        await cluster.plane.blobs.put(own, b"1")
-        await run(cluster, replace(spec, payload=Program(blob=own)))
-        await retention_of(cluster.plane, workloads_s=None, max_workloads=None).sweep()
-        assert await cluster.plane.blobs.size(own) == 1
+        await run(cluster, spec)
         await retention_of(cluster.plane).sweep()
+        await run(cluster, replace(spec, created_at=LATER))
+        assert cluster.nodes[0].executed == [(spec.id, 1), (spec.id, 1)]
+
+
+async def test_a_program_under_a_key_of_its_submission_goes_with_its_workload(plane_of: Callable[[], Any]) -> None:
+    async with plane_of() as cluster:
+        spec = a_program(1)
+        own, anothers = (program_key(spec.id, archive=False, submission=each) for each in ("own", "anothers"))
+        for key in (own, anothers):
+            await cluster.plane.blobs.put(key, b"1")
+        await run(cluster, replace(spec, payload=Program(blob=own)))
+        await retention_of(cluster.plane, workloads_s=None, max_workloads=None, orphans_s=None).sweep()
+        assert await cluster.plane.blobs.size(own) == 1
+        await retention_of(cluster.plane, orphans_s=None).sweep()
         assert await cluster.plane.blobs.size(own) is None
+        assert await cluster.plane.blobs.size(anothers) == 1  # of a submission that was refused, or is on its way
+        await retention_of(cluster.plane).sweep()
+        assert await cluster.plane.blobs.size(anothers) is None
+
+
+async def test_a_program_that_another_workload_runs_goes_once_that_has_ended(plane_of: Callable[[], Any]) -> None:
+    async with plane_of() as cluster:
+        spec = a_program(1)
+        own = Program(blob=program_key(spec.id, archive=False, submission="own"))
+        await cluster.plane.blobs.put(own.blob, b"1")
+        await run(cluster, replace(spec, payload=own))
+        await cluster.ask(SubmitWorkload(spec=a_workload(5001, own)))
+        await retention_of(cluster.plane, orphans_s=None).sweep()
+        assert await cluster.plane.blobs.size(own.blob) == 1
+        await run(cluster, replace(spec, created_at=LATER))  # an id that comes again keeps nothing of the first
+        cluster.nodes[0].finish(a_workload(5001).id)
+        await cluster.finished(a_workload(5001).id)
+        await retention_of(cluster.plane, workloads_s=None, max_workloads=None, orphans_s=None).sweep()
+        assert await cluster.plane.blobs.size(own.blob) is None
+        assert await present(cluster, spec) == len(keys_of(spec))
 
 
 async def test_a_model_that_is_a_result_stays(plane_of: Callable[[], Any]) -> None:

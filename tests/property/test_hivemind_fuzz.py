@@ -25,10 +25,12 @@ from arcray.facades.hivemind import outputs, refusals, tasks, taskworker, users,
 from arcray.facades.hivemind.callers import ANYBODY, Callers
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.contract import taskworker_pb2
+from arcray.facades.hivemind.own_words import Words
 from arcray.facades.hivemind.refusals import Subject
 from arcray.facades.hivemind.tokens import KEY_BYTES, Tokens
 from arcray.testing.builders import T0
 from arcray.testing.simulated_node import SimulatedNode
+from arcray.wire.system import SystemClock
 from tests.hivemind_server import hivemind
 
 ANA: Final = AccountId("ana")
@@ -208,8 +210,11 @@ def channel() -> Iterator[grpc.Channel]:
         loop.close()
 
 
-def status_of(channel: grpc.Channel, method: str, body: bytes, authorization: str | None) -> grpc.StatusCode:
-    metadata = None if authorization is None else (("authorization", authorization),)
+def status_of(
+    channel: grpc.Channel, method: str, body: bytes, authorization: str | None, words: Words | None = None
+) -> grpc.StatusCode:
+    shown = () if authorization is None else (("authorization", authorization),)
+    metadata = (*shown, *(words or {}).items())
     try:
         channel.unary_unary(method, None, None)(body, metadata=metadata, timeout=30)
     except grpc.RpcError as error:
@@ -218,7 +223,17 @@ def status_of(channel: grpc.Channel, method: str, body: bytes, authorization: st
     return grpc.StatusCode.OK
 
 
-_SHOWN: Final = st.none() | st.sampled_from(["Bearer x", "Bearer", "", "Basic YTpi", "Bearer a.b.c", "~"])
+RIGHT: Final = Tokens(b"k" * 32).issue(ANA, SystemClock().now())
+_SHOWN: Final = (
+    st.none()
+    | st.sampled_from(["Bearer x", "Bearer", "", "Basic YTpi", "Bearer a.b.c", "~"])
+    | st.just(f"Bearer {RIGHT}")
+)
+_PRINTABLE: Final = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=100)
+_WORDS: Final = st.dictionaries(
+    st.sampled_from(["arcray-gpus", "arcray-allocation", "arcray-other"]),
+    _PRINTABLE | st.sampled_from(["[]", "{}", '[["a", 1]]', '[["a", -1]]', "[[[[", "null", "1e999"]),
+)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -227,7 +242,7 @@ _SHOWN: Final = st.none() | st.sampled_from(["Bearer x", "Bearer", "", "Basic YT
 def test_no_request_makes_the_server_fail(channel: grpc.Channel, method: str, data: st.DataObject) -> None:
     """Registering and logging in hash a password each time, which takes most of the second."""
     body = data.draw(messages(METHODS[method])).SerializeToString()
-    assert status_of(channel, method, body, data.draw(_SHOWN)) not in OURS
+    assert status_of(channel, method, body, data.draw(_SHOWN), data.draw(_WORDS)) not in OURS
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -26,7 +26,7 @@ from arcray.core.handlers.attempts import finish
 from arcray.core.holds import Claims, Reservations
 from arcray.core.ids import AccountId, NodeId, WorkloadId
 from arcray.core.ledger import Entry
-from arcray.core.orders import NodeOrder
+from arcray.core.orders import NodeOrder, Order
 from arcray.core.placement.engine import Engine
 from arcray.core.placement.preemption import Preemption, Reclaimable, Victim
 from arcray.core.placement.request import PlacementRequest
@@ -39,6 +39,7 @@ from arcray.core.tariff import Meter
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, Phase, Priority, Workload, WorkloadSpec
 from arcray.node.agent import NodeAgent
+from arcray.node.seen import SeenAttempts
 from arcray.testing.simulation.build import Build
 
 __all__ = ["PLANTED"]
@@ -525,12 +526,18 @@ class GoesByASetClock(Plane):
 # -- what nodes do -----------------------------------------------------------------------------------------------------
 
 
+class _SeesNothing(SeenAttempts):
+    def note(self, order: Order) -> bool:
+        super().note(order)
+        return True
+
+
 class RunsTwice(NodeAgent):
     """An attempt that was seen runs again when its order comes again."""
 
-    def _is_new(self, workload_id: WorkloadId, attempt: int) -> bool:
-        super()._is_new(workload_id, attempt)
-        return True
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._seen = _SeesNothing()
 
 
 class BeginsAtOnce(NodeAgent):

@@ -160,6 +160,7 @@ def requeue(
     delay: bool,
     exit_code: int | None = None,
     refused: bool = False,
+    begun: bool = False,
 ) -> None:
     """Emits that another attempt follows, after a back-off when ``delay``; or that none can.
 
@@ -186,6 +187,7 @@ def requeue(
             exit_code=exit_code,
             refused=refused,
             gang_refused=_gang_refused(turn.state, workload),
+            begun=begun,
         )
     )
 

@@ -12,8 +12,8 @@ from heapq import heappop
 from arcray.core import events as ev
 from arcray.core.claim import Cause
 from arcray.core.handlers.attempts import give_up
+from arcray.core.handlers.stopping import stop_order
 from arcray.core.operation_facts import look_for_overtime
-from arcray.core.orders import StopAttempt
 from arcray.core.state import ClusterState
 from arcray.core.turn import Turn
 from arcray.core.workload import Phase, RestartRule, Workload
@@ -46,8 +46,7 @@ def evict(turn: Turn, workload: Workload, cause: Cause, reason: str, grace_s: fl
             at=turn.now,
         )
     )
-    order = StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=grace_s)
-    turn.order(turn.state.nodes[workload.node_id], order)
+    turn.order(turn.state.nodes[workload.node_id], stop_order(workload, grace_s))
 
 
 def stop_overtime(turn: Turn) -> None:
@@ -65,8 +64,7 @@ def stop_overtime(turn: Turn) -> None:
         if workload.phase is Phase.RUNNING:
             evict(turn, workload, Cause.OVERTIME, f"ran longer than {workload.spec.max_duration_s:g} s", grace_s=0.0)
         elif workload.phase is Phase.STOPPING and workload.node_id is not None:
-            order = StopAttempt(workload_id=workload_id, attempt=attempt, grace_s=0.0)
-            turn.order(state.nodes[workload.node_id], order)
+            turn.order(state.nodes[workload.node_id], stop_order(workload, 0.0))
             if turn.now >= _should_have_ended(workload) + 2 * turn.policy.overtime_grace:
                 give_up(turn, workload, "its node did not end it")
             else:

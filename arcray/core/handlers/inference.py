@@ -14,8 +14,9 @@ from typing import Final
 from arcray.core import events as ev
 from arcray.core.handlers.attempts import finish
 from arcray.core.handlers.starting import counted_from, next_attempt
+from arcray.core.handlers.stopping import stop_order
 from arcray.core.ids import ModelId
-from arcray.core.orders import RunInference, StopAttempt
+from arcray.core.orders import RunInference
 from arcray.core.policy import ClusterPolicy
 from arcray.core.resources import Allocation
 from arcray.core.turn import Turn
@@ -60,6 +61,7 @@ def run_order(workload: Workload, policy: ClusterPolicy) -> RunInference:
         input=payload.input,
         context_window_tokens=payload.context_window_tokens,
         timeout_s=policy.inference_timeout.total_seconds(),
+        created_s=workload.spec.created_at.timestamp(),
     )
 
 
@@ -115,7 +117,7 @@ def expire_inference(turn: Turn) -> None:
     while (due := state.next_late()) is not None and due <= turn.now:
         late = state.workloads[next(iter(state.dispatched))]
         assert late.node_id is not None, "it is on a node"
-        turn.order(state.nodes[late.node_id], StopAttempt(workload_id=late.spec.id, attempt=late.attempt, grace_s=0.0))
+        turn.order(state.nodes[late.node_id], stop_order(late, 0.0))
         finish(turn, late, Phase.FAILED, f"no answer within {turn.policy.inference_timeout.total_seconds():g} s")
 
 

@@ -21,9 +21,9 @@ from arcray.core.commands import (
 from arcray.core.errors import InvalidArgumentError, NotFoundError, StaleReportError
 from arcray.core.handlers.attempts import give_up
 from arcray.core.handlers.reservations import lose_missing, lose_reservations
+from arcray.core.handlers.stopping import stop_order
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import EnergySource, Health, Node, Telemetry
-from arcray.core.orders import StopAttempt
 from arcray.core.turn import Turn
 from arcray.core.workload import Phase, Workload
 
@@ -94,7 +94,7 @@ def _reconcile(turn: Turn, node_id: NodeId, inventory: tuple[Running, ...]) -> t
             continue
         matching.add(workload.spec.id)
         if workload.phase is Phase.STOPPING:
-            turn.order(node, StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=0.0))
+            turn.order(node, stop_order(workload, 0.0))
     return tuple(work for work in inventory if work.workload_id not in matching)
 
 

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from arcray.core import events as ev
 from arcray.core.asked import placement_request
-from arcray.core.orders import StopAttempt
+from arcray.core.handlers.stopping import stop_order
 from arcray.core.placement.explain import Explanation
 from arcray.core.placement.preemption import Preemption
 from arcray.core.state import ClusterState
@@ -50,7 +50,7 @@ def try_preempt(turn: Turn, workload: Workload) -> bool:
             )
         )
         grace_s = turn.policy.preemption_grace.total_seconds()
-        turn.order(node, StopAttempt(workload_id=victim_id, attempt=victim.attempt, grace_s=grace_s))
+        turn.order(node, stop_order(victim, grace_s))
     turn.emit(
         ev.PlaceClaimed(
             workload_id=workload.id,

@@ -6,8 +6,9 @@ from typing import Final
 
 from arcray.core.handlers.inference import run_order
 from arcray.core.handlers.starting import start_order
+from arcray.core.handlers.stopping import stop_order
 from arcray.core.node import Health, Node
-from arcray.core.orders import NodeOrder, Order, StopAttempt
+from arcray.core.orders import NodeOrder, Order
 from arcray.core.policy import ClusterPolicy
 from arcray.core.state import ClusterState
 from arcray.core.workload import Inference, Phase, Workload
@@ -35,7 +36,7 @@ def undelivered(state: ClusterState, policy: ClusterPolicy) -> tuple[NodeOrder, 
 
 def _order(workload: Workload, node: Node, policy: ClusterPolicy) -> Order | None:
     if workload.phase is Phase.STOPPING:
-        return StopAttempt(workload_id=workload.id, attempt=workload.attempt, grace_s=_STOP_GRACE_S)
+        return stop_order(workload, _STOP_GRACE_S)
     if workload.phase is not Phase.PLACED:
         return None
     if isinstance(workload.spec.payload, Inference):

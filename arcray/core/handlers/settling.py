@@ -15,8 +15,8 @@ from arcray.core.claim import Cause
 from arcray.core.gang_queue import Break, GangState
 from arcray.core.handlers.attempts import finish
 from arcray.core.handlers.starting import begin
+from arcray.core.handlers.stopping import stop_order
 from arcray.core.handlers.workloads import stop
-from arcray.core.orders import StopAttempt
 from arcray.core.placement.request import Placement
 from arcray.core.turn import Turn
 from arcray.core.workload import Phase, Workload
@@ -90,8 +90,7 @@ def _evict(turn: Turn, workload: Workload, what: Break, reason: str) -> None:
     if not asked:
         assert workload.node_id is not None
         grace_s = turn.policy.preemption_grace.total_seconds()
-        order = StopAttempt(workload_id=workload.id, attempt=workload.attempt, grace_s=grace_s)
-        turn.order(turn.state.nodes[workload.node_id], order)
+        turn.order(turn.state.nodes[workload.node_id], stop_order(workload, grace_s))
 
 
 def _settle_claim(turn: Turn, workload: Workload) -> None:

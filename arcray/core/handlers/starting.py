@@ -58,4 +58,5 @@ def start_order(workload: Workload, node: Node) -> StartWorkload:
         owner=spec.origin.account,
         name=spec.name,
         max_duration_s=spec.max_duration_s,
+        created_s=spec.created_at.timestamp(),
     )

@@ -34,10 +34,10 @@ from arcray.core.handlers.nodes import current_node
 from arcray.core.handlers.quotas import check_quota
 from arcray.core.handlers.reservations import check_taking, take_place
 from arcray.core.handlers.scheduling import try_place
+from arcray.core.handlers.stopping import stop_order
 from arcray.core.ids import WorkloadId
 from arcray.core.labels import check_selector
 from arcray.core.lifecycle import NODE_PHASES, advance
-from arcray.core.orders import StopAttempt
 from arcray.core.policy import ClusterPolicy
 from arcray.core.turn import Turn
 from arcray.core.workload import Inference, ModelServer, Phase, Workload, WorkloadSpec
@@ -226,7 +226,7 @@ def stop(turn: Turn, workload: Workload, grace_s: float, reason: str = "") -> No
     if workload.phase is Phase.STOPPING:  # evicted: asked already, but it will not start again now
         turn.emit(ev.WorkloadStopRequested(workload_id=workload.spec.id, durable=True, at=turn.now, reason=reason))
         return
-    order = StopAttempt(workload_id=workload.spec.id, attempt=workload.attempt, grace_s=grace_s)
+    order = stop_order(workload, grace_s)
     node = turn.state.nodes[workload.node_id] if workload.node_id is not None else None
     if node is None or isinstance(workload.spec.payload, Inference):
         finish(turn, workload, Phase.STOPPED, reason or "stopped on request")
@@ -304,7 +304,8 @@ def _end(turn: Turn, workload: Workload, report: ReportEnd) -> None:
         message = workload.stop_reason or report.message or "stopped on request"
         finish(turn, workload, Phase.STOPPED, message, report.result)
     elif workload.eviction is not None:
-        conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=report.refused)
+        refused = report.refused and not report.begun
+        conclude_eviction(turn, workload, report.phase, report.result, report.message, refused=refused)
     elif leave_to_replacement(turn, workload, reason, report.result):
         return
     elif report.refused:
@@ -322,7 +323,7 @@ def _refused(turn: Turn, workload: Workload, report: ReportEnd) -> None:
     """
     reason, payload = report.message or "its node refused it", workload.spec.payload
     if not isinstance(payload, Inference):
-        requeue(turn, workload, reason, restart=False, delay=True, refused=True)
+        requeue(turn, workload, reason, restart=False, delay=True, refused=True, begun=report.begun)
         return
     turn.state.needs_models.add(report.node_id)
     requeue(turn, workload, reason, restart=False, delay=False, refused=True)

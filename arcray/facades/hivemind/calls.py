@@ -9,7 +9,7 @@ here and not by gRPC, which would call bytes that are no message an error of our
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from arcray.core.errors import ArcrayError, InvalidArgumentError
 from arcray.core.ports import Clock
 from arcray.facades.hivemind.callers import Caller, Callers
+from arcray.facades.hivemind.own_words import PREFIX, Words
 from arcray.facades.hivemind.refusals import CODE_KEY, ErrorCode, Subject, answer, as_told, code_of, metadata
 
 __all__ = ["Call", "Method", "Surface"]
@@ -34,12 +35,14 @@ class Call:
 
     Args:
         caller: by the metadata alone.
+        words: what arcray's own workers say beside the request.
         code: that the answer carries; a method sets it where it knows more than the error that it raises, or answers
             with a task that ended badly.
     """
 
     caller: Caller
     now: datetime
+    words: Words = field(default_factory=dict)
     code: ErrorCode = ErrorCode.SUCCESS
 
 
@@ -91,7 +94,8 @@ class Surface:
             call = None
             context.set_trailing_metadata(_FAILED)  # for what nobody thought of; every other way out sets its own
             try:
-                call = Call(self._callers.of_call(name, _shown(context), now), now)
+                shown, words = _shown(context)
+                call = Call(self._callers.of_call(name, shown, now), now, words)
                 response = await method(_read(request_of, body), call)
             except ArcrayError as error:
                 return refuse(error, call, context)
@@ -108,8 +112,15 @@ def _told(code: ErrorCode) -> tuple[tuple[str, str], ...]:
 _FAILED: Final = _told(ErrorCode.INTERNAL_ERROR)
 
 
-def _shown(context: Any) -> list[str]:
-    return [value for key, value in context.invocation_metadata() or () if key == _AUTHORIZATION]
+def _shown(context: Any) -> tuple[list[str], Words]:
+    """Returns every authorization that a call shows, and arcray's own words."""
+    authorizations, words = [], {}
+    for key, value in context.invocation_metadata() or ():
+        if key == _AUTHORIZATION:
+            authorizations.append(value)
+        elif key.startswith(PREFIX) and isinstance(value, str):  # a key in -bin has bytes
+            words[key] = value
+    return authorizations, words
 
 
 def _read(request_of: Any, body: bytes) -> Any:

@@ -21,6 +21,7 @@ from arcray.core.errors import InvalidArgumentError, UnsupportedError
 from arcray.core.orders import StartWorkload
 from arcray.core.resources import Demand
 from arcray.core.workload import Container
+from arcray.wire.archives import BROKEN
 
 __all__ = ["OFFERS_CONTAINERS", "Asked", "asked_of", "files_of_container", "offers_containers"]
 
@@ -114,5 +115,5 @@ def asked_of(archive: bytes) -> Asked | None:
                 cpu_milli=int(asked["cpu_milli"]), memory_bytes=int(asked["memory_bytes"]), gpus=int(asked["gpus"])
             ),
         )
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (*BROKEN, OSError, LookupError, TypeError) as error:
         raise InvalidArgumentError(f"asks for no container: {error}", field="task_data") from error

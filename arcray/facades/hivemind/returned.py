@@ -19,12 +19,11 @@ from arcray.core.workload import WorkloadView
 from arcray.facades.hivemind.outputs import RETURNED
 from arcray.facades.hivemind.tasks import FACADE
 from arcray.facades.hivemind.uploads import TASK_BYTES
-from arcray.wire.archives import check_directory, safe_name
+from arcray.wire.archives import BROKEN, check_directory, safe_name
 
 __all__ = ["files_of", "store_returned"]
 
 _FILES: Final = 1_000
-_BROKEN: Final = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError)
 
 
 async def store_returned(blobs: BlobStore, work: WorkloadView, data: bytes, *, unpacked_bytes: int) -> Sequence[str]:
@@ -51,7 +50,7 @@ def files_of(data: bytes, unpacked_bytes: int) -> Mapping[str, bytes]:
     """Returns the files of a zip by path; what is none, or not to be trusted, is one file as it came."""
     try:
         return _unpacked(data, unpacked_bytes)
-    except (*_BROKEN, ArcrayError):
+    except (*BROKEN, OSError, ArcrayError):
         return {RETURNED: data}
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "FACADE",
     "FOREIGN_WORK",
     "GPU_LABEL",
+    "LATER_ATTEMPT",
     "OWNED_LABEL",
     "POINTS_PER_CORE",
     "Asked",
@@ -51,6 +52,9 @@ FACADE: Final = "hivemind"
 
 FOREIGN_WORK: Final = re.compile(r"arcray-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 """What workers know work of other protocols by; no task has such an id, so their word is about one or the other."""
+
+LATER_ATTEMPT: Final = re.compile(r"(.+)\.arcray-([1-9][0-9]{0,8})", re.DOTALL)
+"""What workers know a later attempt by: the id of its work, and a number; no task has such an id either."""
 
 POINTS_PER_CORE: Final = 100
 OWNED_LABEL: Final = "hivemind/owned"  # a worker whose owner is paid
@@ -125,6 +129,8 @@ def workload_id_of(task_id: str, field: str = "task_id") -> WorkloadId:
     """
     if FOREIGN_WORK.fullmatch(task_id):
         raise InvalidArgumentError("is what arcray calls work of another protocol", field=field)
+    if LATER_ATTEMPT.fullmatch(task_id):
+        raise InvalidArgumentError("is what arcray calls a later attempt of a task", field=field)
     # The prefix keeps it from being a UUID, which would be taken as it is and could be another protocol's work.
     return WorkloadId(foreign_id(FACADE, f"task:{name(task_id, field)}"))
 

@@ -11,14 +11,13 @@ Reading a directory of 4 MiB takes half a second, so callers hand large archives
 from __future__ import annotations
 
 import io
-import struct
 import zipfile
 from pathlib import PurePosixPath
 from typing import Final
 
 from arcray.core.errors import InvalidArgumentError, ResourceExhaustedError
 from arcray.core.quantity import MIB
-from arcray.wire.archives import MAX_ENTRIES, check_directory, entry_point_among, safe_name
+from arcray.wire.archives import BROKEN, MAX_ENTRIES, check_directory, entry_point_among, safe_name
 
 __all__ = ["TASK_BYTES", "is_archive"]
 
@@ -52,7 +51,7 @@ def is_archive(task_data: bytes, *, unpacked_bytes: int) -> bool:
         check_directory(io.BytesIO(task_data))
         with zipfile.ZipFile(io.BytesIO(task_data)) as bundle:
             entries = bundle.infolist()
-    except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, ValueError) as error:
+    except (*BROKEN, OSError) as error:
         raise InvalidArgumentError(f"is not a readable zip: {error}", field=_FIELD) from error
     _check_entries(entries, task_data, unpacked_bytes)
     return True

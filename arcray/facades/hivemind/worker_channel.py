@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.own_words import Words
 from arcray.facades.hivemind.uploads import TASK_BYTES
 
 __all__ = ["Answer", "Certainty", "Dial", "GrpcChannel", "WorkerChannel"]
@@ -64,11 +65,12 @@ class WorkerChannel(Protocol):
         """Returns whether it can be reached, connecting if need be."""
         ...
 
-    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float) -> Answer:
+    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float, words: Words) -> Answer:
         """Asks it to run a task.
 
         Args:
             timeout_s: of reaching it, and again of its answer.
+            words: for arcray's own workers; others ignore them.
         """
         ...
 
@@ -116,13 +118,13 @@ class GrpcChannel:
             return False
         return True
 
-    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float) -> Answer:
+    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float, words: Words) -> Answer:
         """Asks it to run a task."""
-        return await self._ask(self._execute, request, timeout_s)
+        return await self._ask(self._execute, request, timeout_s, words)
 
     async def stop(self, task_id: str, timeout_s: float) -> Answer:
         """Asks it to end a task."""
-        return await self._ask(self._stop, pool.StopTaskExecutionRequest(task_id=task_id), timeout_s)
+        return await self._ask(self._stop, pool.StopTaskExecutionRequest(task_id=task_id), timeout_s, {})
 
     async def close(self) -> None:
         """Hangs up; calls under way end without an answer."""
@@ -133,11 +135,11 @@ class GrpcChannel:
             f"{_SERVICE}/{name}", request_serializer=_serialized, response_deserializer=response.FromString
         )
 
-    async def _ask(self, method: Any, request: Any, timeout_s: float) -> Answer:
+    async def _ask(self, method: Any, request: Any, timeout_s: float, words: Words) -> Answer:
         if not await self.reach(timeout_s):
             return Answer(Certainty.UNREACHED, f"its worker cannot be reached within {timeout_s:g} s")
         try:
-            response = await method(request, timeout=timeout_s)
+            response = await method(request, timeout=timeout_s, metadata=tuple(words.items()))
         except grpc.aio.AioRpcError as error:
             certainty = Certainty.REFUSED if error.code() in _REFUSALS else Certainty.UNKNOWN
             return Answer(certainty, f"its worker answers {error.code().name}: {(error.details() or '')[:_WORDS]}")

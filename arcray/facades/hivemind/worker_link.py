@@ -30,9 +30,10 @@ from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import GetWorkload
-from arcray.core.workload import Phase, Program, WorkloadView
+from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.facades.hivemind.orders import execution_of, task_id_of
+from arcray.facades.hivemind.orders import execution_of, foreign_task_id, latest_begun_on, task_id_of
+from arcray.facades.hivemind.own_words import saying_allocation, saying_attempt
 from arcray.facades.hivemind.worker_channel import Answer, Certainty, WorkerChannel
 from arcray.facades.hivemind.worker_queue import Forget, Item, Unstarted, WorkerQueue
 from arcray.wire.asking import ask
@@ -113,9 +114,9 @@ class WorkerLink:
         """Takes orders of this epoch from now on; what waits is kept."""
         self._epoch = epoch
 
-    def holds(self, workload_id: WorkloadId, attempt: int) -> bool:
-        """Returns whether the start of an attempt has come here, whatever became of it."""
-        return self._queue.holds(workload_id, attempt)
+    def holds(self, work: WorkloadView) -> bool:
+        """Returns whether the start of the present attempt has come here, whatever became of it."""
+        return self._queue.holds(work)
 
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         """Takes orders, all or none; returns as soon as they are taken. What comes twice is done once.
@@ -134,9 +135,9 @@ class WorkerLink:
             self._queue.put(order)
         self._changed.set()
 
-    def forget(self, workload_id: WorkloadId) -> None:
-        """Has the worker end what the cluster does not count on any more; tells nobody."""
-        self._queue.put(Forget(workload_id))
+    def forget(self, workload_id: WorkloadId, attempt: int) -> None:
+        """Has the worker end an attempt that the cluster does not count on any more; tells nobody."""
+        self._queue.put(Forget(workload_id, attempt))
         self._changed.set()
 
     def close(self) -> None:
@@ -198,6 +199,14 @@ class WorkerLink:
                 continue
             try:
                 await self._do(item)
+            except _LeftError:
+                raise
+            except Exception:  # noqa: BLE001 - a loop boundary: one order's bug must not take all workers with it
+                _log.exception(
+                    "order failed by our fault", extra={"node_id": self.node_id, "order": type(item).__name__}
+                )
+                if isinstance(item, StartWorkload):
+                    await self._end(item, Phase.FAILED, "the gateway failed; its log has the details")
             finally:
                 self._queue.done(item)
                 self._changed.set()
@@ -207,12 +216,12 @@ class WorkerLink:
             case StartWorkload():
                 await self._start(item)
             case StopAttempt():
-                await self._stopped(await self._task_id(item.workload_id), item.grace_s)
+                await self._stopped(await self._task_id(item.workload_id, item.attempt), item.grace_s)
                 await self._end(item, Phase.STOPPED, "stopped on request")
             case Unstarted(order):
                 await self._end(order, Phase.STOPPED, "stopped before it started")
-            case Forget(workload_id):
-                await self._stopped(await self._task_id(workload_id))
+            case Forget(workload_id, attempt):
+                await self._stopped(await self._task_id(workload_id, attempt))
             case RunInference():
                 await self._end(item, Phase.FAILED, "a worker answers no requests", refused=True)
             case _:
@@ -221,8 +230,18 @@ class WorkerLink:
     # -- starting and stopping ----------------------------------------------------------------------------------------
 
     async def _start(self, order: StartWorkload) -> None:
+        history: Sequence[AttemptRecord] = ()
+        if order.attempt > 1:
+            work = await self._work(order.workload_id)
+            if work is None or work.attempt != order.attempt:
+                _log.info("start is of an earlier attempt", extra=_fields(self.node_id, order))
+                return
+            history = work.attempts
+            earlier = latest_begun_on(work, self.node_id, order.attempt)
+            if earlier is not None:  # whatever became of it, the machine is free before the next one begins
+                await self._stopped(task_id_of(work, earlier))
         try:
-            request = await self._request(order)
+            request = await self._request(order, history)
         except (NotFoundError, InvalidArgumentError) as error:
             await self._end(order, Phase.FAILED, str(error))  # so it would everywhere
             return
@@ -230,10 +249,9 @@ class WorkerLink:
             await self._end(order, Phase.FAILED, str(error), refused=True)
             return
         timeout_s = self._limits.dial_timeout_s + _S_PER_MIB * (len(request.task_data) >> 20)
-        if order.attempt > 1:  # an earlier one may have been here, and its end would be taken for this one's
-            await self._stopped(request.task_id)
-        answer = await self._channel.execute(request, timeout_s)
-        _log.debug("worker dialled", extra=_fields(self.node_id, order, answer))
+        words = {**saying_allocation(order.allocation), **saying_attempt(order)}
+        answer = await self._channel.execute(request, timeout_s, words)
+        _log.debug("worker dialled", extra=_fields(self.node_id, order) | _told(answer))
         match answer.certainty:
             case Certainty.ACCEPTED:
                 self._misses = 0
@@ -245,19 +263,19 @@ class WorkerLink:
                 await self._end(order, Phase.FAILED, answer.message, refused=True)
                 await self._missed(answer.message)
             case Certainty.UNKNOWN:
-                _log.warning("worker may have a task", extra=_fields(self.node_id, order, answer))
+                _log.warning("worker may have a task", extra=_fields(self.node_id, order) | _told(answer))
                 await self._missed(answer.message)
                 await self._stopped(request.task_id)
-                await self._end(order, Phase.FAILED, answer.message, refused=True)
+                await self._end(order, Phase.FAILED, answer.message, refused=True, begun=True)
             case _:
                 assert_never(answer.certainty)
 
-    async def _request(self, order: StartWorkload) -> pool.ExecuteTaskRequest:
+    async def _request(self, order: StartWorkload, history: Sequence[AttemptRecord]) -> pool.ExecuteTaskRequest:
         code = stdin = b""
         if isinstance(order.payload, Program):
             code = await self._plane.blobs.get(order.payload.blob)
             stdin = await self._plane.blobs.get(order.payload.stdin_blob) if order.payload.stdin_blob else b""
-        return await asyncio.to_thread(execution_of, order, code, stdin)
+        return await asyncio.to_thread(execution_of, order, code, stdin, history=history)
 
     async def _begun(self, order: StartWorkload, task_id: str) -> None:
         report = ReportPhase(
@@ -292,21 +310,27 @@ class WorkerLink:
         await self._tell(DetachNode(node_id=self.node_id, epoch=self._epoch, reason=reason))
         raise _LeftError
 
-    async def _task_id(self, workload_id: WorkloadId) -> str:
-        query = GetWorkload(workload_id=workload_id)
+    async def _task_id(self, workload_id: WorkloadId, attempt: int) -> str:
+        work = await self._work(workload_id)
+        return foreign_task_id(workload_id, attempt) if work is None else task_id_of(work, attempt)
+
+    async def _work(self, workload_id: WorkloadId) -> WorkloadView | None:
+        """Returns what the cluster knows of a workload, once it answers; None where it knows none."""
         while True:
             try:
-                view: WorkloadView = await self._plane.query(query)
+                view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id))
             except NotFoundError:
-                return f"arcray-{workload_id}"
+                return None
             except UnavailableError:
                 await self._clock.sleep(_RETRY_S)
-                continue
-            return task_id_of(workload_id, view.spec.payload)
+            else:
+                return view
 
     # -- telling the cluster ------------------------------------------------------------------------------------------
 
-    async def _end(self, order: Order, phase: Phase, message: str, *, refused: bool = False) -> None:
+    async def _end(
+        self, order: Order, phase: Phase, message: str, *, refused: bool = False, begun: bool = False
+    ) -> None:
         await self._tell(
             ReportEnd(
                 node_id=self.node_id,
@@ -316,6 +340,7 @@ class WorkerLink:
                 phase=phase,
                 message=message,
                 refused=refused,
+                begun=begun,
             )
         )
 
@@ -341,11 +366,9 @@ class WorkerLink:
             return True
 
 
-def _fields(node_id: NodeId, order: StartWorkload, answer: Answer) -> dict[str, object]:
-    return {
-        "node_id": node_id,
-        "workload_id": order.workload_id,
-        "attempt": order.attempt,
-        "certainty": answer.certainty.name,
-        "reason": answer.message,
-    }
+def _fields(node_id: NodeId, order: StartWorkload) -> dict[str, object]:
+    return {"node_id": node_id, "workload_id": order.workload_id, "attempt": order.attempt}
+
+
+def _told(answer: Answer) -> dict[str, object]:
+    return {"certainty": answer.certainty.name, "reason": answer.message}

@@ -210,11 +210,11 @@ class WorkerLinks:
 
     async def _attach(self, link: WorkerLink, registration: NodeRegistration) -> None:
         placed = await self._placed_on(registration.id)
-        certain = [view for view in placed if view.phase is not Phase.PLACED or link.holds(view.spec.id, view.attempt)]
+        certain = [view for view in placed if view.phase is not Phase.PLACED or link.holds(view)]
         if not link.epoch:
             for view in placed:
                 if view not in certain:
-                    link.forget(view.spec.id)
+                    link.forget(view.spec.id, view.attempt)
         inventory = tuple(Running(workload_id=view.spec.id, attempt=view.attempt) for view in certain)
         try:
             attached: Attached = await ask(self._plane, AttachNode(registration=registration, inventory=inventory))
@@ -224,7 +224,7 @@ class WorkerLinks:
             raise
         link.attached(attached.epoch)
         for work in attached.stop:
-            link.forget(work.workload_id)
+            link.forget(work.workload_id, work.attempt)
         self._attachments.add(registration.id, link)
         _log.info(
             "worker attached",

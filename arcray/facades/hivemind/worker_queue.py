@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from arcray.core.ids import WorkloadId
 from arcray.core.orders import Order, StartWorkload, StopAttempt
+from arcray.core.workload import WorkloadView
 
 __all__ = ["Forget", "Item", "Unstarted", "WorkerQueue"]
 
@@ -21,9 +22,10 @@ _REMEMBERED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Work that the cluster does not count on any more, and the worker may still do."""
+    """An attempt that the cluster does not count on any more, and the worker may still be at."""
 
     workload_id: WorkloadId
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Unstarted:
 
 
 Item: TypeAlias = Order | Forget | Unstarted
+_Which: TypeAlias = tuple[WorkloadId, float, int]
 
 
 class WorkerQueue:
@@ -47,7 +50,7 @@ class WorkerQueue:
     def __init__(self) -> None:
         self._waiting: deque[Item] = deque()
         self._busy: dict[WorkloadId, Item] = {}
-        self._seen: OrderedDict[tuple[WorkloadId, int], None] = OrderedDict()
+        self._seen: OrderedDict[_Which, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._busy)
@@ -60,13 +63,14 @@ class WorkerQueue:
             case Forget() | Unstarted():
                 self._waiting.append(item)
             case _:
-                if not self.holds(item.workload_id, item.attempt):
-                    self._remember(item.workload_id, item.attempt)
+                which = _which(item)
+                if which not in self._seen:
+                    self._remember(which)
                     self._waiting.append(item)
 
-    def holds(self, workload_id: WorkloadId, attempt: int) -> bool:
-        """Returns whether the start of an attempt has come here, whatever became of it."""
-        return (workload_id, attempt) in self._seen
+    def holds(self, work: WorkloadView) -> bool:
+        """Returns whether the start of the present attempt has come here, whatever became of it."""
+        return (work.spec.id, work.spec.created_at.timestamp(), work.attempt) in self._seen
 
     def take(self) -> Item | None:
         """Returns the next order and has its work count as seen to, until ``done``; None where none may begin now."""
@@ -90,16 +94,20 @@ class WorkerQueue:
         elif not any(_is_stop_of(each, stop) for each in (*self._waiting, *self._busy.values())):
             self._waiting.append(stop)
 
-    def _remember(self, workload_id: WorkloadId, attempt: int) -> None:
-        self._seen[workload_id, attempt] = None
+    def _remember(self, which: _Which) -> None:
+        self._seen[which] = None
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
 
 
+def _which(order: Order) -> _Which:
+    return order.workload_id, order.created_s, order.attempt
+
+
 def _is_start_of(item: Item, stop: StopAttempt) -> bool:
-    return isinstance(item, StartWorkload) and (item.workload_id, item.attempt) == (stop.workload_id, stop.attempt)
+    return isinstance(item, StartWorkload) and _which(item) == _which(stop)
 
 
 def _is_stop_of(item: Item, stop: StopAttempt) -> bool:
     found = item.order if isinstance(item, Unstarted) else item
-    return isinstance(found, StopAttempt) and (found.workload_id, found.attempt) == (stop.workload_id, stop.attempt)
+    return isinstance(found, StopAttempt) and _which(found) == _which(stop)

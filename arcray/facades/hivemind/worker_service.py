@@ -27,6 +27,7 @@ from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import text
 from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.outputs import stored_logs, stored_output
+from arcray.facades.hivemind.own_words import gpus_of
 from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.returned import store_returned
 from arcray.facades.hivemind.tasks import check_is_task, status_of, workload_id_of
@@ -85,7 +86,13 @@ class WorkerService:
     async def register_worker_node(self, request: pool.RegisterWorkerNodeRequest, call: Call) -> pool.StatusResponse:
         """Takes a worker into the pool; it gets work once it was reached."""
         owner = await self._words.owner_of(request.node_id, call.caller)
-        registration = registration_of(request, owner=owner, speaker=call.caller.user, address=self._links.address)
+        registration = registration_of(
+            request,
+            owner=owner,
+            speaker=call.caller.user,
+            address=self._links.address,
+            gpus=gpus_of(call.words),
+        )
         await self._links.join(registration)
         return pool.StatusResponse(success=True, message=f"registered {request.node_id}")
 
@@ -107,7 +114,7 @@ class WorkerService:
         node = await self._words.worker(request.node_id, call.caller)
         await self._links.hear(node.registration.id, reading_of(request, node.registration, call.now))
         try:
-            placed = await self._words.about(request.task_id, call.caller, request.node_id)
+            placed = await self._words.about(request.task_id, call, request.node_id)
         except NotFoundError:
             call.code = ErrorCode.TASK_NOT_FOUND
             return pool.RunningStatusResponse(success=True, message="heard; no such task runs there", cpt_reward=0)
@@ -120,17 +127,17 @@ class WorkerService:
 
     async def store_output(self, request: pool.StoreOutputRequest, call: Call) -> pool.StatusResponse:
         """Adds to what a task has written."""
-        placed = await self._words.about(request.task_id, call.caller)
+        placed = await self._words.about(request.task_id, call)
         return await self._written(placed, log_key(placed.work.spec.id), stored_output(request), call.now)
 
     async def report_output(self, request: pool.ReportOutputRequest, call: Call) -> pool.StatusResponse:
         """Adds to what a task has written, too."""
-        placed = await self._words.about(request.task_id, call.caller, _named(request.node_id))
+        placed = await self._words.about(request.task_id, call, _named(request.node_id))
         return await self._written(placed, log_key(placed.work.spec.id), stored_output(request), call.now)
 
     async def store_logs(self, request: pool.StoreLogsRequest, call: Call) -> pool.StatusResponse:
         """Adds to what was logged about a task."""
-        placed = await self._words.about(request.task_id, call.caller, _named(request.node_id))
+        placed = await self._words.about(request.task_id, call, _named(request.node_id))
         lines = stored_logs(request, call.now).encode()
         return await self._written(placed, foreign_log_key(placed.work.spec.id), lines, call.now)
 
@@ -159,14 +166,14 @@ class WorkerService:
 
     async def task_completed(self, request: pool.TaskCompletedRequest, call: Call) -> pool.StatusResponse:
         """Takes the end of a task. What has ended already stays as it is."""
-        placed = await self._words.about(request.task_id, call.caller, _named(request.node_id))
+        placed = await self._words.about(request.task_id, call, _named(request.node_id))
         if not placed.ended:
             await self._end(placed, succeeded=request.success)
             return pool.StatusResponse(success=True, message="taken")
         return pool.StatusResponse(success=True, message=f"is {status_of(placed.work).value} already")
 
     async def _returned(self, request: pool.StoreResultRequest | pool.ReturnTaskResultRequest, call: Call) -> str:
-        placed = await self._words.about(request.task_id, call.caller)
+        placed = await self._words.about(request.task_id, call)
         if placed.work.phase is Phase.SUCCEEDED:
             return "is COMPLETED already"
         placed.check_live()

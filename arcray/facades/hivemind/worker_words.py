@@ -1,8 +1,9 @@
 """Whom to believe: which work a worker speaks of, and whether it may.
 
 A word about work is believed only while that work is placed on the worker that speaks, under the id that this worker
-knows it by. Some messages name no worker; then it is the one that has the work. A token that is shown has to be of the
-user who owns or registered the worker. Who shows none, where none is asked for, speaks for any worker.
+knows this attempt by: what comes late of an earlier one is about nothing. Some messages name no worker; then it is the
+one that has the work. A token that is shown has to be of the user who owns or registered the worker. Who shows none,
+where none is asked for, speaks for any worker.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from arcray.core.ports import ControlPlane
 from arcray.core.queries import FindLogin, GetNode, GetWorkload
 from arcray.core.workload import WorkloadView
 from arcray.facades.hivemind.callers import Caller
+from arcray.facades.hivemind.calls import Call
 from arcray.facades.hivemind.orders import task_id_of, workload_of
+from arcray.facades.hivemind.own_words import is_of_attempt
 from arcray.facades.hivemind.tasks import FACADE, status_of
 from arcray.facades.hivemind.users import user_id
 from arcray.facades.hivemind.workers import node_id_of, speakers_of
@@ -65,10 +68,11 @@ class WorkerWords:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
 
-    async def about(self, task_id: str, caller: Caller, node_id: str = "") -> Placed:
+    async def about(self, task_id: str, call: Call, node_id: str = "") -> Placed:
         """Returns the work that a worker speaks of.
 
         Args:
+            call: says who speaks, and if it is a worker of arcray's, of which attempt.
             node_id: the worker, where the message names it.
 
         Raises:
@@ -83,7 +87,7 @@ class WorkerWords:
         except NotFoundError as error:
             raise nothing from error
         elsewhere = work.node_id is None or (named is not None and work.node_id != named)
-        if elsewhere or task_id_of(work.spec.id, work.spec.payload) != task_id:
+        if elsewhere or task_id_of(work, work.attempt) != task_id or not is_of_attempt(call.words, work):
             raise nothing
         assert work.node_id is not None
         try:
@@ -92,7 +96,7 @@ class WorkerWords:
             raise nothing from error
         if node.registration.facade != FACADE:
             raise nothing
-        check_speaks(caller, node.registration)
+        check_speaks(call.caller, node.registration)
         return Placed(work, node)
 
     async def worker(self, node_id: str, caller: Caller) -> NodeView:

@@ -96,6 +96,7 @@ def registration_of(
     owner: AccountId | None,
     speaker: AccountId | None = None,
     address: str = "",
+    gpus: tuple[Gpu, ...] | None = None,
 ) -> NodeRegistration:
     """Returns what a worker says of itself. Its heartbeat is not read: the pool goes by when it hears.
 
@@ -105,6 +106,7 @@ def registration_of(
         owner: the user that its ``node_id`` names, who is paid for what runs on it; None where it names none.
         speaker: who registers it; from then on nobody else speaks for it. None is nobody in particular.
         address: of the process that dials it.
+        gpus: all that it has, where it says so beside the message, which has one.
 
     Raises:
         InvalidArgumentError: names the field.
@@ -115,6 +117,7 @@ def registration_of(
     cores = whole(request.cpu_cores, "cpu_cores", low=0 if request.cpu_score else 1)
     points = whole(request.cpu_score, "cpu_score") or cores * POINTS_PER_CORE
     whole(request.gpu_score, "gpu_score")
+    offered = _gpus(request) if gpus is None else gpus
     whole(request.trust_level, "trust_level", low=-INT32 - 1)
     return NodeRegistration(
         id=node_id,
@@ -124,13 +127,13 @@ def registration_of(
         capacity=Capacity(
             cpu_milli=points * CPU_MILLI // POINTS_PER_CORE,
             memory_bytes=whole(request.memory_gb, "memory_gb", high=_GB_LIMIT) * GIB,
-            gpus=_gpus(request),
+            gpus=offered,
         ),
         lease=LEASE,
         external_id=request.node_id,
         address=address,
         hostname=request.hostname,
-        labels=_labels(request, owned=owner is not None, speaker=speaker),
+        labels=_labels(request, offered, owned=owner is not None, speaker=speaker),
         owner=owner,
         tier=_tier(_CREDIT if owner is not None else request.trust_level, request.docker_status),
     )
@@ -181,10 +184,13 @@ def speakers_of(registration: NodeRegistration) -> frozenset[str]:
     return frozenset(filter(None, (registration.owner, speaker)))
 
 
-def _labels(request: pool.RegisterWorkerNodeRequest, *, owned: bool, speaker: AccountId | None) -> Mapping[str, str]:
+def _labels(
+    request: pool.RegisterWorkerNodeRequest, gpus: Sequence[Gpu], *, owned: bool, speaker: AccountId | None
+) -> Mapping[str, str]:
     labels = {_label(field): str(getattr(request, field)) for field in _NUMBERS}
     labels |= {_label(field): text(getattr(request, field), field, longest=_TEXT_LIMIT) for field in _TEXTS}
-    labels[GPU_LABEL] = gpu_label(request.gpu_name)
+    alike = len({gpu.name for gpu in gpus}) <= 1  # which of several a task gets, a label cannot say
+    labels[GPU_LABEL] = gpu_label(request.gpu_name) if alike else ""
     labels[_SPEAKER] = speaker or ""
     if owned:
         labels[OWNED_LABEL] = "true"

@@ -25,6 +25,7 @@ from arcray.facades.hivemind import tasks
 from arcray.facades.hivemind.callers import Callers
 from arcray.facades.hivemind.calls import Surface
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.own_words import Words, echoed
 from arcray.facades.hivemind.refusals import Subject
 from arcray.facades.hivemind.tokens import Tokens
 from arcray.facades.hivemind.worker_channel import GrpcChannel
@@ -50,9 +51,10 @@ STOPPED = pool.StopTaskExecutionResponse(success=True)
 class Stub:
     """Calls any method of the contract by its name."""
 
-    def __init__(self, address: str, token: str = "") -> None:
+    def __init__(self, address: str, token: str = "", words: Words | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        shown = (("authorization", f"Bearer {token}"),) if token else ()
+        self._metadata = (*shown, *(words or {}).items())
 
     async def __call__(self, method: str, **fields: Any) -> Any:
         """Calls ``Service.Method``."""
@@ -81,6 +83,7 @@ class FakeWorker:
 
     execute: Callable[[pool.ExecuteTaskRequest], Awaitable[pool.ExecuteTaskResponse]] | None = None
     taken: list[pool.ExecuteTaskRequest] = field(default_factory=list)
+    words: list[Words] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     called: asyncio.Event = field(default_factory=asyncio.Event)
     server: Any = None
@@ -114,8 +117,9 @@ class FakeWorker:
                 await self.called.wait()
                 self.called.clear()
 
-    async def _execute(self, request: pool.ExecuteTaskRequest, _context: Any) -> pool.ExecuteTaskResponse:
+    async def _execute(self, request: pool.ExecuteTaskRequest, context: Any) -> pool.ExecuteTaskResponse:
         self.taken.append(request)
+        self.words.append(echoed(dict(context.invocation_metadata())))
         self.called.set()
         return await self.execute(request) if self.execute is not None else OK
 

@@ -12,13 +12,14 @@ from arcray.control import expiry
 from arcray.control.journal import Journal, Records
 from arcray.control.ledger_rows import load_revoked
 from arcray.control.rows import event_row, microseconds, workload_row
-from arcray.control.schema import RESERVATIONS
+from arcray.control.schema import RESERVATIONS, WORKLOADS
 from arcray.control.tallies import changes, tally_rows
 from arcray.core import events as ev
+from arcray.core.blobkeys import program_key
 from arcray.core.events import Event
 from arcray.core.ids import KeyId, ReservationId, WorkloadId
 from arcray.core.queries import ListWorkloads
-from arcray.core.workload import PayloadKind, Phase, Workload
+from arcray.core.workload import PayloadKind, Phase, Program, Workload
 from arcray.testing.builders import T0, a_model, a_workload, an_inference
 
 DAY = timedelta(days=1)
@@ -120,6 +121,30 @@ async def test_a_row_goes_with_a_note_about_its_blobs(journal: Journal) -> None:
     assert await noted(journal) == ids[:2]
     await journal.write(partial(expiry.forget_discards, ids=ids[:1]))
     assert await noted(journal) == ids[1:2]
+
+
+async def test_a_program_under_a_key_of_its_submission_has_a_note_of_its_own(journal: Journal) -> None:
+    first, second = a_workload(1).id, a_workload(2).id
+    own = program_key(first, archive=True, submission="own")
+    await write(
+        journal,
+        ended(1, age=DAY, payload=Program(blob=own, archive=True)),
+        ended(2, age=DAY, payload=Program(blob=program_key(second, archive=False))),
+        ended(3, age=DAY, payload=Program(blob=own, archive=True)),  # it repeats the first
+    )
+    ids = [a_workload(number).id for number in (1, 2, 3)]
+    await journal.write(partial(expiry.delete_workloads, ids=ids, now=NOW))
+    assert await journal.read(partial(expiry.discarded_blobs, after="", limit=10)) == [own]
+    await journal.write(partial(expiry.forget_discarded_blobs, keys=[own]))
+    assert await journal.read(partial(expiry.discarded_blobs, after="", limit=10)) == []
+
+
+async def test_a_row_that_cannot_be_read_goes_all_the_same(journal: Journal) -> None:
+    await write(journal, ended(1, age=DAY, payload=Program(blob=program_key(a_workload(1).id, archive=False))))
+    await journal.write(lambda connection: connection.execute(sa.update(WORKLOADS).values(body="{")))
+    await journal.write(partial(expiry.delete_workloads, ids=[a_workload(1).id], now=NOW))
+    assert await left(journal) == []
+    assert await noted(journal) == [a_workload(1).id]
 
 
 async def test_a_note_is_not_made_twice(journal: Journal) -> None:

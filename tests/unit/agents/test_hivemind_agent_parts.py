@@ -12,15 +12,17 @@ from arcray.agents.hivemind_worker import container_order_of, is_among, order_of
 from arcray.core.errors import ConflictError, InvalidArgumentError
 from arcray.core.ids import WorkloadId
 from arcray.core.quantity import GIB
-from arcray.core.resources import Demand
+from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Program
 from arcray.facades.hivemind import tasks
 from arcray.facades.hivemind.containers import Asked
-from arcray.testing.builders import a_capacity, a_container, a_node
+from arcray.testing.builders import a_container
 from arcray.testing.clock import FakeClock
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
-OFFERED = a_node(capacity=a_capacity(cores=8, memory_gib=32, gpus=2))
+ALLOWED = Allocation(
+    cpu_milli=8_000, memory_bytes=32 * GIB, gpus=(GpuShare(index=1, memory_bytes=80 * GIB, whole=True),)
+)
 
 
 @pytest.mark.parametrize(
@@ -69,20 +71,20 @@ async def test_a_task_that_comes_again_is_a_higher_attempt_also_after_a_restart(
     assert LiveTasks(clock).add("t").attempt > second.attempt
 
 
-def test_a_task_may_use_what_the_machine_has_offered() -> None:
+def test_a_task_may_use_what_it_is_allowed() -> None:
     task = LiveTasks(FakeClock()).add("t")
-    order = order_of(task, archive=False, offered=OFFERED)
+    order = order_of(task, archive=False, allowed=ALLOWED)
     assert order.workload_id == tasks.workload_id_of("t")
     assert isinstance(order.payload, Program)
     assert order.payload.env == (("TASK_ID", "t"),)
-    assert (order.demand.cpu_milli, order.demand.memory_bytes) == (8_000, 32 * GIB)
-    assert [share.index for share in order.allocation.gpus] == [0]
+    assert (order.demand.cpu_milli, order.demand.memory_bytes, order.demand.gpus) == (8_000, 32 * GIB, 1)
+    assert order.allocation == ALLOWED
 
 
 def test_a_container_gets_what_it_has_asked_for() -> None:
     task = LiveTasks(FakeClock()).add("arcray-00000000-0000-0000-0000-0000b0000001")
     asked = Asked(container=a_container(), demand=Demand(cpu_milli=500, memory_bytes=GIB))
-    order = container_order_of(task, asked, offered=OFFERED)
+    order = container_order_of(task, asked, allowed=ALLOWED)
     assert order.workload_id == WorkloadId("00000000-0000-0000-0000-0000b0000001")
     assert (order.payload, order.demand) == (a_container(), asked.demand)
     assert order.allocation.gpus == ()

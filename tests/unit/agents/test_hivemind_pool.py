@@ -22,10 +22,12 @@ from arcray.core.blobkeys import log_key, result_key
 from arcray.core.commands import ReportEnd, Running
 from arcray.core.errors import PermissionDeniedError, StaleReportError, UnavailableError
 from arcray.core.ids import WorkloadId
-from arcray.core.node import Telemetry
+from arcray.core.node import GpuTelemetry, Telemetry
+from arcray.core.quantity import GIB
 from arcray.core.workload import Phase, Result
+from arcray.facades.hivemind.own_words import Words, gpus_of
 from arcray.facades.hivemind.refusals import ErrorCode
-from arcray.testing.builders import T0, a_node, node_id
+from arcray.testing.builders import T0, a_capacity, a_node, node_id
 from arcray.testing.clock import FakeClock
 
 YES = Told(success=True, message="", code=ErrorCode.SUCCESS)
@@ -42,6 +44,7 @@ class Rig:
     clock: FakeClock
     told: list[tuple[str, Any]]
     answers: dict[str, Told | Exception]
+    said: dict[str, Words]
     disowned: list[LiveTask] = field(default_factory=list)
 
     def methods(self) -> list[str]:
@@ -56,10 +59,12 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     told: list[tuple[str, Any]] = []
+    said: dict[str, Words] = {}
     answers: dict[str, Told | Exception] = {}
     disowned: list[LiveTask] = []
 
-    async def tell(method: str, request: Message) -> Told:
+    async def tell(method: str, request: Message, words: Words) -> Told:
+        said[method.partition(".")[2]] = words
         name = method.partition(".")[2]
         answer = answers.get(name, YES)
         if isinstance(answer, Exception):
@@ -70,7 +75,7 @@ def rig(tmp_path: Path) -> Rig:
     clock = FakeClock()
     tasks, blobs = LiveTasks(clock), FsspecBlobs(tmp_path, max_blob_bytes=1 << 20)
     pool = HivemindPool(tell, clock, tasks, blobs, node_id="m", host="127.0.0.1", port=7, disowned=disowned.append)
-    return Rig(pool, tasks, blobs, clock, told, answers, disowned)
+    return Rig(pool, tasks, blobs, clock, told, answers, said, disowned)
 
 
 @asynccontextmanager
@@ -105,6 +110,22 @@ async def test_a_registration_says_what_the_machine_has(rig: Rig) -> None:
     assert (request.node_id, request.hostname, request.port) == ("m", "127.0.0.1", 7)
     assert (request.cpu_cores, request.cpu_score, request.memory_gb) == (8, 800, 32)
     assert (request.docker_status, request.gpu_memory_gb) == ("enabled, containers", 0)
+
+
+async def test_a_machine_offers_all_of_its_gpus_and_tells_of_them_as_one(rig: Rig) -> None:
+    await rig.pool.attach(a_node(capacity=a_capacity(gpus=2, gpu_memory_gib=80)), ())
+    request = rig.told[-1][1]
+    assert (request.gpu_name, request.gpu_memory_gb) == ("NVIDIA H200", 80)  # for pools that know no more
+    assert gpus_of(rig.said["RegisterWorkerNode"]) == a_capacity(gpus=2, gpu_memory_gib=80).gpus
+    readings = [
+        GpuTelemetry(index=index, utilization=index / 2, memory_used_bytes=40 * GIB * index) for index in (0, 1)
+    ]
+    await rig.pool.reading(Telemetry(at=T0, gpus=tuple(readings)))
+    rig.tasks.add("t")
+    async with telling(rig):
+        await rig.clock.advance(0.0)
+        reading = rig.told[-1][1]
+    assert (reading.gpu_usage, reading.gpu_memory_usage) == (25, 25)
 
 
 async def test_a_pool_that_refuses_the_machine_ends_the_agent(rig: Rig) -> None:
@@ -162,6 +183,19 @@ async def test_output_is_sent_as_whole_lines_and_its_rest_at_the_end(rig: Rig) -
     assert [request.output for name, request in rig.told if name == "StoreOutput"] == ["one\n", "two\n", "\ufffd"]
     assert rig.methods()[-2:] == ["ReturnTaskResult", "TaskCompleted"]
     assert await rig.blobs.size(key) is None
+
+
+async def test_every_word_about_a_task_says_what_the_pool_has_said_of_it(rig: Rig) -> None:
+    await rig.pool.attach(a_node(), ())
+    task = rig.tasks.add("t")
+    task.words = {"arcray-attempt": "1 of 5.0"}
+    await rig.blobs.append(log_key(task.workload_id), b"one\n")
+    async with telling(rig):
+        await rig.clock.advance(0.0)
+    await rig.pool.end(rig.end(task, Phase.SUCCEEDED, message="its network is slow"))
+    about_it = ("ReportRunningStatus", "StoreOutput", "ReturnTaskResult", "TaskCompleted")
+    assert [rig.said[method] for method in about_it] == [task.words] * 4
+    assert rig.said["ReportStatus"] == {}
 
 
 async def test_output_that_is_not_taken_is_let_be(rig: Rig) -> None:

@@ -18,12 +18,13 @@ from arcray.core.blobkeys import program_key
 from arcray.core.errors import ArcrayError, UnavailableError
 from arcray.core.orders import Order, StartWorkload, StopAttempt
 from arcray.core.quantity import GIB
-from arcray.core.resources import Allocation, Demand
+from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Container, Program
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.facades.hivemind.orders import execution_of
+from arcray.facades.hivemind.orders import execution_of, workload_of
+from arcray.facades.hivemind.own_words import Words, saying_allocation
 from arcray.facades.hivemind.worker_channel import Certainty, GrpcChannel
-from arcray.testing.builders import a_container, a_node, a_workload
+from arcray.testing.builders import a_capacity, a_container, a_node, a_workload
 from arcray.testing.clock import FakeClock
 
 CONTAINER = execution_of(
@@ -45,9 +46,9 @@ class Rig:
     orders: list[Order] = field(default_factory=list)
     error: ArcrayError | None = None
 
-    async def execute(self, task_id: str, data: bytes) -> tuple[Certainty, str]:
+    async def execute(self, task_id: str, data: bytes, words: Words | None = None) -> tuple[Certainty, str]:
         request = pool.ExecuteTaskRequest(task_id=task_id, task_data=data)
-        answer = await self.channel.execute(request, 5.0)
+        answer = await self.channel.execute(request, 5.0, words or {})
         return answer.certainty, answer.message
 
 
@@ -61,7 +62,12 @@ async def listening(directory: Path, allow_from: str = "127.0.0.0/8") -> AsyncIt
         rig.orders += orders
 
     worker = HivemindWorker(
-        tasks, blobs, take=take, registration=a_node, unpacked_bytes=GIB, allow_from=[ip_network(allow_from)]
+        tasks,
+        blobs,
+        take=take,
+        registration=lambda: a_node(capacity=a_capacity(gpus=2)),
+        unpacked_bytes=GIB,
+        allow_from=[ip_network(allow_from)],
     )
     channel = GrpcChannel(f"127.0.0.1:{await worker.listen('127.0.0.1', 0)}")
     rig = Rig(channel, tasks, blobs)
@@ -110,6 +116,76 @@ async def test_a_container_is_run_as_one_where_the_pool_itself_asks_for_it(tmp_p
         assert asked.demand.cpu_milli == 500
         assert isinstance(uploaded.payload, Program)
         assert uploaded.payload.archive
+
+
+async def test_a_program_finds_the_id_of_its_task_whichever_attempt_it_is(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        assert await rig.execute("t.arcray-2", b"1") == (Certainty.ACCEPTED, "took t.arcray-2")
+        (order,) = rig.orders
+        assert isinstance(order, StartWorkload)
+        assert isinstance(order.payload, Program)
+        assert (order.payload.env, order.workload_id) == ((("TASK_ID", "t"),), workload_of("t"))
+
+
+async def test_a_later_container_is_run_as_one_too(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        await rig.execute(f"{CONTAINER.task_id}.arcray-2", CONTAINER.task_data)
+        (order,) = rig.orders
+        assert isinstance(order, StartWorkload)
+        assert isinstance(order.payload, Container)
+
+
+async def test_a_later_attempt_waits_for_the_end_of_the_earlier_one(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        await rig.execute("t", b"1")
+        for _ in range(2):
+            certainty, message = await rig.execute("t.arcray-2", b"1")
+            assert (certainty, message) == (Certainty.REFUSED, "its worker refuses: task_id: runs here already, as t")
+        _, stop = rig.orders
+        assert isinstance(stop, StopAttempt)
+        earlier = rig.tasks.named("t")
+        assert earlier is not None
+        assert earlier.silent
+        rig.tasks.remove(earlier)
+        assert (await rig.execute("t.arcray-2", b"1"))[0] is Certainty.ACCEPTED
+        assert (await rig.execute("t", b"1"))[0] is Certainty.REFUSED
+        later = rig.tasks.named("t.arcray-2")
+        assert later is not None
+        assert not later.silent
+        assert (await rig.channel.stop("t", 5.0)).certainty is Certainty.REFUSED
+
+
+async def test_a_task_may_use_what_the_pool_says(tmp_path: Path) -> None:
+    allowed = Allocation(cpu_milli=500, memory_bytes=GIB, gpus=(GpuShare(index=1, memory_bytes=GIB, whole=False),))
+    async with listening(tmp_path) as rig:
+        await rig.execute("t", b"1", saying_allocation(allowed))
+        await rig.execute("none", b"1", saying_allocation(Allocation()))
+        first, second = rig.orders
+        assert isinstance(first, StartWorkload)
+        assert isinstance(second, StartWorkload)
+        assert (first.allocation, second.allocation) == (allowed, Allocation())
+        assert (first.demand.cpu_milli, first.demand.memory_bytes, first.demand.gpus) == (500, GIB, 1)
+        beyond = Allocation(gpus=(GpuShare(index=2, memory_bytes=1, whole=True),))
+        for index, words in enumerate((saying_allocation(beyond), {"arcray-allocation": "[" * 4000})):
+            certainty, message = await rig.execute(f"t{index}", b"1", words)
+            assert (certainty, "arcray-allocation: is no slice of 2 GPUs" in message) == (Certainty.REFUSED, True)
+
+
+async def test_what_a_pool_says_of_an_attempt_is_kept_to_be_said_again(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        said = {"arcray-attempt": "1 of 5.0"}
+        await rig.execute("t", b"1", {**said, **saying_allocation(Allocation()), "arcray-other": "x"})
+        task = rig.tasks.named("t")
+        assert task is not None
+        assert task.words == said
+
+
+async def test_where_a_pool_says_nothing_tasks_share_the_gpus_out(tmp_path: Path) -> None:
+    async with listening(tmp_path) as rig:
+        for task_id in ("a", "b", "c"):
+            await rig.execute(task_id, b"1")
+        given = [[share.index for share in order.allocation.gpus] for order in rig.orders]  # type: ignore[union-attr]  # starts
+        assert given == [[0], [1], [0]]
 
 
 async def test_strangers_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from arcray.core.queries import ExplainWorkload
 from arcray.core.quota import Quota
 from arcray.core.resources import Demand
 from arcray.core.workload import Origin, Phase, Priority, RestartPolicy, RestartRule, WorkloadSpec
-from arcray.testing.builders import a_capacity, a_node, a_workload, an_inference, node_id
+from arcray.testing.builders import T0, a_capacity, a_node, a_workload, an_inference, node_id
 from arcray.testing.world import World
 
 WHOLE_NODE = Demand(cpu_milli=8000)
@@ -61,7 +61,7 @@ def test_work_of_a_lower_priority_is_asked_to_end_with_its_grace_for_work_that_f
     world.submit(critical(2))
     outcome = world.run_round()
     (order,) = outcome.orders
-    assert order.order == StopAttempt(workload_id=workload_id(1), attempt=1, grace_s=30.0)
+    assert order.order == StopAttempt(workload_id=workload_id(1), attempt=1, grace_s=30.0, created_s=T0.timestamp())
     event = outcome.events[0]
     assert isinstance(event, ev.WorkloadPreempted)
     assert (event.by, event.durable) == (workload_id(2), True)

@@ -228,7 +228,7 @@ def test_work_that_was_ending_already_is_given_up_as_late(world: World, asked: s
     beating(world, 80)
     world.now += timedelta(seconds=10)
     (order,) = world.tick().orders
-    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0)
+    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0, created_s=T0.timestamp())
     beating(world, 10)
     recovered = world.recovered()
     beating(world, 19.9)
@@ -284,7 +284,7 @@ def test_the_order_to_stop_work_in_overtime_is_one_of_its_attempt(world: World) 
     beating(world, 80)
     world.now += timedelta(seconds=11)
     (order,) = world.tick().orders
-    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0)
+    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=0.0, created_s=T0.timestamp())
 
 
 LIMITED = ClusterPolicy(max_duration=timedelta(hours=1), default_max_duration=timedelta(minutes=10))
@@ -341,6 +341,17 @@ def test_work_that_is_refused_again_and_again_waits_longer_each_time_and_has_not
         beating(world, 10)
         world.run_round()
     assert (waits, world.workload(W1).restarts) == ([1, 2, 4, 8], 0)
+
+
+def test_the_record_of_a_refused_attempt_says_whether_it_may_have_begun(world: World) -> None:
+    world.attach()
+    world.submit(a_workload(1))
+    work = world.workload(W1)
+    refuse(world, work)
+    again(world, work)
+    world.report(work, Phase.FAILED, refused=True, begun=True)
+    assert [(each.refused, each.begun) for each in work.attempts()] == [(True, False), (True, True)]
+    assert work.restarts == 0
 
 
 def test_work_that_a_node_refused_goes_to_another_that_can_take_it(world: World) -> None:

@@ -25,7 +25,7 @@ from arcray.core.policy import ClusterPolicy
 from arcray.core.queries import ExplainWorkload, GetModel, ListWorkloads, ModelView, WorkloadPage
 from arcray.core.resources import Demand
 from arcray.core.workload import ModelServer, Phase, Priority, RestartPolicy, RestartRule
-from arcray.testing.builders import a_model, a_node, a_workload, node_id
+from arcray.testing.builders import T0, a_model, a_node, a_workload, node_id
 from arcray.testing.world import World
 
 W1 = a_workload(1).id
@@ -280,7 +280,7 @@ def test_stopping_what_runs_asks_its_node_and_any_end_is_a_stop(world: World) ->
     world.submit(a_workload(1))
     world.report(world.workload(W1), Phase.RUNNING)
     (order,) = world.stop(W1).orders
-    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=10.0)
+    assert order.order == StopAttempt(workload_id=W1, attempt=1, grace_s=10.0, created_s=T0.timestamp())
     assert world.workload(W1).phase is Phase.STOPPING
     world.succeed(world.workload(W1))
     assert world.workload(W1).phase is Phase.STOPPED

@@ -216,6 +216,31 @@ async def test_order_that_comes_twice_is_executed_once(node: Node) -> None:
     assert len(node.engine.created) == 1
 
 
+async def test_an_id_that_comes_again_is_other_work(node: Node) -> None:
+    await node.attach()
+    for number, created_s in ((1, 5.0), (2, 6.0)):
+        await node.agent.deliver(1, [replace(container(), created_s=created_s)] * 2)
+        await node.plane.until(lambda _, number=number: len(node.engine.created) == number)  # type: ignore[misc]
+        node.engine.finish(f"c{number}", exit_code=0)
+        await node.plane.until(lambda _, number=number: len(node.ends()) == number)  # type: ignore[misc]
+    await node.agent.deliver(1, [replace(stop(), created_s=7.0)])  # its start was lost
+    await node.plane.until(lambda _: len(node.ends()) == 3)
+    assert [end.phase for end in node.ends()] == [Phase.SUCCEEDED, Phase.SUCCEEDED, Phase.STOPPED]
+
+
+async def test_an_adopted_container_is_told_from_other_work_of_its_id(node: Node) -> None:
+    node.engine.leave("old", node_id="n", workload_id="w", attempt=1, created_s=5.5)
+    await node.attach()
+    await node.agent.deliver(1, [replace(container(), created_s=5.5)])
+    await node.clock.advance(1)
+    assert node.engine.created == []
+    await node.agent.deliver(1, [replace(container(), created_s=6.5)])
+    await node.clock.advance(10)
+    await node.plane.until(lambda _: len(node.engine.created) == 1)
+    assert "old" not in node.engine.running
+    assert node.engine.created[0].labels["arcray.created_s"] == "6.5"
+
+
 async def test_later_attempt_takes_the_place_of_an_earlier_one(node: Node) -> None:
     await node.attach()
     await node.agent.deliver(1, [container()])

@@ -33,7 +33,7 @@ def packed(container: Container = ASKED) -> bytes:
         owner="ana",
     )
     request = orders.execution_of(order, b"")
-    assert request.task_id == f"arcray-{a_workload(1).id}"
+    assert request.task_id == f"arcray-{a_workload(1).id}.arcray-2"
     return request.task_data
 
 

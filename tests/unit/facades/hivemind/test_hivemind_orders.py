@@ -6,18 +6,21 @@ import io
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from arcray.core.errors import InvalidArgumentError, UnsupportedError
+from arcray.core.errors import ArcrayError, InvalidArgumentError, UnsupportedError
 from arcray.core.orders import StartWorkload
 from arcray.core.resources import NO_DEMAND, Allocation
-from arcray.core.workload import Container, ModelServer, PortMapping, Program, VolumeMount
+from arcray.core.workload import AttemptRecord, Container, ModelServer, PortMapping, Program, VolumeMount
 from arcray.facades.hivemind import orders, tasks
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
-from arcray.testing.builders import a_model, a_workload
+from arcray.testing.builders import T0, a_model, a_workload, node_id
 
 OF_TASK = (("TASK_ID", "task-001"),)
 TASK = tasks.workload_id_of("task-001")
@@ -28,6 +31,10 @@ def an_order(payload: Program | Container | ModelServer, **fields: Any) -> Start
         "workload_id": a_workload(1).id, "attempt": 1, "demand": NO_DEMAND, "allocation": Allocation(), "owner": "ana",
     }  # fmt: skip
     return StartWorkload(payload=payload, **(given | fields))
+
+
+def an_end(attempt: int, **fields: Any) -> AttemptRecord:
+    return AttemptRecord(attempt=attempt, node_id=node_id(1), placed_at=T0, started_at=None, ended_at=T0, **fields)
 
 
 def a_zip(**files: str) -> bytes:
@@ -109,6 +116,50 @@ def test_what_the_wire_cannot_say_is_refused() -> None:
     for broken in (b"PK\3\4", a_zip(pkg__main="1")):
         with pytest.raises(InvalidArgumentError):
             orders.execution_of(an_order(Program(blob="b", archive=True, args=("x",))), broken)
+
+
+ARCHIVE = a_zip(main="print(1)", other="print(2)")
+
+
+@given(st.integers(0, len(ARCHIVE) - 1), st.integers(0, 255), st.integers(0, len(ARCHIVE)))
+def test_a_damaged_archive_is_packed_or_refused(at: int, byte: int, cut: int) -> None:
+    damaged = bytearray(ARCHIVE)
+    damaged[at] = byte
+    for data in (bytes(damaged), ARCHIVE[:cut], ARCHIVE[cut:]):
+        with suppress(ArcrayError):
+            orders.execution_of(an_order(Program(blob="b", archive=True, args=("x",))), data)
+
+
+def test_an_attempt_goes_under_its_works_own_id_until_a_worker_may_have_begun_it() -> None:
+    program = Program(blob="b", env=OF_TASK)
+    refused, given_back = an_end(1, refused=True), an_end(2, refused=True, begun=True)
+    for history, attempt, expected in (
+        ((), 1, "task-001"),
+        ((refused,), 2, "task-001"),
+        ((refused, given_back), 3, "task-001.arcray-3"),
+        ((an_end(1),), 2, "task-001.arcray-2"),
+        ((), 2, "task-001.arcray-2"),  # a record is missing
+        (tuple(an_end(each, refused=True) for each in range(1, 11)), 11, "task-001.arcray-11"),  # records end there
+    ):
+        order = an_order(program, workload_id=TASK, attempt=attempt)
+        request = orders.execution_of(order, b"print(1)", history=history)
+        assert (request.task_id, request.task_data) == (expected, b"print(1)")
+        assert orders.workload_of(request.task_id) == TASK
+
+
+def test_an_id_of_a_later_attempt_is_no_tasks_own() -> None:
+    assert orders.attempt_of("task-001") == ("task-001", 1)
+    assert orders.attempt_of("task-001.arcray-12") == ("task-001", 12)
+    assert orders.attempt_of("a.arcray-2.arcray-3") == ("a.arcray-2", 3)
+    assert orders.attempt_of("task-001.arcray-") == ("task-001.arcray-", 1)
+    of_rest = a_workload(1).id
+    assert orders.foreign_task_id(of_rest, 3) == f"arcray-{of_rest}.arcray-3"
+    assert orders.workload_of(f"arcray-{of_rest}.arcray-3") == of_rest
+    for task_id in ("task-001.arcray-2", "task-001.arcray-1", f"arcray-{of_rest}.arcray-2"):
+        with pytest.raises(InvalidArgumentError, match="task_id: is what arcray calls a later attempt of a task"):
+            tasks.workload_id_of(task_id)
+    with pytest.raises(InvalidArgumentError):
+        orders.workload_of("a.arcray-2.arcray-3")
 
 
 def test_a_worker_means_a_task_or_other_work_and_never_both() -> None:

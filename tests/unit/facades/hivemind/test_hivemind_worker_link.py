@@ -12,14 +12,16 @@ import pytest
 
 from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
 from arcray.core.errors import ArcrayError, ConflictError, NotFoundError, StaleReportError, UnavailableError
+from arcray.core.ids import NodeId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.ports import ControlPlane
-from arcray.core.resources import NO_DEMAND, Allocation
-from arcray.core.workload import Phase, Program
+from arcray.core.resources import NO_DEMAND, Allocation, Gpu, GpuShare
+from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.own_words import Words, allocation_of
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
-from arcray.testing.builders import a_workload, node_id
+from arcray.testing.builders import T0, a_workload, node_id
 from arcray.testing.clock import FakeClock
 
 YES, NO = Answer(Certainty.ACCEPTED), Answer(Certainty.REFUSED, "busy")
@@ -54,21 +56,26 @@ class FakeChannel:
     """Answers in order; the last answer again and again."""
 
     seen: Seen
-    executions: list[Answer] = field(default_factory=lambda: [YES])
+    executions: list[Answer | Exception] = field(default_factory=lambda: [YES])
     stops: list[Answer] = field(default_factory=lambda: [YES])
     reachable: bool = True
     calls: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    words: Words = field(default_factory=dict)
 
     async def reach(self, timeout_s: float) -> bool:
         _ = timeout_s
         return self.reachable
 
-    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float) -> Answer:
+    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float, words: Words) -> Answer:
         _ = timeout_s
+        self.words = words
         self._called(f"execute {request.task_id}")
         await self.gate.wait()
-        return self.executions.pop(0) if len(self.executions) > 1 else self.executions[0]
+        answer = self.executions.pop(0) if len(self.executions) > 1 else self.executions[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def stop(self, task_id: str, timeout_s: float) -> Answer:
         _ = timeout_s
@@ -91,6 +98,7 @@ class FakePlane:
     told: list[Any] = field(default_factory=list)
     errors: list[ArcrayError] = field(default_factory=list)
     blob: bytes | None = b"print(1)"
+    work: WorkloadView | None = None
 
     @property
     def blobs(self) -> FakePlane:
@@ -107,7 +115,9 @@ class FakePlane:
         return [self.errors.pop(0) if self.errors else None]
 
     async def query(self, query: Any) -> Any:
-        raise NotFoundError(str(query))
+        if self.work is None:
+            raise NotFoundError(str(query))
+        return self.work
 
 
 @dataclass
@@ -146,6 +156,18 @@ async def linked(orders: int = 8, blob: bytes | None = b"print(1)", **channel: A
     assert worker.calls[-1] == "close"
 
 
+def an_end(attempt: int, node: NodeId, **fields: Any) -> AttemptRecord:
+    return AttemptRecord(attempt=attempt, node_id=node, placed_at=T0, started_at=None, ended_at=T0, **fields)
+
+
+def at_attempt(attempt: int, *history: AttemptRecord) -> WorkloadView:
+    return WorkloadView(
+        spec=a_workload(1, START.payload), phase=Phase.PLACED, attempt=attempt, restarts=0, node_id=node_id(1),
+        allocation=None, message="", result=None, placed_at=T0, started_at=None, finished_at=None, ports=(),
+        attempts=history,
+    )  # fmt: skip
+
+
 def ends(told: Sequence[Any]) -> list[tuple[Phase, bool, str]]:
     return [(each.phase, each.refused, each.message) for each in told if isinstance(each, ReportEnd)]
 
@@ -156,6 +178,14 @@ async def test_what_a_worker_accepts_is_running() -> None:
         (report,) = await rig.told()
         assert report == ReportPhase(node_id=node_id(1), epoch=3, workload_id=WORK, attempt=1, phase=Phase.RUNNING)
         await rig.called(f"execute {NAME}")
+
+
+async def test_a_worker_of_arcrays_hears_what_its_task_may_use() -> None:
+    allocation = Allocation(cpu_milli=500, gpus=(GpuShare(index=0, memory_bytes=7, whole=False),))
+    async with linked() as rig:
+        await rig.link.deliver(3, [replace(START, allocation=allocation)])
+        await rig.told()
+        assert allocation_of(rig.channel.words, [Gpu(index=0, memory_bytes=7)]) == allocation
 
 
 @pytest.mark.parametrize("answer", [NO, GONE])
@@ -230,11 +260,50 @@ async def test_what_is_stopped_before_it_is_dialled_never_reaches_the_worker() -
         await rig.called(f"execute arcray-{other.workload_id}")
 
 
-async def test_a_later_attempt_starts_after_the_end_of_any_earlier_one() -> None:
+async def test_a_later_attempt_starts_under_another_id_after_the_end_of_the_earlier_one_there() -> None:
     async with linked() as rig:
+        rig.plane.work = at_attempt(4, an_end(1, node_id(1)), an_end(2, node_id(1)), an_end(3, node_id(2)))
+        await rig.link.deliver(3, [replace(START, attempt=4)])
+        await rig.told()
+        await rig.called(f"stop {NAME}.arcray-2", f"execute {NAME}.arcray-4")
+
+
+async def test_what_no_worker_has_begun_is_asked_of_another_under_the_same_id() -> None:
+    async with linked() as rig:
+        rig.plane.work = at_attempt(2, an_end(1, node_id(1), refused=True))
         await rig.link.deliver(3, [replace(START, attempt=2)])
         await rig.told()
-        await rig.called(f"stop {NAME}", f"execute {NAME}")
+        await rig.called(f"execute {NAME}")
+
+
+async def test_what_may_have_begun_and_was_given_back_is_asked_under_another_id() -> None:
+    async with linked(executions=[PERHAPS]) as rig:
+        await rig.link.deliver(3, [START])
+        (end,) = await rig.told()
+        assert (end.refused, end.begun) == (True, True)
+        rig.plane.work = at_attempt(2, an_end(1, node_id(1), refused=end.refused, begun=end.begun))
+        rig.channel.executions = [YES]
+        await rig.link.deliver(3, [replace(START, attempt=2)])
+        await rig.told(2)
+        await rig.called(f"execute {NAME}", f"stop {NAME}", f"stop {NAME}", f"execute {NAME}.arcray-2")
+
+
+@pytest.mark.parametrize("attempt", [None, 3])
+async def test_a_start_that_another_attempt_has_overtaken_is_void(attempt: int | None) -> None:
+    async with linked() as rig:
+        rig.plane.work = None if attempt is None else at_attempt(attempt)
+        await rig.link.deliver(3, [replace(START, attempt=2), replace(START, workload_id=a_workload(2).id)])
+        await rig.told()
+        await rig.called(f"execute arcray-{a_workload(2).id}")
+
+
+async def test_an_attempt_is_stopped_under_its_own_id() -> None:
+    async with linked() as rig:
+        rig.plane.work = at_attempt(2, an_end(1, node_id(2)))
+        rig.link.forget(WORK, 1)
+        await rig.link.deliver(3, [replace(STOP, attempt=2)])
+        await rig.told()
+        await rig.called(f"stop {NAME}", f"stop {NAME}.arcray-2")
 
 
 async def test_what_the_cluster_wants_no_more_is_ended_there() -> None:
@@ -242,6 +311,16 @@ async def test_what_the_cluster_wants_no_more_is_ended_there() -> None:
         rig.plane.errors = [ConflictError("it has ended")]
         await rig.link.deliver(3, [START])
         await rig.called(f"execute {NAME}", f"stop {NAME}")
+
+
+async def test_an_order_that_fails_by_our_fault_takes_no_other_with_it() -> None:
+    async with linked() as rig:
+        rig.channel.executions = [LookupError("a bug of ours")]
+        await rig.link.deliver(3, [START])
+        assert ends(await rig.told()) == [(Phase.FAILED, False, "the gateway failed; its log has the details")]
+        rig.channel.executions = [YES]
+        await rig.link.deliver(3, [replace(START, workload_id=a_workload(2).id)])
+        assert (await rig.told(2))[1].phase is Phase.RUNNING
 
 
 async def test_reports_are_told_again_until_they_are_heard() -> None:

@@ -12,6 +12,7 @@ import pytest
 from arcray.core.errors import NotFoundError, UnavailableError
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.keyed_turns import KeyedTurns
+from arcray.facades.hivemind.own_words import Words
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits
 from arcray.facades.hivemind.worker_links import WorkerLinks
@@ -32,8 +33,8 @@ class Nobody:
         _ = timeout_s
         return False
 
-    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float) -> Answer:
-        raise AssertionError((request, timeout_s))
+    async def execute(self, request: pool.ExecuteTaskRequest, timeout_s: float, words: Words) -> Answer:
+        raise AssertionError((request, timeout_s, words))
 
     async def stop(self, task_id: str, timeout_s: float) -> Answer:
         _ = task_id, timeout_s

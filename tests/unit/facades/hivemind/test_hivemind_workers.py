@@ -17,6 +17,7 @@ from arcray.core.resources import Capacity, Gpu
 from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.hivemind import tasks, workers
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.own_words import gpus_of, saying_gpus
 from arcray.testing.builders import T0, a_capacity, a_node
 from arcray.testing.world import World
 
@@ -74,6 +75,25 @@ def test_cores_count_where_there_is_no_score() -> None:
 def test_a_worker_that_is_trusted_less_is_chosen_later(trust: int, docker: str, tier: int) -> None:
     assert workers.registration_of(sample(trust_level=trust, docker_status=docker), owner=None).tier == tier
     assert workers.registration_of(sample(trust_level=-5, docker_status="enabled"), owner=ANA).tier == 0
+
+
+def test_a_worker_of_arcrays_offers_all_of_its_gpus() -> None:
+    gpus = tuple(Gpu(index=index, memory_bytes=8 * GIB, name="RTX 4090") for index in range(4))
+    registration = workers.registration_of(sample(), owner=None, gpus=gpus_of(saying_gpus(gpus)))
+    assert registration.capacity.gpus == gpus
+    assert registration.labels["hivemind/gpu"] == "rtx-4090"
+    mixed = (*gpus, Gpu(index=4, memory_bytes=GIB, name="T4"))
+    assert "hivemind/gpu" not in workers.registration_of(sample(), owner=None, gpus=mixed).labels
+    assert workers.registration_of(sample(), owner=None, gpus=()).capacity.gpus == ()
+
+
+@pytest.mark.parametrize(
+    "told", ["", "{}", "[1]", "[[1, 2]]", '[["a", -1]]', '[["a", true]]', '[["a", 1e3]]', '[["a"]]', "[" * 4000, "null",
+             '[["a\\u0000", 1]]', str([["a", 1]] * 65).replace("'", '"')],
+)  # fmt: skip
+def test_what_are_no_gpus_is_refused_by_name(told: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="arcray-gpus: "):
+        gpus_of({"arcray-gpus": told})
 
 
 def test_a_worker_without_a_gpu_has_none_whatever_it_calls_it() -> None:
