@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arcray.config import load
+from tests.hivemind_examples import PORT, is_free
 from tests.ports import free_ports
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ def cluster() -> Iterator[Cluster]:
     settings = load(
         None,
         state_dir=directory / "state",
-        gateway={"http_ports": (first, second), "grpc_port": grpc, "serve_port": serve, "drain_s": 3.0},
+        # Programs of a protocol's document know its own port alone.
+        gateway={
+            "http_ports": (first, second),
+            "grpc_port": PORT if is_free(PORT) else grpc,
+            "serve_port": serve,
+            "drain_s": 3.0,
+        },
         node={
             "heartbeat_s": 0.5,
             "labels": {"suite": "cluster"},

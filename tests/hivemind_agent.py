@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from arcray.core.errors import NotFoundError
 from tests.conformance.hivemind.worker_rig import Pool
 from tests.ports import free_ports
 
-__all__ = ["NAME", "PASSWORD", "PATIENCE_S", "an_agent", "takes_work"]
+__all__ = ["NAME", "PASSWORD", "PATIENCE_S", "a_machine", "an_agent", "takes_work"]
 
 PATIENCE_S = 40.0
 NAME = "machine-7"
@@ -32,16 +33,10 @@ async def an_agent(
         containers: the setting of that name.
         libraries: where shared libraries are looked for first.
     """
-    (port,) = free_ports(1)
-    command = ["agent", "--protocol", "hivemind", "--pool", address, "--listen", f"127.0.0.1:{port}"]
-    command += ["--user", user] if user else ["--node-id", NAME]
-    settings = {"ARCRAY_NODE__CONTAINERS__ENABLED": containers, "ARCRAY_NODE__MODELS__ENABLED": "false"}
+    environment = _environment(containers)
     if libraries is not None:
-        settings["LD_LIBRARY_PATH"] = str(libraries)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "arcray.cli.main", *command, "--state-dir", str(state_dir)),
-        env={**os.environ, **settings, "ARCRAY_AGENT_PASSWORD": PASSWORD},
-    )
+        environment["LD_LIBRARY_PATH"] = str(libraries)
+    process = await asyncio.create_subprocess_exec(*_words(address, state_dir, user), env=environment)
     try:
         yield process
     finally:
@@ -49,6 +44,31 @@ async def an_agent(
             process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_S):
             assert await process.wait() == 0
+
+
+@contextmanager
+def a_machine(
+    address: str, state_dir: Path, *, user: str = "", containers: str = "never"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The same for tests that are no coroutines, or share one."""
+    with subprocess.Popen(_words(address, state_dir, user), env=_environment(containers)) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+
+
+def _words(address: str, state_dir: Path, user: str) -> Sequence[str]:
+    (port,) = free_ports(1)
+    words = [sys.executable, "-m", "arcray.cli.main", "agent", "--protocol", "hivemind", "--pool", address]
+    words += ["--listen", f"127.0.0.1:{port}", "--state-dir", str(state_dir)]
+    return [*words, *(["--user", user] if user else ["--node-id", NAME])]
+
+
+def _environment(containers: str) -> Mapping[str, str]:
+    settings = {"ARCRAY_NODE__CONTAINERS__ENABLED": containers, "ARCRAY_NODE__MODELS__ENABLED": "false"}
+    return {**os.environ, **settings, "ARCRAY_AGENT_PASSWORD": PASSWORD}
 
 
 async def takes_work(served: Pool) -> None:

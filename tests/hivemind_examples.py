@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PORT", "PROGRAMS", "compiled_client", "is_free", "output_of"]
+__all__ = [
+    "NODES",
+    "PORT",
+    "PRINTED",
+    "PROGRAMS",
+    "TASKS",
+    "USERS",
+    "WORKERS",
+    "compiled_client",
+    "is_free",
+    "output_of",
+]
 
 PORT: Final = 50051
 """Where the programs look for a server."""
@@ -22,6 +33,20 @@ _EXAMPLES: Final = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8"
 
 PROGRAMS: Final[Sequence[str]] = re.findall(r"```python\n(.*?)```", _EXAMPLES, re.DOTALL)
 """Users, nodes, tasks and workers; each goes on with what those before it have."""
+
+USERS, NODES, TASKS, WORKERS = range(4)
+
+PRINTED: Final[Sequence[str]] = (
+    (
+        r"Registration result: True, Message: registered testuser\n"
+        r"Login successful, Token: [\w-]+\.[\w-]+\.[\w-]+\n"
+        r"User balance: 100\n"
+    ),
+    r"Node registration: True\nNode health status: healthy\n",
+    r"Task upload: True\nTask status: (PENDING|RUNNING|COMPLETED)\nTask output: \[.*\]\n",
+    r"CPT reward: \d+\n",
+)
+"""What each of them prints, as an expression."""
 
 
 def is_free(port: int) -> bool:

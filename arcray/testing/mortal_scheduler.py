@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from arcray.config import Settings
 from arcray.core.errors import UnavailableError
@@ -23,8 +23,6 @@ from arcray.runtime.line import Line, LineAddress, Receiver, dial
 from arcray.testing.scheduler_process import HERE, Kill, KillPoint, address_of
 
 __all__ = ["LineDialer", "MortalScheduler", "Nursery", "nursery"]
-
-_LONGEST_LIFE_S: Final = 5.0  # of one that shall die at a point that it does not come to
 
 
 class Nursery:
@@ -68,14 +66,16 @@ class MortalScheduler:
 
     Args:
         build: its parts, as for ``Nursery.start``; a test of the test plants a bug there.
+        longest_life_s: of one that shall die at a point that it does not come to.
 
     Attributes:
         deaths: how many schedulers have been killed.
     """
 
-    def __init__(self, nursery: Nursery, settings: Settings, build: str = "") -> None:
+    def __init__(self, nursery: Nursery, settings: Settings, build: str = "", *, longest_life_s: float = 5.0) -> None:
         self.deaths = 0
         self._build = build
+        self._longest_life_s = longest_life_s
         self._nursery = nursery
         self._settings = settings
         self._pid = 0
@@ -88,10 +88,7 @@ class MortalScheduler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pid:
-            os.kill(self._pid, signal.SIGTERM)
-            while self._pid:
-                self._note(await self._nursery.told())
+        await self.end()
 
     def dialer(self, client: str) -> LineDialer:
         """Returns how a client of this name opens its lines."""
@@ -105,6 +102,13 @@ class MortalScheduler:
     async def serves(self) -> None:
         """Waits until a scheduler serves."""
         await self._serves.wait()
+
+    async def end(self) -> None:
+        """Ends the one that lives, if any does, gently. Another one may live after it."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGTERM)
+            while self._pid:
+                self._note(await self._nursery.told())
 
     async def live(self, kills: Sequence[Kill]) -> None:
         """Is one scheduler after the other, as many as there are kills, and then one that lives.
@@ -125,7 +129,7 @@ class MortalScheduler:
     async def _until_dead(self, kill: Kill) -> None:
         told = await self._nursery.told()
         self._note(told)
-        after_s = kill.count / 1000 if kill.point is KillPoint.TIME else _LONGEST_LIFE_S
+        after_s = kill.count / 1000 if kill.point is KillPoint.TIME else self._longest_life_s
         killing = asyncio.get_running_loop().call_later(after_s, os.kill, self._pid, signal.SIGKILL)
         try:
             while self._pid:

@@ -10,20 +10,23 @@ import sys
 
 from arcray.client import Client
 from arcray.core.errors import ArcrayError
-from examples.digits.job import Job, UnwellError
+from examples.digits.job import Job
 from examples.digits.own import OwnArcray
-from examples.digits.report import Report
+from examples.digits.promises import UnwellError
+from examples.digits.report import Report, Row
+from examples.hivemind.search import Search
 
 
 def main() -> int:
     """Runs the main job; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.digits", description="The main job on real input.")
     parser.add_argument("--url", help="a running arcray; without it one is started for the job")
-    url = parser.parse_args().url
+    parser.add_argument("--hivemind", metavar="HOST:PORT", help="where that one serves HiveMind")
+    given = parser.parse_args()
     report = Report()
     try:
-        if url:
-            _run(url, report)
+        if given.url:
+            _run(given.url, given.hivemind, report)
         else:
             _run_on_own(report)
     except (ArcrayError, UnwellError) as error:
@@ -39,7 +42,7 @@ def _run_on_own(report: Report) -> None:
     try:
         with report.phase("start arcray"):
             url = own.start()
-        _run(url, report)
+        _run(url, own.hivemind, report)
         well = True
     finally:
         with report.phase("end arcray"):
@@ -50,7 +53,7 @@ def _run_on_own(report: Report) -> None:
             print(f"the log of arcray is kept in {own.log}", file=sys.stderr)
 
 
-def _run(url: str, report: Report) -> None:
+def _run(url: str, hivemind: str | None, report: Report) -> None:
     with Client(url) as client:
         job = Job(client, report)
         with report.phase("train a classifier as a program"):
@@ -61,6 +64,11 @@ def _run(url: str, report: Report) -> None:
             job.infer(training)
         with report.phase("run a container"):
             job.contain()
+        if hivemind is None:
+            report.rows.append(Row(work="search", kind="HiveMind task", result="not run: --hivemind says where"))
+            return
+        with report.phase("search by HiveMind tasks"):
+            Search(client, hivemind, report).run()
 
 
 if __name__ == "__main__":

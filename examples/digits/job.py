@@ -18,9 +18,10 @@ from arcray.client import Answer, Client, WorkOptions
 from arcray.core.resources import Demand
 from examples.digits import container
 from examples.digits.listener import Listener
+from examples.digits.promises import require
 from examples.digits.report import Report, Row, percentiles, show_log
 
-__all__ = ["Job", "Training", "UnwellError"]
+__all__ = ["Job", "Training"]
 
 _TRAIN: Final = Path(__file__).with_name("train.py")
 _MODEL: Final = "digits"
@@ -29,10 +30,6 @@ _MIN_ACCURACY: Final = 0.9
 _IN_FLIGHT: Final = 16
 _EVENTS_S: Final = 15.0  # what events may take to arrive after the last answer
 _GREETING: Final = "hello from a container"
-
-
-class UnwellError(Exception):
-    """Something that the main job promises does not hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +68,7 @@ class Job:
         work = self._client.submit_program(_TRAIN, options=options)
         show_log(self._client.follow_logs(work.id))
         work = self._client.wait(work.id, timeout_s=300)
-        _require(work.succeeded, f"training {work.phase}: {work.message}\n{self._client.logs(work.id)}")
+        require(work.succeeded, f"training {work.phase}: {work.message}\n{self._client.logs(work.id)}")
         files = {file.path: self._client.result(work.id, file.path) for file in self._client.results(work.id)}
         heldout, metrics = json.loads(files["heldout.json"]), json.loads(files["metrics.json"])
         self._report.rows.append(
@@ -126,9 +123,9 @@ class Job:
         self._check_servers(asked)
         print(f"events seen: {', '.join(f'{count} {kind}' for kind, count in events.items())}\n")
 
-        _require(len(asked) >= _MIN_REQUESTS, f"only {len(asked)} requests were routed")
-        _require(accuracy > _MIN_ACCURACY, f"accuracy {accuracy:.4f} is not above {_MIN_ACCURACY}")
-        _require(not unheard, f"the completion of {len(unheard)} requests was not heard on the WebSocket")
+        require(len(asked) >= _MIN_REQUESTS, f"only {len(asked)} requests were routed")
+        require(accuracy > _MIN_ACCURACY, f"accuracy {accuracy:.4f} is not above {_MIN_ACCURACY}")
+        require(not unheard, f"the completion of {len(unheard)} requests was not heard on the WebSocket")
 
     def contain(self) -> None:
         """Runs a container if there is an engine, and shows what it printed."""
@@ -146,8 +143,8 @@ class Job:
         work = self._client.wait(work.id, timeout_s=120)
         log = self._client.logs(work.id)
         show_log([log])
-        _require(work.succeeded, f"the container {work.phase}: {work.message}")
-        _require(_GREETING in log, "the container's log lacks what it printed")
+        require(work.succeeded, f"the container {work.phase}: {work.message}")
+        require(_GREETING in log, "the container's log lacks what it printed")
         self._report.rows.append(
             Row(
                 work=work.name,
@@ -172,9 +169,9 @@ class Job:
         gateway = _listening_on(urlsplit(self._client.url).port)
         for (node_id, pid), times_ms in by_server.items():
             print(f"answered by: node {self._node(node_id)}, process {pid}")
-            _require(node_id in self._names, f"an answer names node {node_id}, which is not in the pool")
-            _require(pid is not None, "an answer does not name the process that gave it")
-            _require(pid not in gateway, f"the gateway, process {pid}, answered by itself")
+            require(node_id in self._names, f"an answer names node {node_id}, which is not in the pool")
+            require(pid is not None, "an answer does not name the process that gave it")
+            require(pid not in gateway, f"the gateway, process {pid}, answered by itself")
             self._report.rows.append(
                 Row(
                     work=_MODEL,
@@ -189,11 +186,6 @@ class Job:
 
     def _node(self, node_id: str | None) -> str:
         return f"{self._names.get(node_id, '?')} {node_id[:8]}" if node_id else ""
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise UnwellError(otherwise)
 
 
 def _label(answer: Answer) -> int:

@@ -12,12 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from arcray.cli import daemon
 from arcray.config import GatewaySettings
 from arcray.core.errors import UnavailableError
 
 __all__ = ["OwnArcray", "free_ports"]
+
+_GRPC_PORT: Final = "ARCRAY_GATEWAY__GRPC_PORT"
 
 
 class OwnArcray:
@@ -32,6 +35,11 @@ class OwnArcray:
     def log(self) -> Path:
         """Where it writes what it prints."""
         return daemon.log_path(self._directory)
+
+    @property
+    def hivemind(self) -> str:
+        """Where it serves HiveMind."""
+        return f"127.0.0.1:{self._env[_GRPC_PORT]}"
 
     def start(self) -> str:
         """Starts it; returns its URL.
@@ -64,7 +72,7 @@ def _ports() -> dict[str, str]:
     *http, grpc, serve = free_ports((*default.http_ports, default.grpc_port or 0, default.serve_port))
     return {
         "ARCRAY_GATEWAY__HTTP_PORTS": json.dumps(http),
-        "ARCRAY_GATEWAY__GRPC_PORT": str(grpc),
+        _GRPC_PORT: str(grpc),
         "ARCRAY_GATEWAY__SERVE_PORT": str(serve),
     }
 

@@ -1,4 +1,4 @@
-"""What the main job prints: parts as they run, then tables of what ran where and how long each part took."""
+"""What the main job prints: parts as they run, then tables: what ran where, who paid whom, how long each part took."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 
 from arcray.cli.output import table
 
-__all__ = ["Report", "Row", "percentiles", "show_log"]
+__all__ = ["Balance", "Report", "Row", "percentiles", "show_log"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,21 @@ class Row:
     ms: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """Credits of one user before and after a part."""
+
+    user: str
+    before: int
+    after: int
+
+
 @dataclass(slots=True)
 class Report:
-    """What ran, and the seconds of each part."""
+    """What ran, who paid for it, and the seconds of each part."""
 
     rows: list[Row] = field(default_factory=list)
+    balances: list[Balance] = field(default_factory=list)
     phases: list[tuple[str, float]] = field(default_factory=list)
 
     @contextmanager
@@ -49,10 +59,16 @@ class Report:
 
     def show(self) -> None:
         """Prints the tables."""
-        columns = [each.name for each in fields(Row)]
-        print(f"\n{table(columns, [[getattr(row, column) for column in columns] for row in self.rows])}")
+        _print(Row, self.rows)
+        if self.balances:
+            _print(Balance, self.balances)
         total = ("total", sum(seconds for _, seconds in self.phases))
         print(f"\n{table(['phase', 'seconds'], [*self.phases, total])}")
+
+
+def _print(kind: type[Row | Balance], rows: Sequence[Row | Balance]) -> None:
+    columns = [each.name for each in fields(kind)]
+    print(f"\n{table(columns, [[getattr(row, column) for column in columns] for row in rows])}")
 
 
 def show_log(texts: Iterable[str]) -> None:

@@ -26,9 +26,6 @@ from arcray.node.agent import NodeAgent
 from arcray.testing.node_fakes import FakePlane
 from arcray.wire.system import RandomIds, SystemClock
 from tests.bench.report import ROUNDS, check, row
-from tests.docker.conftest import docker_client, image
-
-__all__ = ["docker_client", "image"]  # fixtures that are used here too
 
 pytestmark = [pytest.mark.bench, pytest.mark.docker]
 

@@ -147,7 +147,7 @@ class Purses:
         """
         entries = posted(database)
         accounts = stored_accounts(database)
-        _check_books(entries, accounts)
+        check_books(entries, accounts)
         self._check_transfers({entry.id: entry for entry in entries})
         self._check_charges(entries, stored)
         for account_id, view in self._seen.items():
@@ -209,7 +209,7 @@ class Purses:
                 assert meter.paid == (price if workload.phase is Phase.SUCCEEDED else 0), workload
 
 
-def _check_books(entries: Sequence[Entry], accounts: Mapping[AccountId, Account]) -> None:
+def check_books(entries: Sequence[Entry], accounts: Mapping[AccountId, Account]) -> None:
     """Asserts that entries sum to zero, that each balance follows from the one before, and that none went too low."""
     balances: Counter[tuple[AccountId, Book]] = Counter()
     for entry in entries:

@@ -1,6 +1,6 @@
 """The real scheduler actor is killed at any time and started again by Ray: what it acknowledged holds.
 
-``tests/chaos/test_kills.py`` does the same to a process without Ray, more often and with aim.
+``tests/chaos`` does the same to a process without Ray, more often and with aim.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from arcray.runtime.scheduler_handle import SCHEDULER, SchedulerHandle
 from arcray.testing.scheduler_process import Kill, KillPoint
 from arcray.wire.system import SystemClock
 from tests.chaos.kill_round import KillRound
-from tests.rounds import LookedAt
+from tests.chaos.transfer_round import TransferRound
+from tests.hivemind_examples import compiled_client
+from tests.rounds import LookedAt, rounds
 
 if TYPE_CHECKING:
     from tests.embedded_cluster import Cluster
@@ -75,6 +77,25 @@ async def test_what_was_acknowledged_survives_kills_of_the_actor(
         await happening.run()
     await asyncio.to_thread(happening.check, cluster.settings.state_dir / "arcray.db")
     looked_at(kill_rounds_of_the_actor=1, **happening.figures)
+
+
+@pytest.mark.chaos
+@pytest.mark.rounds(1, 10)
+async def test_transfers_over_grpc_survive_kills_of_the_actor(
+    cluster: Cluster, tmp_path: Path, seed: int, looked_at: LookedAt
+) -> None:
+    """Takes two seconds, most of which Ray needs to start a process."""
+    dice, number = random.Random(seed), rounds(100, 1000)
+    kill = Kill(point=KillPoint.TIME, count=dice.randint(1, number // 3))
+    print("kill:", kill)
+    await compiled_client(tmp_path)
+    async with asyncio.timeout(110):
+        transfers = TransferRound(dice, f"127.0.0.1:{cluster.settings.gateway.grpc_port}", tmp_path, number)
+        await transfers.open()
+        scheduler = RayScheduler(cluster)
+        await transfers.run(scheduler, [kill])
+    await asyncio.to_thread(transfers.check, cluster.settings.state_dir / "arcray.db")
+    looked_at(kill_rounds_of_transfers=1, deaths=scheduler.deaths, **transfers.figures)
 
 
 def test_ray_repeats_no_call_of_ours_by_itself(cluster: Cluster) -> None:

@@ -40,6 +40,10 @@ def test_main_job_is_well_from_start_to_end() -> None:
     assert re.search(r"^events seen: .*\b540 inference completed\b", said, flags=re.MULTILINE), said
     kinds = re.findall(r"^\S+ +(program|model|inference|container) ", said, flags=re.MULTILINE)
     assert kinds == ["program", "model", "inference", "container"]
+    assert len(re.findall(r"^C=\S+ +HiveMind task .* accuracy 0\.9\d+ in 5 folds", said, flags=re.MULTILINE)) == 4, said
+    balances = re.findall(r"^(ana|ben)-\w+ +(\d+) +(\d+)$", said, flags=re.MULTILINE)
+    paid = {name: int(after) - int(before) for name, before, after in balances}
+    assert paid["ana"] + paid["ben"] == 0, said
     if missing := re.search(r"not run: (.*)", said):
         pytest.skip(missing[1])
     assert "    hello from a container\n" in said

@@ -14,7 +14,7 @@ from websockets.sync.server import ServerConnection, serve
 from arcray.core.errors import UnavailableError
 from examples.digits.listener import Listener
 from examples.digits.own import free_ports
-from examples.digits.report import Report, Row, percentiles, show_log
+from examples.digits.report import Balance, Report, Row, percentiles, show_log
 
 WAIT_S = 10.0
 
@@ -101,6 +101,17 @@ def test_report_shows_what_ran_and_the_time_of_each_part(capsys: pytest.CaptureF
         "hello     container  -       -  not run: no engine     -",
     ]
     assert lines[-1].split()[0] == "total"
+
+
+def test_report_shows_who_paid_whom_where_somebody_did(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report()
+    report.show()
+    assert "USER" not in capsys.readouterr().out
+    report.balances.append(Balance(user="ana", before=100, after=98))
+    report.show()
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("USER  BEFORE  AFTER")
+    assert lines[at + 1] == "ana      100     98"
 
 
 def test_part_that_fails_is_timed_too() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +15,14 @@ import pytest
 
 IMAGE = "arcray-test/busybox:1"
 BUSYBOX = Path("/bin/busybox")
+SOCKET = "/var/run/docker.sock"  # where the SDK looks unless DOCKER_HOST says otherwise
 
 
 @pytest.fixture(scope="session")
 def docker_client() -> Iterator[docker.DockerClient]:
     """The SDK's own client, to look at what we did."""
+    if "DOCKER_HOST" not in os.environ and not _listens(SOCKET):  # the SDK would leave its own socket open
+        pytest.skip(f"no container engine listens at {SOCKET}")
     try:
         client = docker.from_env()
         client.ping()
@@ -60,3 +65,8 @@ def _import(docker_client: docker.DockerClient, name: str, **scripts: bytes) -> 
     repository, tag = name.split(":")
     docker_client.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
     return name
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
