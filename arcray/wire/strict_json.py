@@ -14,9 +14,11 @@ from json.encoder import encode_basestring
 from typing import Any, Final, NoReturn
 
 from arcray.core.errors import InvalidArgumentError
-from arcray.wire.limits import MAX_JSON_DEPTH
 
-__all__ = ["Members", "dumps", "members", "parse", "quote"]
+__all__ = ["MAX_JSON_DEPTH", "Members", "dumps", "members", "parse", "quote"]
+
+MAX_JSON_DEPTH: Final = 64
+"""Nesting of arrays and objects; the standard parser recurses once per level."""
 
 
 @dataclass(frozen=True, slots=True)
