@@ -11,6 +11,7 @@ import random
 import re
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, get_args
 
 import pytest
@@ -95,6 +96,48 @@ def test_bytes_that_are_read_are_written_again_as_they_were(message: messages.No
         with pytest.raises(ProtoError):
             codec.NODE_MESSAGE.from_bincode(data[:end])
     assert codec.NODE_MESSAGE.to_bincode(codec.NODE_MESSAGE.from_bincode(data + tail)) == data
+
+
+JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["running", "No"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("declared", TYPES, ids=[getattr(each, "__name__", str(each)) for each in TYPES])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_nothing_but_a_value_of_a_type_is_read_as_one(declared: Any, data: st.DataObject) -> None:
+    of = Codec[Any](declared)
+    document = json.loads(of.to_json(data.draw(values_of(declared))))
+    if isinstance(document, dict) and document:
+        document[data.draw(st.sampled_from(sorted(document)))] = data.draw(JSON)
+    else:
+        document = data.draw(JSON)
+    for found in (
+        outcome(of.from_json, json.dumps(document)),
+        outcome(of.from_bincode, data.draw(st.binary(max_size=64))),
+    ):
+        if isinstance(found, ProtoError):
+            assert found.field
+        else:
+            assert of.from_bincode(of.to_bincode(found)) == found
+
+
+@given(st.data())
+def test_what_is_no_value_is_not_written(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from([kind for kind in TYPES if isinstance(kind, type) and hasattr(kind, "__slots__")]))
+    names = [member.name for member in shape.members] if isinstance(shape := shape_of(kind), Record) else []
+    if not names:
+        return
+    value = data.draw(values_of(kind))
+    odd = replace(value, **{data.draw(st.sampled_from(names)): data.draw(JSON | st.binary(max_size=2))})
+    of = Codec[Any](kind)
+    found = outcome(of.to_json, odd)
+    packed = outcome(of.to_bincode, odd)
+    assert isinstance(found, ProtoError) == isinstance(packed, ProtoError), odd
+    assert isinstance(found, ProtoError) or of.from_json(found) == odd
 
 
 # -- frames that were damaged ------------------------------------------------------------------------------------------
@@ -240,9 +283,9 @@ def test_no_frame_is_anything_but_a_message_or_a_refusal_that_names_a_field(seed
     looked_at(claw_frames=FRAMES_A_ROUND, claw_messages_taken=taken)
 
 
-def outcome(read: Callable[[Frame], Any], frame: Frame) -> Any:
+def outcome(step: Callable[[Any], Any], of: Any) -> Any:
     try:
-        return read(frame)
+        return step(of)
     except ProtoError as refusal:
         return refusal
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,6 +45,13 @@ def test_errors_are_of_the_documents_four_kinds() -> None:
     assert set(ProtoError.__subclasses__()) == {
         InvalidMessageError, ValidationError, SerializationError, UnknownMessageTypeError,
     }  # fmt: skip
+
+
+def test_the_library_is_had_without_a_server() -> None:
+    """Starts a Python of its own, which takes a quarter of a second."""
+    heavy = {"fastapi", "starlette", "pydantic", "asyncio", "ray", "numpy"}
+    script = f"import sys, arcray.claw_proto.frames; print({heavy} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", script], timeout=60, text=True) == "set()\n"
 
 
 @pytest.mark.parametrize(
