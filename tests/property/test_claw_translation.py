@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from arcray.core.quantity import MAX_QUANTITY
 from arcray.core.resources import MAX_GPUS_PER_NODE, Allocation, Demand, GpuShare
 from arcray.core.workload import Container, PortMapping, VolumeMount
 from arcray.facades.claw import nodes, replies, reports, specs
+from arcray.facades.claw.attempts import Attempts
 from arcray.testing.builders import T0
 from tests.claw_values import values_of
 
@@ -143,3 +145,39 @@ def test_what_is_told_of_work_can_be_stored(update: Any, logs: claw.WorkloadLogs
     found = reports.report_of(reports.state_of(update), update.message, work, node_id=NodeId(ID), epoch=1)
     assert found is None or "\0" not in found.message
     assert reports.log_of(logs.lines).count(b"\n") >= len(logs.lines)
+
+
+STATES = st.sampled_from(list(claw.WorkloadState))
+WORDS = st.lists(st.tuples(st.sampled_from(["give", "stop", "withdraw"]) | STATES, st.integers(1, 3)), max_size=30)
+
+
+@QUICK
+@given(st.sampled_from(Dialect), WORDS)
+def test_an_attempt_is_given_once_and_ends_once_whatever_its_node_says(
+    dialect: Dialect, words: list[tuple[str, int]]
+) -> None:
+    attempts, given_times, ends = Attempts(dialect), Counter[int](), Counter[int]()
+    for word, attempt in words:
+        work = Running(workload_id=WorkloadId(ID), attempt=attempt)
+        match word:
+            case claw.WorkloadState():
+                name = replies.wire_id(work.workload_id, attempt)
+                step = outcome(lambda name=name, state=word: attempts.told(name, state))  # type: ignore[misc]
+                ends[attempt] += step is not None and step.state.is_terminal
+                assert step is None or step.work == work
+            case "give":
+                order = StartWorkload(
+                    workload_id=work.workload_id, attempt=attempt, payload=Container(image="i"), demand=Demand(),
+                    allocation=Allocation(), owner="o",
+                )  # fmt: skip
+                given_times[attempt] += attempts.give(order)
+            case "stop":
+                told = attempts.stop(StopAttempt(workload_id=work.workload_id, attempt=attempt, grace_s=0))
+                assert told == (work in attempts.inventory())
+            case _:
+                given_times[attempt] -= work in attempts.inventory()
+                attempts.withdraw(work)
+    for attempt in (1, 2, 3):
+        assert 0 <= ends[attempt] <= given_times[attempt] <= 1
+        is_live = Running(workload_id=WorkloadId(ID), attempt=attempt) in attempts.inventory()
+        assert is_live == (given_times[attempt] > ends[attempt])
