@@ -239,6 +239,11 @@ def finished(phase: Phase, message: str = "", result: Result | None = None) -> e
             claw.EventMetadata(message="stopped on request", node_id=ID),
         ),
         (
+            finished(Phase.STOPPED, "no such file: \udcff"),
+            claw.Stopped(reason="no such file: ?"),
+            claw.EventMetadata(message="no such file: ?", node_id=ID),
+        ),
+        (
             finished(Phase.FAILED, "x", Result(exit_code=2**40)),
             claw.Failed(error="x"),
             claw.EventMetadata(message="x", exit_code=2**31 - 1, error="x", node_id=ID),
