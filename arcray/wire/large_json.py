@@ -15,8 +15,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from arcray.core.errors import InvalidArgumentError
-from arcray.wire.limits import MAX_JSON_DEPTH
-from arcray.wire.strict_json import Members
+from arcray.wire.strict_json import MAX_JSON_DEPTH, Members
 
 __all__ = ["LARGE_BYTES", "Turns"]
 

@@ -1,4 +1,4 @@
-"""Limits that wires share: the size of a request body, for all and for single paths, and the depth of JSON.
+"""Limits that wires share: the size of a request body, for all and for single paths.
 
 Sizes are checked before anything is parsed, and a body without a declared length is counted as it streams in, so a
 request costs at most the limit in memory.
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arcray.wire.problem import BodyTooLargeError, problem_response
 
-__all__ = ["MAX_JSON_DEPTH", "BodyBound", "BodyLimit"]
-
-MAX_JSON_DEPTH: Final = 64
-"""Nesting of arrays and objects; the standard parser recurses once per level."""
+__all__ = ["BodyBound", "BodyLimit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from json.encoder import encode_basestring
 from typing import Any, Final, NoReturn
 
 from arcray.core.errors import InvalidArgumentError
-from arcray.wire.limits import MAX_JSON_DEPTH
 
-__all__ = ["Members", "dumps", "members", "parse", "quote"]
+__all__ = ["MAX_JSON_DEPTH", "Members", "decoder", "dumps", "members", "parse", "quote"]
+
+MAX_JSON_DEPTH: Final = 64
+"""Nesting of arrays and objects; the standard parser recurses once per level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,27 @@ def dumps(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def parse(body: bytes | str, *, field: str = "body") -> Any:
+def decoder(of_object: Callable[[list[tuple[str, Any]]], Any]) -> JSONDecoder:
+    """Returns what ``parse`` reads with where an object is to be more than a dictionary of its last members.
+
+    Args:
+        of_object: makes a value of the members of each object, in their order.
+    """
+    return JSONDecoder(parse_constant=_no_constant, object_pairs_hook=of_object)
+
+
+def parse(body: bytes | str, *, field: str = "body", by: JSONDecoder | None = None) -> Any:
     """Returns the decoded document.
+
+    Args:
+        by: made by ``decoder``; None reads objects as dictionaries.
 
     Raises:
         InvalidArgumentError: it is not JSON, or nested too deeply; names ``field``.
     """
     text = _text(body, field)
     try:
-        value, end = _DECODER.raw_decode(text, _skip(text, 0))
+        value, end = (by or _DECODER).raw_decode(text, _skip(text, 0))
     except (ValueError, RecursionError) as error:
         raise _malformed(error, field) from error
     _expect_end(text, end, field)

@@ -1,6 +1,7 @@
 """The real clock and real ids: what production gives where tests give ``FakeClock`` and ``SequenceIds``.
 
-The only module that may ask the machine for the time or for randomness; both are banned elsewhere by the linter.
+The only module that may ask the machine for the time or for randomness; both are banned elsewhere by the linter. Fresh
+ids of ``claw_proto`` are the exception: its document has a constructor for them, which arcray itself does not call.
 """
 
 from __future__ import annotations

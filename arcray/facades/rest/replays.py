@@ -28,6 +28,7 @@ from arcray.core.workload import (
 )
 from arcray.facades.rest import operation_messages as om
 from arcray.facades.rest import translate
+from arcray.facades.rest.container_rules import check_container
 
 __all__ = ["Replay", "replay_of"]
 
@@ -81,7 +82,7 @@ def replay_of(ended: WorkloadSpec, edits: om.ReplayBody, submission: translate.S
         replaced_in_turn=(),
         reservation_id=None,  # its place there was given back when it ended
     )
-    return replace(replay, spec=_work(spec, edits, edited))
+    return replace(replay, spec=check_container(_work(spec, edits, edited)))
 
 
 def _work(spec: WorkloadSpec, edits: om.ReplayBody, edited: set[str]) -> WorkloadSpec:

@@ -36,6 +36,7 @@ from arcray.core.workload import (
     kind_of,
 )
 from arcray.facades.rest import messages as m
+from arcray.facades.rest.container_rules import check_container
 
 __all__ = [
     "FACADE",
@@ -137,7 +138,7 @@ def container_of(body: m.ContainerBody, submission: Submission) -> WorkloadSpec:
             for volume in body.volumes
         ),
     )
-    return work_of(body, payload, submission)
+    return check_container(work_of(body, payload, submission))
 
 
 def work_of(body: m.WorkBody, payload: Program | Container, submission: Submission) -> WorkloadSpec:

@@ -320,6 +320,8 @@ async def test_container_is_replayed_with_another_image(serve: Any) -> None:
     async with serve(nodes=[node]) as served:
         body = {"kind": "container", "image": "busybox:1", "args": ["a"], "ports": [80], "selector": {}}
         workload_id = await failed(served, body)
+        spaced = await served.client.post(f"{LETTERS}/{workload_id}/replay", json={"image": "busy box"})
+        assert (spaced.status_code, spaced.json()["field"]) == (400, "image")
         await served.client.post(f"{LETTERS}/{workload_id}/replay", json={"image": "busybox:2"})
         await node.delivered(2)
         order = node.orders[1]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from arcray.core.errors import InvalidArgumentError
-from arcray.wire.strict_json import dumps, members, parse
+from arcray.wire.strict_json import decoder, dumps, members, parse
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,12 @@ def test_numbers_of_an_opaque_member_do_not_change() -> None:
     assert members(b'{"input": [1.10, 1E2, 0.1000000000000000055511151231257827] }').raw("input") == (
         b"[1.10, 1E2, 0.1000000000000000055511151231257827]"
     )
+
+
+def test_objects_are_what_the_reader_wants_of_them() -> None:
+    assert parse('{"a": [{"b": 1, "b": 2}]}', by=decoder(list)) == [("a", [[("b", 1), ("b", 2)]])]
+    with pytest.raises(InvalidArgumentError, match="NaN is not JSON"):
+        parse('{"a": NaN}', by=decoder(list))
 
 
 def test_dumps_is_compact_and_refuses_what_json_has_no_word_for() -> None:

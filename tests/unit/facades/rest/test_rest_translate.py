@@ -71,6 +71,33 @@ def test_source_becomes_a_blob_that_the_program_names() -> None:
     assert (spec.request_id, spec.request_digest, spec.waiting) == ("k", "d", False)
 
 
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        ({"image": "busybox latest"}, "image: must have no white space"),
+        ({"image": "busybox@md5:abc"}, "image: must have a digest that begins with 'sha256:' or 'sha512:'"),
+        ({"image": "registry/"}, "image: must not end with ':' or '/'"),
+        (
+            {"demand": {"gpus": 1, "gpuMemoryMb": 1_048_577}},
+            "demand.gpuMemoryMb: must be between 0 and 1048576, got 1048577",
+        ),
+        ({"demand": {"cpu": 1024.001}}, "demand.cpu: in millicores must be between 0 and 1024000, got 1024001"),
+        ({"demand": {"memoryMb": 4_194_305}}, "demand.memoryMb: must be between 0 and 4194304, got 4194305"),
+    ],
+)
+def test_a_container_keeps_the_rules_of_claw_proto(members: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        container(**members)
+    assert str(refusal.value) == told
+
+
+def test_the_most_that_claw_proto_lets_be_asked_can_be_asked() -> None:
+    most = {"cpu": 1024, "memoryMb": 4_194_304, "gpus": 64, "gpuMemoryMb": 1_048_576}
+    found = container(demand=most, ports=[1, 65_535], env={"my.var": "x"}, image="localhost:5000/a:1")
+    assert found.demand.cpu_milli == 1_024_000
+    assert program(source="x", demand={"cpu": 1025})[0].demand.cpu_milli == 1_025_000
+
+
 def test_archive_becomes_a_zip_blob_with_an_entry_point() -> None:
     spec, blobs = program(archive="UEsDBA==", entryPoint="src/train.py")
     assert blobs == {f"programs/{ID}.zip": b"PK\x03\x04"}

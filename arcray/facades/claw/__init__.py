@@ -1,0 +1,1 @@
+"""claw-proto: nodes over WebSocket, JSON and bincode."""
