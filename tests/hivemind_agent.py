@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def _words(address: str, state_dir: Path, user: str) -> Sequence[str]:
     return [*words, *(["--user", user] if user else ["--node-id", NAME])]
 
 
-def _environment(containers: str) -> Mapping[str, str]:
+def _environment(containers: str) -> dict[str, str]:
     settings = {"ARCRAY_NODE__CONTAINERS__ENABLED": containers, "ARCRAY_NODE__MODELS__ENABLED": "false"}
     return {**os.environ, **settings, "ARCRAY_AGENT_PASSWORD": PASSWORD}
 
