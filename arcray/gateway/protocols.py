@@ -35,6 +35,10 @@ _NOT_UTF8: Final = 1007
 _POLICY: Final = 1008
 _PORTION: Final = 64  # frames: a millisecond or two, with what their messages cost the application
 _LINGER_S: Final = 1.0
+_SURPLUS: Final = Refusal(
+    UnavailableError("this gateway has as many connections as gateway.max_connections allows"),
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -48,7 +52,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     Args:
         head_limit: what is too much is answered 431, or 414, and closed.
-        max_connections: of the listener, and how many requests it serves at once; more are answered 503, and closed.
+        max_connections: of the listener, and how many requests it serves at once; more are answered 503, and closed,
+            those that want to become WebSockets too.
     """
 
     def __init__(self, *args: Any, head_limit: HeadLimit, max_connections: int, **options: Any) -> None:
@@ -56,6 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_limit = head_limit
         self._max_connections = max_connections
         self._refusal: Refusal | None = None
+        self._surplus: Refusal | None = None
         self._read = 0  # bytes of the newest read
         self._futile = 0
         self._counted: RequestResponseCycle | None = None
@@ -75,6 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Judges the head; one that is too much has an application of its own, which refuses it when its turn comes."""
         if len(self.connections) >= self._max_connections or len(self.tasks) >= self._max_connections:
             self._serve_last(_overloaded)
+            self._surplus = _SURPLUS
         if self._futile + self._read > self._head_limit.size_bytes or len(self.headers) > self._head_limit.headers:
             found = self._head_limit.judge(self.url, self.headers)
             if found is not None:
@@ -87,11 +94,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.headers = []  # trailers go there, and are not taken for headers
 
     def handle_websocket_upgrade(self) -> None:
-        """Hands the connection over, unless its head was refused: nothing else has answered it then."""
-        if self._refusal is None:
+        """Hands the connection over, unless its head was refused or one is too many: no application answers it then."""
+        refusal = self._refusal or self._surplus
+        if refusal is None:
             super().handle_websocket_upgrade()
         else:
-            self._refuse(self._refusal)
+            self._refuse(refusal)
 
     def on_body(self, body: bytes) -> None:
         """Counts what comes."""
@@ -325,6 +333,6 @@ async def _refused(refusal: Refusal, scope: Scope, receive: Receive, send: Send)
 
 
 async def _overloaded(scope: Scope, receive: Receive, send: Send) -> None:
-    error = UnavailableError("this gateway has as many connections as gateway.max_connections allows")
     request = Request(scope)
-    await problem_response(error, instance=request.url.path, headers={"Connection": "close"})(scope, receive, send)
+    response = problem_response(_SURPLUS.error, instance=request.url.path, headers={"Connection": "close"})
+    await response(scope, receive, send)

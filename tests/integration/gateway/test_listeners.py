@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from arcray.config import GatewaySettings
 from arcray.core.errors import UnavailableError
@@ -76,6 +77,16 @@ async def test_connections_over_the_limit_are_answered_503(gateway: ProbeGateway
             found = [(await client.get(url)).status_code for client in (one, two, three)]
         assert found[0] == 200
         assert found[-1] == 503
+
+
+async def test_websockets_over_the_limit_are_answered_503(gateway: ProbeGateway) -> None:
+    async with gateway.listening(max_connections=2) as listener, asyncio.timeout(10):
+        url = f"ws://127.0.0.1:{listener.port}/echo"
+        async with connect(url):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url)
+            assert refused.value.response.status_code == 503
+            assert b"gateway.max_connections" in refused.value.response.body
 
 
 def test_an_address_that_cannot_be_bound_is_named() -> None:
