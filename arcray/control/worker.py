@@ -81,10 +81,11 @@ class Worker:
             self._left -= 1
             return False
         began_s = perf_counter()
-        done = at_once(*args)
-        if perf_counter() - began_s < self._brief_s:
-            self._next_left = 1
-        else:
-            self._left = self._next_left
-            self._next_left = min(2 * self._left, _MOST_LEFT)
-        return done
+        try:
+            return at_once(*args)
+        finally:  # a disk that fails may take long to do so
+            if perf_counter() - began_s < self._brief_s:
+                self._next_left = 1
+            else:
+                self._left = self._next_left
+                self._next_left = min(2 * self._left, _MOST_LEFT)

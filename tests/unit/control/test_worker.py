@@ -70,6 +70,17 @@ async def test_the_more_in_a_row_take_longer_the_fewer_are_the_loops() -> None:
         assert by == ["loop", "thread", "loop", *["thread"] * 2, "loop", *["thread"] * 4, "loop", "thread"]
 
 
+async def test_work_that_took_longer_and_failed_counts_as_long() -> None:
+    def fail() -> None:
+        Event().wait(0.06)
+        raise OSError("no space left on device")
+
+    async with worker(0.05) as it:
+        with pytest.raises(OSError, match="no space"):
+            await Work(during=fail).by(it)
+        assert await Work().by(it) == "thread"
+
+
 async def test_what_must_wait_for_someone_is_done_by_the_thread() -> None:
     async with worker(PATIENT_S) as it:
         assert await Work(held=True).by(it) == "thread"
