@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -226,16 +226,15 @@ def _text(value: str | bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuDevices:
-    """How the GPUs of an allocation are named to processes, and what processes hold of them.
+    """How the GPUs of an allocation are named to processes.
 
     Args:
-        gpus, minors, libraries, holdings: as the probe tells them.
+        gpus, minors, libraries: as the probe tells them.
     """
 
     gpus: tuple[Gpu, ...] = ()
     minors: Mapping[int, int]
     libraries: tuple[Path, ...] = ()
-    holdings: Callable[[], tuple[GpuHolding, ...]] = tuple
 
     def environment(self, allocation: Allocation) -> dict[str, str]:
         """Returns the variables by which a process finds the devices of an allocation, and what it may have of them."""

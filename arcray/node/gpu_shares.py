@@ -11,30 +11,55 @@ this agent does, which is then in a container itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from arcray.core.ports import Clock
 from arcray.core.resources import Allocation
-from arcray.node.gpu import GpuDevices, GpuHolding
+from arcray.node.gpu import GpuHolding
 from arcray.node.process_tree import descendants
 
-__all__ = ["overdrawn", "until_overdrawn"]
+__all__ = ["GpuShares", "overdrawn"]
 
 _LOOK_S: Final = 0.5
+_FRESH_S: Final = 0.25  # a look that is younger is everybody's
 _ASKERS: Final = ThreadPoolExecutor(2, thread_name_prefix="gpu-shares")  # a driver that hangs holds up nothing else
 
+_Holdings = tuple[GpuHolding, ...]
 
-async def until_overdrawn(devices: GpuDevices, clock: Clock, pid: int, allocation: Allocation) -> str:
-    """Returns what a process and those below it took too much of, once they do; never where they share nothing."""
-    if all(share.whole for share in allocation.gpus):
-        await asyncio.get_running_loop().create_future()
-    while True:
-        await clock.sleep(_LOOK_S)
-        holdings = await asyncio.get_running_loop().run_in_executor(_ASKERS, devices.holdings)
-        if holdings and (excess := overdrawn(holdings, (pid, *descendants(pid)), allocation)):
-            return excess
+
+class GpuShares:
+    """Who holds what of this machine's GPUs, asked once for all the work that shares them.
+
+    The driver takes milliseconds to answer for a machine of many GPUs, and answers one at a time.
+
+    Args:
+        holdings: as the probe tells them; may block.
+    """
+
+    def __init__(self, holdings: Callable[[], _Holdings], clock: Clock) -> None:
+        self._holdings = holdings
+        self._clock = clock
+        self._look: asyncio.Future[_Holdings] | None = None
+        self._began_s = 0.0
+
+    async def until_overdrawn(self, pid: int, allocation: Allocation) -> str:
+        """Returns what a process and those below it took too much of, once they do; never where they share nothing."""
+        if all(share.whole for share in allocation.gpus):
+            await asyncio.get_running_loop().create_future()
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            holdings = await self._newest()
+            if holdings and (excess := overdrawn(holdings, (pid, *descendants(pid)), allocation)):
+                return excess
+
+    async def _newest(self) -> _Holdings:
+        now_s = self._clock.monotonic()
+        if self._look is None or (self._look.done() and now_s - self._began_s >= _FRESH_S):
+            self._look = asyncio.get_running_loop().run_in_executor(_ASKERS, self._holdings)
+            self._began_s = now_s
+        return await asyncio.shield(self._look)
 
 
 def overdrawn(holdings: Collection[GpuHolding], pids: Collection[int], allocation: Allocation) -> str:

@@ -27,6 +27,7 @@ from arcray.node.container import Adopted, ContainerRunner
 from arcray.node.docker_engine import DockerEngine
 from arcray.node.engine import Engine
 from arcray.node.gpu import GpuDevices, GpuProbe, NvmlProbe
+from arcray.node.gpu_shares import GpuShares
 from arcray.node.identity import hostname
 from arcray.node.leftovers import Claim, sweep
 from arcray.node.models.copy import ModelRunner
@@ -109,6 +110,7 @@ class Machine:
         self._sandbox: Sandbox | None = None
         self._gpus: tuple[Gpu, ...] = ()
         self._devices = GpuDevices(minors={})
+        self._shares = GpuShares(self._probe.holdings, clock)
         self._sampler: Sampler | None = None
 
     async def look(self) -> None:
@@ -131,7 +133,6 @@ class Machine:
             gpus=self._gpus,
             minors=await asyncio.to_thread(self._probe.minors),
             libraries=await asyncio.to_thread(self._probe.libraries),
-            holdings=self._probe.holdings,
         )
         if absent := await asyncio.to_thread(self._devices.absent):
             files = ", ".join(map(str, absent))
@@ -246,6 +247,7 @@ class Machine:
             registry=registry,
             directory=self._directory / "models",
             devices=devices,
+            shares=self._shares,
         )
         return Runners(
             containers=containers if self._engine_answers else None,
@@ -269,6 +271,7 @@ class Machine:
             users=self._users,
             directory=self._programs_directory,
             devices=devices,
+            shares=self._shares,
         )
 
     def read(self) -> Telemetry:

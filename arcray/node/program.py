@@ -25,7 +25,7 @@ from arcray.core.ports import BlobStore
 from arcray.core.workload import Phase, Program, Result
 from arcray.node.archive import find_entry_point, unpack
 from arcray.node.gpu import GpuDevices
-from arcray.node.gpu_shares import until_overdrawn
+from arcray.node.gpu_shares import GpuShares
 from arcray.node.leftovers import remove_tree
 from arcray.node.log_writer import LogWriter
 from arcray.node.process import Child, spawn_piped
@@ -87,6 +87,7 @@ class ProgramRunner:
         users: UserPool,
         directory: Path,
         devices: GpuDevices,
+        shares: GpuShares,
         image: ProgramImage | None = None,
     ) -> None:
         self._image = image
@@ -96,6 +97,7 @@ class ProgramRunner:
         self._users = users
         self._directory = directory
         self._devices = devices
+        self._shares = shares
 
     async def run(self, attempt: Attempt) -> End:
         """Runs a program to its end.
@@ -276,7 +278,7 @@ class ProgramRunner:
 
     async def _watch_shares(self, attempt: Attempt, process: _Process) -> None:
         allocation = attempt.order.allocation
-        process.excess = await until_overdrawn(self._devices, attempt.clock, process.child.pid, allocation)
+        process.excess = await self._shares.until_overdrawn(process.child.pid, allocation)
         self._kill(process)
 
     async def _terminate(self, attempt: Attempt, process: _Process, grace_s: float) -> None:

@@ -27,7 +27,7 @@ from arcray.core.model import Model, ModelFormat
 from arcray.core.ports import BlobStore
 from arcray.core.workload import ModelServer, Phase, Result
 from arcray.node.gpu import GpuDevices
-from arcray.node.gpu_shares import until_overdrawn
+from arcray.node.gpu_shares import GpuShares
 from arcray.node.log_writer import LogWriter
 from arcray.node.models.frames import LoadSpec
 from arcray.node.models.link import ModelBrokenError, ModelLink
@@ -80,12 +80,14 @@ class ModelRunner:
         registry: ModelRegistry,
         directory: Path,
         devices: GpuDevices,
+        shares: GpuShares,
     ) -> None:
         self._blobs = blobs
         self._settings = settings
         self._registry = registry
         self._directory = directory
         self._devices = devices
+        self._shares = shares
 
     async def run(self, attempt: Attempt) -> End:
         """Keeps a copy loaded until it is stopped.
@@ -251,7 +253,7 @@ class ModelRunner:
     async def _watch_shares(self, attempt: Attempt, life: _Life, log: LogWriter) -> None:
         """Ends a process that takes more of a GPU than the copy's share: others were promised the rest."""
         allocation = attempt.order.allocation
-        excess = await until_overdrawn(self._devices, attempt.clock, life.child.pid, allocation)
+        excess = await self._shares.until_overdrawn(life.child.pid, allocation)
         await log.note(f"the model's process was ended: it {excess}")
         life.child.kill_group()
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from arcray.core.orders import RunInference
 from arcray.core.resources import Allocation, GpuShare
 from arcray.core.workload import Phase
 from arcray.node.gpu import GpuDevices, GpuHolding
+from arcray.node.gpu_shares import GpuShares
 from arcray.node.models.copy import ModelRunner
 from arcray.node.models.registry import ModelRegistry
 from arcray.node.process import User, spawn_piped
@@ -111,6 +112,7 @@ class Bench:
             clock=SystemClock(), changed=self._on_changed, began=lambda *_: None, ended=self._on_end
         )
         self.devices = GpuDevices(minors={})
+        self.holdings: Callable[[], tuple[GpuHolding, ...]] = tuple
         self.allocation: Allocation | None = None
         self.attempt: Attempt | None = None
         self._requests = 0
@@ -152,6 +154,7 @@ class Bench:
             registry=self.registry,
             directory=self.tmp_path / "models",
             devices=self.devices,
+            shares=GpuShares(self.holdings, SystemClock()),
         )
 
     def start(self, source: str, **fields: Any) -> asyncio.Task[End]:
@@ -380,9 +383,7 @@ async def test_model_that_takes_more_of_a_gpu_than_its_share_is_ended_and_its_lo
     """Looked at after half a second."""
     bench.settings = bench.settings.model_copy(update={"max_restarts": 0})
     bench.allocation = Allocation(gpus=(GpuShare(index=0, memory_bytes=2**30, whole=False),))
-    bench.devices = GpuDevices(
-        minors={}, holdings=lambda: (GpuHolding(index=0, pid=bench.pid, memory_bytes=2**30 + 1),)
-    )
+    bench.holdings = lambda: (GpuHolding(index=0, pid=bench.pid, memory_bytes=2**30 + 1),)
     async with asyncio.timeout(30):
         end = await bench.start("environment")
     assert (end.phase, end.result.exit_code) == (Phase.FAILED, 137)

@@ -28,12 +28,14 @@ from arcray.core.ids import NodeId
 from arcray.core.resources import Allocation, Demand, GpuShare
 from arcray.core.workload import Phase, Program
 from arcray.node.gpu import GpuDevices, GpuHolding
+from arcray.node.gpu_shares import GpuShares
 from arcray.node.machine import Machine
 from arcray.node.program import ProgramRunner
 from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe
 from arcray.node.work import Attempt, End
 from arcray.testing.clock import FakeClock
+from arcray.wire.system import SystemClock
 
 if TYPE_CHECKING:
     from arcray.testing.node_fakes import Attempts, FakeEngine, FakeGpus, MemoryBlobs
@@ -54,6 +56,7 @@ class Bench:
         self.blobs, self.attempts, self.sandbox, self.directory = blobs, attempts, sandbox, directory
         self.settings = ProgramSettings()
         self.devices = GpuDevices(minors={})
+        self.holdings: Callable[[], tuple[GpuHolding, ...]] = tuple
         self.attempt: Attempt | None = None
 
     def runner(self) -> ProgramRunner:
@@ -64,6 +67,7 @@ class Bench:
             users=UserPool(),
             directory=self.directory,
             devices=self.devices,
+            shares=GpuShares(self.holdings, SystemClock()),
         )
 
     def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
@@ -305,7 +309,7 @@ def held_by_all_below_us() -> tuple[GpuHolding, ...]:
 
 async def test_program_that_takes_more_of_a_gpu_than_its_share_is_killed_and_says_so(bench: Bench) -> None:
     """Looks at it after half a second."""
-    bench.devices = GpuDevices(minors={}, holdings=held_by_all_below_us)
+    bench.holdings = held_by_all_below_us
     share = GpuShare(index=0, memory_bytes=2**29, whole=False)
     end = await bench.run(
         "import os, time\nprint(os.environ['ARCRAY_GPU_MEMORY_BYTES'])\ntime.sleep(60)",

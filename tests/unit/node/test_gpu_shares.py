@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 from arcray.core.resources import Allocation, GpuShare
-from arcray.node.gpu import GpuDevices, GpuHolding
-from arcray.node.gpu_shares import overdrawn, until_overdrawn
+from arcray.node.gpu import GpuHolding
+from arcray.node.gpu_shares import GpuShares, overdrawn
 from arcray.testing.clock import FakeClock
 
 GIB = 2**30
+ABSENT = range(2**23, 2**23 + 8)  # processes that no machine has
 SHARES = Allocation(gpus=tuple(GpuShare(index=index, memory_bytes=2 * GIB, whole=False) for index in (0, 1)))
 TOO_MUCH = f"used more than {2 * GIB} bytes of the memory of GPU 1"
 
@@ -45,7 +46,26 @@ async def test_what_shares_nothing_is_not_looked_at() -> None:
         raise AssertionError("the driver was asked")
 
     clock = FakeClock()
-    waiting = asyncio.ensure_future(until_overdrawn(GpuDevices(minors={}, holdings=never), clock, 7, Allocation()))
+    waiting = asyncio.ensure_future(GpuShares(never, clock).until_overdrawn(7, Allocation()))
     await clock.advance(60)
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_the_driver_is_asked_once_for_all_that_share() -> None:
+    asked: list[int] = []
+    clock = FakeClock()
+
+    def holdings() -> tuple[GpuHolding, ...]:
+        asked.append(1)
+        return tuple(held(pid, 3) for pid in ABSENT)
+
+    shares = GpuShares(holdings, clock)
+    watches = [asyncio.ensure_future(shares.until_overdrawn(pid, SHARES)) for pid in ABSENT]
+    await clock.advance(0.5)
+    assert await asyncio.gather(*watches) == [TOO_MUCH] * len(ABSENT)
+    assert len(asked) == 1
+    late = asyncio.ensure_future(shares.until_overdrawn(ABSENT[0], SHARES))
+    await clock.advance(0.5)
+    assert await late == TOO_MUCH
+    assert len(asked) == 2
