@@ -27,7 +27,7 @@ from arcray.node.container import Adopted, ContainerRunner
 from arcray.node.docker_engine import DockerEngine
 from arcray.node.engine import Engine
 from arcray.node.gpu import GpuDevices, GpuProbe, NvmlProbe
-from arcray.node.gpu_shares import GpuShares
+from arcray.node.gpu_shares import GpuShares, is_namespaced
 from arcray.node.identity import hostname
 from arcray.node.leftovers import Claim, sweep
 from arcray.node.models.copy import ModelRunner
@@ -110,7 +110,7 @@ class Machine:
         self._sandbox: Sandbox | None = None
         self._gpus: tuple[Gpu, ...] = ()
         self._devices = GpuDevices(minors={})
-        self._shares = GpuShares(self._probe.holdings, clock)
+        self._shares = GpuShares(self._probe.holdings, clock, namespaced=is_namespaced())
         self._sampler: Sampler | None = None
 
     async def look(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
@@ -69,3 +70,26 @@ async def test_the_driver_is_asked_once_for_all_that_share() -> None:
     await clock.advance(0.5)
     assert await late == TOO_MUCH
     assert len(asked) == 2
+
+
+async def test_numbers_of_the_machine_are_not_taken_for_ours_in_a_container(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    us = os.getpid()  # which is also the machine's number of somebody else's process
+    shares = GpuShares(lambda: (held(us, 3), held(ABSENT[0], 1)), clock, namespaced=True)
+    watching = asyncio.ensure_future(shares.until_overdrawn(us, SHARES))
+    async with asyncio.timeout(10):
+        while not caplog.records:
+            await clock.advance(0.5)
+    assert not watching.done()
+    watching.cancel()
+    (warning,) = caplog.records
+    assert warning.message == "shares of GPUs are not kept"
+    assert "--pid=host" in warning.__dict__["remedy"]
+
+
+async def test_a_driver_that_numbers_as_a_container_does_is_believed() -> None:
+    clock = FakeClock()
+    shares = GpuShares(lambda: (held(os.getpid(), 3),), clock, namespaced=True)
+    watching = asyncio.ensure_future(shares.until_overdrawn(os.getpid(), SHARES))
+    await clock.advance(0.5)
+    assert await watching == TOO_MUCH
