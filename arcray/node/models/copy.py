@@ -48,12 +48,13 @@ _LOG_MAX_BYTES: Final = 16 * 2**20
 _PACKAGE_ROOT: Final = Path(arcray.__file__).parent.parent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Life:
-    """One process of a copy, ready to answer."""
+    """One process of a copy, and what it was ended for; "" while it was not."""
 
     child: Child
     link: ModelLink
+    excess: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,14 +183,16 @@ class ModelRunner:
         first = True
         while True:
             born = attempt.clock.monotonic()
+            why = ""
             try:
                 async with self._alive(attempt, start, log) as life:
                     if first:
                         attempt.phase(Phase.RUNNING)
                         first = False
                     ending, code = await self._serve(attempt, start.spec, life, log)
+                    why = life.excess and f": it {life.excess}"
             except ModelBrokenError as error:
-                ending, code = Ending.DONE, None
+                ending, code, why = Ending.DONE, None, f": {error.message}"
                 if attempt.stopping:
                     return End(phase=Phase.STOPPED, message="stopped while it was loaded")
                 if first:
@@ -198,9 +201,9 @@ class ModelRunner:
                 return attempt.stopped_or(ending, End(phase=Phase.STOPPED, result=Result(exit_code=code)))
             deaths = 1 if attempt.clock.monotonic() - born > _FORGIVEN_AFTER_S else deaths + 1
             if deaths > self._settings.max_restarts:
-                message = f"its process died {deaths} times, the last time with exit code {code}"
+                message = f"its process died {deaths} times, the last time with exit code {code}{why}"
                 return End(phase=Phase.FAILED, message=message, result=Result(exit_code=code))
-            await log.note(f"the model's process died with exit code {code}; restart {deaths}")
+            await log.note(f"the model's process died with exit code {code}{why}; restart {deaths}")
             wait_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (deaths - 1))
             pause = asyncio.ensure_future(attempt.clock.sleep(wait_s))
             ending = await attempt.until(pause)
@@ -223,7 +226,6 @@ class ModelRunner:
         life.link.on_state = states.put_nowait
         following = asyncio.create_task(self._follow(copy, states, log))
         listening = asyncio.create_task(self._listen(attempt, life, log))
-        watching = asyncio.create_task(self._watch_shares(attempt, life, log))
         gone = asyncio.ensure_future(life.child.wait())
         reason = "the model's process died"
         try:
@@ -235,7 +237,6 @@ class ModelRunner:
         finally:
             following.cancel()
             listening.cancel()
-            watching.cancel()
             self._registry.remove(copy, reason)
         life.link.close()
         if not await within(attempt.clock, _STOP_GRACE_S, gone):
@@ -253,9 +254,9 @@ class ModelRunner:
     async def _watch_shares(self, attempt: Attempt, life: _Life, log: LogWriter) -> None:
         """Ends a process that takes more of a GPU than the copy's share: others were promised the rest."""
         allocation = attempt.order.allocation
-        excess = await self._shares.until_overdrawn(life.child.pid, allocation)
-        await log.note(f"the model's process was ended: it {excess}")
-        life.child.kill_group()
+        life.excess = await self._shares.until_overdrawn(life.child.pid, allocation)
+        life.child.kill_group()  # first, because a log that cannot be written has its writers wait
+        await log.note(f"the model's process was ended: it {life.excess}")
 
     @property
     def _silence(self) -> str:
@@ -288,20 +289,22 @@ class ModelRunner:
         finally:
             theirs.close()
         pump = asyncio.create_task(output.pump(log.write))
-        link = await ModelLink.open(ours)
+        life = _Life(child=child, link=await ModelLink.open(ours))
+        watching = asyncio.create_task(self._watch_shares(attempt, life, log))
         try:
-            await self._load(attempt, link, start.spec)
-            yield _Life(child=child, link=link)
+            await self._load(attempt, life, start.spec)
+            yield life
         finally:
-            link.close()
+            watching.cancel()
+            life.link.close()
             await child.ensure_dead()
             await asyncio.wait({pump}, timeout=_STOP_GRACE_S)
             pump.cancel()
             output.close()
 
-    async def _load(self, attempt: Attempt, link: ModelLink, spec: LoadSpec) -> None:
+    async def _load(self, attempt: Attempt, life: _Life, spec: LoadSpec) -> None:
         limit_s = self._settings.start_timeout_s
-        loading = asyncio.ensure_future(link.load(spec))
+        loading = asyncio.ensure_future(life.link.load(spec))
         try:
             async with asyncio.timeout(limit_s):
                 ending = await attempt.until(loading)
@@ -312,4 +315,7 @@ class ModelRunner:
                 loading.cancel()
         if ending is not Ending.DONE:
             raise ModelBrokenError("it was not ready when it had to end")
-        await loading
+        try:
+            await loading
+        except ModelBrokenError as error:
+            raise (ModelBrokenError(f"it {life.excess}") if life.excess else error) from None

@@ -94,6 +94,14 @@ async def meet_async(value, seen=[]):
     return len(seen)
 """
 
+SHARED = Allocation(gpus=(GpuShare(index=0, memory_bytes=2**30, whole=False),))
+TOO_MUCH = f"used more than {2**30} bytes of the memory of GPU 0"
+
+
+def held_by_all_below_us() -> tuple[GpuHolding, ...]:
+    below = psutil.Process().children(recursive=True)
+    return tuple(GpuHolding(index=0, pid=process.pid, memory_bytes=2**30 + 1) for process in below)
+
 
 class Bench:
     """A registry and a runner, with what they told."""
@@ -379,17 +387,32 @@ async def test_model_that_keeps_dying_fails(bench: Bench) -> None:
     assert end.message == "its process died 1 times, the last time with exit code 3"
 
 
-async def test_model_that_takes_more_of_a_gpu_than_its_share_is_ended_and_its_log_says_so(bench: Bench) -> None:
+async def test_model_that_takes_more_of_a_gpu_than_its_share_is_ended_and_says_so(bench: Bench) -> None:
     """Looked at after half a second."""
     bench.settings = bench.settings.model_copy(update={"max_restarts": 0})
-    bench.allocation = Allocation(gpus=(GpuShare(index=0, memory_bytes=2**30, whole=False),))
-    bench.holdings = lambda: (GpuHolding(index=0, pid=bench.pid, memory_bytes=2**30 + 1),)
+    bench.allocation = SHARED
+    bench.holdings = lambda: tuple(
+        GpuHolding(index=0, pid=slots.pid, memory_bytes=2**30 + 1) for slots in bench.registry.slots if slots.pid
+    )
     async with asyncio.timeout(30):
         end = await bench.start("environment")
     assert (end.phase, end.result.exit_code) == (Phase.FAILED, 137)
-    assert f"the model's process was ended: it used more than {2**30} bytes of the memory of GPU 0" in bench.log
+    assert end.message == f"its process died 1 times, the last time with exit code 137: it {TOO_MUCH}"
+    assert f"the model's process was ended: it {TOO_MUCH}" in bench.log
     assert bench.registry.slots == ()
     assert len(bench.registry) == 0
+
+
+async def test_model_that_takes_more_of_a_gpu_than_its_share_while_it_is_loaded_is_ended(bench: Bench) -> None:
+    """Looked at after half a second."""
+    (bench.tmp_path / "code" / "slow_model.py").write_text("import time\ntime.sleep(60)")
+    bench.allocation = SHARED
+    bench.holdings = held_by_all_below_us
+    async with asyncio.timeout(30):
+        end = await bench.start("slow_model:Slow")
+    assert end.phase is Phase.FAILED
+    assert end.message == f"the model cannot be loaded: it {TOO_MUCH}"
+    assert bench.models == []
 
 
 @pytest.mark.parametrize(
