@@ -205,11 +205,25 @@ def _memory(handle: Any) -> tuple[int, int]:
 def _holdings(index: int, handle: Any) -> Iterator[GpuHolding]:
     """Yields one for each process; those that compute and draw are in both lists of the driver's."""
     held: dict[int, int] = {}
-    for question in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses):
+    for question in (_computing, _drawing):
         for process in _or_none(question, handle) or ():
             held[process.pid] = max(held.get(process.pid, 0), process.usedGpuMemory or 0)
     for pid, memory_bytes in held.items():
         yield GpuHolding(index=index, pid=pid, memory_bytes=memory_bytes)
+
+
+def _computing(handle: Any) -> Any:
+    try:
+        return pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
+    except pynvml.NVMLError_FunctionNotFound:  # a driver before 510
+        return pynvml.nvmlDeviceGetComputeRunningProcesses_v2(handle)
+
+
+def _drawing(handle: Any) -> Any:
+    try:
+        return pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle)
+    except pynvml.NVMLError_FunctionNotFound:
+        return pynvml.nvmlDeviceGetGraphicsRunningProcesses_v2(handle)
 
 
 def _or_none(call: Any, *arguments: Any) -> Any:

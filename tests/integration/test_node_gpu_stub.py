@@ -1,6 +1,6 @@
 """The NVML probe against a stub ``libnvidia-ml.so.1`` with two devices: pynvml itself is convinced.
 
-The driver keeps 1 GiB of each for itself; ``OLD`` is a driver that does not tell so.
+The driver keeps 1 GiB of each for itself; ``OLD`` is a driver before 510, which does not tell so.
 
 ``-D`` makes device 1 fail: ``LOST`` from the first question on, ``FELL_OFF`` once it was found, ``NO_MEMORY`` and
 ``NO_NAMES`` are questions that it does not support.
@@ -61,13 +61,20 @@ R nvmlDeviceGetMemoryInfo_v2(D d, unsigned long long *m) {
 R nvmlDeviceGetUtilizationRates(D d, unsigned *u) { u[0] = 25 + d->id; u[1] = 3; return 0; }
 R nvmlDeviceGetTemperature(D d, int sensor, unsigned *t) { *t = 41; return 0; }
 R nvmlDeviceGetPowerUsage(D d, unsigned *mw) { if (d->id) return 3; *mw = 120500; return 0; }
+#ifdef OLD
+#define COMPUTING nvmlDeviceGetComputeRunningProcesses_v2
+#define DRAWING nvmlDeviceGetGraphicsRunningProcesses_v2
+#else
+#define COMPUTING nvmlDeviceGetComputeRunningProcesses_v3
+#define DRAWING nvmlDeviceGetGraphicsRunningProcesses_v3
+#endif
 struct process { unsigned pid; unsigned long long used; unsigned instance, computes; };
-R nvmlDeviceGetComputeRunningProcesses_v3(D d, unsigned *n, struct process *p) {
+R COMPUTING(D d, unsigned *n, struct process *p) {
   unsigned room = *n; *n = 2;
   if (room < 2) return 7;
   p[0] = (struct process){11, 1ull << 30}; p[1] = (struct process){12, -1ull}; return 0;
 }
-R nvmlDeviceGetGraphicsRunningProcesses_v3(D d, unsigned *n, struct process *p) {
+R DRAWING(D d, unsigned *n, struct process *p) {
   if (d->id) return 3;
   unsigned room = *n; *n = 1;
   if (!room) return 7;
@@ -155,8 +162,11 @@ def test_library_that_only_our_own_environment_leads_to_is_handed_on(tmp_path: P
     assert libraries == [str(tmp_path)]
 
 
-def test_holdings_are_each_process_once_and_what_the_driver_does_not_tell_is_nothing(tmp_path: Path) -> None:
-    *_, holdings = ask(build(tmp_path))
+@pytest.mark.parametrize("driver", [(), ("OLD",)], ids=["new", "old"])
+def test_holdings_are_each_process_once_and_what_the_driver_does_not_tell_is_nothing(
+    tmp_path: Path, driver: tuple[str, ...]
+) -> None:
+    *_, holdings = ask(build(tmp_path, *driver))
     assert holdings == [[0, 11, 3 * 2**30], [0, 12, 0], [1, 11, 2**30], [1, 12, 0]]
 
 
