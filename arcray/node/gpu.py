@@ -35,6 +35,7 @@ _VISIBLE: Final = "CUDA_VISIBLE_DEVICES="
 _STARTED_WITH: Final = Path("/proc/self/environ")
 _MAPPED: Final = Path("/proc/self/maps")
 _TIMEOUT_S: Final = 30.0
+_LIBRARY_PATH: Final = "LD_LIBRARY_PATH"
 _ON_DEMAND: Final = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 _TOOLS: Final = Path("/dev/nvidia-uvm-tools")  # for debuggers and profilers
 _SHARED_FILES: Final = (Path("/dev/nvidiactl"), Path("/dev/nvidia-uvm"), _TOOLS)
@@ -250,13 +251,21 @@ class GpuDevices:
     minors: Mapping[int, int]
     libraries: tuple[Path, ...] = ()
 
-    def environment(self, allocation: Allocation) -> dict[str, str]:
-        """Returns the variables by which a process finds the devices of an allocation, and what it may have of them."""
+    def environment(self, allocation: Allocation, own: Mapping[str, str]) -> dict[str, str]:
+        """Returns the variables by which a process finds the devices of an allocation, and what it may have of them.
+
+        Args:
+            own: what the work sets itself. It is kept, but for what decides which GPUs are whose; the driver's
+                libraries come after those that it names.
+        """
         found = {"CUDA_VISIBLE_DEVICES": ",".join(self.names(allocation))}  # "" hides all
         if allocation.gpus and self.libraries:
-            found["LD_LIBRARY_PATH"] = ":".join(map(str, self.libraries))
+            paths = (own.get(_LIBRARY_PATH, ""), *map(str, self.libraries))
+            found[_LIBRARY_PATH] = ":".join(path for path in paths if path)  # an empty one is the working directory
         shares = [share.memory_bytes for share in allocation.gpus if not share.whole]
-        return found | ({"ARCRAY_GPU_MEMORY_BYTES": str(min(shares)), **_ON_DEMAND} if shares else {})
+        if shares:
+            found["ARCRAY_GPU_MEMORY_BYTES"] = str(min(shares))
+        return {**(_ON_DEMAND if shares else {}), **own, **found}
 
     def names(self, allocation: Allocation) -> tuple[str, ...]:
         """Returns the uuid of each device of an allocation, its index where it has none."""

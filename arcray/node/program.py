@@ -257,10 +257,9 @@ class ProgramRunner:
             "LANG": "C.UTF-8",
             "PATH": ":".join((*own, "/usr/local/bin", "/usr/bin", "/bin")),
             "PYTHONUNBUFFERED": "1",
-            **self._devices.environment(order.allocation),
             **thread_environment(order.demand.cpu_milli),
             "TASK_ID": order.workload_id,  # or by what name its protocol knows it
-            **dict(order.payload.env),
+            **self._devices.environment(order.allocation, own=dict(order.payload.env)),
             "ARCRAY_WORKLOAD_ID": order.workload_id,
             "ARCRAY_RESULT_DIR": str(results),
         }

@@ -48,7 +48,7 @@ def test_driver_is_found_by_who_inherits_nothing_but_what_we_hand_on(gpus: tuple
     share = GpuShare(index=gpus[0].index, memory_bytes=gpus[0].memory_bytes, whole=True)
     ran = subprocess.run(
         [sys.executable, "-I", "-S", PROGRAM],
-        env=devices.environment(Allocation(gpus=(share,))),
+        env=devices.environment(Allocation(gpus=(share,)), own={}),
         capture_output=True,
         text=True,
         timeout=60,

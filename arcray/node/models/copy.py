@@ -166,12 +166,12 @@ class ModelRunner:
             probe_s=self._settings.probe_s,
             probe_timeout_s=self._settings.probe_timeout_s,
             env={
-                **dict(model.env),  # first: it decides nothing that arcray does
+                # First: what it sets decides nothing that arcray does.
+                **self._devices.environment(attempt.order.allocation, own=dict(model.env)),
                 "HOME": str(root),
                 "LANG": "C.UTF-8",
                 "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
                 "PYTHONUNBUFFERED": "1",
-                **self._devices.environment(attempt.order.allocation),
                 **threads,
                 "PYTHONPATH": ":".join(map(str, (*self._settings.python_path, _PACKAGE_ROOT))),
             },

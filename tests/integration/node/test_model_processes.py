@@ -465,6 +465,17 @@ async def test_modules_of_the_environment_are_no_models_by_default(bench: Bench)
     assert refused.value.field == "model.source"
 
 
+async def test_what_a_model_sets_hides_no_driver_and_is_kept_where_we_decide_nothing(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"env": ("LD_LIBRARY_PATH", "XLA_*")})
+    bench.devices = GpuDevices(minors={}, libraries=(Path("/driver"),))
+    bench.allocation = SHARED
+    own = (("LD_LIBRARY_PATH", "/own"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "true"))
+    async with bench.loaded("environment", env=own):
+        env = await bench.ask(1)
+    assert env["LD_LIBRARY_PATH"] == "/own:/driver"
+    assert (env["XLA_PYTHON_CLIENT_PREALLOCATE"], env["TF_FORCE_GPU_ALLOW_GROWTH"]) == ("true", "true")
+
+
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "CUDA_VISIBLE_DEVICES", "OPENSSL_CONF"])
 async def test_variables_that_bring_code_are_refused_by_name(bench: Bench, name: str) -> None:
     with pytest.raises(PermissionDeniedError, match=name) as refused:

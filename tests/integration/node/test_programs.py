@@ -25,7 +25,7 @@ from arcray.config import ProgramSettings, Settings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import NodeId
-from arcray.core.resources import Allocation, Demand, GpuShare
+from arcray.core.resources import Allocation, Demand, Gpu, GpuShare
 from arcray.core.workload import Phase, Program
 from arcray.node.gpu import GpuDevices, GpuHolding
 from arcray.node.gpu_shares import GpuShares
@@ -40,6 +40,7 @@ from arcray.wire.system import SystemClock
 if TYPE_CHECKING:
     from arcray.testing.node_fakes import Attempts, FakeEngine, FakeGpus, MemoryBlobs
 
+LIB = Path("/usr/lib")
 Run = Callable[..., "asyncio.Future[End]"]
 
 
@@ -152,6 +153,19 @@ async def test_environment_holds_only_what_is_promised(bench: Bench) -> None:
         "CUDA_VISIBLE_DEVICES", "LANG", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH",
         "PYTHONUNBUFFERED",
     }  # fmt: skip
+
+
+async def test_what_a_program_sets_decides_no_gpus_and_hides_no_driver(bench: Bench) -> None:
+    bench.devices = GpuDevices(
+        gpus=(Gpu(index=1, memory_bytes=2**30, uuid="GPU-b"),), minors={1: 999}, libraries=(LIB,)
+    )
+    named = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ARCRAY_GPU_MEMORY_BYTES", "TF_FORCE_GPU_ALLOW_GROWTH")
+    await bench.run(
+        f"import os\nprint([os.environ[name] for name in {named}])",
+        env=tuple(zip(named, ("0", "lib", "1", "false"), strict=True)),
+        allocation=Allocation(gpus=(GpuShare(index=1, memory_bytes=2**29, whole=False),)),
+    )
+    assert bench.log == f"{['GPU-b', f'lib:{LIB}', str(2**29), 'false']}\n"
 
 
 async def test_program_sees_nothing_of_the_host(bench: Bench, tmp_path: Path) -> None:

@@ -68,9 +68,9 @@ def test_gpus_of_an_allocation_are_named_by_uuid_and_by_device_file() -> None:
         gpus=(Gpu(index=0, memory_bytes=1, uuid="GPU-a"), Gpu(index=1, memory_bytes=1)), minors={0: 3, 1: 1}
     )
     shares = tuple(GpuShare(index=index, memory_bytes=1, whole=True) for index in (0, 1))
-    assert devices.environment(Allocation(gpus=shares)) == {"CUDA_VISIBLE_DEVICES": "GPU-a,1"}
+    assert devices.environment(Allocation(gpus=shares), own={}) == {"CUDA_VISIBLE_DEVICES": "GPU-a,1"}
     assert [str(path) for path in devices.files(Allocation(gpus=shares[:1]))][-1] == "/dev/nvidia3"
-    assert devices.environment(Allocation()) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert devices.environment(Allocation(), own={}) == {"CUDA_VISIBLE_DEVICES": ""}
     assert devices.files(Allocation()) == ()
 
 
@@ -96,8 +96,8 @@ async def test_machine_whose_gpus_have_no_device_files_says_what_to_do(
 def test_what_has_a_gpu_is_led_to_the_libraries_of_its_driver() -> None:
     devices = GpuDevices(gpus=(Gpu(index=0, memory_bytes=1),), minors={0: 0}, libraries=(Path("/opt/driver/lib"),))
     allocation = Allocation(gpus=(GpuShare(index=0, memory_bytes=1, whole=True),))
-    assert devices.environment(allocation)["LD_LIBRARY_PATH"] == "/opt/driver/lib"
-    assert "LD_LIBRARY_PATH" not in devices.environment(Allocation())
+    assert devices.environment(allocation, own={})["LD_LIBRARY_PATH"] == "/opt/driver/lib"
+    assert "LD_LIBRARY_PATH" not in devices.environment(Allocation(), own={})
 
 
 def test_volumes_are_resolved_before_they_are_allowed(tmp_path: Path) -> None:
