@@ -40,6 +40,9 @@ _PROBE_TIMEOUT_S: Final = 3
 _ENGINE_LOG_MIN_BYTES: Final = 16 * 2**20  # what a container may write before we must have read it
 _LOG_PIPE_BYTES: Final = 1 << 20  # between the thread that reads a log and the loop
 _STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+# Where NVIDIA's runtime is the engine's default, it gives what this names without being asked; many images name all.
+_VISIBLE: Final = "NVIDIA_VISIBLE_DEVICES"
+_NONE_VISIBLE: Final = "void"
 _NANO_PER_MILLI: Final = 1_000_000
 
 
@@ -296,7 +299,7 @@ def _create(client: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         spec.image,
         entrypoint=list(spec.entrypoint) or None,
         command=list(spec.args) or None,
-        environment=dict(spec.env),
+        environment={**dict(spec.env), _VISIBLE: ",".join(spec.gpus) or _NONE_VISIBLE},
         ports=[port.container_port for port in spec.ports],
         host_config=host,
         labels=spec.labels,

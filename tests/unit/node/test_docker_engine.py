@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from arcray.node.docker_engine import DockerEngine
+from arcray.node.engine import ContainerSpec
 
 MANY: Final = 40  # more calls than there are threads for short ones
 
@@ -25,11 +27,14 @@ class Daemon:
         self.fault = ""
         self.released = asyncio.Event()
         self.asked: list[str] = []
+        self.bodies: list[Any] = []
         self._heard = asyncio.Condition()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await self._head(reader):
             target = head.split()[1].decode()
+            if size := re.search(rb"Content-Length: (\d+)", head):
+                self.bodies.append(json.loads(await reader.readexactly(int(size[1])) or b"null"))
             async with self._heard:
                 self.asked.append(target)
                 self._heard.notify_all()
@@ -53,6 +58,8 @@ class Daemon:
             return {"message": self.fault}
         if target.endswith("/version"):
             return {"ApiVersion": "1.44", "MinAPIVersion": "1.24"}
+        if target.endswith("/containers/create"):
+            return {"Id": "c"}
         return {"status": "Downloaded"} if "/images/create" in target else []
 
     async def heard(self, word: str, times: int) -> None:
@@ -104,3 +111,15 @@ async def test_absence_of_the_engine_is_told_once_each_time(daemon: Daemon, capl
     assert [await engine.available() for _ in range(3)] == [False] * 3
     assert [record.getMessage() for record in caplog.records] == ["no container engine"] * 2
     await engine.close()
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [((), "void"), (("GPU-a", "GPU-b"), "GPU-a,GPU-b")])
+async def test_a_container_sees_the_gpus_that_it_was_given_whatever_it_or_its_image_asks_for(
+    daemon: Daemon, gpus: tuple[str, ...], visible: str
+) -> None:
+    engine = DockerEngine(timeout_s=60)
+    env = (("NVIDIA_VISIBLE_DEVICES", "all"), ("GREETING", "hi"))
+    assert await engine.create(ContainerSpec(image="nvidia/cuda", env=env, gpus=gpus)) == "c"
+    await engine.close()
+    (asked,) = daemon.bodies
+    assert sorted(asked["Env"]) == ["GREETING=hi", f"NVIDIA_VISIBLE_DEVICES={visible}"]
