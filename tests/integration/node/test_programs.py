@@ -31,7 +31,7 @@ from arcray.node.gpu import GpuDevices, GpuHolding
 from arcray.node.gpu_shares import GpuShares
 from arcray.node.machine import Machine
 from arcray.node.program import ProgramRunner
-from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
+from arcray.node.sandbox import DATA_SLACK_BYTES, Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe
 from arcray.node.work import Attempt, End
 from arcray.testing.clock import FakeClock
@@ -337,7 +337,8 @@ async def test_program_that_takes_more_of_a_gpu_than_its_share_is_killed_and_say
 
 
 async def test_memory_limit_refuses_one_large_allocation_at_once(bench: Bench) -> None:
-    end = await bench.run("x = bytearray(2 * 2**30)", demand=Demand(memory_bytes=64 * 2**20))
+    demand = Demand(memory_bytes=64 * 2**20)
+    end = await bench.run(f"x = bytearray({demand.memory_bytes + DATA_SLACK_BYTES})", demand=demand)
     assert end.phase is Phase.FAILED
     assert "MemoryError" in bench.log
 
