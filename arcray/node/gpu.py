@@ -35,6 +35,8 @@ _VISIBLE: Final = "CUDA_VISIBLE_DEVICES="
 _STARTED_WITH: Final = Path("/proc/self/environ")
 _MAPPED: Final = Path("/proc/self/maps")
 _TIMEOUT_S: Final = 30.0
+# Who names it by its uuid gets the first of its instances alone: all shares of it would be in that one.
+_DIVIDED: Final = "MIG divides it, whose instances are not offered; nvidia-smi -i {index} -mig 0 makes it one again"
 _LIBRARY_PATH: Final = "LD_LIBRARY_PATH"
 _ON_DEMAND: Final = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 _TOOLS: Final = Path("/dev/nvidia-uvm-tools")  # for debuggers and profilers
@@ -132,10 +134,21 @@ def _handles() -> dict[int, Any]:
     found = {}
     for index in range(count):
         try:
-            found[index] = pynvml.nvmlDeviceGetHandleByIndex(index)
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         except pynvml.NVMLError as error:
             _log.warning("GPU not offered", extra={"index": index, "reason": str(error)})
+            continue
+        if _is_divided(handle):
+            _log.warning("GPU not offered", extra={"index": index, "reason": _DIVIDED.format(index=index)})
+            continue
+        found[index] = handle
     return _shown(found)
+
+
+def _is_divided(handle: Any) -> bool:
+    """Returns whether MIG divides a device; few can be."""
+    mode = _or_none(pynvml.nvmlDeviceGetMigMode, handle)
+    return mode is not None and mode[0] != pynvml.NVML_DEVICE_MIG_DISABLE
 
 
 def _shown(found: dict[int, Any]) -> dict[int, Any]:

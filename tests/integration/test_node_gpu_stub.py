@@ -3,7 +3,7 @@
 The driver keeps 1 GiB of each for itself; ``OLD`` is a driver before 510, which does not tell so.
 
 ``-D`` makes device 1 fail: ``LOST`` from the first question on, ``FELL_OFF`` once it was found, ``NO_MEMORY`` and
-``NO_NAMES`` are questions that it does not support.
+``NO_NAMES`` are questions that it does not support, ``MIG`` has divided it.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ R nvmlDeviceGetMemoryInfo_v2(D d, unsigned long long *m) {
   if ((unsigned)m[0] != (sizeof(long long) * 5 | 2 << 24)) return 25;
   m[1] = 81ull << 30; m[2] = 1ull << 30; m[3] = 78ull << 30; m[4] = 2ull << 30; return answer(d);
 }
+#endif
+#ifdef MIG
+R nvmlDeviceGetMigMode(D d, unsigned *now, unsigned *next) { if (!d->id) return 3; *now = *next = 1; return 0; }
 #endif
 R nvmlDeviceGetUtilizationRates(D d, unsigned *u) { u[0] = 25 + d->id; u[1] = 3; return 0; }
 R nvmlDeviceGetTemperature(D d, int sensor, unsigned *t) { *t = 41; return 0; }
@@ -132,8 +135,8 @@ def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("fault", ["LOST", "FELL_OFF"])
-def test_lost_device_takes_no_other_with_it(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["LOST", "FELL_OFF", "MIG"])
+def test_lost_or_divided_device_takes_no_other_with_it(tmp_path: Path, fault: str) -> None:
     devices, minors, readings, *_ = ask(build(tmp_path, fault))
     assert [gpu["uuid"] for gpu in devices] == ["GPU-a"]
     assert minors["0"] == 5
