@@ -44,7 +44,7 @@ __all__ = ["Machine", "Runners"]
 _log = logging.getLogger(__name__)
 
 _MISSED_LOOKS: Final = 3  # of a busy engine, before it counts as gone
-_REMEDY: Final = "run nvidia-modprobe -u -c 0 when the machine starts, and start arcray again"
+_REMEDY: Final = "run nvidia-modprobe -u, and -c N for each /dev/nvidiaN, when the machine starts; then start arcray"
 
 
 class Runners:
