@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from arcray.core.ids import AccountId, EntryId
 from arcray.core.node import Health
 from arcray.core.queries import GetAccount
 from arcray.core.workload import Phase, Program, WorkloadSpec
+from arcray.facades.hivemind.task_files import TaskFiles
 from arcray.testing.builders import a_workload
+from arcray.testing.clock import FakeClock
 from arcray.testing.simulated_node import Script, SimulatedNode
 from arcray.wire.attachments import Attachments
 from tests.conformance.hivemind.worker_rig import Pool, a_gateway, a_pool, in_phase, upload
@@ -74,12 +77,36 @@ async def test_a_result_that_is_returned_completes_its_task(method: str) -> None
         assert (await served.work(spec.id)).phase is Phase.SUCCEEDED
 
 
+@pytest.mark.parametrize("succeeded", [True, False])
+async def test_a_result_that_trails_the_end_of_its_task_is_given_out(succeeded: bool) -> None:
+    async with running() as (served, spec):
+        ended = {"task_id": "task-001", "node_id": "worker-1", "success": succeeded}
+        assert (await served.call(f"{MASTER}.TaskCompleted", **ended)).success
+        phase = Phase.SUCCEEDED if succeeded else Phase.FAILED
+        for data in (b"first", b"other"):
+            assert (await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=data)).success
+        view = await served.work(spec.id)
+        assert view.phase is phase
+        assert await TaskFiles(served.cluster.plane, served.clock).result(view) == b"first"
+
+
+async def test_a_result_that_comes_a_minute_after_the_end_of_its_task_is_refused() -> None:
+    async with running() as (served, spec):
+        ended = {"task_id": "task-001", "node_id": "worker-1", "success": True}
+        assert (await served.call(f"{MASTER}.TaskCompleted", **ended)).success
+        later = FakeClock(served.clock.now() + timedelta(seconds=61))
+        async with a_gateway(served.cluster, later) as other:
+            answer = await other.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"late")
+        assert (answer.success, answer.message) == (False, "task_id: is COMPLETED already")
+        assert await served.cluster.plane.blobs.size(result_key(spec.id, "result_data")) is None
+
+
 async def test_a_task_that_its_worker_says_failed_has_failed() -> None:
     async with running() as (served, spec):
         ended = {"task_id": "task-001", "node_id": "worker-1", "success": False}
         assert (await served.call(f"{MASTER}.TaskCompleted", **ended)).success
         assert (await served.cluster.finished(spec.id)).phase is Phase.FAILED
-        late = await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"x")
+        late = await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"")
         assert (late.success, late.message) == (False, "task_id: is FAILED already")
 
 
