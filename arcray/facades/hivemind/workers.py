@@ -53,6 +53,7 @@ __all__ = [
     "reward_of",
     "speakers_of",
     "was_reached",
+    "was_registered_by_a_user",
 ]
 
 LEASE: Final = LeaseTerms(unhealthy_after_s=15.0, lost_after_s=30.0)
@@ -191,6 +192,11 @@ def speakers_of(registration: NodeRegistration) -> frozenset[str]:
     """Returns the users who speak for a worker; empty where anybody does."""
     speaker = registration.labels.get(_SPEAKER)
     return frozenset(filter(None, (registration.owner, speaker)))
+
+
+def was_registered_by_a_user(registration: NodeRegistration) -> bool:
+    """Returns whether who registered a worker showed a token."""
+    return _SPEAKER in registration.labels
 
 
 def _labels(

@@ -182,6 +182,34 @@ async def test_a_name_that_is_a_users_is_registered_by_nobody_else() -> None:
         assert (await served.node("ana")).registration.owner == "ana"
 
 
+async def test_a_worker_that_its_user_registered_is_moved_by_nobody_in_particular() -> None:
+    async with a_pool() as served, served.speaking_as("ana") as ana:
+        await served.cluster.ask(
+            OpenLogin(account_id=AccountId("ana"), secret="s", entry_id=EntryId("e"), credits=1, memo="")
+        )
+        for name in ("ana", "anas-second"):
+            fields: dict[str, Any] = {"node_id": name, "hostname": "127.0.0.1", "cpu_cores": 8, "port": 1}
+            assert (await ana("NodeManagerService.RegisterWorkerNode", **fields)).success
+            moved = fields | {"hostname": "127.0.0.2"}
+            refused = await served.call("NodeManagerService.RegisterWorkerNode", **moved)
+            assert (refused.success, refused.message.partition(";")[0]) == (False, "node_id: is a user's worker")
+            assert (await served.node(name)).registration.hostname == "127.0.0.1"
+
+
+async def test_who_bears_a_name_may_register_it_whoever_did_before() -> None:
+    fields: dict[str, Any] = {"node_id": "ana", "hostname": "127.0.0.1", "cpu_cores": 8, "port": 1}
+    async with a_pool(strict=True) as served, AsyncExitStack() as stack:
+        ana = await stack.enter_async_context(served.speaking_as("ana"))
+        bo = await stack.enter_async_context(served.speaking_as("bo"))
+        assert (await bo("NodeManagerService.RegisterWorkerNode", **fields)).success
+        await served.cluster.ask(
+            OpenLogin(account_id=AccountId("ana"), secret="s", entry_id=EntryId("e"), credits=1, memo="")
+        )
+        assert (await ana("NodeManagerService.RegisterWorkerNode", **fields)).success
+        assert (await served.node("ana")).registration.owner == "ana"
+        assert not (await bo("NodeManagerService.RegisterWorkerNode", **fields)).success
+
+
 async def test_the_documents_reading_is_taken_for_a_task_that_runs_anywhere() -> None:
     async with running() as (served, _):
         reading = {"cpu_usage": 75, "memory_usage": 60, "gpu_usage": 85, "gpu_memory_usage": 70}
