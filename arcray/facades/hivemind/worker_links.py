@@ -1,7 +1,8 @@
 """The workers that are attached through this process: joining, heartbeats, taking over, leaving. Owns their links.
 
 A worker cannot say what it runs, so what the cluster has placed on it is taken for what it runs. Only what was placed
-and may not have arrived is not: the cluster gives it another attempt, and the worker is told to end this one first.
+and may not have arrived is not: the cluster gives it another attempt, and the worker is told to end this one first. So
+it is told, when it comes back, of what it began before it was given up (``worker_begun``).
 
 A worker that registers offers nothing until it was reached; then it attaches again with what it can do. So an address
 that is wrong, or another's, never gets anybody's code, and costs its owner the work and not the pool.
@@ -29,6 +30,7 @@ from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.tasks import FACADE
+from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Dial
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.facades.hivemind.workers import LEASE, dial_address_of, reached, was_reached
@@ -65,6 +67,7 @@ class WorkerLinks:
         self._links: dict[NodeId, WorkerLink] = {}
         self._addresses: dict[NodeId, str] = {}
         self._turns = KeyedTurns()
+        self._begun = BegunWork()
         self._beats: dict[NodeId, Telemetry | None] = {}
         self._heard_s: dict[NodeId, float] = {}
         self._heard = asyncio.Event()
@@ -141,6 +144,10 @@ class WorkerLinks:
             if link is not None:
                 link.close()
 
+    def ended(self, node_id: NodeId, work: Running) -> None:
+        """Takes a worker's word that it is not at an attempt any more."""
+        self._begun.ended(node_id, work)
+
     def _link(self, node_id: NodeId) -> WorkerLink | None:
         link = self._links.get(node_id)
         return None if link is None or link.closed else link
@@ -183,6 +190,7 @@ class WorkerLinks:
             self._clock,
             self._dial(address),
             limits=self._limits,
+            begun=self._begun,
             reached=None if was_reached(registration) else first_reached,
         )
         self._links[node_id] = link
@@ -223,7 +231,7 @@ class WorkerLinks:
                 link.close()
             raise
         link.attached(attached.epoch)
-        for work in attached.stop:
+        for work in dict.fromkeys((*attached.stop, *self._begun.besides(registration.id, inventory))):
             link.forget(work.workload_id, work.attempt)
         self._attachments.add(registration.id, link)
         _log.info(

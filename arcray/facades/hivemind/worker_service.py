@@ -204,12 +204,12 @@ class WorkerService:
         end = end_of(running, node_id, epoch, succeeded=succeeded, blobs=blobs)
         if work.phase is not Phase.PLACED:
             await ask(self._plane, end)
-            return
-        # Its worker was quicker than our telling that it has it; what ran is paid for.
-        began = ReportPhase(
-            node_id=node_id, epoch=epoch, workload_id=work.spec.id, attempt=work.attempt, phase=Phase.RUNNING
-        )
-        await ask_all(self._plane, (began, end))
+        else:  # its worker was quicker than our telling that it has it; what ran is paid for
+            began = ReportPhase(
+                node_id=node_id, epoch=epoch, workload_id=work.spec.id, attempt=work.attempt, phase=Phase.RUNNING
+            )
+            await ask_all(self._plane, (began, end))
+        self._links.ended(node_id, running)
 
     # -- what the pool is asked as if it were a worker ----------------------------------------------------------------
 

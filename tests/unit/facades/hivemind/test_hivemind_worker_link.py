@@ -19,6 +19,7 @@ from arcray.core.resources import NO_DEMAND, Allocation, Gpu, GpuShare
 from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.own_words import Words, allocation_of
+from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.testing.builders import T0, a_workload, node_id
@@ -147,7 +148,7 @@ async def linked(orders: int = 8, blob: bytes | None = b"print(1)", **channel: A
     worker, plane = FakeChannel(seen, **channel), FakePlane(seen, blob=blob)
     worker.gate.set()
     limits = Limits(orders=orders, dial_timeout_s=1.0)
-    link = WorkerLink(node_id(1), cast("ControlPlane", plane), clock, worker, limits=limits)
+    link = WorkerLink(node_id(1), cast("ControlPlane", plane), clock, worker, limits=limits, begun=BegunWork())
     link.attached(3)
     running = asyncio.create_task(link.run())
     yield Rig(link, worker, plane, clock, seen, running)

@@ -1,0 +1,41 @@
+"""What workers may still be at: what they began and have not ended, within bounds."""
+
+from __future__ import annotations
+
+from arcray.core.commands import Running
+from arcray.facades.hivemind.worker_begun import BegunWork
+from arcray.testing.builders import a_workload, node_id
+
+ONE, OTHER = node_id(1), node_id(2)
+
+
+def work(number: int, attempt: int = 1) -> Running:
+    return Running(workload_id=a_workload(number).id, attempt=attempt)
+
+
+def test_a_worker_may_be_at_what_it_began_and_did_not_end() -> None:
+    begun = BegunWork()
+    for each in (work(1), work(2), work(3)):
+        begun.began(ONE, each)
+    begun.ended(ONE, work(2))
+    assert begun.besides(ONE, [work(3)]) == [work(1)]
+    assert begun.besides(OTHER, []) == []
+
+
+def test_a_later_attempt_takes_the_place_of_an_earlier_one_whose_end_changes_nothing_then() -> None:
+    begun = BegunWork()
+    begun.began(ONE, work(1))
+    begun.began(ONE, work(1, 2))
+    begun.ended(ONE, work(1))
+    assert begun.besides(ONE, [work(1)]) == [work(1, 2)]
+
+
+def test_the_oldest_is_forgotten_of_too_many() -> None:
+    begun = BegunWork(nodes=1, of_one=2)
+    for each in (work(1), work(2), work(3)):
+        begun.began(ONE, each)
+    assert begun.besides(ONE, []) == [work(2), work(3)]
+    begun.began(OTHER, work(4))
+    assert begun.besides(ONE, []) == []
+    begun.ended(OTHER, work(4))
+    assert begun.besides(OTHER, []) == []
