@@ -62,10 +62,6 @@ class TaskFiles:
             del self._ended[next(iter(self._ended))]
         return known.end
 
-    def forget_output(self, workload_id: WorkloadId) -> None:
-        """Reads it anew at the next poll: something came after the end."""
-        self._ended.pop(workload_id, None)
-
     async def logs(self, view: WorkloadView) -> str:
         """Returns the end of what workers logged of a task."""
         return (await self._tail(foreign_log_key(view.spec.id), LOG_BYTES)).decode(errors="replace")
