@@ -242,6 +242,9 @@ class Undialled:
     async def stop(self, task_id: str, timeout_s: float) -> Answer:
         raise AssertionError((task_id, timeout_s))
 
+    async def broken(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         """Was never opened."""
 

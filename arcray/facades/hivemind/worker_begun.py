@@ -34,23 +34,23 @@ class BegunWork:
         self._of_one = of_one
         self._begun: OrderedDict[NodeId, OrderedDict[WorkloadId, int]] = OrderedDict()
 
-    def began(self, node_id: NodeId, work: Running) -> None:
+    def began(self, node_id: NodeId, workload_id: WorkloadId, attempt: int) -> None:
         """Notes that a worker may be at an attempt."""
         begun = self._begun.setdefault(node_id, OrderedDict())
         self._begun.move_to_end(node_id)
-        begun[work.workload_id] = work.attempt
-        begun.move_to_end(work.workload_id)
+        begun[workload_id] = attempt
+        begun.move_to_end(workload_id)
         if len(begun) > self._of_one:
             begun.popitem(last=False)
         if len(self._begun) > self._nodes:
             self._begun.popitem(last=False)
 
-    def ended(self, node_id: NodeId, work: Running) -> None:
+    def ended(self, node_id: NodeId, workload_id: WorkloadId, attempt: int) -> None:
         """Notes that it is not at it any more."""
         begun = self._begun.get(node_id)
-        if begun is None or begun.get(work.workload_id) != work.attempt:
+        if begun is None or begun.get(workload_id) != attempt:
             return
-        del begun[work.workload_id]
+        del begun[workload_id]
         if not begun:
             del self._begun[node_id]
 

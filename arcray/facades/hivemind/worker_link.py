@@ -14,9 +14,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, assert_never
 
-from arcray.core.commands import DetachNode, ReportEnd, ReportPhase, Running
+from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
 from arcray.core.errors import (
     ArcrayError,
     Code,
@@ -105,6 +106,7 @@ class WorkerLink:
         self._leaving = asyncio.Event()
         self._doubted = asyncio.Event()
         self._misses = 0
+        self._broke_at: datetime | None = None
 
     @property
     def epoch(self) -> int:
@@ -121,6 +123,10 @@ class WorkerLink:
     def holds(self, work: WorkloadView) -> bool:
         """Returns whether the start of the present attempt has come here, whatever became of it."""
         return self._queue.holds(work)
+
+    def doubts(self, work: WorkloadView) -> bool:
+        """Returns whether the connection has broken since work was placed there, as it does where a worker has died."""
+        return self._broke_at is not None and work.placed_at is not None and work.placed_at <= self._broke_at
 
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         """Takes orders, all or none; returns as soon as they are taken. What comes twice is done once.
@@ -155,6 +161,7 @@ class WorkerLink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._close_forever())
                 group.create_task(self._doubt_forever())
+                group.create_task(self._watch_forever())
                 for _ in range(_AT_ONCE):
                     group.create_task(self._work_forever())
                 if self._reached is not None:
@@ -168,6 +175,11 @@ class WorkerLink:
     async def _close_forever(self) -> None:
         await self._leaving.wait()
         raise _LeftError
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await self._channel.broken()
+            self._broke_at = self._clock.now()
 
     async def _doubt_forever(self) -> None:
         """After a call without an answer, finds out whether the worker is there at all: it may have died with work."""
@@ -274,11 +286,11 @@ class WorkerLink:
     async def _dial(self, order: StartWorkload, request: pool.ExecuteTaskRequest) -> Answer:
         timeout_s = self._limits.dial_timeout_s + _S_PER_MIB * (len(request.task_data) >> 20)
         words = {**saying_allocation(order.allocation), **saying_attempt(order)}
-        self._begun_work.began(self.node_id, _running(order))  # before it may say that it has ended it
+        self._begun_work.began(self.node_id, order.workload_id, order.attempt)  # before it may say that it has ended it
         answer = await self._channel.execute(request, timeout_s, words)
         _log.debug("worker dialled", extra=_fields(self.node_id, order) | _told(answer))
         if answer.certainty in (Certainty.REFUSED, Certainty.UNREACHED):
-            self._begun_work.ended(self.node_id, _running(order))
+            self._begun_work.ended(self.node_id, order.workload_id, order.attempt)
         return answer
 
     async def _request(self, order: StartWorkload, history: Sequence[AttemptRecord]) -> pool.ExecuteTaskRequest:
@@ -306,7 +318,7 @@ class WorkerLink:
             answer = await self._channel.stop(task_id, self._limits.dial_timeout_s + grace_s)
             if answer.certainty in (Certainty.ACCEPTED, Certainty.REFUSED):
                 self._misses = 0
-                self._begun_work.ended(self.node_id, _running(which))
+                self._begun_work.ended(self.node_id, which.workload_id, which.attempt)
                 return
             await self._missed(answer.message)
             await self._clock.sleep(wait_s)
@@ -376,10 +388,6 @@ class WorkerLink:
                 _log.info("report refused", extra={"node_id": self.node_id, "reason": str(error)})
                 return error.code not in _UNWANTED or isinstance(error, IllegalTransitionError)
             return True
-
-
-def _running(which: StartWorkload | StopAttempt | Forget) -> Running:
-    return Running(workload_id=which.workload_id, attempt=which.attempt)
 
 
 def _fields(node_id: NodeId, order: StartWorkload) -> dict[str, object]:

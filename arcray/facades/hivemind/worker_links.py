@@ -2,7 +2,9 @@
 
 A worker cannot say what it runs, so what the cluster has placed on it is taken for what it runs. Only what was placed
 and may not have arrived is not: the cluster gives it another attempt, and the worker is told to end this one first. So
-it is told, when it comes back, of what it began before it was given up (``worker_begun``).
+it is told, when it comes back, of what it began before it was given up (``worker_begun``), and a worker that registers
+again after its connection has broken of what it had: it is most likely another process, which knows of nothing. If it
+is the same one, its work begins again.
 
 A worker that registers offers nothing until it was reached; then it attaches again with what it can do. So an address
 that is wrong, or another's, never gets anybody's code, and costs its owner the work and not the pool.
@@ -22,7 +24,7 @@ from typing import Any, Final
 
 from arcray.core.commands import Attached, AttachNode, DetachNode, ReportTelemetry, Running
 from arcray.core.errors import ArcrayError, Code, NotFoundError, ResourceExhaustedError, UnavailableError
-from arcray.core.ids import NodeId
+from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Health, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import PAGE_LIMIT, GetNode, ListWorkloads, WorkloadPage
@@ -110,7 +112,7 @@ class WorkerLinks:
                     registration = reached(registration)
             else:
                 link = self._linked(registration)
-            await self._attach(link, registration)
+            await self._attach(link, registration, anew=True)
 
     async def hear(self, node_id: NodeId, telemetry: Telemetry | None = None) -> None:
         """Takes a sign of life of a worker. The cluster is told shortly.
@@ -144,9 +146,9 @@ class WorkerLinks:
             if link is not None:
                 link.close()
 
-    def ended(self, node_id: NodeId, work: Running) -> None:
+    def ended(self, node_id: NodeId, workload_id: WorkloadId, attempt: int) -> None:
         """Takes a worker's word that it is not at an attempt any more."""
-        self._begun.ended(node_id, work)
+        self._begun.ended(node_id, workload_id, attempt)
 
     def _link(self, node_id: NodeId) -> WorkerLink | None:
         link = self._links.get(node_id)
@@ -216,13 +218,18 @@ class WorkerLinks:
                 return
             await self._attach(link, reached(known.registration))
 
-    async def _attach(self, link: WorkerLink, registration: NodeRegistration) -> None:
+    async def _attach(self, link: WorkerLink, registration: NodeRegistration, *, anew: bool = False) -> None:
+        """Attaches a worker.
+
+        Args:
+            anew: by its own word. If its connection broke before, it is another process that knows of nothing.
+        """
         placed = await self._placed_on(registration.id)
-        certain = [view for view in placed if view.phase is not Phase.PLACED or link.holds(view)]
-        if not link.epoch:
-            for view in placed:
-                if view not in certain:
-                    link.forget(view.spec.id, view.attempt)
+        gone = [view for view in placed if anew and link.doubts(view)]
+        certain = [view for view in placed if view not in gone and (view.phase is not Phase.PLACED or link.holds(view))]
+        for view in gone if link.epoch else placed:
+            if view not in certain:
+                link.forget(view.spec.id, view.attempt)
         inventory = tuple(Running(workload_id=view.spec.id, attempt=view.attempt) for view in certain)
         try:
             attached: Attached = await ask(self._plane, AttachNode(registration=registration, inventory=inventory))

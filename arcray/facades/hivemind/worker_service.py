@@ -209,7 +209,7 @@ class WorkerService:
                 node_id=node_id, epoch=epoch, workload_id=work.spec.id, attempt=work.attempt, phase=Phase.RUNNING
             )
             await ask_all(self._plane, (began, end))
-        self._links.ended(node_id, running)
+        self._links.ended(node_id, work.spec.id, work.attempt)
 
     # -- what the pool is asked as if it were a worker ----------------------------------------------------------------
 

@@ -83,6 +83,9 @@ class FakeChannel:
         self._called(f"stop {task_id}")
         return self.stops.pop(0) if len(self.stops) > 1 else self.stops[0]
 
+    async def broken(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         self._called("close")
 
