@@ -3,8 +3,8 @@
 A worker cannot say what it runs, so what the cluster has placed on it is taken for what it runs. Only what was placed
 and may not have arrived is not: the cluster gives it another attempt, and the worker is told to end this one first. So
 it is told, when it comes back, of what it began before it was given up (``worker_begun``), and a worker that registers
-again after its connection has broken of what it had: it is most likely another process, which knows of nothing. If it
-is the same one, its work begins again.
+again at another address, or after its connection has broken, of what it had: it is most likely another process, which
+knows of nothing. If it is the same one, its work begins again.
 
 A worker that registers offers nothing until it was reached; then it attaches again with what it can do. So an address
 that is wrong, or another's, never gets anybody's code, and costs its owner the work and not the pool.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -105,14 +105,12 @@ class WorkerLinks:
             ArcrayError: the cluster does not take it, or cannot now.
         """
         async with self._turns.turn(registration.id):
-            link = self._link(registration.id)
-            if link is not None and self._addresses[registration.id] == dial_address_of(registration):
-                known = await self._known(registration.id)
-                if known is not None and was_reached(known.registration):
-                    registration = reached(registration)
-            else:
-                link = self._linked(registration)
-            await self._attach(link, registration, anew=True)
+            known, standing = await self._known(registration.id), self._link_to(registration)
+            moved = known is not None and dial_address_of(known.registration) != dial_address_of(registration)
+            if standing is not None and known is not None and was_reached(known.registration):
+                registration = reached(registration)
+            link = self._linked(registration) if standing is None else standing
+            await self._attach(link, registration, gone=lambda work: moved or link.doubts(work))
 
     async def hear(self, node_id: NodeId, telemetry: Telemetry | None = None) -> None:
         """Takes a sign of life of a worker. The cluster is told shortly.
@@ -153,6 +151,10 @@ class WorkerLinks:
     def _link(self, node_id: NodeId) -> WorkerLink | None:
         link = self._links.get(node_id)
         return None if link is None or link.closed else link
+
+    def _link_to(self, registration: NodeRegistration) -> WorkerLink | None:
+        there = self._addresses.get(registration.id) == dial_address_of(registration)
+        return self._link(registration.id) if there else None
 
     # -- attaching ----------------------------------------------------------------------------------------------------
 
@@ -218,17 +220,22 @@ class WorkerLinks:
                 return
             await self._attach(link, reached(known.registration))
 
-    async def _attach(self, link: WorkerLink, registration: NodeRegistration, *, anew: bool = False) -> None:
+    async def _attach(
+        self,
+        link: WorkerLink,
+        registration: NodeRegistration,
+        *,
+        gone: Callable[[WorkloadView], bool] = lambda _: False,
+    ) -> None:
         """Attaches a worker.
 
         Args:
-            anew: by its own word. If its connection broke before, it is another process that knows of nothing.
+            gone: whether some work that the cluster has placed there is taken for ended.
         """
         placed = await self._placed_on(registration.id)
-        gone = [view for view in placed if anew and link.doubts(view)]
-        certain = [view for view in placed if view not in gone and (view.phase is not Phase.PLACED or link.holds(view))]
-        for view in gone if link.epoch else placed:
-            if view not in certain:
+        certain = [view for view in placed if (view.phase is not Phase.PLACED or link.holds(view)) and not gone(view)]
+        for view in placed:
+            if view not in certain and (gone(view) or not link.epoch):
                 link.forget(view.spec.id, view.attempt)
         inventory = tuple(Running(workload_id=view.spec.id, attempt=view.attempt) for view in certain)
         try:

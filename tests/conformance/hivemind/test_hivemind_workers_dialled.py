@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from arcray.core.blobkeys import program_key
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.node import Health
@@ -124,14 +126,15 @@ async def test_the_work_of_a_worker_that_died_goes_elsewhere() -> None:
         assert not (await served.call("NodeManagerService.ReportStatus", node_id="worker-1", status="Idle")).success
 
 
-async def test_the_work_of_a_worker_that_died_and_was_started_again_at_once_begins_again() -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_the_work_of_a_worker_that_died_and_was_started_again_at_once_begins_again(elsewhere: bool) -> None:
     async with a_pool() as served:
         worker = await served.worker()
         await served.register(worker)
         spec = await upload(served)
         await in_phase(served, spec, Phase.RUNNING)
         await worker.die()
-        again = FakeWorker(port=worker.port)
+        again = FakeWorker(port=0 if elsewhere else worker.port)
         await again.start()
         served.stack.push_async_callback(again.die)
         await served.register(again)
