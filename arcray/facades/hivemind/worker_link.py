@@ -345,7 +345,9 @@ class WorkerLink:
                 view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id))
             except NotFoundError:
                 return None
-            except UnavailableError:
+            except ArcrayError as error:
+                if error.code not in _AGAIN:
+                    raise
                 await self._clock.sleep(_RETRY_S)
             else:
                 return view

@@ -11,7 +11,15 @@ from typing import Any, cast
 import pytest
 
 from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
-from arcray.core.errors import ArcrayError, ConflictError, NotFoundError, StaleReportError, UnavailableError
+from arcray.core.errors import (
+    ArcrayError,
+    ConflictError,
+    DeadlineExceededError,
+    NotFoundError,
+    ResourceExhaustedError,
+    StaleReportError,
+    UnavailableError,
+)
 from arcray.core.ids import NodeId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.ports import ControlPlane
@@ -103,6 +111,7 @@ class FakePlane:
     errors: list[ArcrayError] = field(default_factory=list)
     blob: bytes | None = b"print(1)"
     work: WorkloadView | None = None
+    unanswered: list[ArcrayError] = field(default_factory=list)
 
     @property
     def blobs(self) -> FakePlane:
@@ -119,6 +128,9 @@ class FakePlane:
         return [self.errors.pop(0) if self.errors else None]
 
     async def query(self, query: Any) -> Any:
+        if self.unanswered:
+            self.seen.note()
+            raise self.unanswered.pop(0)
         if self.work is None:
             raise NotFoundError(str(query))
         return self.work
@@ -308,6 +320,16 @@ async def test_an_attempt_is_stopped_under_its_own_id() -> None:
         await rig.link.deliver(3, [replace(STOP, attempt=2)])
         await rig.told()
         await rig.called(f"stop {NAME}", f"stop {NAME}.arcray-2")
+
+
+@pytest.mark.parametrize("error", [UnavailableError(), DeadlineExceededError(), ResourceExhaustedError()])
+async def test_an_attempt_is_stopped_once_the_cluster_says_which_it_is(error: ArcrayError) -> None:
+    async with linked() as rig:
+        rig.plane.unanswered = [error]
+        await rig.link.deliver(3, [STOP])
+        await rig.seen.until(lambda: not rig.plane.unanswered)
+        await rig.clock.advance(1.0)
+        assert ends(await rig.told()) == [(Phase.STOPPED, False, "stopped on request")]
 
 
 async def test_what_the_cluster_wants_no_more_is_ended_there() -> None:
