@@ -116,19 +116,22 @@ class PoolCaller:
             PermissionDeniedError: it does not let this user in.
         """
         shown = {"username": credentials.user, "password": credentials.password}
-        login, register = "UserService.Login", "UserService.Register"
+        login, register, besides = "UserService.Login", "UserService.Register", ""
         try:
             answer, trailing = await self._raw(login, pool.LoginRequest(**shown), ())
             if not answer.success and _code(trailing) is not _BUSY:
                 registered, trailing = await self._raw(register, pool.RegisterRequest(**shown), ())
                 if registered.success:
                     answer, trailing = await self._raw(login, pool.LoginRequest(**shown), ())
+                else:
+                    besides = f", nor register them: {registered.message}"
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from error
         if not answer.success and _code(trailing) is _BUSY:
             raise UnavailableError(f"the pool has no time to log {credentials.user} in: {answer.message}", field="user")
         if not answer.success:
-            raise PermissionDeniedError(f"the pool does not log {credentials.user} in: {answer.message}", field="user")
+            said = f"{answer.message}{besides}"
+            raise PermissionDeniedError(f"the pool does not log {credentials.user} in: {said}", field="user")
         token: str = answer.token
         return token
 

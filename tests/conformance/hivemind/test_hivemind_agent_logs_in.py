@@ -29,6 +29,14 @@ async def test_a_user_whom_nobody_knows_is_registered_and_then_logged_in() -> No
         await again.close()
 
 
+async def test_a_user_who_may_not_register_hears_so() -> None:
+    async with hivemind(strict=True, nodes=[], open_registration=False) as served:
+        caller = PoolCaller(f"127.0.0.1:{served.port}", Credentials("ana", "right"))
+        with pytest.raises(PermissionDeniedError, match="nor register them: registration is closed here"):
+            await caller.tell(STATUS, REQUEST)
+        await caller.close()
+
+
 async def test_who_comes_while_many_log_in_may_try_again() -> None:
     async with hivemind(strict=True, nodes=[], max_hashing=1) as served:
         await served.user("ana", "right")
