@@ -26,6 +26,7 @@ _SERVICES: Final = pool.DESCRIPTOR.services_by_name
 _CODES: Final = {str(code.value): code for code in ErrorCode}
 _NO_WORDS: Final[Words] = {}
 _LOGGED_OUT: Final = grpc.StatusCode.UNAUTHENTICATED
+_BUSY: Final = ErrorCode.INSUFFICIENT_RESOURCES  # it works on so many logins at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +109,36 @@ class PoolCaller:
             return self._token
 
     async def _log_in(self, credentials: Credentials) -> str:
-        """Returns a token; a user whom nobody knows is registered."""
+        """Returns a token; a user whom nobody knows is registered.
+
+        Raises:
+            UnavailableError: the pool cannot be asked now, or has too many logins to see to.
+            PermissionDeniedError: it does not let this user in.
+        """
         shown = {"username": credentials.user, "password": credentials.password}
-        login, register = "UserService.Login", "UserService.Register"
+        login, register, besides = "UserService.Login", "UserService.Register", ""
         try:
-            answer, _ = await self._raw(login, pool.LoginRequest(**shown), ())
-            if not answer.success:
-                registered, _ = await self._raw(register, pool.RegisterRequest(**shown), ())
+            answer, trailing = await self._raw(login, pool.LoginRequest(**shown), ())
+            if not answer.success and _code(trailing) is not _BUSY:
+                registered, trailing = await self._raw(register, pool.RegisterRequest(**shown), ())
                 if registered.success:
-                    answer, _ = await self._raw(login, pool.LoginRequest(**shown), ())
+                    answer, trailing = await self._raw(login, pool.LoginRequest(**shown), ())
+                else:
+                    besides = f", nor register them: {registered.message}"
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from error
+        if not answer.success and _code(trailing) is _BUSY:
+            raise UnavailableError(f"the pool has no time to log {credentials.user} in: {answer.message}", field="user")
         if not answer.success:
-            raise PermissionDeniedError(f"the pool does not log {credentials.user} in: {answer.message}", field="user")
+            said = f"{answer.message}{besides}"
+            raise PermissionDeniedError(f"the pool does not log {credentials.user} in: {said}", field="user")
         token: str = answer.token
         return token
 
     async def _call(self, method: str, request: Message, token: str, words: Words) -> Told:
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         answer, trailing = await self._raw(method, request, (*metadata, *words.items()))
-        codes = [value for key, value in trailing if key == CODE_KEY]
-        code = _CODES.get(codes[0], ErrorCode.SUCCESS) if codes else ErrorCode.SUCCESS
-        return Told(answer.success, answer.message, code)
+        return Told(answer.success, answer.message, _code(trailing))
 
     async def _raw(
         self, method: str, request: Message, metadata: tuple[tuple[str, str], ...]
@@ -144,6 +153,11 @@ class PoolCaller:
         timeout_s = _TIMEOUT_S + _S_PER_MIB * (request.ByteSize() >> 20)
         under_way = call(request, timeout=timeout_s, metadata=metadata)
         return await under_way, tuple(await under_way.trailing_metadata() or ())
+
+
+def _code(trailing: Sequence[tuple[str, Any]]) -> ErrorCode:
+    codes = [value for key, value in trailing if key == CODE_KEY]
+    return _CODES.get(codes[0], ErrorCode.SUCCESS) if codes else ErrorCode.SUCCESS
 
 
 def _meaning(error: grpc.aio.AioRpcError) -> UnavailableError | PermissionDeniedError | UnsupportedError:

@@ -22,7 +22,13 @@ from arcray.agents.hivemind_tasks import LiveTask, LiveTasks
 from arcray.control.blobs import FsspecBlobs
 from arcray.core.blobkeys import log_key, program_key, result_path, result_prefix
 from arcray.core.commands import ReportEnd, ReportPhase, Running
-from arcray.core.errors import ArcrayError, PermissionDeniedError, StaleReportError
+from arcray.core.errors import (
+    ArcrayError,
+    PermissionDeniedError,
+    StaleReportError,
+    UnavailableError,
+    UnsupportedError,
+)
 from arcray.core.node import NodeRegistration, Telemetry
 from arcray.core.ports import Clock
 from arcray.core.quantity import CPU_MILLI, GIB
@@ -112,13 +118,20 @@ class HivemindPool:
         _ = report
 
     async def end(self, report: ReportEnd) -> None:
-        """Tells how a task ended, after all that it wrote and returned."""
+        """Tells how a task ended, after all that it wrote and returned.
+
+        Raises:
+            UnavailableError: the pool has not heard it; also where it does not let this machine's user in now.
+        """
         task = self._tasks.of(report.workload_id, report.attempt)
         if task is None:
             return
-        await self._send_output(task, last=True)
-        if not task.silent:
-            await self._tell_end(task, report)
+        try:
+            await self._send_output(task, last=True)
+            if not task.silent:
+                await self._tell_end(task, report)
+        except PermissionDeniedError as error:
+            raise UnavailableError(error.message) from error
         self._tasks.remove(task)
         await self._clean(task)
 
@@ -168,7 +181,7 @@ class HivemindPool:
     async def _tell_reading(self, task: LiveTask) -> None:
         request = _reading(self._reading, self._registration)
         request.node_id, request.task_id = self._node_id, task.task_id
-        told = await self._tell("WorkerNodeService.ReportRunningStatus", request, task.words)
+        told = await self._tell_about(task, "WorkerNodeService.ReportRunningStatus", request)
         task.disowned = task.disowned + 1 if told.code is ErrorCode.TASK_NOT_FOUND else 0
         if task.disowned >= _DISOWNED and not task.silent:
             _log.warning("task ended: the pool has given it up", extra={"task_id": task.task_id})
@@ -204,7 +217,7 @@ class HivemindPool:
                 data = whole or data
                 text = data.decode(errors="replace").replace("\0", "\ufffd")
                 request = pool.StoreOutputRequest(task_id=task.task_id, output=text)
-                told = await self._tell("MasterNodeService.StoreOutput", request, task.words)
+                told = await self._tell_about(task, "MasterNodeService.StoreOutput", request)
                 if not told.success:
                     _log.info("output not taken", extra={"task_id": task.task_id, "reason": told.message})
                 task.deaf = not told.success
@@ -238,9 +251,16 @@ class HivemindPool:
 
     async def _say(self, method: str, request: Message, task: LiveTask) -> None:
         """Tells what the pool may not want to hear any more, which is then let be."""
-        told = await self._tell(method, request, task.words)
+        told = await self._tell_about(task, method, request)
         if not told.success:
             _log.info("not taken", extra={"method": method, "reason": told.message})
+
+    async def _tell_about(self, task: LiveTask, method: str, request: Message) -> Told:
+        """Calls a method about a task; a pool that has no such method takes nothing."""
+        try:
+            return await self._tell(method, request, task.words)
+        except UnsupportedError as error:
+            return Told(success=False, message=str(error), code=ErrorCode.INTERNAL_ERROR)
 
     async def _clean(self, task: LiveTask) -> None:
         await self._blobs.delete_below(result_prefix(task.workload_id))

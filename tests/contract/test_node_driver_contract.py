@@ -24,6 +24,7 @@ from arcray.core.workload import Container, ModelServer, Program
 from arcray.drivers.frames import decode, encode
 from arcray.drivers.line import LineDriver
 from arcray.drivers.local import LocalDriver
+from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Answer
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.runtime.line import Line, LineAddress, LineServer, Receiver, dial
@@ -241,6 +242,9 @@ class Undialled:
     async def stop(self, task_id: str, timeout_s: float) -> Answer:
         raise AssertionError((task_id, timeout_s))
 
+    async def broken(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         """Was never opened."""
 
@@ -251,7 +255,7 @@ class GatedLink:
     def __init__(self, identity: NodeId, epoch: int) -> None:
         plane = cast("ControlPlane", object())  # nobody is told anything here
         limits = Limits(orders=64, dial_timeout_s=1.0)
-        self._link = WorkerLink(identity, plane, SystemClock(), Undialled(), limits=limits)
+        self._link = WorkerLink(identity, plane, SystemClock(), Undialled(), limits=limits, begun=BegunWork())
         self._link.attached(epoch)
         self._taken: list[Order] = []
         self.gate = asyncio.Event()

@@ -103,6 +103,9 @@ class Willing:
         _ = task_id, timeout_s
         return Answer(Certainty.ACCEPTED)
 
+    async def broken(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         """Has nothing open."""
 

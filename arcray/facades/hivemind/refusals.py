@@ -114,6 +114,8 @@ _FIELDS: Final[Mapping[str, str]] = {
     "demand.gpuMemory": "gpu_memory_gb",
 }
 
+_PURSE: Final = frozenset({"credits", "spendingLimit"})  # of a task: whoever pays has too few
+
 
 def code_of(error: ArcrayError, subject: Subject) -> ErrorCode:
     """Returns the document's code of an error."""
@@ -128,6 +130,8 @@ def words(error: ArcrayError, subject: Subject) -> str:
 def _field(error: ArcrayError, subject: Subject) -> str | None:
     if error.field is None:
         return None
+    if subject is Subject.TASK and error.field in _PURSE:
+        return "user_id"
     return subject.value if error.field == "id" else _FIELDS.get(error.field, error.field)
 
 

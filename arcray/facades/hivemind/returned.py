@@ -1,7 +1,9 @@
 """Results that workers return, as they are kept: a task's as it came, other work's as the files that it left.
 
-A task's result is given out byte for byte. Work of another protocol has result files, and a worker can return but one
-thing; a zip is taken for those files where it is one that can be trusted, and kept as it came where it is not.
+A task's result is given out byte for byte. One that comes after the end is too: what the end says cannot change any
+more, but where such a result is follows from the attempt. Work of another protocol has result files, and a worker can
+return but one thing; a zip is taken for those files where it is one that can be trusted, and kept as it came where it
+is not.
 """
 
 from __future__ import annotations
@@ -21,9 +23,14 @@ from arcray.facades.hivemind.tasks import FACADE
 from arcray.facades.hivemind.uploads import TASK_BYTES
 from arcray.wire.archives import BROKEN, check_directory, safe_name
 
-__all__ = ["files_of", "store_returned"]
+__all__ = ["files_of", "returned_key", "store_returned"]
 
 _FILES: Final = 1_000
+
+
+def returned_key(work: WorkloadView) -> str:
+    """Returns where the result of a task is kept as its worker returned it."""
+    return result_key(work.spec.id, RETURNED, work.attempt)
 
 
 async def store_returned(blobs: BlobStore, work: WorkloadView, data: bytes, *, unpacked_bytes: int) -> Sequence[str]:

@@ -7,6 +7,7 @@ remembered for a second, because those who wait for a task ask for it again and 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from arcray.core.ids import WorkloadId
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.workload import WorkloadView
 from arcray.facades.hivemind.outputs import LOG_BYTES, OUTPUT_BYTES, result_data
+from arcray.facades.hivemind.returned import returned_key
 from arcray.facades.hivemind.uploads import TASK_BYTES
 
 __all__ = ["TaskFiles"]
@@ -60,10 +62,6 @@ class TaskFiles:
             del self._ended[next(iter(self._ended))]
         return known.end
 
-    def forget_output(self, workload_id: WorkloadId) -> None:
-        """Reads it anew at the next poll: something came after the end."""
-        self._ended.pop(workload_id, None)
-
     async def logs(self, view: WorkloadView) -> str:
         """Returns the end of what workers logged of a task."""
         return (await self._tail(foreign_log_key(view.spec.id), LOG_BYTES)).decode(errors="replace")
@@ -75,9 +73,8 @@ class TaskFiles:
             NotFoundError: a file of it is gone.
             ResourceExhaustedError: it has more bytes than that.
         """
-        keys = view.result.blobs if view.result is not None else ()
         async with self._results:
-            total = 0
+            keys, total = await self._result_keys(view), 0
             for key in keys:
                 total += await self._blobs.size(key) or 0
                 _check_size(total, limit_bytes)
@@ -88,6 +85,13 @@ class TaskFiles:
             data = await asyncio.to_thread(result_data, files)
         _check_size(len(data), limit_bytes)
         return data
+
+    async def _result_keys(self, view: WorkloadView) -> Sequence[str]:
+        """Returns where the result of a task is: as its end tells, else what came after that."""
+        if view.result is not None and view.result.blobs:
+            return view.result.blobs
+        key = returned_key(view)
+        return () if await self._blobs.size(key) is None else (key,)
 
     async def _tail(self, key: str, size_bytes: int) -> bytes:
         end = await self._blobs.size(key)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Container, Mapping
-from typing import Final
+from collections.abc import Callable, Container, Mapping
+from functools import partial
+from typing import Final, TypeVar
 
 from arcray.core.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, ResourceExhaustedError
 from arcray.core.ids import AccountId
@@ -30,6 +31,8 @@ from arcray.facades.hivemind.users import (
 from arcray.wire.asking import ask
 
 __all__ = ["UserService"]
+
+_T = TypeVar("_T")
 
 _WAITING: Final = 64  # for a turn to have their password worked on; more are refused
 
@@ -85,8 +88,8 @@ class UserService:
         if not self._registers:
             raise PermissionDeniedError("registration is closed here; the operator opens it")
         shown = credentials_of(request)
-        async with self._hashing:
-            secret = await asyncio.to_thread(self._passwords.hash, shown.password, secrets.token_bytes(SALT_BYTES))
+        salt = secrets.token_bytes(SALT_BYTES)
+        secret = await self._hashing.take(partial(self._passwords.hash, shown.password, salt))
         opening = opening_of(
             shown,
             secret=secret,
@@ -105,8 +108,7 @@ class UserService:
             call.code = ErrorCode.INVALID_PASSWORD
             raise wrong_login() from error  # nobody has such a name or password
         stored = await self._secret_of(shown.username)
-        async with self._hashing:
-            right = await asyncio.to_thread(self._passwords.matches, stored, shown.password)
+        right = await self._hashing.take(partial(self._passwords.matches, stored, shown.password))
         if not right:
             call.code = ErrorCode.INVALID_PASSWORD
             raise wrong_login()
@@ -138,9 +140,6 @@ class _Turns:
     Attributes:
         here: that have a turn or wait for one.
         most: of those.
-
-    Raises:
-        ResourceExhaustedError: on entering, as many wait already.
     """
 
     def __init__(self, at_once: int, waiting: int) -> None:
@@ -148,7 +147,12 @@ class _Turns:
         self.most = at_once + waiting
         self.here = 0
 
-    async def __aenter__(self) -> None:
+    async def take(self, work: Callable[[], _T]) -> _T:
+        """Returns what some work returns that is done in a thread. Who leaves meanwhile has the turn until it is done.
+
+        Raises:
+            ResourceExhaustedError: as many wait already.
+        """
         if self.here >= self.most:
             raise ResourceExhaustedError("too many logins at once; try again shortly")
         self.here += 1
@@ -157,7 +161,10 @@ class _Turns:
         except BaseException:
             self.here -= 1
             raise
+        done = asyncio.get_running_loop().run_in_executor(None, work)  # a thread goes on whoever waits for it
+        done.add_done_callback(self._leave)
+        return await asyncio.shield(done)
 
-    async def __aexit__(self, *_failure: object) -> None:
+    def _leave(self, _done: asyncio.Future[_T]) -> None:
         self.here -= 1
         self._free.release()

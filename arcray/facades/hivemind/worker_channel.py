@@ -26,6 +26,8 @@ _ENVELOPE_BYTES: Final = 1 << 20
 _ANSWER_BYTES: Final = 1 << 20  # it has a flag and a sentence to say
 _WORDS: Final = 512
 _BACKOFF_MS: Final = 2_000
+_IDLE_MS: Final = 2**31 - 1  # a connection that we hang up on by ourselves would look like a worker that went
+_CONNECTED: Final = grpc.ChannelConnectivity.READY
 
 # What a worker, or its server, says before anything of a task was begun.
 _REFUSALS: Final = frozenset({
@@ -78,6 +80,10 @@ class WorkerChannel(Protocol):
         """Asks it to end a task; ``REFUSED`` is an answer too: it runs none of that id."""
         ...
 
+    async def broken(self) -> None:
+        """Returns once a connection that stood is no more. Connects to nobody by itself."""
+        ...
+
     async def close(self) -> None:
         """Hangs up."""
         ...
@@ -104,6 +110,7 @@ class GrpcChannel:
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.use_local_subchannel_pool", 1),  # a worker that went and came back is dialled anew
                 ("grpc.max_reconnect_backoff_ms", _BACKOFF_MS),
+                ("grpc.client_idle_timeout_ms", _IDLE_MS),
             ),
         )
         self._execute: Any = self._method("ExecuteTask", pool.ExecuteTaskResponse)
@@ -125,6 +132,12 @@ class GrpcChannel:
     async def stop(self, task_id: str, timeout_s: float) -> Answer:
         """Asks it to end a task."""
         return await self._ask(self._stop, pool.StopTaskExecutionRequest(task_id=task_id), timeout_s, {})
+
+    async def broken(self) -> None:
+        """Returns once a connection that stood is no more. Connects to nobody by itself."""
+        while (state := self._channel.get_state()) is not _CONNECTED:
+            await self._channel.wait_for_state_change(state)
+        await self._channel.wait_for_state_change(_CONNECTED)
 
     async def close(self) -> None:
         """Hangs up; calls under way end without an answer."""

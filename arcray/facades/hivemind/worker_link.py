@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, assert_never
 
 from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
@@ -34,6 +35,7 @@ from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.orders import execution_of, foreign_task_id, latest_begun_on, task_id_of
 from arcray.facades.hivemind.own_words import saying_allocation, saying_attempt
+from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Answer, Certainty, WorkerChannel
 from arcray.facades.hivemind.worker_queue import Forget, Item, Unstarted, WorkerQueue
 from arcray.wire.asking import ask
@@ -72,6 +74,7 @@ class WorkerLink:
     """Implements ``wire.attachments.AttachedNode`` for one worker.
 
     Args:
+        begun: is told what the worker begins and ends, as far as it is seen here.
         reached: awaited once when the worker was reached first; None where it was reached before.
 
     Attributes:
@@ -86,6 +89,7 @@ class WorkerLink:
         channel: WorkerChannel,
         *,
         limits: Limits,
+        begun: BegunWork,
         reached: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.node_id: Final = node_id
@@ -94,6 +98,7 @@ class WorkerLink:
         self._clock = clock
         self._channel = channel
         self._limits = limits
+        self._begun_work = begun
         self._reached = reached
         self._epoch = 0
         self._queue = WorkerQueue()
@@ -101,6 +106,7 @@ class WorkerLink:
         self._leaving = asyncio.Event()
         self._doubted = asyncio.Event()
         self._misses = 0
+        self._broke_at: datetime | None = None
 
     @property
     def epoch(self) -> int:
@@ -117,6 +123,10 @@ class WorkerLink:
     def holds(self, work: WorkloadView) -> bool:
         """Returns whether the start of the present attempt has come here, whatever became of it."""
         return self._queue.holds(work)
+
+    def doubts(self, work: WorkloadView) -> bool:
+        """Returns whether the connection has broken since work was placed there, as it does where a worker has died."""
+        return self._broke_at is not None and work.placed_at is not None and work.placed_at <= self._broke_at
 
     async def deliver(self, epoch: int, orders: Sequence[Order]) -> None:
         """Takes orders, all or none; returns as soon as they are taken. What comes twice is done once.
@@ -151,6 +161,7 @@ class WorkerLink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._close_forever())
                 group.create_task(self._doubt_forever())
+                group.create_task(self._watch_forever())
                 for _ in range(_AT_ONCE):
                     group.create_task(self._work_forever())
                 if self._reached is not None:
@@ -164,6 +175,11 @@ class WorkerLink:
     async def _close_forever(self) -> None:
         await self._leaving.wait()
         raise _LeftError
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await self._channel.broken()
+            self._broke_at = self._clock.now()
 
     async def _doubt_forever(self) -> None:
         """After a call without an answer, finds out whether the worker is there at all: it may have died with work."""
@@ -216,12 +232,12 @@ class WorkerLink:
             case StartWorkload():
                 await self._start(item)
             case StopAttempt():
-                await self._stopped(await self._task_id(item.workload_id, item.attempt), item.grace_s)
+                await self._stopped(item, await self._task_id(item.workload_id, item.attempt), item.grace_s)
                 await self._end(item, Phase.STOPPED, "stopped on request")
             case Unstarted(order):
                 await self._end(order, Phase.STOPPED, "stopped before it started")
             case Forget(workload_id, attempt):
-                await self._stopped(await self._task_id(workload_id, attempt))
+                await self._stopped(item, await self._task_id(workload_id, attempt))
             case RunInference():
                 await self._end(item, Phase.FAILED, "a worker answers no requests", refused=True)
             case _:
@@ -239,7 +255,7 @@ class WorkerLink:
             history = work.attempts
             earlier = latest_begun_on(work, self.node_id, order.attempt)
             if earlier is not None:  # whatever became of it, the machine is free before the next one begins
-                await self._stopped(task_id_of(work, earlier))
+                await self._stopped(Forget(order.workload_id, earlier), task_id_of(work, earlier))
         try:
             request = await self._request(order, history)
         except (NotFoundError, InvalidArgumentError) as error:
@@ -248,10 +264,7 @@ class WorkerLink:
         except ArcrayError as error:
             await self._end(order, Phase.FAILED, str(error), refused=True)
             return
-        timeout_s = self._limits.dial_timeout_s + _S_PER_MIB * (len(request.task_data) >> 20)
-        words = {**saying_allocation(order.allocation), **saying_attempt(order)}
-        answer = await self._channel.execute(request, timeout_s, words)
-        _log.debug("worker dialled", extra=_fields(self.node_id, order) | _told(answer))
+        answer = await self._dial(order, request)
         match answer.certainty:
             case Certainty.ACCEPTED:
                 self._misses = 0
@@ -265,10 +278,20 @@ class WorkerLink:
             case Certainty.UNKNOWN:
                 _log.warning("worker may have a task", extra=_fields(self.node_id, order) | _told(answer))
                 await self._missed(answer.message)
-                await self._stopped(request.task_id)
+                await self._stopped(order, request.task_id)
                 await self._end(order, Phase.FAILED, answer.message, refused=True, begun=True)
             case _:
                 assert_never(answer.certainty)
+
+    async def _dial(self, order: StartWorkload, request: pool.ExecuteTaskRequest) -> Answer:
+        timeout_s = self._limits.dial_timeout_s + _S_PER_MIB * (len(request.task_data) >> 20)
+        words = {**saying_allocation(order.allocation), **saying_attempt(order)}
+        self._begun_work.began(self.node_id, order.workload_id, order.attempt)  # before it may say that it has ended it
+        answer = await self._channel.execute(request, timeout_s, words)
+        _log.debug("worker dialled", extra=_fields(self.node_id, order) | _told(answer))
+        if answer.certainty in (Certainty.REFUSED, Certainty.UNREACHED):
+            self._begun_work.ended(self.node_id, order.workload_id, order.attempt)
+        return answer
 
     async def _request(self, order: StartWorkload, history: Sequence[AttemptRecord]) -> pool.ExecuteTaskRequest:
         code = stdin = b""
@@ -286,15 +309,16 @@ class WorkerLink:
             phase=Phase.RUNNING,
         )
         if not await self._tell(report):
-            await self._stopped(task_id)
+            await self._stopped(order, task_id)
 
-    async def _stopped(self, task_id: str, grace_s: float = 0.0) -> None:
+    async def _stopped(self, which: StartWorkload | StopAttempt | Forget, task_id: str, grace_s: float = 0.0) -> None:
         """Returns once the worker has said that it does not do this any more, or that it never did."""
         wait_s = _RETRY_S
         while True:
             answer = await self._channel.stop(task_id, self._limits.dial_timeout_s + grace_s)
             if answer.certainty in (Certainty.ACCEPTED, Certainty.REFUSED):
                 self._misses = 0
+                self._begun_work.ended(self.node_id, which.workload_id, which.attempt)
                 return
             await self._missed(answer.message)
             await self._clock.sleep(wait_s)
@@ -321,7 +345,9 @@ class WorkerLink:
                 view: WorkloadView = await self._plane.query(GetWorkload(workload_id=workload_id))
             except NotFoundError:
                 return None
-            except UnavailableError:
+            except ArcrayError as error:
+                if error.code not in _AGAIN:
+                    raise
                 await self._clock.sleep(_RETRY_S)
             else:
                 return view

@@ -1,7 +1,10 @@
 """The workers that are attached through this process: joining, heartbeats, taking over, leaving. Owns their links.
 
 A worker cannot say what it runs, so what the cluster has placed on it is taken for what it runs. Only what was placed
-and may not have arrived is not: the cluster gives it another attempt, and the worker is told to end this one first.
+and may not have arrived is not: the cluster gives it another attempt, and the worker is told to end this one first. So
+it is told, when it comes back, of what it began before it was given up (``worker_begun``), and a worker that registers
+again at another address, or after its connection has broken, of what it had: it is most likely another process, which
+knows of nothing. If it is the same one, its work begins again.
 
 A worker that registers offers nothing until it was reached; then it attaches again with what it can do. So an address
 that is wrong, or another's, never gets anybody's code, and costs its owner the work and not the pool.
@@ -14,14 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 from arcray.core.commands import Attached, AttachNode, DetachNode, ReportTelemetry, Running
 from arcray.core.errors import ArcrayError, Code, NotFoundError, ResourceExhaustedError, UnavailableError
-from arcray.core.ids import NodeId
+from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Health, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import PAGE_LIMIT, GetNode, ListWorkloads, WorkloadPage
@@ -29,6 +32,7 @@ from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.tasks import FACADE
+from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Dial
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.facades.hivemind.workers import LEASE, dial_address_of, reached, was_reached
@@ -65,6 +69,7 @@ class WorkerLinks:
         self._links: dict[NodeId, WorkerLink] = {}
         self._addresses: dict[NodeId, str] = {}
         self._turns = KeyedTurns()
+        self._begun = BegunWork()
         self._beats: dict[NodeId, Telemetry | None] = {}
         self._heard_s: dict[NodeId, float] = {}
         self._heard = asyncio.Event()
@@ -100,14 +105,12 @@ class WorkerLinks:
             ArcrayError: the cluster does not take it, or cannot now.
         """
         async with self._turns.turn(registration.id):
-            link = self._link(registration.id)
-            if link is not None and self._addresses[registration.id] == dial_address_of(registration):
-                known = await self._known(registration.id)
-                if known is not None and was_reached(known.registration):
-                    registration = reached(registration)
-            else:
-                link = self._linked(registration)
-            await self._attach(link, registration)
+            known, standing = await self._known(registration.id), self._link_to(registration)
+            moved = known is not None and dial_address_of(known.registration) != dial_address_of(registration)
+            if standing is not None and known is not None and was_reached(known.registration):
+                registration = reached(registration)
+            link = self._linked(registration) if standing is None else standing
+            await self._attach(link, registration, gone=lambda work: moved or link.doubts(work))
 
     async def hear(self, node_id: NodeId, telemetry: Telemetry | None = None) -> None:
         """Takes a sign of life of a worker. The cluster is told shortly.
@@ -141,9 +144,17 @@ class WorkerLinks:
             if link is not None:
                 link.close()
 
+    def ended(self, node_id: NodeId, workload_id: WorkloadId, attempt: int) -> None:
+        """Takes a worker's word that it is not at an attempt any more."""
+        self._begun.ended(node_id, workload_id, attempt)
+
     def _link(self, node_id: NodeId) -> WorkerLink | None:
         link = self._links.get(node_id)
         return None if link is None or link.closed else link
+
+    def _link_to(self, registration: NodeRegistration) -> WorkerLink | None:
+        there = self._addresses.get(registration.id) == dial_address_of(registration)
+        return self._link(registration.id) if there else None
 
     # -- attaching ----------------------------------------------------------------------------------------------------
 
@@ -183,6 +194,7 @@ class WorkerLinks:
             self._clock,
             self._dial(address),
             limits=self._limits,
+            begun=self._begun,
             reached=None if was_reached(registration) else first_reached,
         )
         self._links[node_id] = link
@@ -208,13 +220,23 @@ class WorkerLinks:
                 return
             await self._attach(link, reached(known.registration))
 
-    async def _attach(self, link: WorkerLink, registration: NodeRegistration) -> None:
+    async def _attach(
+        self,
+        link: WorkerLink,
+        registration: NodeRegistration,
+        *,
+        gone: Callable[[WorkloadView], bool] = lambda _: False,
+    ) -> None:
+        """Attaches a worker.
+
+        Args:
+            gone: whether some work that the cluster has placed there is taken for ended.
+        """
         placed = await self._placed_on(registration.id)
-        certain = [view for view in placed if view.phase is not Phase.PLACED or link.holds(view)]
-        if not link.epoch:
-            for view in placed:
-                if view not in certain:
-                    link.forget(view.spec.id, view.attempt)
+        certain = [view for view in placed if (view.phase is not Phase.PLACED or link.holds(view)) and not gone(view)]
+        for view in placed:
+            if view not in certain and (gone(view) or not link.epoch):
+                link.forget(view.spec.id, view.attempt)
         inventory = tuple(Running(workload_id=view.spec.id, attempt=view.attempt) for view in certain)
         try:
             attached: Attached = await ask(self._plane, AttachNode(registration=registration, inventory=inventory))
@@ -223,7 +245,7 @@ class WorkerLinks:
                 link.close()
             raise
         link.attached(attached.epoch)
-        for work in attached.stop:
+        for work in dict.fromkeys((*attached.stop, *self._begun.besides(registration.id, inventory))):
             link.forget(work.workload_id, work.attempt)
         self._attachments.add(registration.id, link)
         _log.info(

@@ -60,7 +60,10 @@ class WorkerQueue:
         match item:
             case StopAttempt():
                 self._put_stop(item)
-            case Forget() | Unstarted():
+            case Forget():
+                if item not in self._waiting and item not in self._busy.values():
+                    self._waiting.append(item)
+            case Unstarted():
                 self._waiting.append(item)
             case _:
                 which = _which(item)

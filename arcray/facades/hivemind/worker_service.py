@@ -29,8 +29,8 @@ from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.outputs import stored_logs, stored_output
 from arcray.facades.hivemind.own_words import gpus_of
 from arcray.facades.hivemind.refusals import ErrorCode
-from arcray.facades.hivemind.returned import store_returned
-from arcray.facades.hivemind.tasks import check_is_task, status_of, workload_id_of
+from arcray.facades.hivemind.returned import returned_key, store_returned
+from arcray.facades.hivemind.tasks import FACADE, check_is_task, status_of, workload_id_of
 from arcray.facades.hivemind.worker_links import WorkerLinks
 from arcray.facades.hivemind.worker_words import Placed, WorkerWords
 from arcray.facades.hivemind.workers import end_of, node_id_of, reading_of, registration_of, reward_of
@@ -173,14 +173,30 @@ class WorkerService:
         return pool.StatusResponse(success=True, message=f"is {status_of(placed.work).value} already")
 
     async def _returned(self, request: pool.StoreResultRequest | pool.ReturnTaskResultRequest, call: Call) -> str:
-        placed = await self._words.about(request.task_id, call)
-        if placed.work.phase is Phase.SUCCEEDED:
-            return "is COMPLETED already"
-        placed.check_live()
-        work, result = placed.work, request.result_data
-        keys = await store_returned(self._plane.blobs, work, result, unpacked_bytes=self._unpacked_bytes)
-        await self._end(placed, succeeded=True, blobs=keys)
+        result = request.result_data
+        async with self._turns.turn(f"result of {request.task_id}"):  # what is given out once stays as it is
+            placed = await self._words.about(request.task_id, call)
+            if placed.ended and not await self._trails(placed, result, call.now):
+                return f"is {status_of(placed.work).value} already"
+            blobs = self._plane.blobs
+            keys = await store_returned(blobs, placed.work, result, unpacked_bytes=self._unpacked_bytes)
+            if not placed.ended:
+                await self._end(placed, succeeded=True, blobs=keys)
         return f"stored {len(result)} bytes"
+
+    async def _trails(self, placed: Placed, result: bytes, now: datetime) -> bool:
+        """Returns whether a result that comes after the end of its work is the first one, and so is kept.
+
+        Raises:
+            ConflictError: there is none to come of work that has ended so, or it comes too late.
+        """
+        work = placed.work
+        if result and work.spec.origin.facade == FACADE and (work.result is None or not work.result.blobs):
+            placed.check_writes(now)
+            return await self._plane.blobs.size(returned_key(work)) is None
+        if work.phase is not Phase.SUCCEEDED:
+            placed.check_live()
+        return False
 
     async def _end(self, placed: Placed, *, succeeded: bool, blobs: Sequence[str] = ()) -> None:
         work, node_id, epoch = placed.work, placed.node.registration.id, placed.node.epoch
@@ -188,12 +204,12 @@ class WorkerService:
         end = end_of(running, node_id, epoch, succeeded=succeeded, blobs=blobs)
         if work.phase is not Phase.PLACED:
             await ask(self._plane, end)
-            return
-        # Its worker was quicker than our telling that it has it; what ran is paid for.
-        began = ReportPhase(
-            node_id=node_id, epoch=epoch, workload_id=work.spec.id, attempt=work.attempt, phase=Phase.RUNNING
-        )
-        await ask_all(self._plane, (began, end))
+        else:  # its worker was quicker than our telling that it has it; what ran is paid for
+            began = ReportPhase(
+                node_id=node_id, epoch=epoch, workload_id=work.spec.id, attempt=work.attempt, phase=Phase.RUNNING
+            )
+            await ask_all(self._plane, (began, end))
+        self._links.ended(node_id, work.spec.id, work.attempt)
 
     # -- what the pool is asked as if it were a worker ----------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from arcray.facades.hivemind.orders import task_id_of, workload_of
 from arcray.facades.hivemind.own_words import is_of_attempt
 from arcray.facades.hivemind.tasks import FACADE, status_of
 from arcray.facades.hivemind.users import user_id
-from arcray.facades.hivemind.workers import node_id_of, speakers_of
+from arcray.facades.hivemind.workers import node_id_of, speakers_of, was_registered_by_a_user
 
 __all__ = ["Placed", "WorkerWords"]
 
@@ -124,23 +124,30 @@ class WorkerWords:
     async def owner_of(self, node_id: str, caller: Caller) -> AccountId | None:
         """Returns the user whose name a worker bears, who is paid for what it does; None where it is no user's.
 
+        Who bears the name may register it, whoever did before.
+
         Raises:
             PermissionDeniedError: the token is another user's; or another user registered it before.
         """
+        owner = await self._named_as(node_id)
+        if caller.user is not None and caller.user == owner:
+            return owner
         known = await self.known(node_id)
         if known is not None:
-            speakers = speakers_of(known.registration)
+            check_speaks(caller, known.registration)
             # Who shows no token may, as in the examples, where no user has registered it by one before.
-            silent = caller.user is None and speakers <= {known.registration.owner}
-            if speakers and caller.user not in speakers and not silent:
-                raise PermissionDeniedError("is another user's worker", field="node_id")
+            if caller.user is None and was_registered_by_a_user(known.registration):
+                raise PermissionDeniedError("is a user's worker; it registers with their token", field="node_id")
+        if caller.user is not None and owner is not None:
+            raise PermissionDeniedError("is another user's name", field="node_id")
+        return owner
+
+    async def _named_as(self, node_id: str) -> AccountId | None:
         try:
             owner = user_id(node_id, "node_id")
             await self._plane.query(FindLogin(account_id=owner))
         except (InvalidArgumentError, NotFoundError):
             return None
-        if caller.user not in (None, owner):
-            raise PermissionDeniedError("is another user's name", field="node_id")
         return owner
 
 

@@ -53,6 +53,7 @@ __all__ = [
     "reward_of",
     "speakers_of",
     "was_reached",
+    "was_registered_by_a_user",
 ]
 
 LEASE: Final = LeaseTerms(unhealthy_after_s=15.0, lost_after_s=30.0)
@@ -62,6 +63,7 @@ _TEXT_LIMIT: Final = 256
 _GB_LIMIT: Final = 2**20
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 _HOST_LIMIT: Final = 253
+_ZONE: Final = re.compile(r"[A-Za-z0-9._-]{1,15}")  # the interface of a link-local address
 _MINUTE_S: Final = 60
 _HIGH_TRUST, _NORMAL_TRUST = 100, 50  # credits from which on a worker is trusted so
 _CREDIT: Final = 100  # what a user begins with, and what the pool's own nodes are trusted with
@@ -154,11 +156,19 @@ def _gpus(request: pool.RegisterWorkerNodeRequest) -> tuple[Gpu, ...]:
 
 
 def _check_host(hostname: str) -> None:
+    if not _is_host(hostname):
+        raise InvalidArgumentError("must be an IP address or a host name", field="hostname")
+
+
+def _is_host(hostname: str) -> bool:
+    _, percent, zone = hostname.partition("%")
+    if len(hostname) > _HOST_LIMIT or (percent and not _ZONE.fullmatch(zone)):  # Python takes anything for a zone
+        return False
     try:
         ip_address(hostname)
     except ValueError:
-        if len(hostname) > _HOST_LIMIT or not _HOST.fullmatch(hostname):
-            raise InvalidArgumentError("must be an IP address or a host name", field="hostname") from None
+        return _HOST.fullmatch(hostname) is not None
+    return True
 
 
 def dial_address_of(registration: NodeRegistration) -> str:
@@ -182,6 +192,11 @@ def speakers_of(registration: NodeRegistration) -> frozenset[str]:
     """Returns the users who speak for a worker; empty where anybody does."""
     speaker = registration.labels.get(_SPEAKER)
     return frozenset(filter(None, (registration.owner, speaker)))
+
+
+def was_registered_by_a_user(registration: NodeRegistration) -> bool:
+    """Returns whether who registered a worker showed a token."""
+    return _SPEAKER in registration.labels
 
 
 def _labels(

@@ -29,6 +29,26 @@ async def test_a_user_whom_nobody_knows_is_registered_and_then_logged_in() -> No
         await again.close()
 
 
+async def test_a_user_who_may_not_register_hears_so() -> None:
+    async with hivemind(strict=True, nodes=[], open_registration=False) as served:
+        caller = PoolCaller(f"127.0.0.1:{served.port}", Credentials("ana", "right"))
+        with pytest.raises(PermissionDeniedError, match="nor register them: registration is closed here"):
+            await caller.tell(STATUS, REQUEST)
+        await caller.close()
+
+
+async def test_who_comes_while_many_log_in_may_try_again() -> None:
+    async with hivemind(strict=True, nodes=[], max_hashing=1) as served:
+        await served.user("ana", "right")
+        callers = [PoolCaller(f"127.0.0.1:{served.port}", Credentials("ana", "right")) for _ in range(80)]
+        told = await asyncio.gather(*(caller.tell(STATUS, REQUEST) for caller in callers), return_exceptions=True)
+        for caller in callers:
+            await caller.close()
+    refused = [answer for answer in told if isinstance(answer, BaseException)]
+    assert refused
+    assert {type(error) for error in refused} == {UnavailableError}
+
+
 async def test_a_token_that_is_worth_nothing_any_more_is_replaced() -> None:
     (port,) = free_ports(1)
     caller = PoolCaller(f"127.0.0.1:{port}", Credentials("ana", "right"))

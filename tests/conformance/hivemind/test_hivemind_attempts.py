@@ -105,12 +105,33 @@ async def test_words_of_the_same_workers_earlier_attempt_change_nothing() -> Non
         await offline(served, "worker-1")
         await served.register(worker)
         await in_phase(served, spec, Phase.RUNNING, attempt=2)
-        assert worker.stopped == ["task-001"]
+        assert set(worker.stopped) == {"task-001"}
         assert [request.task_id for request in worker.taken] == ["task-001", "task-001.arcray-2"]
         await say_in_vain(served, "task-001")
         ended = {"task_id": "task-001.arcray-2", "node_id": "worker-1", "success": False}
         assert (await served.call(f"{MASTER}.TaskCompleted", **ended)).success
         assert (await served.cluster.finished(spec.id)).phase is Phase.FAILED
+
+
+async def test_a_worker_that_comes_back_ends_what_went_elsewhere_and_nothing_that_it_has_ended() -> None:
+    async with a_pool() as served:
+        first, second = await served.worker(), await served.worker()
+        await served.register(first)
+        ended = await upload(served, "task-000")
+        await in_phase(served, ended, Phase.RUNNING)
+        said = {"task_id": "task-000", "node_id": "worker-1", "success": True}
+        assert (await served.call(f"{MASTER}.TaskCompleted", **said)).success
+        spec = await upload(served)
+        await in_phase(served, spec, Phase.RUNNING)
+        await offline(served, "worker-1")
+        await served.register(second, "worker-2")
+        await in_phase(served, spec, Phase.RUNNING, attempt=2)
+        await served.register(first)
+        await first.until(lambda: bool(first.stopped))
+        again = await upload(served, "task-002")
+        await in_phase(served, again, Phase.RUNNING)
+        assert (first.stopped, second.stopped) == (["task-001"], [])
+        assert (await served.work(spec.id)).phase is Phase.RUNNING
 
 
 async def test_words_of_an_attempt_that_was_given_back_in_doubt_change_nothing() -> None:

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from arcray.core.ids import AccountId, EntryId
 from arcray.core.node import Health
 from arcray.core.queries import GetAccount
 from arcray.core.workload import Phase, Program, WorkloadSpec
+from arcray.facades.hivemind.task_files import TaskFiles
 from arcray.testing.builders import a_workload
+from arcray.testing.clock import FakeClock
 from arcray.testing.simulated_node import Script, SimulatedNode
 from arcray.wire.attachments import Attachments
 from tests.conformance.hivemind.worker_rig import Pool, a_gateway, a_pool, in_phase, upload
@@ -74,12 +77,36 @@ async def test_a_result_that_is_returned_completes_its_task(method: str) -> None
         assert (await served.work(spec.id)).phase is Phase.SUCCEEDED
 
 
+@pytest.mark.parametrize("succeeded", [True, False])
+async def test_a_result_that_trails_the_end_of_its_task_is_given_out(succeeded: bool) -> None:
+    async with running() as (served, spec):
+        ended = {"task_id": "task-001", "node_id": "worker-1", "success": succeeded}
+        assert (await served.call(f"{MASTER}.TaskCompleted", **ended)).success
+        phase = Phase.SUCCEEDED if succeeded else Phase.FAILED
+        for data in (b"first", b"other"):
+            assert (await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=data)).success
+        view = await served.work(spec.id)
+        assert view.phase is phase
+        assert await TaskFiles(served.cluster.plane, served.clock).result(view) == b"first"
+
+
+async def test_a_result_that_comes_a_minute_after_the_end_of_its_task_is_refused() -> None:
+    async with running() as (served, spec):
+        ended = {"task_id": "task-001", "node_id": "worker-1", "success": True}
+        assert (await served.call(f"{MASTER}.TaskCompleted", **ended)).success
+        later = FakeClock(served.clock.now() + timedelta(seconds=61))
+        async with a_gateway(served.cluster, later) as other:
+            answer = await other.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"late")
+        assert (answer.success, answer.message) == (False, "task_id: is COMPLETED already")
+        assert await served.cluster.plane.blobs.size(result_key(spec.id, "result_data")) is None
+
+
 async def test_a_task_that_its_worker_says_failed_has_failed() -> None:
     async with running() as (served, spec):
         ended = {"task_id": "task-001", "node_id": "worker-1", "success": False}
         assert (await served.call(f"{MASTER}.TaskCompleted", **ended)).success
         assert (await served.cluster.finished(spec.id)).phase is Phase.FAILED
-        late = await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"x")
+        late = await served.call(f"{MASTER}.ReturnTaskResult", task_id="task-001", result_data=b"")
         assert (late.success, late.message) == (False, "task_id: is FAILED already")
 
 
@@ -153,6 +180,34 @@ async def test_a_name_that_is_a_users_is_registered_by_nobody_else() -> None:
         assert (refused.success, refused.message) == (False, "node_id: is another user's name")
         assert (await served.call("NodeManagerService.RegisterWorkerNode", **fields)).success
         assert (await served.node("ana")).registration.owner == "ana"
+
+
+async def test_a_worker_that_its_user_registered_is_moved_by_nobody_in_particular() -> None:
+    async with a_pool() as served, served.speaking_as("ana") as ana:
+        await served.cluster.ask(
+            OpenLogin(account_id=AccountId("ana"), secret="s", entry_id=EntryId("e"), credits=1, memo="")
+        )
+        for name in ("ana", "anas-second"):
+            fields: dict[str, Any] = {"node_id": name, "hostname": "127.0.0.1", "cpu_cores": 8, "port": 1}
+            assert (await ana("NodeManagerService.RegisterWorkerNode", **fields)).success
+            moved = fields | {"hostname": "127.0.0.2"}
+            refused = await served.call("NodeManagerService.RegisterWorkerNode", **moved)
+            assert (refused.success, refused.message.partition(";")[0]) == (False, "node_id: is a user's worker")
+            assert (await served.node(name)).registration.hostname == "127.0.0.1"
+
+
+async def test_who_bears_a_name_may_register_it_whoever_did_before() -> None:
+    fields: dict[str, Any] = {"node_id": "ana", "hostname": "127.0.0.1", "cpu_cores": 8, "port": 1}
+    async with a_pool(strict=True) as served, AsyncExitStack() as stack:
+        ana = await stack.enter_async_context(served.speaking_as("ana"))
+        bo = await stack.enter_async_context(served.speaking_as("bo"))
+        assert (await bo("NodeManagerService.RegisterWorkerNode", **fields)).success
+        await served.cluster.ask(
+            OpenLogin(account_id=AccountId("ana"), secret="s", entry_id=EntryId("e"), credits=1, memo="")
+        )
+        assert (await ana("NodeManagerService.RegisterWorkerNode", **fields)).success
+        assert (await served.node("ana")).registration.owner == "ana"
+        assert not (await bo("NodeManagerService.RegisterWorkerNode", **fields)).success
 
 
 async def test_the_documents_reading_is_taken_for_a_task_that_runs_anywhere() -> None:

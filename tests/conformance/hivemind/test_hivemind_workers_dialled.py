@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from arcray.core.blobkeys import program_key
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.node import Health
@@ -12,7 +14,7 @@ from arcray.facades.hivemind.containers import OFFERS_CONTAINERS, asked_of
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.testing.builders import a_container, a_workload
 from arcray.testing.simulated_node import SimulatedNode
-from tests.conformance.hivemind.worker_rig import CODE, PATIENCE_S, a_pool, in_phase, upload
+from tests.conformance.hivemind.worker_rig import CODE, PATIENCE_S, FakeWorker, a_pool, in_phase, upload
 
 
 async def test_a_worker_gets_a_task_as_it_was_uploaded_and_runs_it() -> None:
@@ -122,6 +124,23 @@ async def test_the_work_of_a_worker_that_died_goes_elsewhere() -> None:
         assert view.phase is Phase.SUCCEEDED
         assert (await served.node()).health is Health.GONE
         assert not (await served.call("NodeManagerService.ReportStatus", node_id="worker-1", status="Idle")).success
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_the_work_of_a_worker_that_died_and_was_started_again_at_once_begins_again(elsewhere: bool) -> None:
+    async with a_pool() as served:
+        worker = await served.worker()
+        await served.register(worker)
+        spec = await upload(served)
+        await in_phase(served, spec, Phase.RUNNING)
+        await worker.die()
+        again = FakeWorker(port=0 if elsewhere else worker.port)
+        await again.start()
+        served.stack.push_async_callback(again.die)
+        await served.register(again)
+        await in_phase(served, spec, Phase.RUNNING, attempt=2)
+        assert [request.task_id for request in again.taken] == ["task-001.arcray-2"]
+        assert set(again.stopped) == {"task-001"}
 
 
 async def test_a_task_is_stopped_once_its_worker_has_said_so() -> None:

@@ -20,7 +20,7 @@ from arcray.agents.hivemind_tasks import LiveTask, LiveTasks
 from arcray.control.blobs import FsspecBlobs
 from arcray.core.blobkeys import log_key, result_key
 from arcray.core.commands import ReportEnd, Running
-from arcray.core.errors import PermissionDeniedError, StaleReportError, UnavailableError
+from arcray.core.errors import PermissionDeniedError, StaleReportError, UnavailableError, UnsupportedError
 from arcray.core.ids import WorkloadId
 from arcray.core.node import GpuTelemetry, Telemetry
 from arcray.core.quantity import GIB
@@ -226,3 +226,25 @@ async def test_an_end_that_was_not_heard_is_told_again_without_its_output(rig: R
     assert await rig.blobs.size(key) is None
     await rig.pool.end(end)
     assert len(rig.told) == 3
+
+
+async def test_an_end_is_told_once_its_user_is_let_in_again(rig: Rig) -> None:
+    task = rig.tasks.add("t")
+    end = rig.end(task, Phase.FAILED)
+    rig.answers["TaskCompleted"] = PermissionDeniedError("not now")
+    with pytest.raises(UnavailableError, match="not now"):
+        await rig.pool.end(end)
+    assert rig.tasks.named("t") is task
+    del rig.answers["TaskCompleted"]
+    await rig.pool.end(end)
+    assert task.ended.is_set()
+
+
+async def test_an_end_is_told_to_a_pool_that_has_not_all_methods(rig: Rig) -> None:
+    task = rig.tasks.add("t")
+    await rig.blobs.append(log_key(task.workload_id), b"one\n")
+    for method in ("StoreOutput", "StoreLogs", "ReturnTaskResult"):
+        rig.answers[method] = UnsupportedError("no such method")
+    await rig.pool.end(rig.end(task, Phase.SUCCEEDED, message="its network is slow"))
+    assert rig.methods() == ["TaskCompleted"]
+    assert task.ended.is_set()

@@ -66,6 +66,8 @@ def test_a_method_may_know_more_than_the_table() -> None:
         ("id", Subject.TASK, "task_id"),
         ("to", Subject.USER, "receiver_username"),
         ("credits", Subject.USER, "amount"),
+        ("credits", Subject.TASK, "user_id"),
+        ("spendingLimit", Subject.TASK, "user_id"),
         ("archive", Subject.TASK, "task_data"),
         ("port", Subject.NODE, "port"),
     ],

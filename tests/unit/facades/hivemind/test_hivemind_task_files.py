@@ -85,16 +85,6 @@ async def test_what_runs_is_read_each_time_and_what_has_ended_once_a_second() ->
     assert await files.polled_output(ended) == b"12"
 
 
-async def test_what_came_after_the_end_is_shown_at_once_where_that_is_known() -> None:
-    plane = Plane()
-    files, ended = files_of(plane, FakeClock()), a_view(Phase.SUCCEEDED)
-    plane.blobs.kept[log_key(ID)] = b"1"
-    assert await files.polled_output(ended) == b"1"
-    plane.blobs.kept[log_key(ID)] = b"12"
-    files.forget_output(ID)
-    assert await files.polled_output(ended) == b"12"
-
-
 async def test_what_is_remembered_is_bounded() -> None:
     plane = Plane()
     files, ended = files_of(plane, FakeClock()), a_view(Phase.SUCCEEDED)
@@ -130,3 +120,11 @@ async def test_a_result_that_is_too_large_as_a_zip_is_refused() -> None:
 async def test_a_result_whose_file_is_gone_is_refused() -> None:
     with pytest.raises(NotFoundError, match="task_id: a file of its result is gone"):
         await files_of(Plane(), FakeClock()).result(a_view(Phase.SUCCEEDED, result_key(ID, "a.bin")))
+
+
+async def test_a_result_that_came_after_the_end_is_given_out_where_the_end_names_none() -> None:
+    plane = Plane()
+    files = files_of(plane, FakeClock())
+    plane.blobs.kept = {result_key(ID, "result_data"): b"late", result_key(ID, "a.txt"): b"1"}
+    assert await files.result(replace(a_view(Phase.SUCCEEDED), attempt=1)) == b"late"
+    assert await files.result(a_view(Phase.SUCCEEDED, result_key(ID, "a.txt"))) != b"late"

@@ -83,3 +83,18 @@ async def test_who_gives_up_waiting_leaves_the_place_to_others() -> None:
     passwords.go.set()
     await asyncio.gather(*calls[:-1])
     assert service.queues()[0].length == 0
+
+
+async def test_who_leaves_while_their_password_is_worked_on_keeps_the_turn_until_that_is_done() -> None:
+    passwords = Passwords()
+    service = service_of(passwords, at_once=1)
+    for _ in range(3):
+        call = asyncio.create_task(service.register(REQUEST, Call(ANYBODY, T0)))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert service.queues()[0].length == 1
+    passwords.go.set()
+    assert (await service.register(REQUEST, Call(ANYBODY, T0))).success
+    assert passwords.most == 1
+    assert service.queues()[0].length == 0

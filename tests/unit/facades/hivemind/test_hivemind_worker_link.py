@@ -11,7 +11,15 @@ from typing import Any, cast
 import pytest
 
 from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
-from arcray.core.errors import ArcrayError, ConflictError, NotFoundError, StaleReportError, UnavailableError
+from arcray.core.errors import (
+    ArcrayError,
+    ConflictError,
+    DeadlineExceededError,
+    NotFoundError,
+    ResourceExhaustedError,
+    StaleReportError,
+    UnavailableError,
+)
 from arcray.core.ids import NodeId
 from arcray.core.orders import StartWorkload, StopAttempt
 from arcray.core.ports import ControlPlane
@@ -19,6 +27,7 @@ from arcray.core.resources import NO_DEMAND, Allocation, Gpu, GpuShare
 from arcray.core.workload import AttemptRecord, Phase, Program, WorkloadView
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.own_words import Words, allocation_of
+from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.testing.builders import T0, a_workload, node_id
@@ -82,6 +91,9 @@ class FakeChannel:
         self._called(f"stop {task_id}")
         return self.stops.pop(0) if len(self.stops) > 1 else self.stops[0]
 
+    async def broken(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         self._called("close")
 
@@ -99,6 +111,7 @@ class FakePlane:
     errors: list[ArcrayError] = field(default_factory=list)
     blob: bytes | None = b"print(1)"
     work: WorkloadView | None = None
+    unanswered: list[ArcrayError] = field(default_factory=list)
 
     @property
     def blobs(self) -> FakePlane:
@@ -115,6 +128,9 @@ class FakePlane:
         return [self.errors.pop(0) if self.errors else None]
 
     async def query(self, query: Any) -> Any:
+        if self.unanswered:
+            self.seen.note()
+            raise self.unanswered.pop(0)
         if self.work is None:
             raise NotFoundError(str(query))
         return self.work
@@ -147,7 +163,7 @@ async def linked(orders: int = 8, blob: bytes | None = b"print(1)", **channel: A
     worker, plane = FakeChannel(seen, **channel), FakePlane(seen, blob=blob)
     worker.gate.set()
     limits = Limits(orders=orders, dial_timeout_s=1.0)
-    link = WorkerLink(node_id(1), cast("ControlPlane", plane), clock, worker, limits=limits)
+    link = WorkerLink(node_id(1), cast("ControlPlane", plane), clock, worker, limits=limits, begun=BegunWork())
     link.attached(3)
     running = asyncio.create_task(link.run())
     yield Rig(link, worker, plane, clock, seen, running)
@@ -304,6 +320,16 @@ async def test_an_attempt_is_stopped_under_its_own_id() -> None:
         await rig.link.deliver(3, [replace(STOP, attempt=2)])
         await rig.told()
         await rig.called(f"stop {NAME}", f"stop {NAME}.arcray-2")
+
+
+@pytest.mark.parametrize("error", [UnavailableError(), DeadlineExceededError(), ResourceExhaustedError()])
+async def test_an_attempt_is_stopped_once_the_cluster_says_which_it_is(error: ArcrayError) -> None:
+    async with linked() as rig:
+        rig.plane.unanswered = [error]
+        await rig.link.deliver(3, [STOP])
+        await rig.seen.until(lambda: not rig.plane.unanswered)
+        await rig.clock.advance(1.0)
+        assert ends(await rig.told()) == [(Phase.STOPPED, False, "stopped on request")]
 
 
 async def test_what_the_cluster_wants_no_more_is_ended_there() -> None:

@@ -40,6 +40,9 @@ class Nobody:
         _ = task_id, timeout_s
         return Answer(Certainty.UNREACHED)
 
+    async def broken(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         """Hangs up."""
 

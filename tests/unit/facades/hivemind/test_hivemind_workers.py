@@ -106,6 +106,7 @@ def test_a_worker_without_a_gpu_has_none_whatever_it_calls_it() -> None:
     [
         ("127.0.0.1", "127.0.0.1:50052"),
         ("::1", "[::1]:50052"),
+        ("fe80::1%eth0", "[fe80::1%eth0]:50052"),
         ("localhost", "localhost:50052"),
         ("gpu-3.lab.example.", "gpu-3.lab.example.:50052"),
     ],
@@ -125,6 +126,9 @@ def test_workers_are_dialled_where_they_say(hostname: str, address: str) -> None
         ({"hostname": "unix:/run/x"}, "hostname"),
         ({"hostname": "a b"}, "hostname"),
         ({"hostname": "-a"}, "hostname"),
+        ({"hostname": "fe80::1%" + "a" * 16}, "hostname"),
+        ({"hostname": "fe80::1%eth0\n"}, "hostname"),
+        ({"hostname": "fe80::1%\0"}, "hostname"),
         ({"hostname": "a." * 127 + "a"}, "hostname"),
         ({"port": 0}, "port"),
         ({"port": 65_536}, "port"),
