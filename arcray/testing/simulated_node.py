@@ -223,7 +223,11 @@ class SimulatedNode:
             work = self._answer_later(order, function)
         else:
             work = self._perform(order)
-        task = self._group.create_task(work)
+        try:
+            task = self._group.create_task(work)
+        except RuntimeError:  # this node is ending
+            work.close()
+            return
         self._running[order.workload_id] = (order.attempt, task)
 
     def _answer(self, order: RunInference, function: Model) -> None:
