@@ -18,8 +18,8 @@ _HYPHENATED: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SPELLINGS: Final = re.compile(rf"{_HYPHENATED}|\{{{_HYPHENATED}\}}|urn:uuid:{_HYPHENATED}|[0-9a-fA-F]{{32}}")
 
 
-class NodeId(str):
-    """Names a node, in lower case and with hyphens.
+class _Identity(str):
+    """A UUID in lower case and with hyphens.
 
     Args:
         text: the same in any case, without hyphens, in braces, or after ``urn:uuid:``.
@@ -37,32 +37,24 @@ class NodeId(str):
     @classmethod
     def new(cls) -> Self:
         """Returns an id that nothing has yet."""
-        return cls(_fresh())
+        return cls(str(uuid4()))
 
     @classmethod
     def from_str(cls, text: str) -> Self:
-        """Returns the id that a text spells; the same as ``NodeId(text)``."""
+        """Returns the id that a text spells; the same as to call the class."""
         return cls(text)
 
 
-class WorkloadId(str):
-    """Names a workload; in all else as ``NodeId``."""
+class NodeId(_Identity):
+    """Names a node."""
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> Self:
-        """Returns the id that a text spells."""
-        return super().__new__(cls, text if _CANONICAL.fullmatch(text) else _canonical(text))
 
-    @classmethod
-    def new(cls) -> Self:
-        """Returns an id that nothing has yet."""
-        return cls(_fresh())
+class WorkloadId(_Identity):
+    """Names a workload."""
 
-    @classmethod
-    def from_str(cls, text: str) -> Self:
-        """Returns the id that a text spells; the same as ``WorkloadId(text)``."""
-        return cls(text)
+    __slots__ = ()
 
 
 def _canonical(text: str) -> str:
@@ -70,7 +62,3 @@ def _canonical(text: str) -> str:
         raise InvalidMessageError("is not a UUID")
     digits = text.removeprefix("urn:uuid:").strip("{}").replace("-", "").lower()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def _fresh() -> str:
-    return str(uuid4())
