@@ -50,6 +50,18 @@ class ProbeGateway:
         finally:
             await listener.drain()
 
+    @asynccontextmanager
+    async def connected(
+        self, limit_s: float, **settings: Any
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A bare connection to it, for so long at the most."""
+        async with self.listening(**settings) as listener, asyncio.timeout(limit_s):
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            try:
+                yield reader, writer
+            finally:
+                writer.close()
+
     async def _metrics(self, request: Request) -> Response:
         return PlainTextResponse(f"asked_for {request.url.path}\n")
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,16 +20,6 @@ UPGRADE = (
     GET.replace(b"/healthz", b"/echo") + b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
 )
-
-
-@asynccontextmanager
-async def connected(gateway: ProbeGateway) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with gateway.listening() as listener, asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
 
 
 def refusal(answer: bytes) -> dict[str, Any]:
@@ -62,7 +50,7 @@ def refusal(answer: bytes) -> dict[str, Any]:
 async def test_a_head_that_is_too_much_is_refused(
     gateway: ProbeGateway, sent: bytes, status: int, setting: str
 ) -> None:
-    async with connected(gateway) as (reader, writer):
+    async with gateway.connected(10) as (reader, writer):
         writer.write(sent)
         refused = refusal(await reader.read())
         assert (refused["status"], refused["field"]) == (status, "target" if status == 414 else "headers")
@@ -82,7 +70,7 @@ async def test_a_head_that_is_too_much_is_refused(
 async def test_a_websocket_whose_head_cannot_be_read_is_refused(
     gateway: ProbeGateway, sent: bytes, status: int, reason: str
 ) -> None:
-    async with connected(gateway) as (reader, writer):
+    async with gateway.connected(10) as (reader, writer):
         writer.write(sent)
         refused = refusal(await reader.read())
         assert (refused["status"], refused["field"]) == (status, "target" if status == 414 else "headers")
@@ -93,7 +81,7 @@ async def test_a_head_within_the_limits_is_taken_however_it_comes(gateway: Probe
     large = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 253 + b"b: %b\r\n" % (b"b" * (LIMIT - 3_000))
     body = b"x" * 1_000
     post = b"POST /raw HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
-    async with connected(gateway) as (reader, writer):
+    async with gateway.connected(10) as (reader, writer):
         for part in (large, b"\r\n" + post, body[:500], body[500:] + large, b"Connection: close\r\n\r\n"):
             writer.write(part)
             await writer.drain()
@@ -102,7 +90,7 @@ async def test_a_head_within_the_limits_is_taken_however_it_comes(gateway: Probe
 
 
 async def test_an_answer_before_is_not_mixed_with_a_refusal(gateway: ProbeGateway) -> None:
-    async with connected(gateway) as (reader, writer):
+    async with gateway.connected(10) as (reader, writer):
         writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"a: b\r\n" * 256 + b"\r\n")
         await gateway.entered.wait()
         gateway.release.set()
@@ -113,7 +101,7 @@ async def test_an_answer_before_is_not_mixed_with_a_refusal(gateway: ProbeGatewa
 async def test_trailers_that_are_too_long_end_an_answer_that_has_begun(
     gateway: ProbeGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with connected(gateway) as (reader, writer):
+    async with gateway.connected(10) as (reader, writer):
         writer.write(TRAILED.replace(b"POST /raw", b"GET /endless"))
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"a: " + b"b" * 2 * READ)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -25,16 +24,10 @@ QUICK = {"header_timeout_s": 0.1, "body_timeout_s": 0.1, "write_timeout_s": 0.1}
 HEADERS = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
-@asynccontextmanager
-async def connected(
+def connected(
     gateway: ProbeGateway, **settings: Any
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with gateway.listening(**QUICK | settings) as listener, asyncio.timeout(15):
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
+) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    return gateway.connected(15, **QUICK | settings)
 
 
 def refusal(answer: bytes) -> dict[str, Any]:
