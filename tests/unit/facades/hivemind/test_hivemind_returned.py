@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import stat
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,18 +18,11 @@ from arcray.facades.hivemind.outputs import RETURNED
 from arcray.facades.hivemind.returned import files_of, store_returned
 from arcray.facades.hivemind.uploads import TASK_BYTES
 from arcray.testing.builders import T0, a_workload
+from tests import zips
 
 ROOM = 1_000
 
-
-def a_zip(files: dict[str, bytes], mode: int = stat.S_IFREG | 0o644, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", method) as bundle:
-        for name, data in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = mode << 16
-            bundle.writestr(entry, data, method)
-    return written.getvalue()
+a_zip = partial(zips.a_zip, mode=zips.PLAIN_FILE)
 
 
 def test_a_zip_is_its_files() -> None:

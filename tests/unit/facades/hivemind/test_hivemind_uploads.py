@@ -13,19 +13,9 @@ from hypothesis import strategies as st
 
 from arcray.core.errors import ArcrayError, InvalidArgumentError, ResourceExhaustedError
 from arcray.facades.hivemind.uploads import TASK_BYTES, is_archive
+from tests.zips import a_zip
 
 ROOM = 1 << 20
-
-
-def a_zip(files: dict[str, bytes], *, mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", method) as bundle:
-        for name, data in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = mode << 16
-            bundle.writestr(entry, data, method)
-    return written.getvalue()
-
 
 MAIN = a_zip({"main.py": b"print(1)"})
 
