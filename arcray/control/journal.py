@@ -420,7 +420,9 @@ class Journal:
                 live.models.append(decode_row(Model, row.id, row.body))
             for row in connection.execute(sa.select(QUOTAS.c.id, QUOTAS.c.body).order_by(QUOTAS.c.id)):
                 live.quotas.append(decode_row(AccountQuota, row.id, row.body))
-            unfinished = sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(sa.text("finished_at IS NULL"))
+            unfinished = (
+                sa.select(WORKLOADS.c.id, WORKLOADS.c.body).where(sa.text("finished_at IS NULL")).order_by("id")
+            )
             for row in connection.execute(unfinished):
                 live.workloads.append(decode_row(Workload, row.id, row.body))
             left_out: list[datetime] = []

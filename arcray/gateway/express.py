@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from arcray.gateway.whole import write_whole
 from arcray.wire.routes import RawRoute
 
 __all__ = ["Endpoint", "Express", "raw_endpoints"]
@@ -60,7 +61,8 @@ class Express:
             if handler is self._app.exception_handlers.get(Exception):
                 raise  # unexpected: the server logs its traceback
             return
-        await response(scope, receive, send)
+        if not write_whole(send, response):
+            await response(scope, receive, send)
 
     def _handler(self, error: Exception) -> Any:
         handlers = self._app.exception_handlers
