@@ -46,7 +46,7 @@ def write_whole(send: Send, response: Response) -> bool:
 def _takes_it(cycle: RequestResponseCycle, response: Response) -> bool:
     if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
         return False
-    if cycle.scope["method"] == "HEAD" or response.status_code < 200 or response.status_code in _BODILESS:  # noqa: PLR2004 - informational
+    if cycle.scope["method"] == "HEAD" or response.status_code < 200 or response.status_code in _BODILESS:
         return False
     length = response.headers.get("content-length") if response.background is None else None
     return length == str(len(response.body))

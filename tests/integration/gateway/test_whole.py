@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ async def _nothing() -> None:
     """Runs after the answer."""
 
 
-RESPONSES = {
+RESPONSES: dict[str, Callable[[], Response]] = {
     "/plain": lambda: Response(b"hello", media_type="application/json"),
     "/text": lambda: PlainTextResponse("héllo", status_code=418, headers={"Location": "/elsewhere"}),
     "/empty": lambda: Response(b""),

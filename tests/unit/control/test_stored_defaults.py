@@ -39,7 +39,7 @@ def dataclasses_in(annotation: Any, seen: set[type]) -> Iterator[type]:
 
 
 def defaults_of(kind: type) -> Iterator[tuple[str, str]]:
-    for each in fields(kind):  # type: ignore[arg-type]  # only dataclasses come here
+    for each in fields(kind):
         if each.default is not MISSING:
             yield f"{kind.__name__}.{each.name}", repr(each.default)
         elif each.default_factory is not MISSING:
