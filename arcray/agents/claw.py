@@ -36,6 +36,7 @@ FORMS: Final = {"json": Form.INTERNAL, "bincode": Form.BINARY}
 _NAME_LIMIT: Final = 64
 _NAME_SIGNS: Final = "-_"
 _LEAVE_S: Final = 20.0
+_HEARD_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ async def run(settings: Settings, joining: Joining) -> None:
             working[what] = asyncio.create_task(work, name=what)
         await _until_over(working, leaves, pool, session)
     finally:
-        await _end_all(pool, session)
+        await _end_all(pool, session, working.get("link"))
         for task in working.values():
             task.cancel()
         await asyncio.gather(*working.values(), return_exceptions=True)
@@ -137,17 +138,17 @@ async def _until_over(
             task.result()
 
 
-async def _end_all(pool: ClawPool, session: ClawSession) -> None:
-    """Ends what runs, which goes elsewhere, without a word; waits for it a little."""
-    if not session.running:
-        return
-    await pool.order(session.leave("its agent ends", stop=True, silent=True))
+async def _end_all(pool: ClawPool, session: ClawSession, link: asyncio.Task[Any] | None) -> None:
+    """Ends what runs, and has the gateway hear of it; waits for either a little."""
+    await pool.order(session.leave("its agent was asked to end", stop=True))
     try:
         async with asyncio.timeout(_LEAVE_S):
             while session.running:
                 await pool.ended()
     except TimeoutError:
         _log.warning("workloads left behind", extra={"workloads": session.running})
+    if session.registered and link is not None:
+        await asyncio.wait({link}, timeout=_HEARD_S)
 
 
 def _first_of(leaves: asyncio.Queue[Leave], leave: Leave) -> None:

@@ -6,8 +6,8 @@ heard (``claw_outbox``), sockets (``claw_link``), disks and the node (``claw_poo
 - **Words wait.** A step of a workload, and a piece of its log, are kept until they are heard. What was unheard when a
   connection broke is told over the next one, in order; of what runs besides is told where it stands. Ends of late are
   told again even if they were heard: a gateway may be killed between hearing and writing.
-- **Attempts.** What was deployed is begun once, whatever comes twice. What a gateway asks about and is not here is said
-  to have failed or stopped, and is not begun if it comes later.
+- **Attempts.** What was deployed is begun once, whatever comes twice. What a gateway asks about and was never here is
+  not answered: there is no word for it. What it has end before it came is not begun if it comes later.
 - **Bounds.** So many workloads run, so many that ended are remembered, so many words wait: a gateway that asks faster
   than it listens is read more slowly (``congested``).
 """
@@ -156,7 +156,7 @@ class ClawSession:
     def phase(self, report: ReportPhase) -> None:
         """Takes that an attempt went to a live phase."""
         work = self._of(report.workload_id, report.attempt)
-        if work is None or work.silent:
+        if work is None:
             return
         state = _STATES[report.phase]
         if state is WorkloadState.RUNNING:
@@ -174,12 +174,11 @@ class ClawSession:
         work = self._of(report.workload_id, report.attempt)
         if work is None:
             return None
-        if work.silent:
-            self._forget(work)
-            return None
         delay_s = None if self._leaving else work.restart_delay_s(report, self._clock.monotonic())
         if delay_s is None:
             work.finish = Finish(state=_STATES[report.phase], message=report.message)
+            if work.evicted and report.phase is Phase.STOPPED:
+                work.finish = Finish(state=WorkloadState.FAILED, message=f"its node leaves: {self._leaving}")
             self._changed.add(work.id)
             return work
         work.restart_at_s = self._clock.monotonic() + delay_s
@@ -215,7 +214,7 @@ class ClawSession:
         """Returns whose logs can be told now; () while the gateway is away, or has enough to read."""
         if not self._outbox.takes_logs:
             return ()
-        return tuple(work for work in self._works.values() if not work.state.is_terminal and not work.silent)
+        return tuple(work for work in self._works.values() if not work.state.is_terminal)
 
     def restarts(self) -> list[StartWorkload]:
         """Returns the orders of what is to be started again now."""
@@ -235,23 +234,18 @@ class ClawSession:
         if work is not None:
             self._fail(work, str(error))
 
-    def leave(self, reason: str, *, stop: bool, silent: bool = False) -> list[StopAttempt]:
-        """Takes no more work; returns the orders that end what runs, where it is not waited for.
+    def leave(self, reason: str, *, stop: bool) -> list[StopAttempt]:
+        """Takes no more work; returns the orders that end what runs, unless that is waited for.
 
-        Args:
-            silent: nothing is told of it: the gateway has it go elsewhere.
+        What is ended so has failed, because nobody has asked for its end: whoever deployed it may do so elsewhere.
         """
         self._leaving = reason or "it was asked to"
         if not stop:
             return []
         orders = []
-        for work in tuple(self._works.values()):
-            if not work.occupies:
-                continue
-            work.silent = silent
-            if silent and work.restart_at_s is not None:
-                self._forget(work)
-            else:
+        for work in self._works.values():
+            if work.occupies:
+                work.evicted = not work.stop_asked
                 orders += self._stopped(work, _LEAVE_GRACE_S)
         return orders
 
@@ -363,8 +357,6 @@ class ClawSession:
         """Tells everything that is here: what was not heard step by step, and where all else stands."""
         now = self._now()
         for work in self._works.values():
-            if work.silent:
-                continue
             self._outbox.say(Word(update, work, step=True) for update in work.untold)
             if not work.untold:
                 self._say(work.update(now))
@@ -433,7 +425,12 @@ class ClawSession:
         if work is not None:
             return self._stopped(work, 0.0 if force else _STOP_GRACE_S) if work.occupies else []
         if workload_id not in self._ended:
-            self._tell_absent(workload_id, WorkloadState.STOPPED)
+            message = "there is no such workload here"
+            self._remember(
+                claw.WorkloadUpdate(
+                    workload_id=workload_id, state=WorkloadState.STOPPED, message=message, timestamp=self._now()
+                )
+            )
         self._say(self._ended[workload_id].update)
         return []
 
@@ -442,7 +439,8 @@ class ClawSession:
         self._changed.add(work.id)
         if work.restart_at_s is not None:
             work.restart_at_s = None
-            work.finish = Finish(state=WorkloadState.STOPPED, message="stopped on request")
+            state = WorkloadState.FAILED if work.evicted else WorkloadState.STOPPED
+            work.finish = Finish(state=state, message="it ended, and is not started again")
             return []
         return [StopAttempt(workload_id=WorkloadId(work.id), attempt=work.attempt, grace_s=grace_s)]
 
@@ -451,16 +449,8 @@ class ClawSession:
         if work is not None:
             self._say(work.update(self._now(), "asked to end" if work.stop_asked else None))
             return
-        if workload_id not in self._ended:
-            self._tell_absent(workload_id, WorkloadState.FAILED)
-        self._say(self._ended[workload_id].update)
-
-    def _tell_absent(self, workload_id: claw.WorkloadId, state: WorkloadState) -> None:
-        self._remember(
-            claw.WorkloadUpdate(
-                workload_id=workload_id, state=state, message="there is no such workload here", timestamp=self._now()
-            )
-        )
+        if workload_id in self._ended:
+            self._say(self._ended[workload_id].update)
 
     def _on_config(self, config: claw.NodeConfig) -> list[Action]:
         self._outbox.set_intervals(config.heartbeat_interval_secs, config.metrics_interval_secs)
@@ -473,8 +463,7 @@ class ClawSession:
     def _go(self, work: Work, state: WorkloadState, message: str = "") -> None:
         told = work.go(state, self._now(), message)
         self._changed.add(work.id)
-        if not work.silent:
-            self._outbox.say(Word(update, work, step=True) for update in told)
+        self._outbox.say(Word(update, work, step=True) for update in told)
 
     def _fail(self, work: Work, message: str) -> None:
         work.finish = Finish(state=WorkloadState.FAILED, message=message)

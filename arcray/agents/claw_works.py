@@ -57,7 +57,7 @@ class Work:
         streak: starts in a row that did not run long.
         began: the present attempt runs, or ran.
         stop_asked: the gateway wants its end.
-        silent: nothing more is told of it.
+        evicted: its end was asked for by this machine, which leaves.
         live: where it stood before its end.
         restart_at_s: when it is started again, by the clock; None where it is not.
         finish: it has ended here; told once all that it wrote is.
@@ -75,7 +75,7 @@ class Work:
     began: bool = False
     began_at_s: float = 0.0
     stop_asked: bool = False
-    silent: bool = False
+    evicted: bool = False
     restart_at_s: float | None = None
     finish: Finish | None = None
     untold: deque[claw.WorkloadUpdate] = field(default_factory=deque)
