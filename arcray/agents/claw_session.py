@@ -26,6 +26,7 @@ from arcray.agents.claw_outbox import Outbox, Word
 from arcray.agents.claw_works import Finish, Work, log_messages, read_record, record_of, words
 from arcray.claw_proto import PROTOCOL_VERSION, WorkloadState
 from arcray.claw_proto.frames import AnyGatewayMessage, Form, Frame, read_from_gateway, write_to_gateway
+from arcray.claw_proto.lifecycle import TRANSITIONS
 from arcray.core.commands import ReportEnd, ReportPhase, Running
 from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, ResourceExhaustedError
 from arcray.core.ids import WorkloadId
@@ -111,7 +112,7 @@ class ClawSession:
         self._telemetry: Telemetry | None = None
         self._works: dict[claw.WorkloadId, Work] = {}
         self._ended: OrderedDict[claw.WorkloadId, _Ended] = OrderedDict()
-        self._changed: set[claw.WorkloadId] = set()
+        self._changed: dict[claw.WorkloadId, None] = {}  # in order
         self._outbox = Outbox(clock, node_id)
         self._leaving = ""
 
@@ -132,16 +133,16 @@ class ClawSession:
         first, self._registration = self._registration is None, registration
         if not first:
             return ()
-        here = {claw.WorkloadId(work.workload_id): work for work in inventory}
-        for work in tuple(self._works.values()):
-            found = here.pop(work.id, None)
+        here = {work.workload_id: work for work in inventory}
+        for work in self._works.values():
+            found = here.pop(WorkloadId(work.id), None)
             if found is not None and not work.state.is_terminal:
                 work.attempt, work.began = found.attempt, True
                 work.finish = None
                 if not work.stop_asked:
                     self._go(work, WorkloadState.RUNNING)
             elif work.state.is_terminal:
-                work.untold.append(work.update(self._now(), work.finish.message if work.finish else None))
+                work.untold.append(work.update(self._now(), work.told_at_end))
             elif work.finish is None:
                 state = WorkloadState.STOPPED if work.stop_asked else WorkloadState.FAILED
                 work.finish = Finish(state=state, message="it ended while its node's agent was away")
@@ -177,9 +178,11 @@ class ClawSession:
         delay_s = None if self._leaving else work.restart_delay_s(report, self._clock.monotonic())
         if delay_s is None:
             work.finish = Finish(state=_STATES[report.phase], message=report.message)
+            if work.stop_asked and report.phase is Phase.SUCCEEDED:
+                work.finish = Finish(state=WorkloadState.STOPPED, message=report.message)
             if work.evicted and report.phase is Phase.STOPPED:
                 work.finish = Finish(state=WorkloadState.FAILED, message=f"its node leaves: {self._leaving}")
-            self._changed.add(work.id)
+            self._changed[work.id] = None
             return work
         work.restart_at_s = self._clock.monotonic() + delay_s
         work.restarts += 1
@@ -225,7 +228,7 @@ class ClawSession:
     def _again(self, work: Work) -> StartWorkload:
         work.restart_at_s, work.began = None, False
         work.attempt += 1
-        self._changed.add(work.id)
+        self._changed[work.id] = None
         return order_of(work.workload, work.attempt, work.allocation, self._published(work))
 
     def undelivered(self, order: StartWorkload, error: ArcrayError) -> None:
@@ -266,7 +269,7 @@ class ClawSession:
 
     def changes(self) -> dict[claw.WorkloadId, bytes | None]:
         """Returns the records that are to be written, and of those that are to be removed None."""
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed, {}
         return {each: record_of(self._works[each]) if each in self._works else None for each in changed}
 
     # -- a connection -------------------------------------------------------------------------------------------------
@@ -370,11 +373,11 @@ class ClawSession:
         assert work is not None, "what is waited for is of a workload"
         if word.log_bytes:
             work.log_heard = max(work.log_heard, word.log_bytes)
-            self._changed.add(work.id)
+            self._changed[work.id] = None
         if word.step and work.untold:
             work.untold.popleft()
         if work.state.is_terminal and not work.untold:
-            self._remember(work.update(self._now(), work.finish.message if work.finish else None))
+            self._remember(work.update(self._now(), work.told_at_end))
             self._forget(work)
 
     def _on_deploy(self, workload: claw.Workload) -> list[Action]:
@@ -392,7 +395,7 @@ class ClawSession:
             self._fail(work, str(error))
             return []
         self._works[workload.id] = work
-        self._changed.add(workload.id)
+        self._changed[workload.id] = None
         return [order]
 
     def _admitted(self, work: Work) -> StartWorkload:
@@ -423,7 +426,11 @@ class ClawSession:
     def _on_stop(self, workload_id: claw.WorkloadId, *, force: bool) -> list[StopAttempt]:
         work = self._works.get(workload_id)
         if work is not None:
-            return self._stopped(work, 0.0 if force else _STOP_GRACE_S) if work.occupies else []
+            if not work.occupies:
+                return []
+            if WorkloadState.STOPPING in TRANSITIONS[work.state]:
+                work.state = WorkloadState.STOPPING  # which is the gateway's own word
+            return self._stopped(work, 0.0 if force else _STOP_GRACE_S)
         if workload_id not in self._ended:
             message = "there is no such workload here"
             self._remember(
@@ -436,7 +443,7 @@ class ClawSession:
 
     def _stopped(self, work: Work, grace_s: float) -> list[StopAttempt]:
         work.stop_asked = True
-        self._changed.add(work.id)
+        self._changed[work.id] = None
         if work.restart_at_s is not None:
             work.restart_at_s = None
             state = WorkloadState.FAILED if work.evicted else WorkloadState.STOPPED
@@ -447,7 +454,7 @@ class ClawSession:
     def _on_asked(self, workload_id: claw.WorkloadId) -> None:
         work = self._works.get(workload_id)
         if work is not None:
-            self._say(work.update(self._now(), "asked to end" if work.stop_asked else None))
+            self._say(work.update(self._now()))
             return
         if workload_id in self._ended:
             self._say(self._ended[workload_id].update)
@@ -462,7 +469,7 @@ class ClawSession:
 
     def _go(self, work: Work, state: WorkloadState, message: str = "") -> None:
         told = work.go(state, self._now(), message)
-        self._changed.add(work.id)
+        self._changed[work.id] = None
         self._outbox.say(Word(update, work, step=True) for update in told)
 
     def _fail(self, work: Work, message: str) -> None:
@@ -478,7 +485,7 @@ class ClawSession:
 
     def _forget(self, work: Work) -> None:
         self._works.pop(work.id, None)
-        self._changed.add(work.id)
+        self._changed[work.id] = None
 
     def _remember(self, update: claw.WorkloadUpdate) -> None:
         self._ended[update.workload_id] = _Ended(update, self._clock.monotonic())

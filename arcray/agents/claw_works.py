@@ -93,6 +93,11 @@ class Work:
         """Whether it holds its slice of the machine."""
         return self.finish is None and not self.state.is_terminal
 
+    @property
+    def told_at_end(self) -> str | None:
+        """What is told with its end."""
+        return (words(self.finish.message) or None) if self.finish is not None else None
+
     def update(self, now: claw.Timestamp, message: str | None = None) -> claw.WorkloadUpdate:
         """Returns the word that says where it stands."""
         return claw.WorkloadUpdate(workload_id=self.id, state=self.state, message=message, timestamp=now)
