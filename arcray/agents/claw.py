@@ -149,6 +149,7 @@ async def _end_all(pool: ClawPool, session: ClawSession, link: asyncio.Task[Any]
         _log.warning("workloads left behind", extra={"workloads": session.running})
     if session.registered and link is not None:
         await asyncio.wait({link}, timeout=_HEARD_S)
+    await pool.save()
 
 
 def _first_of(leaves: asyncio.Queue[Leave], leave: Leave) -> None:

@@ -98,6 +98,7 @@ class ClawPool:
         self._registration: NodeRegistration | None = None
         self._reading_logs = asyncio.Lock()
         self._saving = asyncio.Lock()
+        self._saves: set[asyncio.Future[None]] = set()
         self._end = asyncio.Event()
         self.wake: Callable[[], None] = lambda: None
         self.reconnect: Callable[[], Awaitable[None]] = _nothing
@@ -109,7 +110,7 @@ class ClawPool:
         changed = self._registration not in (None, registration)
         self._registration = registration
         unwanted = self._session.attach(registration, inventory)
-        await self._save()
+        await self.save()
         if changed:
             await self.reconnect()
         return unwanted
@@ -117,13 +118,13 @@ class ClawPool:
     async def phase(self, report: ReportPhase) -> None:
         """Tells that work went to a live phase."""
         self._session.phase(report)
-        await self._save()
+        await self.save()
         self.wake()
 
     async def end(self, report: ReportEnd) -> None:
         """Tells that work has ended, after all that it wrote."""
         work = self._session.ended(report)
-        await self._save()
+        await self.save()
         if work is not None:
             await self._tell_log(work)
         self._end.set()
@@ -142,7 +143,7 @@ class ClawPool:
 
     async def act(self, actions: Sequence[Action]) -> None:
         """Does what a frame asks for."""
-        await self._save()
+        await self.save()
         for action in actions:
             match action:
                 case Leave():
@@ -161,7 +162,7 @@ class ClawPool:
                 _log.warning("order not taken", extra={"workload_id": order.workload_id, "reason": str(error)})
                 if isinstance(order, StartWorkload):
                     self._session.undelivered(order, error)
-        await self._save()
+        await self.save()
         self.wake()
 
     async def run(self) -> None:
@@ -191,7 +192,7 @@ class ClawPool:
                         self._session.finish(work)
                     break
                 self.wake()
-        await self._save()
+        await self.save()
 
     async def _piece(self, key: str, start: int) -> bytes:
         try:
@@ -199,8 +200,15 @@ class ClawPool:
         except NotFoundError:
             return b""
 
-    async def _save(self) -> None:
+    async def save(self) -> None:
         """Writes what has changed to the disk. What cannot be written is not kept, which only a killed agent misses."""
+        # Whoever is cancelled here leaves the writing to finish: what has changed is told once.
+        saving = asyncio.ensure_future(self._save())
+        self._saves.add(saving)
+        saving.add_done_callback(self._saves.discard)
+        await asyncio.shield(saving)
+
+    async def _save(self) -> None:
         async with self._saving:
             for name, record in self._session.changes().items():
                 try:

@@ -344,6 +344,7 @@ class ClawSession:
             case claw.Ping():
                 self._outbox.pinged()
             case claw.Shutdown():
+                self.leave(words(message.reason), stop=False)  # what comes right after it is not taken
                 actions = [Leave(reason=words(message.reason), graceful=message.graceful)]
             case _:
                 raise AssertionError("a document's connection has a document's messages")
