@@ -13,7 +13,7 @@ Source: claw-proto API Reference, "Node Messages" and "Gateway Messages".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias, assert_never
 
@@ -31,7 +31,7 @@ from arcray.claw_proto.frames import (
 )
 from arcray.claw_proto.version import agree
 from arcray.core.commands import Running
-from arcray.core.errors import ArcrayError, ConflictError, InvalidArgumentError, NotFoundError
+from arcray.core.errors import ArcrayError, InvalidArgumentError, NotFoundError
 from arcray.core.node import NodeRegistration, Telemetry
 from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.workload import Phase
@@ -174,6 +174,7 @@ class ClawSession:
         self._form = Form.INTERNAL
         self._answered_in = Form.INTERNAL  # the form of what came last, which its answer has
         self._registration: NodeRegistration | None = None
+        self._waits = False  # for the answer to its registration
         self._attempts = Attempts(self._dialect)
         self._asked: dict[claw.WorkloadId, Running] = {}
         self._recalled: list[Running] = []
@@ -201,7 +202,7 @@ class ClawSession:
 
     # -- what the node says -------------------------------------------------------------------------------------------
 
-    def receive(self, frame: Frame, now: datetime) -> Sequence[Action]:
+    def receive(self, frame: Frame, now: datetime) -> Sequence[Action]:  # noqa: C901, PLR0911  one arm per message
         """Takes a frame; returns what to do about it, in this order."""
         if is_too_large(frame):
             return self._take_oversized()
@@ -252,14 +253,15 @@ class ClawSession:
             agree(register.protocol_version)
         except claw.ProtoError as error:
             return *self._refuse(error), _closing(PROTOCOL_ERROR, str(error))
+        if not first and register.node_id != self._node_id:
+            return self._refuse(_not_this_node())
         try:
-            if not first and register.node_id != self._node_id:
-                raise ConflictError("is not the node that registered on this connection", field="node_id")
             registration = registration_of(register, address=self._address)
-        except (InvalidArgumentError, ConflictError) as error:
+        except InvalidArgumentError as error:
             refused = self._refuse(error)
             return (*refused, _closing(PROTOCOL_ERROR, str(error))) if first else refused
         self._registration = registration
+        self._waits = True
         return (Join(registration=registration),)
 
     def _beat(self, message: claw.Heartbeat, now: datetime) -> Sequence[Action]:
@@ -304,8 +306,11 @@ class ClawSession:
     # -- what it is told ----------------------------------------------------------------------------------------------
 
     def welcome(self) -> Sequence[Action]:
-        """Answers a registration."""
+        """Answers a registration that was not answered yet."""
         assert self._registration is not None, "it has registered"
+        if not self._waits:
+            return ()
+        self._waits = False
         message = replies.registered(
             self._dialect,
             claw.NodeId(self._node_id),
@@ -343,7 +348,7 @@ class ClawSession:
         return questions
 
     def recalled(self) -> tuple[Sequence[Running], Sequence[Action]]:
-        """Ends ``recall``: returns what the node has or has ended meanwhile, and what ends the rest of it for certain."""
+        """Ends ``recall``: returns what the node has, or has ended meanwhile, and what ends the rest for certain."""
         fences = [self._said(_fence(self._dialect, name)) for name in self._asked]
         self._asked.clear()
         found, self._recalled = self._recalled, []
@@ -353,7 +358,7 @@ class ClawSession:
         """Returns the attempts that have not ended."""
         return self._attempts.inventory()
 
-    def deliver(self, order: Order, now: datetime) -> Sequence[Action]:
+    def deliver(self, order: Order, now: datetime) -> Sequence[Action]:  # noqa: PLR0911  one arm per order
         """Hands an order over; one that came before does nothing."""
         work = Running(workload_id=order.workload_id, attempt=order.attempt)
         match order:
@@ -381,21 +386,11 @@ class ClawSession:
         return self._said(_fence(self._dialect, replies.wire_id(work.workload_id, work.attempt)))
 
     def configure(self, config: claw.NodeConfig | None) -> Sequence[Action]:
-        """Has the node go by another configuration, now where it has registered, and whenever it registers again."""
+        """Has the node go by another configuration: by its welcome where that is yet to come, else at once."""
         before, self._config = self._config, config
-        if config is None or config == before or self._registration is None:
+        if config is None or config == before or self._waits:
             return ()
         return (self._said(replies.configured(self._dialect, config)),)
-
-    def adopt(self, config: claw.NodeConfig | None) -> None:
-        """Sets the configuration that the next ``welcome`` tells."""
-        self._config = config
-
-    def limit(self, max_workloads: int | None) -> NodeRegistration:
-        """Returns the registration with another bound of concurrent work, which the session goes on with."""
-        assert self._registration is not None, "it has registered"
-        self._registration = replace(self._registration, max_workloads=max_workloads)
-        return self._registration
 
     def ping(self, now: datetime) -> Sequence[Action]:
         """Asks for an answer at once, unless one is waited for already."""

@@ -11,7 +11,7 @@ import pytest
 
 from arcray.core.errors import NotFoundError, UnavailableError
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.facades.hivemind.keyed_turns import KeyedTurns
+from arcray.wire.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.own_words import Words
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits
