@@ -13,7 +13,14 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from arcray import claw_proto as claw
 from arcray.claw_proto import WorkloadState, original
-from arcray.claw_proto.frames import AnyGatewayMessage, AnyNodeMessage, Dialect, Form, read_from_gateway, write_to_gateway
+from arcray.claw_proto.frames import (
+    AnyGatewayMessage,
+    AnyNodeMessage,
+    Dialect,
+    Form,
+    read_from_gateway,
+    write_to_gateway,
+)
 from arcray.core.commands import SubmitWorkload
 from arcray.core.events import Topic
 from arcray.core.ids import NodeId, WorkloadId
@@ -80,9 +87,7 @@ class ClawNode:
         for state in states:
             if self.dialect is Dialect.ORIGINAL:
                 word = original.WorkloadState(state.value)
-                await self.say(
-                    original.WorkloadUpdate(workload_id=name, state=word, message=message, timestamp=AT)
-                )
+                await self.say(original.WorkloadUpdate(workload_id=name, state=word, message=message, timestamp=AT))
             else:
                 await self.say(claw.WorkloadUpdate(workload_id=name, state=state, message=message, timestamp=AT))
 

@@ -1,4 +1,4 @@
-"""A claw connection without a socket: golden frames in and out, in every form. Numbers are cases of the protocol notes."""
+"""A claw connection without a socket: golden frames in and out. Numbers are cases of the protocol notes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from arcray.facades.claw.session import (
     Told,
     Wrote,
 )
-from tests.conformance.claw.claw_rig import AT, ID, registration
+from tests.conformance.claw.claw_rig import AT, ID
 
 NOW: Final = datetime(2026, 2, 3, 12, 34, 56, tzinfo=UTC)
 WORK: Final = WorkloadId("7c9e6679-7425-40de-944b-e07fc1f90ae7")
@@ -56,6 +56,16 @@ BINARY_REGISTER: Final = bytes.fromhex(
     "0000000000000000 00000000 0000000000000000 00000000 0000000000000000 01000000"
 )
 TIME: Final = "1400000000000000 323032362d30322d30335431323a33343a35365a"
+DEPLOY: Final = (
+    f'{{"type":"deploy_workload","workload":{{"id":"{WORK}","name":"web","spec":{{"image":"nginx","command":null,'
+    '"args":null,"env":[],"gpu_count":0,"gpu_memory_mb":null,"cpu_millicores":null,"memory_mb":null,"ports":[],'
+    '"volumes":[],"restart_policy":"no"},"status":{"state":"pending","started_at":null,"finished_at":null,'
+    '"exit_code":null,"gpu_ids":[]},"created_at":"2026-02-03T12:34:56Z","updated_at":"2026-02-03T12:34:56Z"}}'
+)
+START: Final = (
+    f'{{"type":"start_workload","workload_id":"{WORK}","spec":{{"image":"nginx","command":[],"env":{{}},'
+    '"gpu_count":0,"memory_mb":512,"cpu_cores":1}}'
+)
 
 
 def a_session() -> ClawSession:
@@ -182,7 +192,9 @@ def test_case_7_id_is_told_in_lower_case() -> None:
 def test_case_9_message_may_be_absent_and_state_may_not() -> None:
     session = registered()
     session.deliver(a_start(), NOW)
-    update = f'{{"type":"workload_update","workload_id":"{WORK}","state":"starting","timestamp":"2026-02-03T12:34:56Z"}}'
+    update = (
+        f'{{"type":"workload_update","workload_id":"{WORK}","state":"starting","timestamp":"2026-02-03T12:34:56Z"}}'
+    )
     (refused,) = session.receive(update.replace('"state":"starting",', ""), NOW)
     assert isinstance(refused, Refused)
     assert refused.error.field == "state"
@@ -248,15 +260,11 @@ def test_a_frame_that_is_wrong_later_changes_nothing(frame: Frame) -> None:
     [
         (
             INTERNAL_REGISTER,
-            f'{{"type":"deploy_workload","workload":{{"id":"{WORK}","name":"web","spec":{{"image":"nginx","command":null,'
-            '"args":null,"env":[],"gpu_count":0,"gpu_memory_mb":null,"cpu_millicores":null,"memory_mb":null,"ports":[],'
-            '"volumes":[],"restart_policy":"no"},"status":{"state":"pending","started_at":null,"finished_at":null,'
-            '"exit_code":null,"gpu_ids":[]},"created_at":"2026-02-03T12:34:56Z","updated_at":"2026-02-03T12:34:56Z"}}',
+            DEPLOY,
         ),
         (
             ORIGINAL_REGISTER,
-            f'{{"type":"start_workload","workload_id":"{WORK}","spec":{{"image":"nginx","command":[],"env":{{}},'
-            '"gpu_count":0,"memory_mb":512,"cpu_cores":1}}',
+            START,
         ),
     ],
 )
