@@ -7,6 +7,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from arcray.core.keys import Scope
+from arcray.facades.claw.audit_route import AuditRoute
 from arcray.facades.claw.endpoint import NodeEndpoint
 from arcray.facades.claw.links import NodeLinks
 from arcray.facades.claw.nodes import FACADE as NAME
@@ -27,12 +28,13 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     door = Door(context.authenticator)
     for path in _PATHS:
         router.add_api_websocket_route(path, door.socket(Scope.NODE, endpoint.serve))
+    AuditRoute(context).add_to(router)
     return FacadeEndpoints(router=router, run=links.run, queues=lambda: (*endpoint.queues(), *links.queues()))
 
 
 FACADE: Final = Facade(
     name=NAME,
-    summary="claw-proto: nodes over WebSocket, in JSON and bincode",
+    summary="claw-proto: nodes over WebSocket, in JSON and bincode; the audit log over REST",
     lease=LEASE,
     open=_open,
 )
