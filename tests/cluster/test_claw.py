@@ -78,7 +78,7 @@ def joined(cluster: Cluster, client: Client, place: Place) -> str:
 
 def waits(client: Client, image: str, place: Place, node_id: str, **options: object) -> str:
     """Submits a container that ends once the file ``go`` is there; returns its id."""
-    script = 'echo "$GREETING"; while [ ! -e /in/go ]; do sleep 0.1; done; cat /in/go'
+    script = 'trap "exit 0" TERM; echo "$GREETING"; while [ ! -e /in/go ]; do sleep 0.1; done; cat /in/go'
     work = client.submit_container(
         image,
         command=["sh", "-c"],
@@ -109,7 +109,7 @@ def test_a_container_of_rest_runs_on_a_claw_node(
 
         (place.shared / "go").unlink()
         endless = waits(client, image, place, node_id)
-        cluster.until(lambda: client.get(endless).phase == "running" or None, "it runs")
+        cluster.until(lambda: client.logs(endless) == "waits\n" or None, "it listens for signals")
         client.stop(endless)
         assert client.wait(endless, timeout_s=60).phase == "stopped"
         restart = RestartPolicy(rule=RestartRule.ON_FAILURE, max_restarts=1)
@@ -130,6 +130,7 @@ def test_a_claw_node_whose_agent_was_killed_goes_on_with_its_work(
             work_id = waits(client, image, place, node_id)
             cluster.until(lambda: client.get(work_id).phase == "running" or None, "it runs")
             process.kill()
+            process.wait(PATIENCE_S)
         with a_machine(place.url, place.directory, *place.options, **place.settings):
             (place.shared / "go").write_text("goes\n")
             done = client.wait(work_id, timeout_s=60)
