@@ -44,6 +44,7 @@ _FLUSH_S: Final = 0.25
 _REOPEN_S: Final = 1.0
 _TOPICS: Final = frozenset({Topic.NODES})
 _LIVE: Final = frozenset(phase for phase in Phase if not phase.terminal and phase is not Phase.PENDING)
+_PASSING: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 _LEFT: Final = "an operator had it leave"
 
 
@@ -134,8 +135,7 @@ class NodeLinks:
                 check_node(identity, link.node_id)
                 await self._attach(link)
             except ArcrayError as error:
-                passing = isinstance(error, UnavailableError) or error.code is Code.DEADLINE_EXCEEDED
-                link.act(link.session.turn_away(error, AGAIN_LATER if passing else POLICY))
+                link.act(link.session.turn_away(error, AGAIN_LATER if error.code in _PASSING else POLICY))
 
     async def _attach(self, link: Link) -> None:
         session, node_id = link.session, link.node_id
