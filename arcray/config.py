@@ -22,6 +22,7 @@ from pydantic_settings import (
 from yaml import YAMLError
 
 from arcray.account_settings import LedgerSettings, PriceSettings, QuotaSettings
+from arcray.claw_settings import ClawSettings
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import AccountId
 from arcray.core.keys import Scope
@@ -309,7 +310,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".arcray")
     database_url: str = Field(default="", repr=False)
-    facades: tuple[str, ...] = ("arcnet", "hivemind", "rest")
+    facades: tuple[str, ...] = ("arcnet", "claw", "hivemind", "rest")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
     auth: AuthSettings = AuthSettings()
@@ -322,6 +323,7 @@ class Settings(BaseSettings):
     node: NodeSettings = NodeSettings()
     ledger: LedgerSettings = LedgerSettings()
     arcnet: ArcnetSettings = ArcnetSettings()
+    claw: ClawSettings = ClawSettings()
     hivemind: HivemindSettings = HivemindSettings()
 
     @model_validator(mode="after")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from arcray.cli.context import Context, pass_context, place_options
 from arcray.core.errors import InvalidArgumentError
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
+_OPTIONS: Final = {
+    "hivemind": frozenset({"pool", "listen", "user", "node_id", "advertise", "allow_from"}),
+    "claw": frozenset({"gateway", "encoding", "name", "max_workloads", "api_key"}),
+}
+_NEEDED: Final = {"hivemind": ("pool", "listen"), "claw": ("gateway",)}
 _PASSWORD: Final = "ARCRAY_AGENT_PASSWORD"  # noqa: S105 - the name of a variable
 
 
@@ -28,43 +35,77 @@ def _networks(context: click.Context, parameter: click.Parameter, values: tuple[
 
 
 @click.command()
-@click.option("--protocol", type=click.Choice(["hivemind"]), required=True, help="What the pool speaks.")
-@click.option("--pool", "pool_address", required=True, metavar="HOST:PORT", help="The pool.")
-@click.option("--listen", required=True, metavar="HOST:PORT", help="Where the pool hands tasks to this machine.")
-@click.option("--user", default="", help=f"Who is paid for what runs here; the password is in {_PASSWORD}.")
-@click.option("--node-id", default="", help="What this machine is called there (its user, or its host name).")
-@click.option("--advertise", default="", metavar="HOST", help="The host that the pool dials, if it is not --listen's.")
+@click.option("--protocol", type=click.Choice(list(_OPTIONS)), required=True, help="What the pool speaks.")
+@click.option("--pool", default="", metavar="HOST:PORT", help="hivemind: the pool.")
+@click.option("--listen", default="", metavar="HOST:PORT", help="hivemind: where the pool hands tasks to this machine.")
+@click.option("--user", default="", help=f"hivemind: who is paid for what runs here; the password is in {_PASSWORD}.")
+@click.option("--node-id", default="", help="hivemind: what this machine is called (its user, or its host name).")
+@click.option(
+    "--advertise", default="", metavar="HOST", help="hivemind: the host that the pool dials, if it is not --listen's."
+)
 @click.option(
     "--allow-from",
     metavar="CIDR",
     callback=_networks,
     multiple=True,
-    help="Who may hand tasks to it (the addresses of the pool).",
+    help="hivemind: who may hand tasks to it (the addresses of the pool).",
 )
+@click.option("--gateway", default="", metavar="URL", help="claw: the gateway, ws://HOST:PORT/claw.")
+@click.option(
+    "--encoding",
+    type=click.Choice(["json", "bincode"]),
+    default="json",
+    show_default=True,
+    help="claw: how this machine writes its frames; the gateway's are read in either.",
+)
+@click.option("--name", default="", help="claw: what this machine is called (its host name).")
+@click.option(
+    "--max-workloads",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="claw: how many workloads may run here at a time.",
+)
+@click.option("--api-key", envvar="ARCRAY_API_KEY", default="", help="claw: the key of this node, if one is asked.")
 @place_options
 @pass_context
-def agent(
-    context: Context,
-    /,
-    protocol: str,
-    pool_address: str,
-    user: str,
-    **joining: Any,
-) -> None:
+def agent(context: Context, /, protocol: str, **given: Any) -> None:
     """Have this machine work for a pool of another protocol until Ctrl-C.
 
-    It runs the programs that the pool hands to it in a sandbox, tells what they write, and returns their results. A
-    user whom the pool does not know is registered.
+    hivemind: it runs the programs that the pool hands to it in a sandbox, tells what they write, and returns their
+    results. A user whom the pool does not know is registered.
+
+    claw: it runs the containers that the gateway deploys, tells how far they are and what they write, and registers
+    again when the gateway was away. Containers outlive an agent that is killed, and the next one goes on with them.
     """
-    _ = protocol
+    _check_options(click.get_current_context(), protocol, given)
     import asyncio  # with gRPC and pydantic half a second, which no other command need pay
 
     from arcray import logs
-    from arcray.agents.hivemind import Joining, run
 
     settings = context.settings()
     logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(run(settings, Joining(pool=pool_address, credentials=_credentials(user), **joining)))
+    joining = {option: given[option] for option in _OPTIONS[protocol]}
+    if protocol == "claw":
+        from arcray.agents import claw
+
+        asyncio.run(claw.run(settings, claw.Joining(**joining)))
+    else:
+        from arcray.agents import hivemind
+
+        credentials = _credentials(joining.pop("user"))
+        asyncio.run(hivemind.run(settings, hivemind.Joining(credentials=credentials, **joining)))
+
+
+def _check_options(context: click.Context, protocol: str, given: Mapping[str, Any]) -> None:
+    """Refuses what is missing for a protocol, and what is typed for another one."""
+    for option in _NEEDED[protocol]:
+        if not given[option]:
+            raise InvalidArgumentError(f"is needed for --protocol {protocol}", field=option)
+    others = given.keys() - _OPTIONS[protocol]
+    for option in sorted(others):
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise InvalidArgumentError(f"is no option of --protocol {protocol}", field=option)
 
 
 def _credentials(user: str) -> Credentials | None:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from arcray.cli import accounts, agents, cluster, models, nodes, operations, reservations, work
+from arcray.cli import accounts, agents, audit, cluster, models, nodes, operations, reservations, work
 from arcray.cli.context import complain, options
 from arcray.cli.kinds import spelled
 from arcray.core.errors import ArcrayError
@@ -56,6 +56,7 @@ for _command in (
     accounts.accounts,
     accounts.keys,
     *operations.COMMANDS,
+    audit.audit,
 ):
     arcray.add_command(spelled(_command))
 

@@ -63,6 +63,28 @@ class Operations:
         path, body = f"{_node(node_id)}/labels", {"labels": dict(labels)}
         return body_of(self._transport.call("PATCH", path, json=body, repeatable=True))
 
+    # What happened.
+
+    def audit(
+        self, *, workload: str | None = None, node: str | None = None, since: str | None = None, page: int = _PAGE
+    ) -> Iterator[_Body]:
+        """Yields what happened to work, oldest first, however much: one page is held at a time.
+
+        Args:
+            workload: only to this workload.
+            node: only what happened on this node.
+            since: only then or later; RFC 3339, such as ``2026-02-03T12:34:56Z``.
+            page: how many are asked for at once, 1 to 1,000.
+        """
+        asked = {"workload": workload, "node": node, "since": since}
+        params: dict[str, Any] = {key: value for key, value in asked.items() if value is not None} | {"limit": page}
+        following: str | None = ""
+        while following is not None:
+            cursor = {"cursor": following} if following else {}
+            body = body_of(self._transport.call("GET", "/api/v1/audit", params=params | cursor))
+            yield from body["events"]
+            following = body["nextCursor"]
+
     # Quotas.
 
     def quotas(self) -> list[_Body]:

@@ -147,7 +147,7 @@ def image(  # noqa: C901, PLR0912  one arm per sort of event
     accounts |= {posting.account: None for entry in entries for posting in entry.postings}
     valid = state.keys.keys
     return Records(
-        events=[event_row(event) for event in events],
+        events=[event_row(event, workloads.get(getattr(event, "workload_id", ""))) for event in events],
         nodes=[node_row(node) for node in nodes.values()],
         workloads=[workload_row(workload) for workload in workloads.values()],
         tallies=tally_rows(changes((before.workloads[w.spec.id], w) for w in workloads.values())),

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from arcray.config import RetentionSettings, SchedulerSettings
 from arcray.control import history
+from arcray.control.audit import read_audit
 from arcray.control.batch import Reply
 from arcray.control.dispatch import Dispatcher
 from arcray.control.event_log import EventLog, EventReader
@@ -43,6 +45,7 @@ from arcray.core.queries import (
     ListWorkloads,
     Query,
     Queues,
+    ReadAudit,
 )
 from arcray.core.queues import Meter, Queue, QueueReading
 from arcray.core.what_if import Simulate
@@ -263,6 +266,8 @@ class Plane:
             raise answered
         if isinstance(query, GetStatement):
             return await self._journal.statement(query)
+        if isinstance(query, ReadAudit):
+            return await self._journal.read(partial(read_audit, query=query))
         return answered
 
     def _queues(self) -> tuple[QueueReading, ...]:

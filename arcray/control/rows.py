@@ -29,11 +29,12 @@ from pydantic_core import PydanticSerializationError
 
 from arcray.core import events as ev
 from arcray.core.errors import InternalError
+from arcray.core.ids import NodeId
 from arcray.core.model import Model
 from arcray.core.node import Health, Node
 from arcray.core.quota import AccountQuota
 from arcray.core.reservation import Reservation
-from arcray.core.workload import Workload, kind_of
+from arcray.core.workload import Inference, Phase, Workload, kind_of
 
 __all__ = [
     "Row",
@@ -63,13 +64,21 @@ _ADAPTERS: Final[dict[type, TypeAdapter[Any]]] = {}  # built on first use: each 
 _EVENTS: Final[dict[str, type]] = {event.__name__: event for event in get_args(ev.Event)}
 
 
-def event_row(event: ev.Event) -> Row:
-    """Returns the row of an event; its ``seq`` is given by the database."""
+def event_row(event: ev.Event, workload: Workload | None = None) -> Row:
+    """Returns the row of an event; its ``seq`` is given by the database.
+
+    Args:
+        workload: that it is about, as it stands now; what is written without is not in the audit log.
+    """
+    audited = workload is not None and _is_audited(event, workload)
+    node_id = _node_of(event, workload) if workload is not None and audited else None
     return {
         "at": microseconds(event.at),
         "kind": type(event).__name__,
         "subject": column(subject(event)),
         "body": "" if _is_its_row(event) else encode(event),
+        "account": column(workload.spec.origin.account) if workload is not None and audited else None,
+        "node_id": None if node_id is None else column(node_id),
     }
 
 
@@ -251,6 +260,25 @@ def encode(value: object) -> str:
 def _is_its_row(event: ev.Event) -> bool:
     """Returns whether the workload's row says all that the event does, now and for ever."""
     return type(event) is ev.WorkloadFinished and event.spec is not None
+
+
+def _is_audited(event: ev.Event, workload: Workload) -> bool:
+    """Returns whether the audit log has a word for it; requests for inference are too many for one."""
+    if isinstance(workload.spec.payload, Inference) or _is_its_row(event):
+        return False
+    if isinstance(event, ev.WorkloadPhaseChanged):
+        return event.phase is Phase.RUNNING
+    return isinstance(event, ev.WorkloadSubmitted | ev.WorkloadPlaced | ev.WorkloadFinished)
+
+
+def _node_of(event: ev.Event, workload: Workload) -> NodeId | None:
+    match event:
+        case ev.WorkloadPlaced() | ev.WorkloadFinished():
+            return event.node_id
+        case ev.WorkloadPhaseChanged():  # it does not say; a later attempt may be elsewhere
+            return workload.node_id if event.attempt == workload.attempt else None
+        case _:
+            return None
 
 
 def _only_event(workload: Workload) -> ev.WorkloadFinished:

@@ -113,7 +113,10 @@ EVENTS: Final = Table(
     Column("kind", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("body", Text, nullable=False),
+    Column("account", Text, nullable=True),
+    Column("node_id", Text, nullable=True),
 )
+"""``account`` is of audited events alone, and ``node_id`` of those among them that happened on a node."""
 
 ACCOUNTS: Final = Table(
     "accounts",
@@ -215,6 +218,21 @@ Index("ix_workloads_request", WORKLOADS.c.account, WORKLOADS.c.request_id, sqlit
 # Keys that were revoked, of which nothing but the event is left.
 _REVOKED: Final = text("kind = 'KeyRevoked'")
 Index("ix_events_revoked", EVENTS.c.seq, sqlite_where=_REVOKED, postgresql_where=_REVOKED)
+# The audit log by all that it is asked by, so that a page costs what it shows. Inference requests are not in it.
+_AUDITED: Final = text("account IS NOT NULL")
+Index("ix_events_audit", EVENTS.c.at, EVENTS.c.seq, sqlite_where=_AUDITED, postgresql_where=_AUDITED)
+Index(
+    "ix_events_audit_account", EVENTS.c.account, EVENTS.c.at, EVENTS.c.seq, sqlite_where=_AUDITED,
+    postgresql_where=_AUDITED,
+)  # fmt: skip
+Index(
+    "ix_events_audit_subject", EVENTS.c.subject, EVENTS.c.at, EVENTS.c.seq, sqlite_where=_AUDITED,
+    postgresql_where=_AUDITED,
+)  # fmt: skip
+Index(
+    "ix_events_audit_node", EVENTS.c.node_id, EVENTS.c.at, EVENTS.c.seq, sqlite_where=_AUDITED,
+    postgresql_where=_AUDITED,
+)  # fmt: skip
 # Statements, newest first.
 Index("ix_postings_account", POSTINGS.c.account, POSTINGS.c.seq)
 # Idempotency keys older than what memory remembers, and the newest of them at recovery.

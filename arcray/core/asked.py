@@ -47,6 +47,7 @@ def placement_node(node: Node) -> PlacementNode:
         attached=node.health is Health.HEALTHY,
         closed_gpus=node.cordoned_gpus,
         tier=node.registration.tier,
+        max_held=node.registration.max_workloads,
     )
 
 

@@ -143,6 +143,8 @@ class NodeRegistration:
         hostname: shown to people.
         owner: account that is paid for what runs on it; None is the pool's own.
         tier: how far behind others it is chosen, where several fit; 0 goes first.
+        max_workloads: containers, programs and copies of models that it takes at a time, reserved slices counted; None
+            is as many as fit.
     """
 
     id: NodeId
@@ -159,6 +161,7 @@ class NodeRegistration:
     labels: Mapping[str, str] = field(default_factory=dict)
     owner: AccountId | None = None
     tier: int = 0
+    max_workloads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

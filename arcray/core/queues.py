@@ -35,6 +35,9 @@ class Queue(StrEnum):
     SOCKETS = "sockets"  # open telemetry WebSockets
     SOCKET_FRAMES = "socket_frames"  # frames that wait for one of those
     LOGINS = "logins"  # passwords that are worked on, or wait for their turn
+    CLAW_SOCKETS = "claw_sockets"  # open WebSockets of claw nodes
+    CLAW_FRAMES = "claw_frames"  # frames that wait for one of those
+    CLAW_WORDS = "claw_words"  # what one claw node has said and the scheduler has not taken
     DIALS = "dials"  # orders that wait for one worker, or are on their way to it
     # kept by a machine
     WORK = "work"  # orders taken, and ends not yet acknowledged

@@ -25,7 +25,7 @@ import pynvml
 from arcray.core.node import GpuTelemetry
 from arcray.core.resources import Allocation, Gpu, GpuShare
 
-__all__ = ["GpuDevices", "GpuHolding", "GpuProbe", "NvmlProbe"]
+__all__ = ["GpuDetails", "GpuDevices", "GpuHolding", "GpuProbe", "NvmlProbe"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +50,18 @@ class GpuHolding:
     index: int
     pid: int
     memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuDetails:
+    """What some protocols tell of a GPU besides; "" where the driver does not say.
+
+    Args:
+        compute_capability: for example "9.0".
+    """
+
+    compute_capability: str = ""
+    driver_version: str = ""
 
 
 class GpuProbe(Protocol):
@@ -106,6 +118,15 @@ class NvmlProbe:
     def holdings(self) -> tuple[GpuHolding, ...]:
         """Returns who holds memory of which GPU, by the driver's numbers of processes."""
         return tuple(holding for index, handle in self._open().items() for holding in _holdings(index, handle))
+
+    def details(self) -> Mapping[int, GpuDetails]:
+        """Returns what is told of each GPU besides, by index."""
+        handles = self._open()
+        driver_version = _text(_or_none(pynvml.nvmlSystemGetDriverVersion) or "") if handles else ""
+        return {
+            index: GpuDetails(compute_capability=_compute_capability(handle), driver_version=driver_version)
+            for index, handle in handles.items()
+        }
 
     def _open(self) -> dict[int, Any]:
         if self._handles is None:
@@ -186,6 +207,11 @@ def _device(index: int, handle: Any) -> Gpu | None:
         return None
     uuid, name = _or_none(pynvml.nvmlDeviceGetUUID, handle), _or_none(pynvml.nvmlDeviceGetName, handle)
     return Gpu(index=index, memory_bytes=memory_bytes, uuid=_text(uuid or ""), name=_text(name or ""))
+
+
+def _compute_capability(handle: Any) -> str:
+    numbers = _or_none(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    return "" if numbers is None else f"{numbers[0]}.{numbers[1]}"
 
 
 def _reading(index: int, handle: Any) -> GpuTelemetry:

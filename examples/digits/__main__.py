@@ -10,6 +10,7 @@ import sys
 
 from arcray.client import Client
 from arcray.core.errors import ArcrayError
+from examples.claw.attached import Attached
 from examples.digits.job import Job
 from examples.digits.own import OwnArcray
 from examples.digits.promises import UnwellError
@@ -64,6 +65,8 @@ def _run(url: str, hivemind: str | None, report: Report) -> None:
             job.infer(training)
         with report.phase("run a container"):
             job.contain()
+        with report.phase("run a container on a claw node"):
+            Attached(client, report).run()
         if hivemind is None:
             report.rows.append(Row(work="search", kind="HiveMind task", result="not run: --hivemind says where"))
             return

@@ -40,6 +40,8 @@ R nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) {
 R nvmlDeviceGetName(D d, char *s, unsigned n) { NAMED strncpy(s, "Stub GPU", n); return 0; }
 R nvmlDeviceGetUUID(D d, char *s, unsigned n) { NAMED strncpy(s, d->id ? "GPU-b" : "GPU-a", n); return 0; }
 R nvmlDeviceGetMinorNumber(D d, unsigned *m) { *m = 5 + d->id; return 0; }
+R nvmlSystemGetDriverVersion(char *s, unsigned n) { strncpy(s, "580.159", n); return 0; }
+R nvmlDeviceGetCudaComputeCapability(D d, int *major, int *minor) { NAMED *major = 9; *minor = 0; return 0; }
 R answer(D d) {
 #ifdef NO_MEMORY
   if (d->id) return 3;
@@ -96,10 +98,17 @@ print(json.dumps([[dataclasses.asdict(gpu) for gpu in probe.devices()], probe.mi
 """
 
 
-def ask(library_path: Path, **env: str) -> Any:
+DETAILS = """
+import dataclasses, json
+from arcray.node.gpu import NvmlProbe
+print(json.dumps({index: dataclasses.astuple(each) for index, each in NvmlProbe().details().items()}))
+"""
+
+
+def ask(library_path: Path, program: str = ASK, **env: str) -> Any:
     answer: Any = json.loads(
         subprocess.run(
-            [sys.executable, "-c", ASK],
+            [sys.executable, "-c", program],
             env={"LD_LIBRARY_PATH": str(library_path), "PYTHONPATH": str(Path(__file__).parents[2]), **env},
             check=True,
             capture_output=True,
@@ -133,6 +142,13 @@ def test_probe_reads_devices_of_the_library(tmp_path: Path) -> None:
         {"index": 0, "utilization": 0.25, "memory_used_bytes": 2 * 2**30, "temperature_c": 41, "power_w": 120.5},
         {"index": 1, "utilization": 0.26, "memory_used_bytes": 2 * 2**30, "temperature_c": 41, "power_w": None},
     ]
+
+
+def test_details_are_told_as_far_as_the_driver_tells(tmp_path: Path) -> None:
+    assert ask(build(tmp_path, "NO_NAMES"), DETAILS) == {"0": ["9.0", "580.159"], "1": ["", "580.159"]}
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert ask(empty, DETAILS) == {}
 
 
 @pytest.mark.parametrize("fault", ["LOST", "FELL_OFF", "MIG"])

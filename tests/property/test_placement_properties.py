@@ -84,6 +84,7 @@ class NaiveNode:
             ("memory", self.memory() >= demand.memory_bytes),
             ("disk", self.disk() >= demand.disk_bytes),
             ("gpus", self._gpus_suffice(demand)),
+            ("full", node.max_held is None or len(self.held) < node.max_held),
         ]
         return next((name for name, passed in checks if not passed), None)
 
@@ -162,6 +163,7 @@ nodes = st.builds(
     attached=st.sampled_from([True, True, True, False]),
     closed_gpus=st.sampled_from([frozenset(), frozenset(), frozenset({0}), frozenset({1, 2})]),
     tier=st.sampled_from([0, 0, 0, 1, 2]),
+    max_held=st.sampled_from([None, None, 0, 1, 3]),
 )
 whole = st.builds(
     Demand,
@@ -369,6 +371,7 @@ def test_blocks_of_a_large_pool_hide_no_node(seed: int) -> None:
                 features=frozenset({"container" if size == "small" else rng.choice(FEATURES)}),
                 labels={"size": size, "host": str(number)},
                 tier=rng.choice([0, 0, 1, 2]),
+                max_held=rng.choice([None, None, 1, 2]),
             )
         )
     churn(rng, pool, _many_requests(rng), 60)

@@ -9,21 +9,30 @@ __all__ = ["Books"]
 
 
 class Books:
-    """One node's books, to try things on."""
+    """One node's books, to try things on.
 
-    __slots__ = ("_cpu_milli", "_devices", "_disk_bytes", "_memory_bytes")
+    Args:
+        room: how many more slices it takes; None is as many as fit.
+    """
 
-    def __init__(self, cpu_milli: int, memory_bytes: int, disk_bytes: int, devices: Devices) -> None:
+    __slots__ = ("_cpu_milli", "_devices", "_disk_bytes", "_memory_bytes", "_room")
+
+    def __init__(
+        self, cpu_milli: int, memory_bytes: int, disk_bytes: int, devices: Devices, *, room: int | None = None
+    ) -> None:
         self._cpu_milli = cpu_milli
         self._memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
         self._devices = devices
+        self._room = room
 
     def give_back(self, allocation: Allocation) -> None:
         """Takes a held slice off."""
         self._cpu_milli += allocation.cpu_milli
         self._memory_bytes += allocation.memory_bytes
         self._disk_bytes += allocation.disk_bytes
+        if self._room is not None:
+            self._room += 1
         if allocation.gpus:
             self._devices.give_back(allocation.gpus)
 
@@ -32,6 +41,8 @@ class Books:
         self._cpu_milli -= allocation.cpu_milli
         self._memory_bytes -= allocation.memory_bytes
         self._disk_bytes -= allocation.disk_bytes
+        if self._room is not None:
+            self._room -= 1
         if allocation.gpus:
             self._devices.take(allocation.gpus)
 
@@ -45,6 +56,7 @@ class Books:
             self._cpu_milli < demand.cpu_milli
             or self._memory_bytes < demand.memory_bytes
             or self._disk_bytes < demand.disk_bytes
+            or (self._room is not None and self._room < 1)
         ):
             return None
         shares = self._devices.choose(demand)

@@ -57,7 +57,7 @@ class Columns:
     Attributes:
         rows: one array per resource, with one value per slot; empty for pairs, which no filter reads.
         profiles: one row per slot, with all resources and pairs of its node.
-        status: word of filter bits that hold for every request: absent, unschedulable.
+        status: word of filter bits that hold for every request: absent, unschedulable, full.
         groups: number of the node's set of features.
         marks: bits of the scopes that the node belongs to.
         versions: grow whenever what is free of a slot's node is written.

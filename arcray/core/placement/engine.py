@@ -20,7 +20,7 @@ from arcray.core.placement.books import Books
 from arcray.core.placement.columns import OPEN, Columns, Slots, pair_bound
 from arcray.core.placement.eligibility import Eligibility
 from arcray.core.placement.explain import Explanation
-from arcray.core.placement.filters import AWAY, RESOURCES, UNSCHEDULABLE, Words, minima, words
+from arcray.core.placement.filters import AWAY, FULL, RESOURCES, UNSCHEDULABLE, Words, minima, words
 from arcray.core.placement.gpus import Devices
 from arcray.core.placement.order import Order
 from arcray.core.placement.refusals import Refusals
@@ -40,9 +40,12 @@ class _Held:
         name: the last of what its key is made of.
         key: where it stands in the order; None while it takes nothing.
         sharing: whether it stands among the nodes that share a GPU too.
+        slices: how many are held on it.
     """
 
-    __slots__ = ("cpu_milli", "devices", "disk_bytes", "key", "memory_bytes", "name", "node", "sharing", "slot")
+    __slots__ = (
+        "cpu_milli", "devices", "disk_bytes", "key", "memory_bytes", "name", "node", "sharing", "slices", "slot",
+    )  # fmt: skip
 
     def __init__(self, node: PlacementNode, slot: int) -> None:
         self.node = node
@@ -54,6 +57,13 @@ class _Held:
         self.devices = Devices()
         self.key: Standing | None = None
         self.sharing = False
+        self.slices = 0
+
+    @property
+    def room(self) -> int | None:
+        """How many more slices it takes; None is as many as fit."""
+        most = self.node.max_held
+        return None if most is None else most - self.slices
 
 
 class Engine:
@@ -95,7 +105,6 @@ class Engine:
             if before is not None:
                 self._eligibility.dismiss(held.slot, before.labels)
             self._eligibility.admit(held.slot, node.features, node.labels)
-        self._columns.status[held.slot] = UNSCHEDULABLE * (not node.schedulable) | AWAY * (not node.attached)
         self._settle(held, gpus=True)
 
     def remove(self, node_id: NodeId) -> None:
@@ -119,6 +128,7 @@ class Engine:
         held.cpu_milli -= allocation.cpu_milli
         held.memory_bytes -= allocation.memory_bytes
         held.disk_bytes -= allocation.disk_bytes
+        held.slices += 1
         if allocation.gpus:
             held.devices.take(allocation.gpus)
         self._settle(held, gpus=bool(allocation.gpus))
@@ -134,6 +144,7 @@ class Engine:
         held.cpu_milli += allocation.cpu_milli
         held.memory_bytes += allocation.memory_bytes
         held.disk_bytes += allocation.disk_bytes
+        held.slices -= 1
         if allocation.gpus:
             held.devices.give_back(allocation.gpus)
         self._settle(held, gpus=bool(allocation.gpus))
@@ -206,7 +217,7 @@ class Engine:
             NotFoundError: no such node.
         """
         held = self._find(node_id)
-        return Books(held.cpu_milli, held.memory_bytes, held.disk_bytes, held.devices.copy())
+        return Books(held.cpu_milli, held.memory_bytes, held.disk_bytes, held.devices.copy(), room=held.room)
 
     def eligible(self, request: PlacementRequest) -> Slots:
         """Returns the slots of the nodes that could take the request if they had enough free, in order of joining."""
@@ -293,7 +304,11 @@ class Engine:
 
     def _settle(self, held: _Held, *, gpus: bool) -> None:
         """Writes what is free and puts the node where it belongs; the second half of every change."""
-        devices, node = held.devices, held.node
+        devices, node, room = held.devices, held.node, held.room
+        full = room is not None and room < 1
+        self._columns.status[held.slot] = (
+            UNSCHEDULABLE * (not node.schedulable) | AWAY * (not node.attached) | FULL * full
+        )
         self._columns.write(held.slot, held.cpu_milli, held.memory_bytes, held.disk_bytes)
         if gpus:
             self._require_rows(devices.present)
@@ -301,7 +316,7 @@ class Engine:
                 held.slot, devices.idle, devices.open_bytes, devices.present, devices.shareable_bytes
             )
         overcommitted = held.cpu_milli < 0 or held.memory_bytes < 0 or held.disk_bytes < 0 or devices.idle < 0
-        if node.schedulable and node.attached and not overcommitted:
+        if node.schedulable and node.attached and not overcommitted and not full:
             held.key = standing(
                 held.cpu_milli, held.memory_bytes, devices.idle, devices.present, tier=node.tier, name=held.name
             )

@@ -25,6 +25,7 @@ __all__ = [
     "AVOIDED",
     "AWAY",
     "FILTERS",
+    "FULL",
     "PINNED",
     "RESOURCES",
     "SELECTOR",
@@ -51,8 +52,9 @@ _CPU: Final = 1 << 7
 _MEMORY: Final = 1 << 8
 _DISK: Final = 1 << 9
 _GPUS: Final = 1 << 10
-RESOURCES: Final = np.uint16(_CPU | _MEMORY | _DISK | _GPUS)  # what other work can make room for
-WORDS: Final = 1 << 11  # how many there are
+FULL: Final = 1 << 11
+RESOURCES: Final = np.uint16(_CPU | _MEMORY | _DISK | _GPUS | FULL)  # what other work can make room for
+WORDS: Final = 1 << 12  # how many there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +184,7 @@ FILTERS: Final = (
     Filter(bit=_MEMORY, name="memory", reason=_memory_reason),
     Filter(bit=_DISK, name="disk", reason=_disk_reason),
     Filter(bit=_GPUS, name="gpus", reason=_gpu_reason),
+    Filter(bit=FULL, name="full", reason=lambda _: "has as many workloads as it takes"),
 )
 
 

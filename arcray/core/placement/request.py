@@ -31,9 +31,10 @@ class PlacementNode:
         attached: whether it is there and heard; no change of the operator's helps where it is not.
         closed_gpus: indices of devices that take nothing new.
         tier: how far behind others it is taken, where several fit.
+        max_held: slices that may be held on it at a time; None is as many as fit.
 
     Raises:
-        InvalidArgumentError: a capacity or the tier is negative or too large; names it.
+        InvalidArgumentError: a capacity, the tier or the number of slices is negative or too large; names it.
     """
 
     id: NodeId
@@ -44,9 +45,12 @@ class PlacementNode:
     attached: bool = True
     closed_gpus: frozenset[int] = frozenset()
     tier: int = 0
+    max_held: int | None = None
 
     def __post_init__(self) -> None:
         bounded(self.tier, "tier", high=_MAX_TIER)
+        if self.max_held is not None:
+            bounded(self.max_held, "max_workloads")
         bounded(self.capacity.cpu_milli, "capacity.cpu")
         bounded(self.capacity.memory_bytes, "capacity.memory")
         bounded(self.capacity.disk_bytes, "capacity.disk")

@@ -56,7 +56,7 @@ class Attempts:
     def __init__(self, dialect: Dialect) -> None:
         self._first = WorkloadState.STARTING if dialect is Dialect.ORIGINAL else WorkloadState.PENDING
         self._live: dict[claw.WorkloadId, _Attempt] = {}
-        self._ended: OrderedDict[claw.WorkloadId, None] = OrderedDict()
+        self._ended: OrderedDict[claw.WorkloadId, Running] = OrderedDict()
 
     def __len__(self) -> int:
         """Returns how many have not ended."""
@@ -80,7 +80,7 @@ class Attempts:
         """
         name = wire_id(work.workload_id, work.attempt)
         if state.is_terminal:
-            self._end(name)
+            self._end(name, work)
         else:
             self._live[name] = _Attempt(work, state, stop_asked=state is WorkloadState.STOPPING)
 
@@ -117,10 +117,15 @@ class Attempts:
         found.state = claw.advance(before, state)
         if found.state.is_terminal:
             del self._live[name]
-            self._end(name)
+            self._end(name, found.work)
         elif found.stop_asked:
             self._turn_to_stopping(found)  # it was asked before it had begun
         return Step(found.work, found.state, before)
+
+    def known(self, name: claw.WorkloadId) -> Running | None:
+        """Returns the attempt of this name, also one that has ended not long ago; None where there is none."""
+        live = self._live.get(name)
+        return self._ended.get(name) if live is None else live.work
 
     def inventory(self) -> tuple[Running, ...]:
         """Returns what has not ended, in the order in which it was given."""
@@ -131,7 +136,7 @@ class Attempts:
         if found.state not in (WorkloadState.PENDING, WorkloadState.STOPPING):
             found.state = claw.advance(found.state, WorkloadState.STOPPING)
 
-    def _end(self, name: claw.WorkloadId) -> None:
-        self._ended[name] = None
+    def _end(self, name: claw.WorkloadId, work: Running) -> None:
+        self._ended[name] = work
         if len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)

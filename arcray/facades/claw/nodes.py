@@ -89,10 +89,11 @@ def registration_of(register: claw.Register | original.Register, *, address: str
         driver=DRIVER,
         capacity=offer.capacity,
         lease=LEASE,
-        capabilities=DriverCapabilities(containers=offer.takes_work),
+        capabilities=DriverCapabilities(containers=True),
         external_id=str(register.node_id),
         address=address,
         labels=dict(offer.labels),
+        max_workloads=offer.max_workloads,
     )
 
 
@@ -101,19 +102,19 @@ class _Offer:
     """What a node has to give.
 
     Args:
-        takes_work: it runs anything at all.
+        max_workloads: at a time; None is as many as fit.
     """
 
     capacity: Capacity
     labels: Mapping[str, str]
-    takes_work: bool
+    max_workloads: int | None = None
 
 
 def _of_document(has: claw.NodeCapabilities) -> _Offer:
     return _Offer(
         capacity=Capacity(cpu_milli=MAX_CPU_MILLICORES, memory_bytes=MAX_MEMORY_MB * MIB, gpus=tuple(_gpus(has))),
         labels=_runtimes(has.supported_runtimes, "capabilities.supported_runtimes"),
-        takes_work=has.max_concurrent_workloads > 0,
+        max_workloads=has.max_concurrent_workloads,
     )
 
 
@@ -137,7 +138,6 @@ def _of_original(has: original.NodeCapabilities) -> _Offer:
             gpus=_sorted(gpus),
         ),
         labels=dict(has.labels) | _runtimes(has.runtimes, "capabilities.runtimes"),
-        takes_work=True,
     )
 
 

@@ -30,7 +30,6 @@ from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import PAGE_LIMIT, GetNode, ListWorkloads, WorkloadPage
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import Phase, WorkloadView
-from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.tasks import FACADE
 from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Dial
@@ -38,6 +37,7 @@ from arcray.facades.hivemind.worker_link import Limits, WorkerLink
 from arcray.facades.hivemind.workers import LEASE, dial_address_of, reached, was_reached
 from arcray.wire.asking import ask
 from arcray.wire.attachments import Attachments
+from arcray.wire.keyed_turns import KeyedTurns
 
 __all__ = ["WorkerLinks"]
 

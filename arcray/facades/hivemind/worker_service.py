@@ -25,7 +25,6 @@ from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.hivemind.calls import Call, Method
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import text
-from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.outputs import stored_logs, stored_output
 from arcray.facades.hivemind.own_words import gpus_of
 from arcray.facades.hivemind.refusals import ErrorCode
@@ -35,6 +34,7 @@ from arcray.facades.hivemind.worker_links import WorkerLinks
 from arcray.facades.hivemind.worker_words import Placed, WorkerWords
 from arcray.facades.hivemind.workers import end_of, node_id_of, reading_of, registration_of, reward_of
 from arcray.wire.asking import ask, ask_all
+from arcray.wire.keyed_turns import KeyedTurns
 
 __all__ = ["WorkerService"]
 

@@ -47,3 +47,5 @@ def test_main_job_is_well_from_start_to_end() -> None:
     if missing := re.search(r"not run: (.*)", said):
         pytest.skip(missing[1])
     assert "    hello from a container\n" in said
+    assert "    hello from a claw node\n" in said
+    assert re.search(r"^hello +claw container +claw-[0-9a-f]{6} ", said, flags=re.MULTILINE), said

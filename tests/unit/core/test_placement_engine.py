@@ -23,6 +23,7 @@ def node(
     features: frozenset[str] = frozenset({"container"}),
     labels: dict[str, str] | None = None,
     schedulable: bool = True,
+    max_held: int | None = None,
 ) -> PlacementNode:
     devices = tuple(Gpu(index=index, memory_bytes=80 * GIB) for index in range(gpus))
     return PlacementNode(
@@ -31,6 +32,7 @@ def node(
         features=features,
         labels=labels or {},
         schedulable=schedulable,
+        max_held=max_held,
     )
 
 
@@ -255,3 +257,43 @@ def test_nodes_with_more_gpus_than_any_before_are_placed_on() -> None:
     assert chosen(engine, PlacementRequest(demand=Demand(gpus=16))) == "large"
     assert chosen(engine, PlacementRequest(demand=Demand(gpus=12, gpu_memory_bytes=GIB))) == "large"
     assert refused(engine, PlacementRequest(demand=Demand(gpus=64, gpu_memory_bytes=GIB))) == {"gpus": 4}
+
+
+def test_node_that_has_as_many_as_it_takes_is_full_until_one_has_ended() -> None:
+    engine = engine_of(node("a", max_held=2))
+    first = taken(engine, Demand(cpu_milli=1))
+    taken(engine, Demand())
+    assert refused(engine, PlacementRequest(demand=Demand())) == {"full": 1}
+    engine.release(first.node_id, first.allocation)
+    assert chosen(engine, PlacementRequest(demand=Demand())) == "a"
+
+
+def test_node_that_takes_none_is_full_from_the_beginning_and_says_so() -> None:
+    answer = engine_of(node("a", max_held=0)).place(PlacementRequest(demand=Demand()))
+    assert isinstance(answer, Explanation)
+    assert answer.sentence() == "0 of 1 nodes can take it: 1 by full (has as many workloads as it takes)"
+
+
+def test_full_node_is_passed_over_for_one_that_is_not() -> None:
+    engine = engine_of(node("a", cpu=1000, max_held=1), node("b", cpu=64_000))
+    assert taken(engine, Demand(cpu_milli=100)).node_id == "a"
+    assert chosen(engine, PlacementRequest(demand=Demand(cpu_milli=100))) == "b"
+
+
+def test_bound_of_a_node_may_change_while_it_holds_work() -> None:
+    engine = engine_of(node("a", max_held=1))
+    taken(engine, Demand())
+    engine.upsert(node("a", max_held=2))
+    taken(engine, Demand())
+    engine.upsert(node("a", max_held=1))
+    assert refused(engine, PlacementRequest(demand=Demand())) == {"full": 1}
+
+
+def test_full_node_could_take_what_it_would_have_room_for() -> None:
+    engine = engine_of(node("a", max_held=1))
+    held = taken(engine, Demand())
+    books = engine.books(held.node_id)
+    assert engine.admits(held.node_id, PlacementRequest(demand=Demand()))
+    assert books.fit(Demand()) is None
+    books.give_back(held.allocation)
+    assert books.fit(Demand()) == held.allocation

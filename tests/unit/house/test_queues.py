@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).parents[3] / "arcray"
 LIMITS = {
     "arcnet.max_sockets": {Queue.SOCKETS},
     "arcnet.socket_queue": {Queue.SOCKET_FRAMES},
+    "claw.max_sockets": {Queue.CLAW_SOCKETS},
+    "claw.socket_queue": {Queue.CLAW_FRAMES},
     "gateway.max_connections": {Queue.CONNECTIONS},
     "hivemind.max_dials": {Queue.DIALS},
     "hivemind.max_hashing": {Queue.LOGINS},
@@ -28,7 +30,7 @@ LIMITS = {
     "scheduler.max_queued_orders": {Queue.ORDERS},
 }
 # Limits that hold apart from any setting: of what waits in and for one process, see where it is read.
-FIXED = {Queue.ASKS, Queue.STREAM_EVENTS, Queue.READER_EVENTS, Queue.CLIENT_EVENTS}
+FIXED = {Queue.ASKS, Queue.STREAM_EVENTS, Queue.READER_EVENTS, Queue.CLIENT_EVENTS, Queue.CLAW_WORDS}
 
 NO_QUEUES = {
     "blobs.max_blob_bytes": "the size of one thing",

@@ -52,7 +52,11 @@ def test_its_lease_is_that_of_the_protocol() -> None:
 
 
 def test_a_node_that_runs_nothing_at_a_time_is_given_nothing() -> None:
-    assert not registration_of(register(max_concurrent_workloads=0)).capabilities.containers
+    assert registration_of(register(max_concurrent_workloads=0)).max_workloads == 0
+
+
+def test_a_node_is_given_as_many_at_a_time_as_it_says() -> None:
+    assert registration_of(register(max_concurrent_workloads=16)).max_workloads == 16
 
 
 def test_what_the_document_does_not_ask_of_a_node_is_its_most() -> None:

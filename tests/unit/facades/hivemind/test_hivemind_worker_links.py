@@ -11,7 +11,6 @@ import pytest
 
 from arcray.core.errors import NotFoundError, UnavailableError
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
-from arcray.facades.hivemind.keyed_turns import KeyedTurns
 from arcray.facades.hivemind.own_words import Words
 from arcray.facades.hivemind.worker_channel import Answer, Certainty
 from arcray.facades.hivemind.worker_link import Limits
@@ -20,6 +19,7 @@ from arcray.facades.hivemind.workers import registration_of
 from arcray.testing.clock import FakeClock
 from arcray.testing.plane import in_process_plane
 from arcray.wire.attachments import Attachments
+from arcray.wire.keyed_turns import KeyedTurns
 
 REGISTRATION = registration_of(
     pool.RegisterWorkerNodeRequest(node_id="w", hostname="127.0.0.1", port=7, cpu_cores=1), owner=None, address="g"
