@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -210,6 +211,14 @@ async def test_the_newest_connection_of_a_node_is_its_own(serve: Any) -> None:
         assert (await node_of(served)).epoch == 2
         await submit(served)
         await newer.deployed()
+
+
+async def test_a_node_that_attaches_through_another_process_has_its_connection_there(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register()
+        elsewhere = replace((await node_of(served)).registration, address="another")
+        await served.cluster.ask(cmd.AttachNode(registration=elsewhere))
+        assert (await node.closed())[0] == 4000
 
 
 async def test_a_node_that_registers_again_keeps_its_work(serve: Any) -> None:

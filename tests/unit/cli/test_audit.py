@@ -28,7 +28,7 @@ def test_events_are_a_table(shell: MakeShell) -> None:
 
 
 def test_events_are_json_as_the_server_has_them(shell: MakeShell) -> None:
-    result = shell({PATH: {"events": [CREATED], "nextCursor": None}})("audit", "-o", "json")
+    result = shell({PATH: {"events": [CREATED], "nextCursor": None}})("audit", "--output", "json")
     assert json.loads(result.output) == [CREATED]
 
 
@@ -37,5 +37,5 @@ def test_all_of_them_are_read_page_by_page(shell: MakeShell) -> None:
         last = request.url.params.get("cursor") == "2-1"
         return {"events": [ENDED if last else CREATED], "nextCursor": None if last else "2-1"}
 
-    result = shell({PATH: pages})("audit", "--all", "-o", "json")
+    result = shell({PATH: pages})("audit", "--all", "--output", "json")
     assert [json.loads(line) for line in result.output.splitlines()] == [CREATED, ENDED]
