@@ -1,0 +1,216 @@
+"""A program in a forked interpreter, as ``python -u FILE ARGS`` would run it; what differs is told in ``README.md``.
+
+Where it is not certain that the program would notice nothing, the interpreter is started anew, in the same sandbox:
+variables that an interpreter or its libraries read at their start, a file that is not Python source, and source that
+does not compile, whose error is then the interpreter's own.
+
+An interpreter takes ten times as long to be taken apart as to be forked. So a program that has left nothing behind that
+could notice (imported modules, exit handlers, threads, replaced streams) ends without it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import atexit
+import builtins
+import gc
+import io
+import os
+import resource
+import sys
+import types
+
+from arcray.node.forks.frames import Request
+from arcray.node.forks.inside_confinement import libc
+from arcray.node.launcher import limit
+
+TYPE_CHECKING = False  # importing typing would be a fifth of what the server holds
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = ["Interpreter", "Program"]
+
+_SET_DUMPABLE = 4
+_OUR_PACKAGE = "arcray.node."
+_READ_AT_START = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_", "TZ", "LOCPATH", "LANGUAGE", "NLSPATH", "ASAN_", "GCONV_")
+_SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
+
+
+class Interpreter:
+    """What of an interpreter is as it was before any program; taken in the server.
+
+    Args:
+        early: the modules that it had loaded before it ran anything.
+    """
+
+    def __init__(self, early: frozenset[str]) -> None:
+        self._fixed = {name: os.environ.get(name) for name in _SAME}
+        self.modules = frozenset(sys.modules)
+        self._early = early
+        self._sizes = _sizes()
+        self._handlers = atexit._ncallbacks()
+        self._streams = sys.stdout, sys.stderr
+
+    def suits(self, env: Mapping[str, str]) -> bool:
+        """Returns whether an interpreter started with these variables would be as this one is."""
+        if any(env.get(name) != value for name, value in self._fixed.items()):
+            return False
+        site = sys.modules["site"]
+        if site.ENABLE_USER_SITE and os.path.isdir(site.USER_SITE):  # noqa: PTH112 - pathlib costs each start
+            return False
+        return not any(name.startswith(_READ_AT_START) and name not in _SAME for name in env)
+
+    def shadowed(self, names: list[str]) -> list[str]:
+        """Returns which modules, loaded by the server alone, a program has files of the same names of.
+
+        Args:
+            names: of the files beside the program.
+        """
+        own = {name.partition(".")[0] for name in names}
+        further = self.modules - self._early
+        return [name for name in further if name.partition(".")[0] in own and name not in sys.builtin_module_names]
+
+    def untouched(self) -> bool:
+        """Returns whether there is nothing that could notice how the interpreter ends."""
+        return (
+            self._streams == (sys.stdout, sys.stderr)
+            and self._handlers == atexit._ncallbacks()
+            and _thread._count() == 0
+            and self.modules.issuperset(sys.modules)
+            and self._sizes.items() <= _sizes().items()
+        )
+
+
+def _sizes() -> dict[str, int]:
+    return {name: len(vars(module)) for name, module in sys.modules.items() if name != "__main__"}
+
+
+class Program:
+    """One program, in the process that runs it. The bootstrap runs ``code`` in ``namespace``, so that no frame of ours
+    but one is below it, and says how that ended.
+
+    Args:
+        files: what it writes to, the token of its start, and what it reads if anything.
+    """
+
+    def __init__(self, interpreter: Interpreter, request: Request, files: list[int], line: _socket.socket) -> None:
+        self._interpreter = interpreter
+        output, token = files[:2]
+        self._arrange_files(output, files[2] if request.reads else None)
+        for name, value in request.limits.items():
+            limit(getattr(resource, name), value)
+        os.umask(0o077)
+        os.chdir("/sandbox/work")
+        code = self._compiled(request.entry) if interpreter.suits(request.env) else None
+        libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # undoes what the change of user did: its files in /proc were root's
+        if not os.read(token, 1):
+            raise RuntimeError("the start was called off")
+        line.detach()
+        os.closerange(3, 65_536)
+        if code is None:
+            os.execve(sys.executable, [sys.executable, "-u", request.entry, *request.args], request.env)  # noqa: S606
+        self._arrange_interpreter(request)
+        self.code = code
+        self.namespace = self._main(request.entry)
+
+    def ended(self, status: Any = None) -> None:
+        """Ends the process where nothing can notice; else returns, for the interpreter to end by itself.
+
+        Args:
+            status: as for ``sys.exit``.
+        """
+        if not (status is None or type(status) is int) or not self._interpreter.untouched():
+            return
+        _clear(self.namespace)
+        gc.collect()
+        if self._interpreter.untouched():
+            os._exit((status or 0) & 0xFF)
+
+    def failed(self, error: BaseException) -> None:
+        """Tells an exception that nobody caught, as the interpreter does, without our own frame."""
+        trace = error.__traceback__
+        error.__traceback__ = trace = trace.tb_next if trace is not None else None
+        sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+        try:
+            sys.excepthook(type(error), error, trace)
+        except SystemExit as ended:
+            sys.exit(ended.code)
+        except BaseException as further:  # noqa: BLE001 - as the interpreter
+            further.__traceback__ = further.__traceback__ and further.__traceback__.tb_next
+            print("Error in sys.excepthook:", file=sys.stderr)
+            sys.__excepthook__(type(further), further, further.__traceback__)
+            print("\nOriginal exception was:", file=sys.stderr)
+            sys.__excepthook__(type(error), error, trace)
+
+    @staticmethod
+    def _arrange_files(output: int, source: int | None) -> None:
+        if source is not None:
+            os.dup2(source, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if source is not None:
+            old = sys.stdin
+            stream = io.TextIOWrapper(
+                open(0, "rb", closefd=False),  # noqa: PTH123, SIM115 - as the interpreter
+                encoding=old.encoding,
+                errors=old.errors,
+                newline="\n",
+                write_through=True,
+            )
+            stream.buffer.raw.name = "<stdin>"  # type: ignore[attr-defined]
+            stream.mode = "r"  # type: ignore[misc]
+            sys.stdin = sys.__stdin__ = stream  # type: ignore[misc]
+
+    @staticmethod
+    def _compiled(entry: str) -> types.CodeType | None:
+        """Returns its code; None where the interpreter itself has to say what is wrong."""
+        if not entry.endswith(".py"):
+            return None
+        try:
+            with open(entry, "rb", buffering=0) as file:  # noqa: PTH123 - pathlib costs each start milliseconds
+                source = file.read()
+            return compile(source, f"/sandbox/work/{entry}", "exec", dont_inherit=True)
+        except BaseException:  # noqa: BLE001 - a MemoryError and a RecursionError too
+            return None
+
+    def _arrange_interpreter(self, request: Request) -> None:
+        """Makes what programs see of the interpreter what they would have seen."""
+        os.environ.clear()
+        os.environ.update(request.env)
+        place = os.path.dirname(os.path.realpath(request.entry))  # noqa: PTH120 - see above
+        sys.argv = [request.entry, *request.args]
+        sys.orig_argv = [sys.executable, "-u", *sys.argv]
+        sys.path[0] = place
+        for name in self._interpreter.shadowed(os.listdir(place)):  # noqa: PTH208 - see above
+            del sys.modules[name]
+        for name in [name for name in sys.modules if name.startswith(_OUR_PACKAGE)]:
+            del sys.modules[name]
+        gc.enable()
+
+    @staticmethod
+    def _main(entry: str) -> dict[str, Any]:
+        """Returns the namespace of a new ``__main__``."""
+        from importlib.machinery import SourceFileLoader  # noqa: PLC0415
+
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main
+        namespace = vars(main)
+        path = f"/sandbox/work/{entry}"
+        namespace["__loader__"] = SourceFileLoader("__main__", path)
+        namespace["__annotations__"] = {}
+        namespace["__builtins__"] = builtins
+        namespace["__file__"] = path
+        namespace["__cached__"] = None
+        return namespace
+
+
+def _clear(namespace: dict[str, Any]) -> None:
+    """Lets go of a module's names in the order in which an interpreter does."""
+    for name in list(namespace):
+        if name.startswith("_") and not name.startswith("__") and namespace[name] is not None:
+            namespace[name] = None
+    for name in list(namespace):
+        if name != "__builtins__" and namespace[name] is not None:
+            namespace[name] = None

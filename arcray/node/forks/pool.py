@@ -1,0 +1,148 @@
+"""Which fork servers there are: one for each owner of programs, at most so many, none that is not used.
+
+Programs of one owner share what a server's memory shares: the layout of the address space, the seed of hashes. Programs
+of two owners never share a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from arcray.config import ForkServerSettings
+from arcray.core.errors import UnavailableError
+from arcray.core.ports import Clock
+from arcray.node.forks.frames import Request
+from arcray.node.forks.server import BOOTSTRAP, Forked, ForkServer
+from arcray.node.sandbox import Sandbox
+
+__all__ = ["ForkServers"]
+
+_log = logging.getLogger(__name__)
+
+_LINE_BYTES: Final = 1 << 20
+
+
+class ForkServers:
+    """The fork servers of one machine.
+
+    Args:
+        programs: the directory in which programs have theirs.
+        network: whether programs may use the network.
+    """
+
+    def __init__(
+        self, *, sandbox: Sandbox, programs: Path, settings: ForkServerSettings, network: bool, clock: Clock
+    ) -> None:
+        self._sandbox = sandbox
+        self._programs = programs
+        self._settings = settings
+        self._network = network
+        self._clock = clock
+        self._servers: dict[str, ForkServer] = {}  # by owner; who was asked last is last
+        self._starting: dict[str, asyncio.Task[ForkServer | None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._none_until_s = 0.0
+        self._closed = False
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Whose servers run; who was asked last is last."""
+        return tuple(self._servers)
+
+    async def fork(self, owner: str, request: Request, files: Sequence[int]) -> Forked | None:
+        """Has a program run; returns None if it does not run and never will, and is to be started in another way.
+
+        Args:
+            request: as for ``ForkServer.fork``, like ``files``.
+        """
+        if self._closed or not self._settings.enabled:
+            return None
+        server = self._servers.get(owner)
+        if server is None or not server.serves:
+            server = await self._started(owner)
+            if server is None:
+                return None
+        else:
+            self._servers[owner] = self._servers.pop(owner)
+        return await server.fork(request, files)
+
+    def doubt(self, owner: str) -> None:
+        """Takes the server out of use: it has made processes that did not begin to run their program."""
+        self._none_until_s = self._clock.monotonic() + self._settings.retry_s
+        if (server := self._servers.pop(owner, None)) is not None:
+            _log.warning("fork server does not work, so programs start without it", extra={"owner": owner})
+            self._end(server)
+
+    async def close(self) -> None:
+        """Ends all of them and waits for it."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        for owner in self.owners:
+            self._end(self._servers.pop(owner))
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _started(self, owner: str) -> ForkServer | None:
+        """Returns the owner's server, started once for all that wait for it; None if there can be none now."""
+        starting = self._starting.get(owner)
+        if starting is None:
+            if self._clock.monotonic() < self._none_until_s or not self._has_room(owner):
+                return None
+            starting = self._starting[owner] = asyncio.create_task(self._start(owner), name="start fork server")
+            starting.add_done_callback(lambda _: self._starting.pop(owner, None))
+        return await asyncio.shield(starting)
+
+    def _has_room(self, owner: str) -> bool:
+        """Makes room for one more; returns whether there is."""
+        if (old := self._servers.pop(owner, None)) is not None:
+            self._end(old)
+        while len(self._servers) + len(self._starting) >= self._settings.max_servers:
+            unused = next((each for each, server in self._servers.items() if not server.busy), None)
+            if unused is None:
+                return False
+            self._end(self._servers.pop(unused))
+        return True
+
+    async def _start(self, owner: str) -> ForkServer | None:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, its):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINE_BYTES)
+        arguments = (BOOTSTRAP, str(its.fileno()), "network" if self._network else "none")
+        command = self._sandbox.server_command(self._programs, arguments, network=self._network)
+        try:
+            if command is None:
+                raise UnavailableError("this sandbox has no fork servers")
+            server = await ForkServer.start(
+                command, (ours, its), clock=self._clock, answer_s=self._settings.answer_s
+            )
+        except UnavailableError as error:
+            ours.close()
+            its.close()
+            self._none_until_s = self._clock.monotonic() + self._settings.retry_s
+            _log.warning("programs start without a fork server", extra={"reason": error.message})
+            return None
+        self._servers[owner] = server
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = asyncio.create_task(self._sweep(), name="sweep fork servers")
+        return server
+
+    async def _sweep(self) -> None:
+        """Ends the servers that nobody uses, for as long as there are any."""
+        while self._servers:
+            await self._clock.sleep(self._settings.idle_s / 2)
+            for owner, server in tuple(self._servers.items()):
+                if server.idle_s >= self._settings.idle_s or (not server.serves and not server.busy):
+                    self._end(self._servers.pop(owner))
+
+    def _end(self, server: ForkServer) -> None:
+        """Ends a server; one that is not asked any more ends once its last program has."""
+        task = asyncio.create_task(server.end() if not server.busy or self._closed else server.retire())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
