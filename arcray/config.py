@@ -29,6 +29,7 @@ from arcray.core.ledger import check_account_id
 from arcray.hivemind_settings import HivemindSettings
 from arcray.node_settings import (
     ContainerSettings,
+    ForkServerSettings,
     LocationSettings,
     ModelSettings,
     NodeSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "BlobSettings",
     "ContainerSettings",
     "DatabaseSettings",
+    "ForkServerSettings",
     "GatewaySettings",
     "InferenceSettings",
     "LedgerSettings",

@@ -215,15 +215,20 @@ class Sandbox:
 
     def prepare(self, place: Confinement) -> None:
         """Hands the directories to the program's user, and writes what stands for /etc inside. Blocks on the disk."""
-        if place.uid is not None:
-            for directory in (place.work, place.results):
-                _give(directory, place.uid)
+        self.give(place)
         if self.kind is SandboxKind.BUBBLEWRAP:
             uid = os.getuid() if place.uid is None else place.uid
             accounts = _accounts(place)
             accounts.mkdir(exist_ok=True)
             (accounts / "passwd").write_text(f"program:x:{uid}:{uid}::{INSIDE / 'work'}:/usr/sbin/nologin\n")
             (accounts / "group").write_text(f"program:x:{uid}:\n")
+
+    @staticmethod
+    def give(place: Confinement) -> None:
+        """Hands the directories to the program's user. Blocks on the disk."""
+        if place.uid is not None:
+            for directory in (place.work, place.results):
+                _give(directory, place.uid)
 
     def _namespaces(self, *, network: bool) -> Iterator[str]:
         yield from (self.bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")

@@ -18,9 +18,7 @@ for name, source in json.loads(line.recv(1 << 20)).items():
     sys.modules[name] = module
     exec(compile(source, "<arcray>", "exec", dont_inherit=True), vars(module))
 
-program = sys.modules["arcray.node.forks.inside_server"].main(
-    line, early=early, network=sys.argv[2] == "network"
-)
+program = sys.modules["arcray.node.forks.inside_server"].main(line, early=early, network=sys.argv[2] == "network")
 if program is not None:
     try:
         exec(program.code, program.namespace)

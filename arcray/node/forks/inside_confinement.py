@@ -115,8 +115,9 @@ def _replace(path: str, text: str) -> None:
 
 
 def _raise_loopback() -> None:
-    with _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC) as any_socket:  # type: ignore[attr-defined]
-        fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    any_socket.close()
 
 
 def _wait(program: int) -> NoReturn:

@@ -34,7 +34,19 @@ __all__ = ["Interpreter", "Program"]
 
 _SET_DUMPABLE = 4
 _OUR_PACKAGE = "arcray.node."
-_READ_AT_START = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_", "TZ", "LOCPATH", "LANGUAGE", "NLSPATH", "ASAN_", "GCONV_")
+_READ_AT_START = (
+    "PYTHON",
+    "LD_",
+    "LC_",
+    "MALLOC_",
+    "GLIBC_",
+    "TZ",
+    "LOCPATH",
+    "LANGUAGE",
+    "NLSPATH",
+    "ASAN_",
+    "GCONV_",
+)
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
 
@@ -98,7 +110,6 @@ class Program:
     def __init__(self, interpreter: Interpreter, request: Request, files: list[int], line: _socket.socket) -> None:
         self._interpreter = interpreter
         output, token = files[:2]
-        self._arrange_files(output, files[2] if request.reads else None)
         for name, value in request.limits.items():
             limit(getattr(resource, name), value)
         os.umask(0o077)
@@ -107,6 +118,7 @@ class Program:
         libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # undoes what the change of user did: its files in /proc were root's
         if not os.read(token, 1):
             raise RuntimeError("the start was called off")
+        self._arrange_files(output, files[2] if request.reads else None)
         line.detach()
         os.closerange(3, 65_536)
         if code is None:
@@ -153,7 +165,7 @@ class Program:
         if source is not None:
             old = sys.stdin
             stream = io.TextIOWrapper(
-                open(0, "rb", closefd=False),  # noqa: PTH123, SIM115 - as the interpreter
+                open(0, "rb", closefd=False),  # noqa: SIM115 - as the interpreter
                 encoding=old.encoding,
                 errors=old.errors,
                 newline="\n",
@@ -192,7 +204,7 @@ class Program:
     @staticmethod
     def _main(entry: str) -> dict[str, Any]:
         """Returns the namespace of a new ``__main__``."""
-        from importlib.machinery import SourceFileLoader  # noqa: PLC0415
+        from importlib.machinery import SourceFileLoader
 
         main = types.ModuleType("__main__")
         sys.modules["__main__"] = main

@@ -14,7 +14,6 @@ import ctypes
 import gc
 import os
 import select
-import sys
 
 from arcray.node.forks.frames import ENDED, FORKED, MAX_BYTES, READY, REFUSED, Answer, Request
 from arcray.node.forks.inside_confinement import Confinement, checked, libc
@@ -68,7 +67,7 @@ class _Server:
             checked(libc.unshare(_CLONE_NEWPID))  # of the children to come
             pid = os.fork()
         except OSError as error:
-            print(f"cannot fork: {error}", file=sys.stderr)
+            _say(f"cannot fork: {error}")
         if pid == 0:
             return self._become(request, files)
         checked(libc.setns(self._own, _CLONE_NEWPID))
@@ -93,7 +92,7 @@ class _Server:
             Confinement(request, network=self._network).enter()
             return Program(self._interpreter, request, files, self._line)
         except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the server
-            print(f"cannot confine a program: {error!r}", file=sys.stderr)
+            _say(f"cannot confine a program: {error!r}")
             os._exit(1)
 
     def _reap(self, handle: int) -> None:
@@ -103,6 +102,11 @@ class _Server:
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._line.send(Answer(ENDED, number, code if code >= 0 else 128 - code).encoded())
+
+
+def _say(text: str) -> None:
+    """Tells the node's log."""
+    os.write(2, f"{text}\n".encode())
 
 
 def main(line: _socket.socket, *, early: frozenset[str], network: bool) -> Program | None:

@@ -119,9 +119,7 @@ class ForkServers:
         try:
             if command is None:
                 raise UnavailableError("this sandbox has no fork servers")
-            server = await ForkServer.start(
-                command, (ours, its), clock=self._clock, answer_s=self._settings.answer_s
-            )
+            server = await ForkServer.start(command, (ours, its), clock=self._clock, answer_s=self._settings.answer_s)
         except UnavailableError as error:
             ours.close()
             its.close()
