@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # importing typing would be a fifth of what the server ho
 if TYPE_CHECKING:
     from typing import NoReturn
 
-__all__ = ["PROGRAMS", "Confinement", "checked", "libc"]
+__all__ = ["PROGRAMS", "Confinement", "Networks", "checked", "libc"]
 
 PROGRAMS = "/dev/shm"  # noqa: S108 - where the server alone sees the directories of programs; its own is not needed
 _WORK, _RESULTS = "/sandbox/work", "/sandbox/results"
@@ -27,9 +27,8 @@ _WORK, _RESULTS = "/sandbox/work", "/sandbox/results"
 _NEW_MOUNTS, _NEW_IPC, _NEW_NETWORK = 0x20000, 0x8000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC = 1, 2, 4, 8, 32, 4096, 16384
 _DETACH = 2
-_CAPBSET_DROP = 24
-_CAPABILITIES = (6, 7, 8, 12, 21)  # the server's: SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_ADMIN
-_CAPABILITY_VERSION = 0x20080522
+_CAPABILITY_HEADER = array.array("I", [0x20080522, 0]).tobytes()  # version 3, of this process
+_NO_CAPABILITIES = bytes(24)
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 # As bubblewrap does: what root could use, and some kernels let others write.
 _READ_ONLY = tuple(f"/proc/{name}" for name in ("sys", "sysrq-trigger", "irq", "bus"))
@@ -44,33 +43,63 @@ def checked(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-class Confinement:
-    """One program's namespaces."""
+class Networks:
+    """Namespaces without a network, one for each program that runs.
 
-    def __init__(self, request: Request, *, network: bool) -> None:
+    One is made in two milliseconds, so it is used again: once every process of a program has ended, nothing of it is
+    left in there, for it had no right to change anything. Programs of another owner have another server.
+    """
+
+    def __init__(self) -> None:
+        self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        """Returns one that no program is in, by an open file."""
+        if self._free:
+            return self._free.pop()
+        checked(libc.unshare(_NEW_NETWORK))
+        try:
+            _raise_loopback()
+            return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            checked(libc.setns(self._own, _NEW_NETWORK))
+
+    def give_back(self, network: int) -> None:
+        """Takes back one whose program has ended."""
+        self._free.append(network)
+
+
+class Confinement:
+    """One program's namespaces.
+
+    Args:
+        network: an open file of the namespace that it joins; None leaves it in the server's.
+    """
+
+    def __init__(self, request: Request, network: int | None) -> None:
         self._request = request
         self._network = network
 
     def enter(self) -> None:
-        """Makes them around this process, which is the first of a process namespace; returns in its only child.
+        """Makes them around a child of this process, which is the first of a process namespace; returns in the child.
 
-        The child may still become another user, and has no other right that root has.
+        This one then waits for the child and does as little as it can, for what it writes to has to be copied. It stays
+        in the server's other namespaces, of which its number 1 is no way for the child: it is root's. It has no rights.
         """
-        checked(libc.unshare(_NEW_MOUNTS | _NEW_IPC | (0 if self._network else _NEW_NETWORK)))
-        os.setsid()  # a signal to its own process group must reach no other program
-        if not self._network:
-            _raise_loopback()
-        self._mount()
-        for capability in _CAPABILITIES:
-            checked(libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0))
         program = os.fork()
         if program:
             _wait(program)
-        os.setsid()
+        os.setsid()  # a signal to its own process group must reach no other program
+        if self._network is not None:
+            checked(libc.setns(self._network, _NEW_NETWORK))
+        checked(libc.unshare(_NEW_MOUNTS | _NEW_IPC))
+        self._mount()
         uid = self._request.uid
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+        _drop_rights()
 
     def _mount(self) -> None:
         """Puts the program's own directories in place, and removes from sight all that is not its own."""
@@ -120,11 +149,15 @@ def _raise_loopback() -> None:
     any_socket.close()
 
 
+def _drop_rights() -> None:
+    checked(libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
+
+
 def _wait(program: int) -> NoReturn:
     """Waits for the program and for all that it leaves behind, and ends as it did, and with it whatever is left."""
+    os.setsid()
     os.closerange(0, 65_536)  # who reads what the program writes must see its end
-    header = array.array("I", [_CAPABILITY_VERSION, 0]).tobytes()
-    libc.capset(header, bytes(24))
+    _drop_rights()
     while True:
         ended, status = os.wait()
         if ended == program:

@@ -47,6 +47,8 @@ _READ_AT_START = (
     "ASAN_",
     "GCONV_",
 )
+_INERT = frozenset({int, float, complex, bool, str, bytes, type(None), types.ModuleType})  # end without a word
+_MAIN = frozenset(("__loader__", "__annotations__"))
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
 
@@ -59,11 +61,12 @@ class Interpreter:
 
     def __init__(self, early: frozenset[str]) -> None:
         self._fixed = {name: os.environ.get(name) for name in _SAME}
-        self.modules = frozenset(sys.modules)
-        self._early = early
-        self._sizes = _sizes()
         self._handlers = atexit._ncallbacks()
         self._streams = sys.stdout, sys.stderr
+        self.ours = [name for name in sys.modules if name.startswith(_OUR_PACKAGE)]
+        self._further: dict[str, list[str]] = {}  # modules that only the server has loaded, by their first names
+        for name in sys.modules.keys() - early - set(self.ours) - set(sys.builtin_module_names):
+            self._further.setdefault(name.partition(".")[0], []).append(name)
 
     def suits(self, env: Mapping[str, str]) -> bool:
         """Returns whether an interpreter started with these variables would be as this one is."""
@@ -80,9 +83,7 @@ class Interpreter:
         Args:
             names: of the files beside the program.
         """
-        own = {name.partition(".")[0] for name in names}
-        further = self.modules - self._early
-        return [name for name in further if name.partition(".")[0] in own and name not in sys.builtin_module_names]
+        return [name for file in names for name in self._further.get(file.partition(".")[0], ())]
 
     def untouched(self) -> bool:
         """Returns whether there is nothing that could notice how the interpreter ends."""
@@ -90,13 +91,8 @@ class Interpreter:
             self._streams == (sys.stdout, sys.stderr)
             and self._handlers == atexit._ncallbacks()
             and _thread._count() == 0
-            and self.modules.issuperset(sys.modules)
-            and self._sizes.items() <= _sizes().items()
+            and next(reversed(sys.modules)) == "__main__"  # of the program, which came last
         )
-
-
-def _sizes() -> dict[str, int]:
-    return {name: len(vars(module)) for name, module in sys.modules.items() if name != "__main__"}
 
 
 class Program:
@@ -135,8 +131,9 @@ class Program:
         """
         if not (status is None or type(status) is int) or not self._interpreter.untouched():
             return
-        _clear(self.namespace)
-        gc.collect()
+        if any(type(each) not in _INERT for name, each in self.namespace.items() if name not in _MAIN):
+            _clear(self.namespace)
+            gc.collect()
         if self._interpreter.untouched():
             os._exit((status or 0) & 0xFF)
 
@@ -195,10 +192,8 @@ class Program:
         sys.argv = [request.entry, *request.args]
         sys.orig_argv = [sys.executable, "-u", *sys.argv]
         sys.path[0] = place
-        for name in self._interpreter.shadowed(os.listdir(place)):  # noqa: PTH208 - see above
-            del sys.modules[name]
-        for name in [name for name in sys.modules if name.startswith(_OUR_PACKAGE)]:
-            del sys.modules[name]
+        for name in (*self._interpreter.ours, *self._interpreter.shadowed(os.listdir(place))):  # noqa: PTH208 - see above
+            sys.modules.pop(name, None)
         gc.enable()
 
     @staticmethod
@@ -207,7 +202,8 @@ class Program:
         from importlib.machinery import SourceFileLoader
 
         main = types.ModuleType("__main__")
-        sys.modules["__main__"] = main
+        del sys.modules["__main__"]
+        sys.modules["__main__"] = main  # last, for ``untouched``
         namespace = vars(main)
         path = f"/sandbox/work/{entry}"
         namespace["__loader__"] = SourceFileLoader("__main__", path)

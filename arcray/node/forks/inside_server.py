@@ -16,7 +16,7 @@ import os
 import select
 
 from arcray.node.forks.frames import ENDED, FORKED, MAX_BYTES, READY, REFUSED, Answer, Request
-from arcray.node.forks.inside_confinement import Confinement, checked, libc
+from arcray.node.forks.inside_confinement import Confinement, Networks, checked, libc
 from arcray.node.forks.inside_program import Interpreter, Program
 from arcray.node.launcher import deny_user_namespaces
 
@@ -29,11 +29,12 @@ _MAX_FILES = 3
 class _Server:
     def __init__(self, line: _socket.socket, interpreter: Interpreter, *, network: bool) -> None:
         self._line = line
-        self._network = network
+        self._networks = None if network else Networks()
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(line.fileno(), select.POLLIN)
-        self._children: dict[int, tuple[int, int]] = {}  # by pidfd: process and number of the request
+        # By pidfd: process, number of the request, and its network if it has one of its own.
+        self._children: dict[int, tuple[int, int, int | None]] = {}
         self._interpreter = interpreter
 
     def serve(self) -> Program | None:
@@ -62,14 +63,15 @@ class _Server:
 
     def _fork(self, request: Request, files: list[int]) -> Program | None:
         """Makes a program's processes; returns it in the process that is to run it, None in the server."""
-        pid = -1
+        pid, network = -1, None
         try:
+            network = self._networks.take() if self._networks is not None else None
             checked(libc.unshare(_CLONE_NEWPID))  # of the children to come
             pid = os.fork()
         except OSError as error:
             _say(f"cannot fork: {error}")
         if pid == 0:
-            return self._become(request, files)
+            return self._become(request, files, network)
         checked(libc.setns(self._own, _CLONE_NEWPID))
         for file in files:
             os.close(file)
@@ -77,7 +79,7 @@ class _Server:
             self._line.send(Answer(REFUSED, request.number).encoded())
             return None
         handle = os.pidfd_open(pid)
-        self._children[handle] = pid, request.number
+        self._children[handle] = pid, request.number, network
         self._poll.register(handle, select.POLLIN)
         ancillary = [
             (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [handle]).tobytes()),
@@ -86,20 +88,22 @@ class _Server:
         self._line.sendmsg([Answer(FORKED, request.number).encoded()], ancillary)
         return None
 
-    def _become(self, request: Request, files: list[int]) -> Program:
+    def _become(self, request: Request, files: list[int], network: int | None) -> Program:
         """Confines this process, the first of a new namespace; returns in the second one."""
         try:
-            Confinement(request, network=self._network).enter()
+            Confinement(request, network).enter()
             return Program(self._interpreter, request, files, self._line)
         except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the server
             _say(f"cannot confine a program: {error!r}")
             os._exit(1)
 
     def _reap(self, handle: int) -> None:
-        pid, number = self._children.pop(handle)
+        pid, number, network = self._children.pop(handle)
         self._poll.unregister(handle)
         os.close(handle)
-        _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)  # by now nothing is left in its process namespace
+        if self._networks is not None and network is not None:
+            self._networks.give_back(network)
         code = os.waitstatus_to_exitcode(status)
         self._line.send(Answer(ENDED, number, code if code >= 0 else 128 - code).encoded())
 
