@@ -67,6 +67,7 @@ class ProgramStarter:
             limits=resource_limits(place.limits),
             uid=place.uid,
             tmp_bytes=tmp_bytes(place.limits),
+            archive=start.archive,
             reads=start.stdin is not None,
         )
         output, write_end = Output.piped()

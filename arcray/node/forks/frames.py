@@ -29,6 +29,7 @@ _FIELDS = {
     "limits": dict,
     "uid": int,
     "tmp_bytes": int,
+    "archive": bool,
     "reads": bool,
 }
 
@@ -48,6 +49,7 @@ class Request:
         limits: by the names of ``resource``.
         uid: the user it becomes, and the group.
         tmp_bytes: of its ``/tmp``, and of its ``/dev/shm``.
+        archive: whether there are more files than that one.
         reads: whether it is handed a file to read.
     """
 
@@ -64,6 +66,7 @@ class Request:
         limits: dict[str, int],
         uid: int,
         tmp_bytes: int,
+        archive: bool,
         reads: bool,
     ) -> None:
         self.number = number
@@ -74,6 +77,7 @@ class Request:
         self.limits = limits
         self.uid = uid
         self.tmp_bytes = tmp_bytes
+        self.archive = archive
         self.reads = reads
 
     def encoded(self) -> bytes:

@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 
 __all__ = ["PROGRAMS", "Confinement", "Networks", "checked", "libc"]
 
-PROGRAMS = "/dev/shm"  # noqa: S108 - where the server alone sees the directories of programs; its own is not needed
-_WORK, _RESULTS = "/sandbox/work", "/sandbox/results"
+PROGRAMS = b"/dev/shm"  # noqa: S108 - where the server alone sees the directories of programs; its own is not needed
 
 _NEW_MOUNTS, _NEW_IPC, _NEW_NETWORK = 0x20000, 0x8000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC = 1, 2, 4, 8, 32, 4096, 16384
-_DETACH = 2
 _CAPABILITY_HEADER = array.array("I", [0x20080522, 0]).tobytes()  # version 3, of this process
 _NO_CAPABILITIES = bytes(24)
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 # As bubblewrap does: what root could use, and some kernels let others write.
-_READ_ONLY = tuple(f"/proc/{name}" for name in ("sys", "sysrq-trigger", "irq", "bus"))
+_READ_ONLY = tuple(filter(os.path.exists, (b"/proc/sys", b"/proc/sysrq-trigger", b"/proc/irq", b"/proc/bus")))
+_PROC = _NOSUID | _NODEV | _NOEXEC
+_MOUNTS = (
+    (b"proc", b"/proc", b"proc", _PROC, None),
+    *((place, place, None, _BIND | _REC, None) for place in _READ_ONLY),
+    *((b"none", place, None, _REMOUNT | _BIND | _RDONLY | _PROC, None) for place in _READ_ONLY),
+    (b"devpts", b"/dev/pts", b"devpts", _NOSUID | _NOEXEC, b"newinstance,ptmxmode=0666,mode=620"),
+)
 
 libc = ctypes.CDLL(None, use_errno=True)
+_call_mount = libc.mount
 
 
 def checked(result: int) -> None:
@@ -102,45 +108,38 @@ class Confinement:
         _drop_rights()
 
     def _mount(self) -> None:
-        """Puts the program's own directories in place, and removes from sight all that is not its own."""
-        own = f"{PROGRAMS}/{self._request.directory}"
-        _mount(f"{own}/work", _WORK, flags=_BIND)
-        _mount(f"{own}/results", _RESULTS, flags=_BIND)
-        _remount(_WORK, _NOSUID | _NODEV)
-        _remount(_RESULTS, _NOSUID | _NODEV)
-        for place in (PROGRAMS, "/proc"):
-            checked(libc.umount2(place.encode(), _DETACH))
-        _mount("proc", "/proc", kind="proc", flags=_NOSUID | _NODEV | _NOEXEC)
-        for place in filter(os.path.exists, _READ_ONLY):
-            _mount(place, place, flags=_BIND | _REC)
-            _remount(place, _RDONLY | _NOSUID | _NODEV | _NOEXEC)
-        _mount("devpts", "/dev/pts", kind="devpts", flags=_NOSUID | _NOEXEC, data="newinstance,ptmxmode=0666,mode=620")
-        size = f"mode=1777,size={self._request.tmp_bytes}"
-        for place in ("/tmp", PROGRAMS):  # noqa: S108
-            _mount("tmpfs", place, kind="tmpfs", flags=_NOSUID | _NODEV, data=size)
+        """Puts the program's own directories in place, and removes from sight all that is not its own.
+
+        What is only covered, the directories of other programs and the server's /proc, is as good as not there: it
+        takes a right to uncover it that no program has. To unmount it would be to wait for every processor.
+        """
+        own = b"%b/%b" % (PROGRAMS, os.fsencode(self._request.directory))
+        _mount(own + b"/work", b"/sandbox/work", None, _BIND, None)  # without devices and set-user-id, as the place
+        _mount(own + b"/results", b"/sandbox/results", None, _BIND, None)
+        for arguments in _MOUNTS:
+            _mount(*arguments)
+        size = b"mode=1777,size=%d" % self._request.tmp_bytes
+        _mount(b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, size)
+        _mount(b"tmpfs", PROGRAMS, b"tmpfs", _NOSUID | _NODEV, size)
         uid = self._request.uid
-        _replace("/etc/passwd", f"program:x:{uid}:{uid}::{_WORK}:/usr/sbin/nologin\n")
-        _replace("/etc/group", f"program:x:{uid}:\n")
+        _replace(b"passwd", b"program:x:%d:%d::/sandbox/work:/usr/sbin/nologin\n" % (uid, uid))
+        _replace(b"group", b"program:x:%d:\n" % uid)
 
 
-def _mount(source: str, target: str, *, kind: str = "", flags: int, data: str = "") -> None:
-    checked(libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None))
+def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
+    if _call_mount(source, target, kind, flags, data) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)}: mount on {target.decode()}")
 
 
-def _remount(target: str, flags: int) -> None:
-    _mount("none", target, flags=_REMOUNT | _BIND | flags)
-
-
-def _replace(path: str, text: str) -> None:
-    """Puts a file of these words over an existing one. It lies in the program's own /tmp, where it has no name."""
-    own = f"/tmp/{os.path.basename(path)}"  # noqa: S108, PTH119 - pathlib costs each start milliseconds
+def _replace(name: bytes, text: bytes) -> None:
+    """Puts a file of root's with these words over one of /etc. It lies in the program's /tmp, where it has no name."""
+    own = b"/tmp/" + name  # noqa: S108
     file = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    os.fchmod(file, 0o644)
-    os.write(file, text.encode())
+    os.write(file, text)
     os.close(file)
-    _mount(own, path, flags=_BIND)
-    _remount(path, _RDONLY | _NOSUID | _NODEV)
-    os.unlink(own)  # noqa: PTH108
+    _mount(own, b"/etc/" + name, None, _BIND, None)
+    os.unlink(own)  # noqa: PTH108 - pathlib costs each start milliseconds
 
 
 def _raise_loopback() -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Interpreter", "Program"]
 
+_WORK = "/sandbox/work"
 _SET_DUMPABLE = 4
 _OUR_PACKAGE = "arcray.node."
 _READ_AT_START = (
@@ -61,9 +62,10 @@ class Interpreter:
 
     def __init__(self, early: frozenset[str]) -> None:
         self._fixed = {name: os.environ.get(name) for name in _SAME}
+        self._env = dict(os.environ)
         self._handlers = atexit._ncallbacks()
         self._streams = sys.stdout, sys.stderr
-        self.ours = [name for name in sys.modules if name.startswith(_OUR_PACKAGE)]
+        self.ours = {name: module for name, module in sys.modules.items() if name.startswith(_OUR_PACKAGE)}
         self._further: dict[str, list[str]] = {}  # modules that only the server has loaded, by their first names
         for name in sys.modules.keys() - early - set(self.ours) - set(sys.builtin_module_names):
             self._further.setdefault(name.partition(".")[0], []).append(name)
@@ -76,6 +78,20 @@ class Interpreter:
         if site.ENABLE_USER_SITE and os.path.isdir(site.USER_SITE):  # noqa: PTH112 - pathlib costs each start
             return False
         return not any(name.startswith(_READ_AT_START) and name not in _SAME for name in env)
+
+    def adopt_environment(self, env: dict[str, str]) -> None:
+        """Takes the variables of a program for the server's own, so that others have few to change."""
+        if self.suits(env):
+            self.change_environment(env)
+            self._env = env
+
+    def change_environment(self, env: dict[str, str]) -> None:
+        """Makes these the variables of this process, for Python and for C."""
+        for name in self._env.keys() - env.keys():
+            del os.environ[name]
+        for name, value in env.items():
+            if self._env.get(name) != value:
+                os.environ[name] = value
 
     def shadowed(self, names: list[str]) -> list[str]:
         """Returns which modules, loaded by the server alone, a program has files of the same names of.
@@ -109,7 +125,7 @@ class Program:
         for name, value in request.limits.items():
             limit(getattr(resource, name), value)
         os.umask(0o077)
-        os.chdir("/sandbox/work")
+        os.chdir(_WORK)
         code = self._compiled(request.entry) if interpreter.suits(request.env) else None
         libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # undoes what the change of user did: its files in /proc were root's
         if not os.read(token, 1):
@@ -178,21 +194,22 @@ class Program:
         if not entry.endswith(".py"):
             return None
         try:
-            with open(entry, "rb", buffering=0) as file:  # noqa: PTH123 - pathlib costs each start milliseconds
-                source = file.read()
-            return compile(source, f"/sandbox/work/{entry}", "exec", dont_inherit=True)
+            file = os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
+            source = os.read(file, os.fstat(file).st_size + 1)
+            os.close(file)
+            return compile(source, f"{_WORK}/{entry}", "exec", dont_inherit=True)
         except BaseException:  # noqa: BLE001 - a MemoryError and a RecursionError too
             return None
 
     def _arrange_interpreter(self, request: Request) -> None:
         """Makes what programs see of the interpreter what they would have seen."""
-        os.environ.clear()
-        os.environ.update(request.env)
-        place = os.path.dirname(os.path.realpath(request.entry))  # noqa: PTH120 - see above
+        self._interpreter.change_environment(request.env)
+        place, _, _ = f"{_WORK}/{request.entry}".rpartition("/")
         sys.argv = [request.entry, *request.args]
         sys.orig_argv = [sys.executable, "-u", *sys.argv]
         sys.path[0] = place
-        for name in (*self._interpreter.ours, *self._interpreter.shadowed(os.listdir(place))):  # noqa: PTH208 - see above
+        shadowed = self._interpreter.shadowed(os.listdir(place)) if request.archive else ()  # noqa: PTH208
+        for name in (*self._interpreter.ours, *shadowed):
             sys.modules.pop(name, None)
         gc.enable()
 
@@ -205,7 +222,7 @@ class Program:
         del sys.modules["__main__"]
         sys.modules["__main__"] = main  # last, for ``untouched``
         namespace = vars(main)
-        path = f"/sandbox/work/{entry}"
+        path = f"{_WORK}/{entry}"
         namespace["__loader__"] = SourceFileLoader("__main__", path)
         namespace["__annotations__"] = {}
         namespace["__builtins__"] = builtins

@@ -40,6 +40,7 @@ class _Server:
     def serve(self) -> Program | None:
         """Serves until the node is gone; returns a program in the process that is to run it, else None."""
         self._line.send(Answer(READY).encoded())
+        adopted = False
         while True:
             for handle, _ in self._poll.poll():
                 if handle in self._children:
@@ -48,7 +49,11 @@ class _Server:
                 data, files = self._receive()
                 if not data:
                     return None
-                program = self._fork(Request.decoded(data), files)
+                request = Request.decoded(data)
+                if not adopted:
+                    self._interpreter.adopt_environment(request.env)
+                    adopted = True
+                program = self._fork(request, files)
                 if program is not None:
                     return program
 
@@ -120,6 +125,7 @@ def main(line: _socket.socket, *, early: frozenset[str], network: bool) -> Progr
         early: the modules that the interpreter had loaded before it ran anything.
         network: whether programs share the network of the server.
     """
+    os.umask(0o022)
     deny_user_namespaces(ctypes.CDLL(None, use_errno=True))  # bubblewrap has denied new privileges already
     server = _Server(line, Interpreter(early), network=network)
     gc.collect()
