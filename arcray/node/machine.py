@@ -263,16 +263,18 @@ class Machine:
         programs = self._settings.node.programs
         if self._runner_image:
             devices = replace(devices, libraries=())  # the engine puts the driver's into a container
-        self._forks = self._forks or ForkServers(
-            sandbox=self._sandbox,
-            programs=self._programs_directory,
-            settings=programs.fork_server,
-            network=programs.network,
-            clock=self._clock,
-        )
+        native = self._sandbox.kind is SandboxKind.BUBBLEWRAP and self._sandbox.own_user
+        if native and programs.fork_server.enabled:
+            self._forks = self._forks or ForkServers(
+                sandbox=self._sandbox,
+                programs=self._programs_directory,
+                settings=programs.fork_server,
+                network=programs.network,
+                clock=self._clock,
+            )
         return ProgramRunner(
             blobs=plane.blobs,
-            forks=self._forks,
+            forks=self._forks if native else None,
             image=ProgramImage(containers=containers, settings=programs, devices=devices)
             if self._runner_image
             else None,

@@ -30,6 +30,7 @@ from arcray.node.gpu import GpuDevices
 from arcray.node.gpu_shares import GpuShares
 from arcray.node.leftovers import remove_small_tree, remove_tree
 from arcray.node.log_writer import LogWriter
+from arcray.node.places import SOURCE
 from arcray.node.process import Child
 from arcray.node.process_tree import (
     children,
@@ -51,7 +52,6 @@ _WATCH_S: Final = 0.25  # between looks at the memory of a tree
 _OVERTIME_GRACE_S: Final = 5.0  # between SIGTERM and SIGKILL of a program that ran too long
 _DRAIN_S: Final = 2.0  # for output that a surviving grandchild still holds open
 _MAX_STDIN_BYTES: Final = 1 << 30
-_SOURCE: Final = "main.py"
 # Threads of its own: what strangers leave behind must not hold up heartbeats and logs, which use the common ones.
 _REMOVERS: Final = ThreadPoolExecutor(2, thread_name_prefix="remove")
 _COUNTERS: Final = ThreadPoolExecutor(4, thread_name_prefix="count")  # likewise what strangers share
@@ -97,6 +97,7 @@ class ProgramRunner:
         forks: ForkServers | None = None,
     ) -> None:
         self._starter = ProgramStarter(sandbox, forks)
+        self._forks = forks
         self._ended: set[int] = set()  # users whose every process is known to have ended
         self._image = image
         self._blobs = blobs
@@ -148,12 +149,13 @@ class ProgramRunner:
     @asynccontextmanager
     async def _place(self, order: StartWorkload) -> AsyncIterator[Confinement]:
         """Makes the program's directories and its user; removes everything of both in the end."""
-        root = self._directory / f"{order.workload_id}-{order.attempt}"
         uid = self._users.take() if self._sandbox.own_user else None
+        assert isinstance(order.payload, Program)
+        one_file = not order.payload.archive and not order.payload.stdin_blob
+        places = self._forks.places if self._forks is not None and one_file and uid is not None else None
+        own = self._directory / f"{order.workload_id}-{order.attempt}"
+        root = places.take(order.owner) if places is not None else own
         try:
-            if root.exists():
-                await _removed(root)
-            root.mkdir(mode=0o711)
             place = Confinement(
                 work=root / "work",
                 results=root / "results",
@@ -163,16 +165,23 @@ class ProgramRunner:
                 devices=self._devices.files(order.allocation),
                 libraries=self._devices.libraries if order.allocation.gpus else (),
             )
-            place.work.mkdir(mode=0o700)
-            place.results.mkdir(mode=0o700)
+            if places is None:
+                await _removed(root)
+            if places is None or not root.exists():
+                root.mkdir(mode=0o711)
+                for directory in (place.work, place.results):
+                    directory.mkdir(mode=0o700)
             yield place
         finally:
+            kept = False
             if uid is not None:
                 if uid not in self._ended:
                     kill_user(uid)
+                elif places is not None:
+                    kept = places.give_back(order.owner, root, uid)
                 self._ended.discard(uid)
                 self._users.give_back(uid)
-            if not remove_small_tree(root):
+            if not kept and not remove_small_tree(root):
                 await _removed(root)
 
     def _limits(self, order: StartWorkload) -> Limits:
@@ -186,8 +195,8 @@ class ProgramRunner:
         """Puts the code into the work directory; returns the file to run."""
         limit = self._settings.max_archive_bytes
         if not payload.archive:
-            await fetch(self._blobs, payload.blob, place.work / _SOURCE, max_bytes=limit)
-            return _SOURCE
+            await fetch(self._blobs, payload.blob, place.work / SOURCE, max_bytes=limit)
+            return SOURCE
         archive = place.work.with_name("archive.zip")
         await fetch(self._blobs, payload.blob, archive, max_bytes=limit)
         await asyncio.to_thread(unpack, archive, place.work, max_bytes=limit)

@@ -35,7 +35,7 @@ async def fetch(blobs: BlobStore, key: str, path: Path, *, max_bytes: int) -> in
     except NotFoundError as error:
         raise NotFoundError(f"no blob {key}", field="payload.blob") from error
     if len(first) <= min(_SMALL_BYTES, max_bytes):  # at once and without a thread, as most programs are
-        path.write_bytes(first)
+        _write(path, first)
         return len(first)
     size = await blobs.size(key)
     if size is None:
@@ -49,6 +49,18 @@ async def fetch(blobs: BlobStore, key: str, path: Path, *, max_bytes: int) -> in
             await asyncio.to_thread(file.write, piece)
     partial.rename(path)
     return size
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Makes this all that a file holds. ext4 writes a file to the disk at once that was emptied before it is filled."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(file, len(data))
+        rest = data
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    finally:
+        os.close(file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,8 @@ from arcray.core.errors import UnavailableError
 from arcray.core.ports import Clock
 from arcray.node.forks.frames import Request
 from arcray.node.forks.server import BOOTSTRAP, Forked, ForkServer
+from arcray.node.leftovers import remove_small_tree
+from arcray.node.places import Places
 from arcray.node.sandbox import Sandbox
 
 __all__ = ["ForkServers"]
@@ -33,6 +35,9 @@ class ForkServers:
     Args:
         programs: the directory in which programs have theirs.
         network: whether programs may use the network.
+
+    Attributes:
+        places: directories of programs that are kept for the next ones.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class ForkServers:
         self._ending: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._none_until_s = 0.0
+        self.places = Places(programs, remove_small_tree)
         self._closed = False
 
     @property
@@ -61,7 +67,7 @@ class ForkServers:
         Args:
             request: as for ``ForkServer.fork``, like ``files``.
         """
-        if self._closed or not self._settings.enabled:
+        if self._closed:
             return None
         server = self._servers.get(owner)
         if server is None or not server.serves:
@@ -82,6 +88,7 @@ class ForkServers:
     async def close(self) -> None:
         """Ends all of them and waits for it."""
         self._closed = True
+        self.places.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
