@@ -25,7 +25,7 @@ from arcray.core.ports import BlobStore
 from arcray.core.workload import Phase, Program, Result
 from arcray.node.archive import find_entry_point, unpack
 from arcray.node.forks.pool import ForkServers
-from arcray.node.forks.server import Forked
+from arcray.node.forks.slot import Forked
 from arcray.node.gpu import GpuDevices
 from arcray.node.gpu_shares import GpuShares
 from arcray.node.leftovers import remove_small_tree, remove_tree

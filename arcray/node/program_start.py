@@ -7,19 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from arcray.core.errors import UnavailableError
 from arcray.node.forks.frames import Request
 from arcray.node.forks.pool import ForkServers
-from arcray.node.forks.server import Forked
+from arcray.node.forks.slot import Forked
 from arcray.node.process import Child, Output, spawn_piped
 from arcray.node.program_image import ProgramStart
 from arcray.node.sandbox import Sandbox, resource_limits, tmp_bytes
 
 __all__ = ["Begun", "ProgramStarter"]
-
-_NUMBERED_LATER: Final = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,9 +30,7 @@ class Begun:
         """Lets go of what has ended; returns whether it has begun to run the program, which then is not run again."""
         if isinstance(self.child, Child):
             return True
-        ran = not self.child.called_off()
-        self.child.close()
-        return ran
+        return self.child.close()
 
 
 class ProgramStarter:
@@ -59,7 +54,6 @@ class ProgramStarter:
         else:
             self._sandbox.give(place)  # two directories and a file
         request = Request(
-            number=_NUMBERED_LATER,
             directory=place.work.parent.name,
             entry=start.entry,
             args=list(start.args),

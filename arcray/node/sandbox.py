@@ -46,8 +46,8 @@ _ETC: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc
 _ETC_NETWORK: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/pki", "/etc/resolv.conf", "/etc/ssl")
 INSIDE: Final = Path("/sandbox")
 PROGRAMS: Final = "/dev/shm"  # noqa: S108 - where a fork server, and no program, sees the directories of programs
-# For namespaces and mounts, for loopback interfaces, to become programs' users, and to keep all that from them.
-_SERVER_RIGHTS: Final = ("SYS_ADMIN", "NET_ADMIN", "SETUID", "SETGID")
+# For namespaces and mounts, for loopback interfaces, to become programs' users, and to end them.
+_SERVER_RIGHTS: Final = ("SYS_ADMIN", "NET_ADMIN", "SETUID", "SETGID", "KILL")
 _LAUNCHER: Final = (Path(__file__).with_name("launcher.py")).read_text(encoding="utf-8")
 _PART_NAME: Final = "ARCRAY_LAUNCH_"
 _PART: Final = 100_000  # characters, all of them ASCII; Linux takes 131,071 bytes. The launcher knows it too

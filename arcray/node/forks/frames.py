@@ -1,7 +1,8 @@
-"""What a node and a fork server say to each other: one datagram each. Read by both, and imports almost nothing.
+"""What a node, its fork servers and their slots say to each other: one datagram each. Imports almost nothing.
 
-A request is JSON and comes with the program's files: output, the token of its start, and what it reads if anything. An
-answer is nine bytes; ``FORKED`` comes with a pidfd. Each names the request by its number.
+A server is asked for slots, by ``SLOT`` and the slot's end of a line; it answers in turn, each time with a pidfd. A slot
+is asked to run one program after the other: a request is JSON and comes with the program's files, which are its output,
+the token of its start, and what it reads if anything. Answers are five bytes.
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ from __future__ import annotations
 import json
 import struct
 
-__all__ = ["ENDED", "FORKED", "KINDS", "MAX_BYTES", "READY", "REFUSED", "Answer", "FrameError", "Request"]
+__all__ = ["ENDED", "KINDS", "MADE", "MAX_BYTES", "READY", "SLOT", "Answer", "FrameError", "Request"]
 
 MAX_BYTES = 64 * 1024
 """Longest request: well below what a socket takes at once. What asks for more does not begin as a fork."""
 
-READY, FORKED, ENDED, REFUSED = 1, 2, 3, 4
-KINDS = (READY, FORKED, ENDED, REFUSED)
-"""The server serves; a program's processes are there; they have ended, with this code; they cannot be made."""
+SLOT = b"slot"
+"""All that is said to a server, each time with a line."""
 
-_ANSWER = struct.Struct("<BIi")
-_MAX_NUMBER = 2**32 - 1
+READY, MADE, ENDED = 1, 2, 3
+KINDS = (READY, MADE, ENDED)
+"""The server serves; a slot is there; a slot's program has ended with this code, and all that it started."""
+
+_ANSWER = struct.Struct("<Bi")
 _FIELDS = {
-    "number": int,
     "directory": str,
     "entry": str,
     "args": list,
@@ -42,7 +44,6 @@ class Request:
     """Run one program.
 
     Args:
-        number: names it in answers; unsigned, 32 bits.
         directory: name of its directory, in which are ``work`` and ``results``.
         entry: file to run, below ``work``.
         env: its whole environment.
@@ -58,7 +59,6 @@ class Request:
     def __init__(
         self,
         *,
-        number: int,
         directory: str,
         entry: str,
         args: list[str],
@@ -69,7 +69,6 @@ class Request:
         archive: bool,
         reads: bool,
     ) -> None:
-        self.number = number
         self.directory = directory
         self.entry = entry
         self.args = args
@@ -104,8 +103,6 @@ class Request:
             found, kind = fields[name], int if name == "limits" else str
             if any(type(each) is not kind for each in (found if isinstance(found, list) else found.values())):
                 raise FrameError(f"{name}: holds what is no {kind.__name__}")
-        if not 0 <= fields["number"] <= _MAX_NUMBER:
-            raise FrameError("number: must be unsigned and of 32 bits")
         if fields["uid"] <= 0:
             raise FrameError("uid: must be another user than root")
         if fields["directory"] in ("", ".", "..") or "/" in fields["directory"]:
@@ -114,18 +111,17 @@ class Request:
 
 
 class Answer:
-    """What became of a request; ``code`` is of ``ENDED`` alone."""
+    """What has happened; ``code`` is of ``ENDED`` alone."""
 
-    __slots__ = ("code", "kind", "number")
+    __slots__ = ("code", "kind")
 
-    def __init__(self, kind: int, number: int = 0, code: int = 0) -> None:
+    def __init__(self, kind: int, code: int = 0) -> None:
         self.kind = kind
-        self.number = number
         self.code = code
 
     def encoded(self) -> bytes:
         """Returns the datagram."""
-        return _ANSWER.pack(self.kind, self.number, self.code)
+        return _ANSWER.pack(self.kind, self.code)
 
     @classmethod
     def decoded(cls, data: bytes) -> Answer:
@@ -136,7 +132,7 @@ class Answer:
         """
         if len(data) != _ANSWER.size:
             raise FrameError(f"answer: has {len(data)} bytes and not {_ANSWER.size}")
-        kind, number, code = _ANSWER.unpack(data)
+        kind, code = _ANSWER.unpack(data)
         if kind not in KINDS:
             raise FrameError(f"answer: {kind} is no kind of answer")
-        return cls(kind, number, code)
+        return cls(kind, code)

@@ -1,4 +1,4 @@
-"""The trusted part of a program's processes: its own namespaces, and the process that waits for it in them.
+"""What confines a program of a slot, in two steps: what all programs of a slot have alike, and what is one's own.
 
 It ends as the sandbox of a program that is started alone: the same mounts, no more rights. What is set once for the
 server and inherited is not done again: no new privileges, no user namespaces, host name, cgroup namespace.
@@ -15,11 +15,7 @@ import struct
 
 from arcray.node.forks.frames import Request
 
-TYPE_CHECKING = False  # importing typing would be a fifth of what the server holds
-if TYPE_CHECKING:
-    from typing import NoReturn
-
-__all__ = ["PROGRAMS", "Confinement", "Networks", "checked", "libc"]
+__all__ = ["PROGRAMS", "checked", "confine", "confine_slot", "libc"]
 
 PROGRAMS = b"/dev/shm"  # noqa: S108 - where the server alone sees the directories of programs; its own is not needed
 
@@ -35,7 +31,6 @@ _MOUNTS = (
     (b"proc", b"/proc", b"proc", _PROC, None),
     *((place, place, None, _BIND | _REC, None) for place in _READ_ONLY),
     *((b"none", place, None, _REMOUNT | _BIND | _RDONLY | _PROC, None) for place in _READ_ONLY),
-    (b"devpts", b"/dev/pts", b"devpts", _NOSUID | _NOEXEC, b"newinstance,ptmxmode=0666,mode=620"),
 )
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -49,81 +44,42 @@ def checked(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-class Networks:
-    """Namespaces without a network, one for each program that runs.
-
-    One is made in two milliseconds, so it is used again: once every process of a program has ended, nothing of it is
-    left in there, for it had no right to change anything. Programs of another owner have another server.
-    """
-
-    def __init__(self) -> None:
-        self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._free: list[int] = []
-
-    def take(self) -> int:
-        """Returns one that no program is in, by an open file."""
-        if self._free:
-            return self._free.pop()
-        checked(libc.unshare(_NEW_NETWORK))
-        try:
-            _raise_loopback()
-            return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            checked(libc.setns(self._own, _NEW_NETWORK))
-
-    def give_back(self, network: int) -> None:
-        """Takes back one whose program has ended."""
-        self._free.append(network)
-
-
-class Confinement:
-    """One program's namespaces.
+def confine_slot(*, network: bool) -> None:
+    """Puts around this process what its programs have alike.
 
     Args:
-        network: an open file of the namespace that it joins; None leaves it in the server's.
+        network: whether that is the server's network; else they have none.
     """
+    os.setsid()
+    checked(libc.unshare(_NEW_MOUNTS | (0 if network else _NEW_NETWORK)))
+    if not network:
+        _raise_loopback()
+    for arguments in _MOUNTS:
+        _mount(*arguments)
 
-    def __init__(self, request: Request, network: int | None) -> None:
-        self._request = request
-        self._network = network
 
-    def enter(self) -> None:
-        """Makes them around a child of this process, which is the first of a process namespace; returns in the child.
+def confine(request: Request) -> None:
+    """Puts around this process, a child of a slot, what is its program's own, and takes from it all rights.
 
-        This one then waits for the child and does as little as it can, for what it writes to has to be copied. It stays
-        in the server's other namespaces, of which its number 1 is no way for the child: it is root's. It has no rights.
-        """
-        program = os.fork()
-        if program:
-            _wait(program)
-        os.setsid()  # a signal to its own process group must reach no other program
-        if self._network is not None:
-            checked(libc.setns(self._network, _NEW_NETWORK))
-        checked(libc.unshare(_NEW_MOUNTS | _NEW_IPC))
-        self._mount()
-        uid = self._request.uid
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        _drop_rights()
-
-    def _mount(self) -> None:
-        """Puts the program's own directories in place, and removes from sight all that is not its own.
-
-        What is only covered, the directories of other programs and the server's /proc, is as good as not there: it
-        takes a right to uncover it that no program has. To unmount it would be to wait for every processor.
-        """
-        own = b"%b/%b" % (PROGRAMS, os.fsencode(self._request.directory))
-        _mount(own + b"/work", b"/sandbox/work", None, _BIND, None)  # without devices and set-user-id, as the place
-        _mount(own + b"/results", b"/sandbox/results", None, _BIND, None)
-        for arguments in _MOUNTS:
-            _mount(*arguments)
-        size = b"mode=1777,size=%d" % self._request.tmp_bytes
-        _mount(b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, size)
-        _mount(b"tmpfs", PROGRAMS, b"tmpfs", _NOSUID | _NODEV, size)
-        uid = self._request.uid
-        _replace(b"passwd", b"program:x:%d:%d::/sandbox/work:/usr/sbin/nologin\n" % (uid, uid))
-        _replace(b"group", b"program:x:%d:\n" % uid)
+    What is only covered by mounts, the directories of other programs and the server's /proc, is as good as not there:
+    it takes a right to uncover it that no program has. To unmount it would be to wait for every processor.
+    """
+    os.setsid()  # a signal to its own process group must not reach the slot
+    checked(libc.unshare(_NEW_MOUNTS | _NEW_IPC))
+    own = b"%b/%b" % (PROGRAMS, os.fsencode(request.directory))
+    _mount(own + b"/work", b"/sandbox/work", None, _BIND, None)  # without devices and set-user-id, as the place
+    _mount(own + b"/results", b"/sandbox/results", None, _BIND, None)
+    _mount(b"devpts", b"/dev/pts", b"devpts", _NOSUID | _NOEXEC, b"newinstance,ptmxmode=0666,mode=620")
+    size = b"mode=1777,size=%d" % request.tmp_bytes
+    _mount(b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, size)
+    _mount(b"tmpfs", PROGRAMS, b"tmpfs", _NOSUID | _NODEV, size)
+    uid = request.uid
+    _replace(b"passwd", b"program:x:%d:%d::/sandbox/work:/usr/sbin/nologin\n" % (uid, uid))
+    _replace(b"group", b"program:x:%d:\n" % uid)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    checked(libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
 
 
 def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
@@ -146,19 +102,3 @@ def _raise_loopback() -> None:
     any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
     any_socket.close()
-
-
-def _drop_rights() -> None:
-    checked(libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
-
-
-def _wait(program: int) -> NoReturn:
-    """Waits for the program and for all that it leaves behind, and ends as it did, and with it whatever is left."""
-    os.setsid()
-    os.closerange(0, 65_536)  # who reads what the program writes must see its end
-    _drop_rights()
-    while True:
-        ended, status = os.wait()
-        if ended == program:
-            code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)

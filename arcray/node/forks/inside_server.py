@@ -1,7 +1,9 @@
 """The fork server itself: root inside a sandbox of its own, one process, one thread. It runs no program's code.
 
-For each request it forks a child that becomes the first process of a new process namespace and confines itself
-(``inside_confinement``). What the server holds is little, because each fork copies it.
+What it makes are *slots*. A slot is the first process of a process namespace, in a network namespace of its own, and
+runs programs, one at a time: it forks a child, which confines itself (``inside_confinement``) and becomes the program,
+and once that has ended it kills and awaits whatever else is left in the namespace. So what two programs that run at the
+same time have in common is their owner, and what two that follow each other have is numbers of processes and ports.
 
 Its source, like that of all modules ``inside_*``, is sent to it: it needs no file of ours inside the sandbox.
 """
@@ -13,10 +15,10 @@ import array
 import ctypes
 import gc
 import os
-import select
+import signal
 
-from arcray.node.forks.frames import ENDED, FORKED, MAX_BYTES, READY, REFUSED, Answer, Request
-from arcray.node.forks.inside_confinement import Confinement, Networks, checked, libc
+from arcray.node.forks.frames import ENDED, MADE, MAX_BYTES, READY, SLOT, Answer, FrameError, Request
+from arcray.node.forks.inside_confinement import checked, confine, confine_slot, libc
 from arcray.node.forks.inside_program import Interpreter, Program
 from arcray.node.launcher import deny_user_namespaces
 
@@ -26,91 +28,105 @@ _CLONE_NEWPID = 0x20000000
 _MAX_FILES = 3
 
 
-class _Server:
-    def __init__(self, line: _socket.socket, interpreter: Interpreter, *, network: bool) -> None:
+class _Slot:
+    """This process, as one that runs programs."""
+
+    def __init__(self, line: _socket.socket, interpreter: Interpreter) -> None:
         self._line = line
-        self._networks = None if network else Networks()
-        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(line.fileno(), select.POLLIN)
-        # By pidfd: process, number of the request, and its network if it has one of its own.
-        self._children: dict[int, tuple[int, int, int | None]] = {}
         self._interpreter = interpreter
+        self._first = True
 
-    def serve(self) -> Program | None:
-        """Serves until the node is gone; returns a program in the process that is to run it, else None."""
-        self._line.send(Answer(READY).encoded())
-        adopted = False
+    def serve(self) -> Program:
+        """Runs programs for as long as there is a node; returns one of them in the process that is to run it."""
         while True:
-            for handle, _ in self._poll.poll():
-                if handle in self._children:
-                    self._reap(handle)
-                    continue
-                data, files = self._receive()
-                if not data:
-                    return None
-                request = Request.decoded(data)
-                if not adopted:
-                    self._interpreter.adopt_environment(request.env)
-                    adopted = True
-                program = self._fork(request, files)
-                if program is not None:
-                    return program
-
-    def _receive(self) -> tuple[bytes, list[int]]:
-        space = _socket.CMSG_SPACE(_MAX_FILES * 4)
-        data, ancillary, _, _ = self._line.recvmsg(MAX_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
-        files = array.array("i")
-        for level, kind, payload in ancillary:
-            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                files.frombytes(payload[: len(payload) // files.itemsize * files.itemsize])
-        return data, files.tolist()
-
-    def _fork(self, request: Request, files: list[int]) -> Program | None:
-        """Makes a program's processes; returns it in the process that is to run it, None in the server."""
-        pid, network = -1, None
-        try:
-            network = self._networks.take() if self._networks is not None else None
-            checked(libc.unshare(_CLONE_NEWPID))  # of the children to come
+            data, files = _receive(self._line)
+            if not data:
+                os._exit(0)
+            request = Request.decoded(data)
+            if self._first:
+                self._interpreter.adopt_environment(request.env)
+                self._first = False
             pid = os.fork()
-        except OSError as error:
-            _say(f"cannot fork: {error}")
-        if pid == 0:
-            return self._become(request, files, network)
-        checked(libc.setns(self._own, _CLONE_NEWPID))
-        for file in files:
-            os.close(file)
-        if pid < 0:
-            self._line.send(Answer(REFUSED, request.number).encoded())
-            return None
-        handle = os.pidfd_open(pid)
-        self._children[handle] = pid, request.number, network
-        self._poll.register(handle, select.POLLIN)
-        ancillary = [
-            (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [handle]).tobytes()),
-            (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, array.array("i", [pid, 0, 0]).tobytes()),
-        ]
-        self._line.sendmsg([Answer(FORKED, request.number).encoded()], ancillary)
-        return None
+            if pid == 0:
+                return self._become(request, files)
+            for file in files:
+                os.close(file)
+            self._line.send(Answer(ENDED, _ended(pid)).encoded())
 
-    def _become(self, request: Request, files: list[int], network: int | None) -> Program:
-        """Confines this process, the first of a new namespace; returns in the second one."""
+    def _become(self, request: Request, files: list[int]) -> Program:
+        """Confines this process, which is to run a program."""
         try:
-            Confinement(request, network).enter()
+            confine(request)
             return Program(self._interpreter, request, files, self._line)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the server
+        except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the slot
             _say(f"cannot confine a program: {error!r}")
             os._exit(1)
 
-    def _reap(self, handle: int) -> None:
-        pid, number, network = self._children.pop(handle)
-        self._poll.unregister(handle)
+
+def _ended(program: int) -> int:
+    """Returns how a program has ended, once it and all that is left of it have: nothing here is not below us."""
+    code = 0
+    while True:
+        try:
+            ended, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return code if code >= 0 else 128 - code
+        if ended == program:
+            code = os.waitstatus_to_exitcode(status)
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+class _Server:
+    def __init__(self, line: _socket.socket, interpreter: Interpreter, *, network: bool) -> None:
+        self._line = line
+        self._interpreter = interpreter
+        self._network = network
+        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def serve(self) -> Program | None:
+        """Makes slots until the node is gone; returns a program in a process that is to run it, else None."""
+        self._line.send(Answer(READY).encoded())
+        while True:
+            data, files = _receive(self._line)
+            if not data:
+                return None
+            if data != SLOT or len(files) != 1:
+                raise FrameError("a server is asked for slots alone")
+            checked(libc.unshare(_CLONE_NEWPID))  # of the children to come
+            pid = os.fork()
+            if pid == 0:
+                self._line.close()
+                os.close(self._own)
+                confine_slot(network=self._network)
+                return _Slot(_socket.socket(fileno=files[0]), self._interpreter).serve()
+            checked(libc.setns(self._own, _CLONE_NEWPID))
+            os.close(files[0])
+            self._tell(pid)
+            while os.waitpid(-1, os.WNOHANG)[0]:  # slots that have ended
+                pass
+
+    def _tell(self, slot: int) -> None:
+        """Hands the node a pidfd of a slot; its number the kernel puts into the node's own namespace."""
+        handle = os.pidfd_open(slot)
+        ancillary = [
+            (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [handle]).tobytes()),
+            (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, array.array("i", [slot, 0, 0]).tobytes()),
+        ]
+        self._line.sendmsg([Answer(MADE).encoded()], ancillary)
         os.close(handle)
-        _, status = os.waitpid(pid, 0)  # by now nothing is left in its process namespace
-        if self._networks is not None and network is not None:
-            self._networks.give_back(network)
-        code = os.waitstatus_to_exitcode(status)
-        self._line.send(Answer(ENDED, number, code if code >= 0 else 128 - code).encoded())
+
+
+def _receive(line: _socket.socket) -> tuple[bytes, list[int]]:
+    """Returns a datagram and the files that came with it; no bytes when the other end is gone."""
+    data, ancillary, _, _ = line.recvmsg(MAX_BYTES, _socket.CMSG_SPACE(_MAX_FILES * 4), _socket.MSG_CMSG_CLOEXEC)
+    files = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            files.frombytes(payload[: len(payload) // files.itemsize * files.itemsize])
+    return data, files.tolist()
 
 
 def _say(text: str) -> None:

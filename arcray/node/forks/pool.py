@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from arcray.config import ForkServerSettings
 from arcray.core.errors import UnavailableError
 from arcray.core.ports import Clock
 from arcray.node.forks.frames import Request
-from arcray.node.forks.server import BOOTSTRAP, Forked, ForkServer
+from arcray.node.forks.server import BOOTSTRAP, ForkServer, line
+from arcray.node.forks.slot import Forked
 from arcray.node.leftovers import remove_small_tree
 from arcray.node.places import Places
 from arcray.node.sandbox import Sandbox
@@ -25,8 +24,6 @@ from arcray.node.sandbox import Sandbox
 __all__ = ["ForkServers"]
 
 _log = logging.getLogger(__name__)
-
-_LINE_BYTES: Final = 1 << 20
 
 
 class ForkServers:
@@ -52,6 +49,7 @@ class ForkServers:
         self._starting: dict[str, asyncio.Task[ForkServer | None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
+        self._retired: list[ForkServer] = []
         self._none_until_s = 0.0
         self.places = Places(programs, remove_small_tree)
         self._closed = False
@@ -83,7 +81,7 @@ class ForkServers:
         self._none_until_s = self._clock.monotonic() + self._settings.retry_s
         if (server := self._servers.pop(owner, None)) is not None:
             _log.warning("fork server does not work, so programs start without it", extra={"owner": owner})
-            self._end(server)
+            self._retire(server)
 
     async def close(self) -> None:
         """Ends all of them and waits for it."""
@@ -92,8 +90,9 @@ class ForkServers:
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
-        for owner in self.owners:
-            self._end(self._servers.pop(owner))
+        for server in (*self._servers.values(), *self._retired):
+            self._end(server)
+        self._servers.clear()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _started(self, owner: str) -> ForkServer | None:
@@ -109,7 +108,7 @@ class ForkServers:
     def _has_room(self, owner: str) -> bool:
         """Makes room for one more; returns whether there is."""
         if (old := self._servers.pop(owner, None)) is not None:
-            self._end(old)
+            self._retire(old)
         while len(self._servers) + len(self._starting) >= self._settings.max_servers:
             unused = next((each for each, server in self._servers.items() if not server.busy), None)
             if unused is None:
@@ -118,9 +117,7 @@ class ForkServers:
         return True
 
     async def _start(self, owner: str) -> ForkServer | None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, its):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINE_BYTES)
+        ours, its = line()
         arguments = (BOOTSTRAP, str(its.fileno()), "network" if self._network else "none")
         command = self._sandbox.server_command(self._programs, arguments, network=self._network)
         try:
@@ -143,11 +140,16 @@ class ForkServers:
         while self._servers:
             await self._clock.sleep(self._settings.idle_s / 2)
             for owner, server in tuple(self._servers.items()):
-                if server.idle_s >= self._settings.idle_s or (not server.serves and not server.busy):
+                if server.idle_s >= self._settings.idle_s:
                     self._end(self._servers.pop(owner))
 
+    def _retire(self, server: ForkServer) -> None:
+        """Lets a server go on with the programs that it has."""
+        server.retire()
+        self._retired = [each for each in (*self._retired, server) if each.busy]
+
     def _end(self, server: ForkServer) -> None:
-        """Ends a server; one that is not asked any more ends once its last program has."""
-        task = asyncio.create_task(server.end() if not server.busy or self._closed else server.retire())
+        """Ends a server, and waits for it beside what else happens."""
+        task = asyncio.create_task(server.end())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
