@@ -34,6 +34,7 @@ _AT_NUMBER, _AT_MACHINE, _AT_FIRST_ARGUMENT = 0, 4, 16  # in struct seccomp_data
 
 
 def limit(which: int, value: int) -> None:
+    """Sets a limit, or what is left of it where less is allowed."""
     hard = resource.getrlimit(which)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)

@@ -79,8 +79,8 @@ def remove_small_tree(root: Path) -> bool:
     return True
 
 
-def _remove_small(directory: str | Path, depth: int) -> None:
-    if depth < 0 or os.stat(directory).st_size > _SMALL_DIRECTORY_BYTES:
+def _remove_small(directory: Path, depth: int) -> None:
+    if depth < 0 or directory.stat().st_size > _SMALL_DIRECTORY_BYTES:
         raise OSError(errno.E2BIG, "is not small")
     with os.scandir(directory) as entries:
         found = list(islice(entries, _SMALL_ENTRIES + 1))
@@ -88,12 +88,12 @@ def _remove_small(directory: str | Path, depth: int) -> None:
         raise OSError(errno.E2BIG, "is not small")
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
-            _remove_small(entry.path, depth - 1)
+            _remove_small(Path(entry), depth - 1)
         elif entry.stat(follow_symlinks=False).st_size > _SMALL_FILE_BYTES:
             raise OSError(errno.E2BIG, "is not small")
         else:
-            os.unlink(entry.path)
-    os.rmdir(directory)
+            Path(entry).unlink()
+    directory.rmdir()
 
 
 def remove_tree(root: Path) -> None:

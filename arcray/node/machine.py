@@ -269,7 +269,6 @@ class Machine:
                 sandbox=self._sandbox,
                 programs=self._programs_directory,
                 settings=programs.fork_server,
-                network=programs.network,
                 clock=self._clock,
             )
         return ProgramRunner(

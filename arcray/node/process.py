@@ -176,13 +176,18 @@ class Output:
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
-        there = loop.create_future()
-        loop.add_reader(self._file, lambda: there.done() or there.set_result(None))
+        there: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._file, _arrive, there)
         try:
             await there
         finally:
             if self._file >= 0:  # else its number may be somebody else's
                 loop.remove_reader(self._file)
+
+
+def _arrive(there: asyncio.Future[None]) -> None:
+    if not there.done():
+        there.set_result(None)
 
 
 async def spawn_piped(

@@ -216,7 +216,7 @@ class ProgramRunner:
         began_s = attempt.clock.monotonic()
         process, ending = await self._lived(attempt, start, log, forks=True)
         if not process.ran:
-            self._starter.doubt(attempt.order.owner)
+            self._starter.doubt(start, attempt.order.owner)
             process, ending = await self._lived(attempt, start, log, forks=False)
         code = await process.done
         duration_ms = (attempt.clock.monotonic() - began_s) * 1000
@@ -325,11 +325,13 @@ class ProgramRunner:
     def _inside(self, process: _Process) -> tuple[int, ...]:
         """Returns the program's own processes.
 
-        bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely. So is
-        the launcher that waits for a program without it.
+        bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely. So are
+        a fork server's slot, and the launcher that waits for a program without namespaces.
         """
         pid = process.child.pid
         below = descendants(pid)
+        if isinstance(process.child, Forked):
+            return below
         if self._sandbox.kind is not SandboxKind.BUBBLEWRAP:
             return below or (pid,)
         inits = set(children(pid))

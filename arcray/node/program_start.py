@@ -67,7 +67,9 @@ class ProgramStarter:
         output, write_end = Output.piped()
         try:
             with _opened(start) as source:
-                child = await self._forks.fork(owner, request, [write_end, *([] if source is None else [source])])
+                child = await self._forks.fork(
+                    owner, request, [write_end, *([] if source is None else [source])], network=place.network
+                )
         except BaseException:
             output.close()
             raise
@@ -78,10 +80,10 @@ class ProgramStarter:
             return None
         return Begun(child=child, output=output)
 
-    def doubt(self, owner: str) -> None:
+    def doubt(self, start: ProgramStart, owner: str) -> None:
         """Has the owner's programs not forked for a while: one that was did not begin."""
         if self._forks is not None:
-            self._forks.doubt(owner)
+            self._forks.doubt(owner, network=start.place.network)
 
     async def spawn(self, start: ProgramStart) -> Begun:
         """Starts it with an interpreter of its own.

@@ -28,7 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from arcray.core.errors import ResourceExhaustedError
+from arcray.core.errors import ResourceExhaustedError, UnavailableError
 
 __all__ = ["Command", "Confinement", "Limits", "Sandbox", "SandboxKind", "UserPool"]
 
@@ -183,20 +183,20 @@ class Sandbox:
         wrap = tuple(self._bwrap_arguments(place)) if self.kind is SandboxKind.BUBBLEWRAP else ()
         return Command(argv=wrap + launch, env=_in_parts(json.dumps(spec)))
 
-    def server_command(self, programs: Path, arguments: Sequence[str], *, network: bool) -> Command | None:
+    def server_command(self, programs: Path, arguments: Sequence[str], *, network: bool) -> Command:
         """Returns how to run a fork server with these arguments, as root with what it needs to confine its programs.
-
-        None where this is not the sandbox for it, or where the interpreter lies in what programs do not see.
 
         Args:
             programs: the directory in which programs have theirs.
+
+        Raises:
+            UnavailableError: the interpreter lies where a fork server's programs see it no more.
         """
+        assert self.kind is SandboxKind.BUBBLEWRAP and self.own_user, "programs are users of their own"  # noqa: PT018
         roots = environment_roots(self.python)
         hidden = (PROGRAMS, "/tmp")  # noqa: S108
-        if self.kind is not SandboxKind.BUBBLEWRAP or not self.own_user:
-            return None
         if any(inside.is_relative_to(place) for _, inside in roots for place in hidden):
-            return None
+            raise UnavailableError(f"the interpreter is below one of {', '.join(hidden)}")
         none = Path("/dev/null")
         work = INSIDE / "work"
         argv = (

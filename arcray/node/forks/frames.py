@@ -1,8 +1,8 @@
 """What a node, its fork servers and their slots say to each other: one datagram each. Imports almost nothing.
 
-A server is asked for slots, by ``SLOT`` and the slot's end of a line; it answers in turn, each time with a pidfd. A slot
-is asked to run one program after the other: a request is JSON and comes with the program's files, which are its output,
-the token of its start, and what it reads if anything. Answers are five bytes.
+A server is asked for slots, by ``SLOT`` and the slot's end of a line; it answers in turn, each time with a pidfd. A
+slot is asked to run one program after the other: a request is JSON and comes with the program's files, which are its
+output, the token of its start, and what it reads if anything. Answers are five bytes.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ line = _socket.socket(fileno=int(sys.argv[1]))
 for name, source in json.loads(line.recv(1 << 20)).items():
     module = types.ModuleType(name)
     sys.modules[name] = module
-    exec(compile(source, "<arcray>", "exec", dont_inherit=True), vars(module))
+    exec(compile(source, "<arcray>", "exec", dont_inherit=True), vars(module))  # noqa: S102 - our own
 
 program = sys.modules["arcray.node.forks.inside_server"].main(line, early=early, network=sys.argv[2] == "network")
 if program is not None:
     try:
-        exec(program.code, program.namespace)
+        exec(program.code, program.namespace)  # noqa: S102 - this is the point of it
     except SystemExit as ended:
         program.ended(ended.code)
         raise
@@ -29,7 +29,7 @@ if program is not None:
         program.failed(error)
         sys.excepthook = lambda *_: None
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - as the interpreter
         program.failed(error)
         sys.exit(1)
     else:

@@ -63,7 +63,7 @@ class Interpreter:
     def __init__(self, early: frozenset[str]) -> None:
         self._fixed = {name: os.environ.get(name) for name in _SAME}
         self._env = dict(os.environ)
-        self._handlers = atexit._ncallbacks()
+        self._handlers = atexit._ncallbacks()  # noqa: SLF001 - nobody else says
         self._streams = sys.stdout, sys.stderr
         self.ours = {name: module for name, module in sys.modules.items() if name.startswith(_OUR_PACKAGE)}
         self._further: dict[str, list[str]] = {}  # modules that only the server has loaded, by their first names
@@ -105,15 +105,16 @@ class Interpreter:
         """Returns whether there is nothing that could notice how the interpreter ends."""
         return (
             self._streams == (sys.stdout, sys.stderr)
-            and self._handlers == atexit._ncallbacks()
-            and _thread._count() == 0
+            and self._handlers == atexit._ncallbacks()  # noqa: SLF001 - nobody else says
+            and _thread._count() == 0  # noqa: SLF001 - threading would have to be imported
             and next(reversed(sys.modules)) == "__main__"  # of the program, which came last
         )
 
 
 class Program:
-    """One program, in the process that runs it. The bootstrap runs ``code`` in ``namespace``, so that no frame of ours
-    but one is below it, and says how that ended.
+    """One program, in the process that runs it.
+
+    The bootstrap runs ``code`` in ``namespace``, so that no frame of ours but one is below it, and says how that ended.
 
     Args:
         files: what it writes to, the token of its start, and what it reads if anything.
@@ -164,9 +165,9 @@ class Program:
             sys.exit(ended.code)
         except BaseException as further:  # noqa: BLE001 - as the interpreter
             further.__traceback__ = further.__traceback__ and further.__traceback__.tb_next
-            print("Error in sys.excepthook:", file=sys.stderr)
+            sys.stderr.write("Error in sys.excepthook:\n")
             sys.__excepthook__(type(further), further, further.__traceback__)
-            print("\nOriginal exception was:", file=sys.stderr)
+            sys.stderr.write("\nOriginal exception was:\n")
             sys.__excepthook__(type(error), error, trace)
 
     @staticmethod

@@ -73,7 +73,7 @@ def _ended(program: int) -> int:
             return code if code >= 0 else 128 - code
         if ended == program:
             code = os.waitstatus_to_exitcode(status)
-            try:
+            try:  # noqa: SIM105 - contextlib is one more thing that each fork copies
                 os.kill(-1, signal.SIGKILL)
             except ProcessLookupError:
                 pass

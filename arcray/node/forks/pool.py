@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from arcray.config import ForkServerSettings
 from arcray.core.errors import UnavailableError
@@ -26,27 +27,26 @@ __all__ = ["ForkServers"]
 _log = logging.getLogger(__name__)
 
 
+_Whose: TypeAlias = tuple[str, bool]  # the owner, and whether programs may use the network
+
+
 class ForkServers:
     """The fork servers of one machine.
 
     Args:
         programs: the directory in which programs have theirs.
-        network: whether programs may use the network.
 
     Attributes:
         places: directories of programs that are kept for the next ones.
     """
 
-    def __init__(
-        self, *, sandbox: Sandbox, programs: Path, settings: ForkServerSettings, network: bool, clock: Clock
-    ) -> None:
+    def __init__(self, *, sandbox: Sandbox, programs: Path, settings: ForkServerSettings, clock: Clock) -> None:
         self._sandbox = sandbox
         self._programs = programs
         self._settings = settings
-        self._network = network
         self._clock = clock
-        self._servers: dict[str, ForkServer] = {}  # by owner; who was asked last is last
-        self._starting: dict[str, asyncio.Task[ForkServer | None]] = {}
+        self._servers: dict[_Whose, ForkServer] = {}  # who was asked last is last
+        self._starting: dict[_Whose, asyncio.Task[ForkServer | None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._retired: list[ForkServer] = []
@@ -57,29 +57,31 @@ class ForkServers:
     @property
     def owners(self) -> tuple[str, ...]:
         """Whose servers run; who was asked last is last."""
-        return tuple(self._servers)
+        return tuple(owner for owner, _ in self._servers)
 
-    async def fork(self, owner: str, request: Request, files: Sequence[int]) -> Forked | None:
+    async def fork(self, owner: str, request: Request, files: Sequence[int], *, network: bool) -> Forked | None:
         """Has a program run; returns None if it does not run and never will, and is to be started in another way.
 
         Args:
             request: as for ``ForkServer.fork``, like ``files``.
+            network: whether it may use the network.
         """
+        whose = owner, network
         if self._closed:
             return None
-        server = self._servers.get(owner)
+        server = self._servers.get(whose)
         if server is None or not server.serves:
-            server = await self._started(owner)
+            server = await self._started(whose)
             if server is None:
                 return None
         else:
-            self._servers[owner] = self._servers.pop(owner)
+            self._servers[whose] = self._servers.pop(whose)
         return await server.fork(request, files)
 
-    def doubt(self, owner: str) -> None:
-        """Takes the server out of use: it has made processes that did not begin to run their program."""
+    def doubt(self, owner: str, *, network: bool) -> None:
+        """Takes a server out of use: it has made processes that did not begin to run their program."""
         self._none_until_s = self._clock.monotonic() + self._settings.retry_s
-        if (server := self._servers.pop(owner, None)) is not None:
+        if (server := self._servers.pop((owner, network), None)) is not None:
             _log.warning("fork server does not work, so programs start without it", extra={"owner": owner})
             self._retire(server)
 
@@ -95,19 +97,19 @@ class ForkServers:
         self._servers.clear()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _started(self, owner: str) -> ForkServer | None:
+    async def _started(self, whose: _Whose) -> ForkServer | None:
         """Returns the owner's server, started once for all that wait for it; None if there can be none now."""
-        starting = self._starting.get(owner)
+        starting = self._starting.get(whose)
         if starting is None:
-            if self._clock.monotonic() < self._none_until_s or not self._has_room(owner):
+            if self._clock.monotonic() < self._none_until_s or not self._has_room(whose):
                 return None
-            starting = self._starting[owner] = asyncio.create_task(self._start(owner), name="start fork server")
-            starting.add_done_callback(lambda _: self._starting.pop(owner, None))
+            starting = self._starting[whose] = asyncio.create_task(self._start(whose), name="start fork server")
+            starting.add_done_callback(lambda _: self._starting.pop(whose, None))
         return await asyncio.shield(starting)
 
-    def _has_room(self, owner: str) -> bool:
+    def _has_room(self, whose: _Whose) -> bool:
         """Makes room for one more; returns whether there is."""
-        if (old := self._servers.pop(owner, None)) is not None:
+        if (old := self._servers.pop(whose, None)) is not None:
             self._retire(old)
         while len(self._servers) + len(self._starting) >= self._settings.max_servers:
             unused = next((each for each, server in self._servers.items() if not server.busy), None)
@@ -116,13 +118,11 @@ class ForkServers:
             self._end(self._servers.pop(unused))
         return True
 
-    async def _start(self, owner: str) -> ForkServer | None:
+    async def _start(self, whose: _Whose) -> ForkServer | None:
         ours, its = line()
-        arguments = (BOOTSTRAP, str(its.fileno()), "network" if self._network else "none")
-        command = self._sandbox.server_command(self._programs, arguments, network=self._network)
+        arguments = (BOOTSTRAP, str(its.fileno()), "network" if whose[1] else "none")
+        command = self._sandbox.server_command(self._programs, arguments, network=whose[1])
         try:
-            if command is None:
-                raise UnavailableError("this sandbox has no fork servers")
             server = await ForkServer.start(command, (ours, its), clock=self._clock, answer_s=self._settings.answer_s)
         except UnavailableError as error:
             ours.close()
@@ -130,7 +130,7 @@ class ForkServers:
             self._none_until_s = self._clock.monotonic() + self._settings.retry_s
             _log.warning("programs start without a fork server", extra={"reason": error.message})
             return None
-        self._servers[owner] = server
+        self._servers[whose] = server
         if self._sweeper is None or self._sweeper.done():
             self._sweeper = asyncio.create_task(self._sweep(), name="sweep fork servers")
         return server
@@ -139,9 +139,9 @@ class ForkServers:
         """Ends the servers that nobody uses, for as long as there are any."""
         while self._servers:
             await self._clock.sleep(self._settings.idle_s / 2)
-            for owner, server in tuple(self._servers.items()):
+            for whose, server in tuple(self._servers.items()):
                 if server.idle_s >= self._settings.idle_s:
-                    self._end(self._servers.pop(owner))
+                    self._end(self._servers.pop(whose))
 
     def _retire(self, server: ForkServer) -> None:
         """Lets a server go on with the programs that it has."""

@@ -47,7 +47,7 @@ def line() -> tuple[socket.socket, socket.socket]:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, its):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINE_BYTES)
-    ours.setblocking(False)
+    ours.settimeout(0)
     return ours, its
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from arcray.config import ProgramSettings, Settings
+from arcray.config import ForkServerSettings, ProgramSettings, Settings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import NodeId
 from arcray.core.resources import Allocation, Demand, Gpu, GpuShare
 from arcray.core.workload import Phase, Program
+from arcray.node.forks.pool import ForkServers
 from arcray.node.gpu import GpuDevices, GpuHolding
 from arcray.node.gpu_shares import GpuShares
 from arcray.node.machine import Machine
@@ -59,6 +60,7 @@ class Bench:
         self.devices = GpuDevices(minors={})
         self.holdings: Callable[[], tuple[GpuHolding, ...]] = tuple
         self.attempt: Attempt | None = None
+        self.forks: ForkServers | None = None
 
     def runner(self) -> ProgramRunner:
         return ProgramRunner(
@@ -69,6 +71,7 @@ class Bench:
             directory=self.directory,
             devices=self.devices,
             shares=GpuShares(self.holdings, SystemClock()),
+            forks=self.forks if self.sandbox.kind is SandboxKind.BUBBLEWRAP else None,
         )
 
     def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
@@ -88,9 +91,20 @@ class Bench:
         return self.blobs.data.get(log_key(self.attempt.workload_id), b"").decode()
 
 
-@pytest.fixture
-def bench(blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> Bench:
-    return Bench(blobs, attempts, sandbox, directory)
+@pytest.fixture(params=["alone", "forked"])
+async def bench(
+    blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Bench]:
+    """Both ways in which a program starts; what holds for one holds for the other."""
+    found = Bench(blobs, attempts, sandbox, directory)
+    if request.param == "alone":
+        yield found
+        return
+    if not sandbox.own_user:
+        pytest.skip("another user needs root")
+    found.forks = ForkServers(sandbox=sandbox, programs=directory, settings=ForkServerSettings(), clock=SystemClock())
+    yield found
+    await found.forks.close()
 
 
 def zipped(**files: str) -> bytes:
@@ -721,7 +735,7 @@ async def test_removing_what_a_program_leaves_holds_nothing_up(bench: Bench, mon
         plain(path, **options)
 
     monkeypatch.setattr("arcray.node.leftovers.shutil.rmtree", slow)
-    running = bench.start("print(1)")
+    running = bench.start("for name in range(20): open(str(name), 'w')")
     await asyncio.to_thread(removing.wait, 30)
     assert not running.done()
     going_on.set()  # reached only because the loop goes on
