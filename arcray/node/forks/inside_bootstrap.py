@@ -20,17 +20,15 @@ for name, source in json.loads(line.recv(1 << 20)).items():
 
 program = sys.modules["arcray.node.forks.inside_server"].main(line, early=early, network=sys.argv[2] == "network")
 if program is not None:
+    failure: BaseException | None = None
     try:
         exec(program.code, program.namespace)  # noqa: S102 - this is the point of it
     except SystemExit as ended:
         program.ended(ended.code)
         raise
-    except KeyboardInterrupt as error:
-        program.failed(error)
-        sys.excepthook = lambda *_: None
-        raise
     except BaseException as error:  # noqa: BLE001 - as the interpreter
-        program.failed(error)
-        sys.exit(1)
-    else:
+        failure = error
+    if failure is None:
         program.ended()
+    else:
+        program.failed(failure)

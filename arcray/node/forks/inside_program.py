@@ -48,7 +48,10 @@ _READ_AT_START = (
     "ASAN_",
     "GCONV_",
 )
-_INERT = frozenset({int, float, complex, bool, str, bytes, type(None), types.ModuleType})  # end without a word
+_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType})
+_MANY = 1_000
+_RUNNING = 2  # objects that there are while a program begins and not when it has ended
+_MAX_CODE = 255
 _MAIN = frozenset(("__loader__", "__annotations__"))
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
@@ -139,6 +142,7 @@ class Program:
         self._arrange_interpreter(request)
         self.code = code
         self.namespace = self._main(request.entry)
+        self._alive = gc.get_count()[0]
 
     def ended(self, status: Any = None) -> None:
         """Ends the process where nothing can notice; else returns, for the interpreter to end by itself.
@@ -146,29 +150,41 @@ class Program:
         Args:
             status: as for ``sys.exit``.
         """
-        if not (status is None or type(status) is int) or not self._interpreter.untouched():
+        code = 0 if status is None else status
+        if type(code) is not int or not 0 <= code <= _MAX_CODE or not self._interpreter.untouched():
             return
-        if any(type(each) not in _INERT for name, each in self.namespace.items() if name not in _MAIN):
-            _clear(self.namespace)
-            gc.collect()
-        if self._interpreter.untouched():
-            os._exit((status or 0) & 0xFF)
+        further = [each for name, each in self.namespace.items() if name not in _MAIN and type(each) not in _ATOMS]
+        if further and not _end_without_a_word(further):
+            return
+        alive, *older = gc.get_count()
+        if alive != self._alive - _RUNNING or any(older):
+            gc.collect()  # something is left, which may be garbage that ends with a word
+            if not self._interpreter.untouched():
+                return
+        os._exit(code)
 
     def failed(self, error: BaseException) -> None:
-        """Tells an exception that nobody caught, as the interpreter does, without our own frame."""
+        """Tells an exception that nobody caught, as the interpreter does, without our own frame, and leaves."""
         trace = error.__traceback__
         error.__traceback__ = trace = trace.tb_next if trace is not None else None
         sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+        hooked: BaseException | None = None
         try:
             sys.excepthook(type(error), error, trace)
         except SystemExit as ended:
             sys.exit(ended.code)
         except BaseException as further:  # noqa: BLE001 - as the interpreter
-            further.__traceback__ = further.__traceback__ and further.__traceback__.tb_next
+            hooked = further
+        if hooked is not None:
+            hooked.__traceback__ = hooked.__traceback__ and hooked.__traceback__.tb_next
             sys.stderr.write("Error in sys.excepthook:\n")
-            sys.__excepthook__(type(further), further, further.__traceback__)
+            sys.__excepthook__(type(hooked), hooked, hooked.__traceback__)
             sys.stderr.write("\nOriginal exception was:\n")
             sys.__excepthook__(type(error), error, trace)
+        if isinstance(error, KeyboardInterrupt):  # the interpreter ends by a signal then, and not without being told
+            sys.excepthook = _tell_nothing
+            raise KeyboardInterrupt
+        sys.exit(1)
 
     @staticmethod
     def _arrange_files(output: int, source: int | None) -> None:
@@ -232,11 +248,24 @@ class Program:
         return namespace
 
 
-def _clear(namespace: dict[str, Any]) -> None:
-    """Lets go of a module's names in the order in which an interpreter does."""
-    for name in list(namespace):
-        if name.startswith("_") and not name.startswith("__") and namespace[name] is not None:
-            namespace[name] = None
-    for name in list(namespace):
-        if name != "__builtins__" and namespace[name] is not None:
-            namespace[name] = None
+def _tell_nothing(*_: object) -> None:
+    """Stands for what has told an exception already."""
+
+
+def _end_without_a_word(values: list[Any]) -> bool:
+    """Returns whether these values, and what they hold, certainly end without anything that could be noticed."""
+    for seen, value in enumerate(values):  # which grows
+        if seen > _MANY:
+            return False
+        kind = type(value)
+        if kind in (list, tuple, set, frozenset):
+            values += [each for each in value if type(each) not in _ATOMS]
+        elif kind is dict:
+            values += [each for pair in value.items() for each in pair if type(each) not in _ATOMS]
+        elif kind is types.FunctionType:
+            if value.__closure__ or value.__dict__ or value.__kwdefaults__:
+                return False
+            values += [each for each in value.__defaults__ or () if type(each) not in _ATOMS]
+        else:
+            return False
+    return True

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,90 +21,23 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from arcray.config import ForkServerSettings, ProgramSettings, Settings
+from arcray.config import ProgramSettings, Settings
 from arcray.core.blobkeys import log_key
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import NodeId
 from arcray.core.resources import Allocation, Demand, Gpu, GpuShare
 from arcray.core.workload import Phase, Program
-from arcray.node.forks.pool import ForkServers
 from arcray.node.gpu import GpuDevices, GpuHolding
-from arcray.node.gpu_shares import GpuShares
 from arcray.node.machine import Machine
-from arcray.node.program import ProgramRunner
 from arcray.node.sandbox import DATA_SLACK_BYTES, Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe
-from arcray.node.work import Attempt, End
 from arcray.testing.clock import FakeClock
-from arcray.wire.system import SystemClock
 
 if TYPE_CHECKING:
-    from arcray.testing.node_fakes import Attempts, FakeEngine, FakeGpus, MemoryBlobs
+    from arcray.testing.node_fakes import FakeEngine, FakeGpus
+    from tests.program_bench import Bench
 
 LIB = Path("/usr/lib")
-Run = Callable[..., "asyncio.Future[End]"]
-
-
-@pytest.fixture
-async def sandbox(directory: Path) -> Sandbox:
-    found = await probe(ProgramSettings(sandbox="bubblewrap"), directory, UserPool())
-    if found is None:
-        pytest.skip("bubblewrap is absent, or may not make namespaces here")
-    return found
-
-
-class Bench:
-    def __init__(self, blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> None:
-        self.blobs, self.attempts, self.sandbox, self.directory = blobs, attempts, sandbox, directory
-        self.settings = ProgramSettings()
-        self.devices = GpuDevices(minors={})
-        self.holdings: Callable[[], tuple[GpuHolding, ...]] = tuple
-        self.attempt: Attempt | None = None
-        self.forks: ForkServers | None = None
-
-    def runner(self) -> ProgramRunner:
-        return ProgramRunner(
-            blobs=self.blobs,
-            settings=self.settings,
-            sandbox=self.sandbox,
-            users=UserPool(),
-            directory=self.directory,
-            devices=self.devices,
-            shares=GpuShares(self.holdings, SystemClock()),
-            forks=self.forks if self.sandbox.kind is SandboxKind.BUBBLEWRAP else None,
-        )
-
-    def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
-              allocation: Allocation | None = None, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
-        self.blobs.data["code"] = source.encode() if isinstance(source, str) else source
-        program = Program(blob="code", **payload)
-        self.attempt = self.attempts.of(program, demand=demand, max_duration_s=max_duration_s, allocation=allocation)
-        return asyncio.create_task(self.runner().run(self.attempt))
-
-    async def run(self, source: str | bytes, **options: Any) -> End:
-        async with asyncio.timeout(60):
-            return await self.start(source, **options)
-
-    @property
-    def log(self) -> str:
-        assert self.attempt is not None
-        return self.blobs.data.get(log_key(self.attempt.workload_id), b"").decode()
-
-
-@pytest.fixture(params=["alone", "forked"])
-async def bench(
-    blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[Bench]:
-    """Both ways in which a program starts; what holds for one holds for the other."""
-    found = Bench(blobs, attempts, sandbox, directory)
-    if request.param == "alone":
-        yield found
-        return
-    if not sandbox.own_user:
-        pytest.skip("another user needs root")
-    found.forks = ForkServers(sandbox=sandbox, programs=directory, settings=ForkServerSettings(), clock=SystemClock())
-    yield found
-    await found.forks.close()
 
 
 def zipped(**files: str) -> bytes:
