@@ -85,9 +85,13 @@ class Bench:
             return await self.start(source, **options)
 
     @property
-    def log(self) -> str:
+    def log_key(self) -> str:
         assert self.attempt is not None
-        return self.blobs.data.get(log_key(self.attempt.workload_id), b"").decode()
+        return log_key(self.attempt.workload_id)
+
+    @property
+    def log(self) -> str:
+        return self.blobs.data.get(self.log_key, b"").decode()
 
 
 @pytest.fixture

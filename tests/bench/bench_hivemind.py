@@ -11,7 +11,8 @@
     python -m pytest tests/bench/bench_hivemind.py -m bench -s
 
 Five alternating pairs each; the median of their ratios counts. Gateway and scheduler are two processes without Ray
-(``stack``), but for the tasks, which run on a whole embedded cluster. The client is this process, and has a core of its own where the server leaves it one.
+(``stack``), but for the tasks, which run on a whole embedded cluster. The client is this process, or for the tasks one
+of its own, and has a core of its own where the server leaves it one.
 """
 
 from __future__ import annotations
