@@ -36,8 +36,8 @@ def server() -> psutil.Process:
 
 async def until(look: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
-        while not look():
-            await asyncio.sleep(0.01)  # for processes to end, which tell nobody
+        while not look():  # noqa: ASYNC110 - what ends tells nobody
+            await asyncio.sleep(0.01)
 
 
 async def logged(bench: Bench, attempt: Attempt | None, text: str) -> None:
@@ -260,7 +260,7 @@ asyncio.run(main(Path(sys.argv[1])))
 async def test_all_of_it_ends_with_an_agent_that_is_killed(forked_bench: Bench, directory: Path) -> None:
     (directory / "own").mkdir(mode=0o711)
     root = Path(__file__).parents[3]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220 - a test may block
         [sys.executable, "-c", AGENT, str(directory / "own")], cwd=root, stdout=subprocess.PIPE, text=True
     ) as agent:
         assert agent.stdout is not None
