@@ -137,7 +137,7 @@ async def test_polls_and_transfers() -> None:
 
 @pytest.mark.timeout(600)
 def test_tasks_of_nothing_from_end_to_end(cluster: Cluster) -> None:
-    ray = pytest.importorskip("ray")
+    ray: Any = pytest.importorskip("ray")
 
     @ray.remote
     def nothing() -> None:

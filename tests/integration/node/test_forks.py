@@ -79,7 +79,7 @@ async def test_programs_of_one_owner_at_one_time_share_nothing_that_they_can_use
     said = forked_bench.log.splitlines()
     assert said[0] == "False False", said
     assert said[1] == str([False] * 4)
-    assert said[3:] == ["True", "['results', 'work']", "['ptmx']"]
+    assert said[3:] == ["True", "['results', 'work'] ['ptmx']"]
     assert first is not None
     first.stop(0)
     await waiting

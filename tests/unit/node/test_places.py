@@ -38,6 +38,11 @@ def test_what_was_left_as_it_was_is_used_again_by_the_same_owner_alone(places: P
     assert used(places, "one") != root
 
 
+def replaced_by_a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a file": lambda root: (root / "work" / "x").touch(),
     "a result": lambda root: (root / "results" / "x").touch(),
@@ -45,7 +50,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "no source": lambda root: (root / "work" / SOURCE).unlink(),
     "another mode": lambda root: (root / "work").chmod(0o755),
     "a readable file": lambda root: (root / "work" / SOURCE).chmod(0o644),
-    "a link": lambda root: ((root / "work" / SOURCE).unlink(), (root / "work" / SOURCE).symlink_to("/etc/passwd")),
+    "a link": lambda root: replaced_by_a_link(root / "work" / SOURCE),
     "another name": lambda root: os.link(root / "work" / SOURCE, root.parent / "other"),
     "a large file": lambda root: os.truncate(root / "work" / SOURCE, 1 << 20),
 }
