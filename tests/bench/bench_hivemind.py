@@ -135,13 +135,15 @@ async def test_polls_and_transfers() -> None:
     ])  # fmt: skip
 
 
+def _nothing() -> None:
+    """Does nothing."""
+
+
 @pytest.mark.timeout(600)
 def test_tasks_of_nothing_from_end_to_end(cluster: Cluster) -> None:
     ray: Any = pytest.importorskip("ray")
 
-    @ray.remote
-    def nothing() -> None:
-        """Does nothing."""
+    nothing = ray.remote(_nothing)
 
     def plain() -> float:
         began = perf_counter()
