@@ -30,6 +30,7 @@ from arcray.core.ledger import check_account_id
 from arcray.hivemind_settings import HivemindSettings
 from arcray.node_settings import (
     ContainerSettings,
+    ForkServerSettings,
     LocationSettings,
     ModelSettings,
     NodeSettings,
@@ -48,6 +49,7 @@ __all__ = [
     "BlobSettings",
     "ContainerSettings",
     "DatabaseSettings",
+    "ForkServerSettings",
     "GatewaySettings",
     "InferenceSettings",
     "LedgerSettings",

@@ -9,7 +9,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from arcray.paths import absolute
 
-__all__ = ["ContainerSettings", "LocationSettings", "ModelSettings", "NodeSettings", "ProgramSettings"]
+__all__ = [
+    "ContainerSettings",
+    "ForkServerSettings",
+    "LocationSettings",
+    "ModelSettings",
+    "NodeSettings",
+    "ProgramSettings",
+]
 
 Directory: TypeAlias = Annotated[Path, AfterValidator(absolute)]  # nobody who opens it stands where it was written
 
@@ -49,6 +56,24 @@ class ContainerSettings(_Section):
     look_s: float = Field(default=5.0, gt=0)
 
 
+class ForkServerSettings(_Section):
+    """Warm interpreters of which short programs are forks. Only where programs are users of their own in bubblewrap.
+
+    Args:
+        enabled: whether there are any; without, each program starts an interpreter.
+        max_servers: how many at once, one for each owner of programs; who has not run any for longest gives way.
+        idle_s: time without a program after which one ends.
+        answer_s: longest wait for one; the program then starts without it.
+        retry_s: time without any after one could not be started.
+    """
+
+    enabled: bool = True
+    max_servers: int = Field(default=8, ge=1, le=1_000)
+    idle_s: float = Field(default=60.0, gt=0)
+    answer_s: float = Field(default=5.0, gt=0)
+    retry_s: float = Field(default=60.0, gt=0)
+
+
 class ProgramSettings(_Section):
     """Programs on this machine.
 
@@ -63,6 +88,7 @@ class ProgramSettings(_Section):
         log_max_bytes: stdout and stderr kept; a longer log is cut with a note.
         default_memory_bytes: limit of a program that asked for none.
         pids_limit: processes and threads of one program.
+        fork_server: how short programs start.
     """
 
     runner: Literal["auto", "image", "sandbox"] = "auto"
@@ -74,6 +100,7 @@ class ProgramSettings(_Section):
     log_max_bytes: int = Field(default=16 * 2**20, ge=4096)
     default_memory_bytes: int = Field(default=4 * 2**30, ge=2**20)
     pids_limit: int = Field(default=512, ge=1)
+    fork_server: ForkServerSettings = ForkServerSettings()
 
 
 class ModelSettings(_Section):

@@ -21,7 +21,13 @@ import pytest
 
 from tests.rounds import CHAOS, LookedAt
 
-pytest_plugins = ["tests.cluster_fixtures", "tests.database_fixtures", "tests.engine_fixtures", "tests.node_fixtures"]
+pytest_plugins = [
+    "tests.cluster_fixtures",
+    "tests.database_fixtures",
+    "tests.engine_fixtures",
+    "tests.node_fixtures",
+    "tests.program_bench",
+]
 
 _SKIPS_FAIL = os.environ.get("CI", "").lower() == "true"
 _SEED = os.environ.get("ARCRAY_SEED", "")

@@ -33,14 +33,15 @@ _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0
 _AT_NUMBER, _AT_MACHINE, _AT_FIRST_ARGUMENT = 0, 4, 16  # in struct seccomp_data
 
 
-def _limit(which: int, value: int) -> None:
+def limit(which: int, value: int) -> None:
+    """Sets a limit, or what is left of it where less is allowed."""
     hard = resource.getrlimit(which)[1]
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     resource.setrlimit(which, (value, value))
 
 
-def _deny_user_namespaces(libc: ctypes.CDLL) -> None:
+def deny_user_namespaces(libc: ctypes.CDLL) -> None:
     """Denies this process, and all that it becomes and starts, user namespaces of its own.
 
     In one it would be root: it could mount file systems in memory, which nobody counts, and reach much of the kernel
@@ -99,7 +100,7 @@ def main() -> None:
         orders += part
     spec = json.loads(orders)
     for name, value in spec["limits"].items():
-        _limit(getattr(resource, name), value)
+        limit(getattr(resource, name), value)
     if spec["uid"] is not None:
         os.setgroups([])
         os.setresgid(spec["uid"], spec["uid"], spec["uid"])
@@ -108,7 +109,7 @@ def main() -> None:
     if spec["bare"]:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if spec["confined"]:
-        _deny_user_namespaces(libc)  # only who gains no new privileges may
+        deny_user_namespaces(libc)  # only who gains no new privileges may
     if spec["bare"]:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGHUP, lambda *_: _end(_KILLED))

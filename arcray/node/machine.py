@@ -26,6 +26,7 @@ from arcray.core.workload import Container, ModelServer, Program
 from arcray.node.container import Adopted, ContainerRunner
 from arcray.node.docker_engine import DockerEngine
 from arcray.node.engine import Engine
+from arcray.node.forks.pool import ForkServers
 from arcray.node.gpu import GpuDevices, GpuProbe, NvmlProbe
 from arcray.node.gpu_shares import GpuShares, is_namespaced
 from arcray.node.identity import hostname
@@ -112,6 +113,7 @@ class Machine:
         self._devices = GpuDevices(minors={})
         self._shares = GpuShares(self._probe.holdings, clock, namespaced=is_namespaced())
         self._sampler: Sampler | None = None
+        self._forks: ForkServers | None = None
 
     async def look(self) -> None:
         """Finds out what is here; again only after a failure.
@@ -261,8 +263,17 @@ class Machine:
         programs = self._settings.node.programs
         if self._runner_image:
             devices = replace(devices, libraries=())  # the engine puts the driver's into a container
+        native = self._sandbox.kind is SandboxKind.BUBBLEWRAP and self._sandbox.own_user
+        if native and programs.fork_server.enabled:
+            self._forks = self._forks or ForkServers(
+                sandbox=self._sandbox,
+                programs=self._programs_directory,
+                settings=programs.fork_server,
+                clock=self._clock,
+            )
         return ProgramRunner(
             blobs=plane.blobs,
+            forks=self._forks if native else None,
             image=ProgramImage(containers=containers, settings=programs, devices=devices)
             if self._runner_image
             else None,
@@ -280,7 +291,10 @@ class Machine:
         return self._sampler.read()
 
     async def close(self) -> None:
-        """Lets go of the engine and of our directories."""
+        """Lets go of the engine, of fork servers and of our directories."""
+        if self._forks is not None:
+            await self._forks.close()
+            self._forks = None
         await self._engine.close()
         if self._claim is not None:
             self._claim.release()

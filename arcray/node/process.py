@@ -139,20 +139,55 @@ class Child:
 
 
 class Output:
-    """The read end of a child's stdout and stderr."""
+    """The read end of a child's stdout and stderr.
 
-    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
-        self._reader = reader
-        self._transport = transport
+    Args:
+        file: of a pipe; ours from now on.
+    """
+
+    def __init__(self, file: int) -> None:
+        os.set_blocking(file, False)
+        self._file = file
+
+    @classmethod
+    def piped(cls) -> tuple[Output, int]:
+        """Returns the read end of a new pipe, and the file descriptor of the other one."""
+        read_end, write_end = os.pipe()
+        return cls(read_end), write_end
 
     async def pump(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Hands on what comes until every holder of the other end has closed it."""
-        while data := await self._reader.read(_CHUNK):
+        while self._file >= 0:
+            try:
+                data = os.read(self._file, _CHUNK)
+            except BlockingIOError:
+                await self._readable()
+                continue
+            if not data:
+                return
             await write(data)
 
     def close(self) -> None:
         """Stops reading."""
-        self._transport.close()
+        if self._file >= 0:
+            asyncio.get_running_loop().remove_reader(self._file)
+            os.close(self._file)
+            self._file = -1
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        there: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._file, _arrive, there)
+        try:
+            await there
+        finally:
+            if self._file >= 0:  # else its number may be somebody else's
+                loop.remove_reader(self._file)
+
+
+def _arrive(there: asyncio.Future[None]) -> None:
+    if not there.done():
+        there.set_result(None)
 
 
 async def spawn_piped(
@@ -169,16 +204,12 @@ async def spawn_piped(
     Raises:
         UnavailableError: it cannot be started here.
     """
-    read_end, write_end = os.pipe()
+    output, write_end = Output.piped()
     try:
         child = Child.spawn(argv, env=env, cwd=cwd, stdin=stdin, output=write_end, pass_fds=pass_fds, user=user)
     except OSError as error:
-        os.close(read_end)
+        output.close()
         raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from error
     finally:
         os.close(write_end)
-    reader = asyncio.StreamReader(limit=_CHUNK)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
-    )
-    return child, Output(reader, transport)
+    return child, output

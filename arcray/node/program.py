@@ -24,11 +24,14 @@ from arcray.core.orders import StartWorkload
 from arcray.core.ports import BlobStore
 from arcray.core.workload import Phase, Program, Result
 from arcray.node.archive import find_entry_point, unpack
+from arcray.node.forks.pool import ForkServers
+from arcray.node.forks.slot import Forked
 from arcray.node.gpu import GpuDevices
 from arcray.node.gpu_shares import GpuShares
-from arcray.node.leftovers import remove_tree
+from arcray.node.leftovers import remove_small_tree, remove_tree
 from arcray.node.log_writer import LogWriter
-from arcray.node.process import Child, spawn_piped
+from arcray.node.places import SOURCE
+from arcray.node.process import Child
 from arcray.node.process_tree import (
     children,
     descendants,
@@ -38,6 +41,7 @@ from arcray.node.process_tree import (
     unfiled_bytes_at_most,
 )
 from arcray.node.program_image import ProgramImage, ProgramStart
+from arcray.node.program_start import ProgramStarter
 from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.transfer import fetch, upload_results
 from arcray.node.work import STOPPED_EARLY, Attempt, End, Ending, within
@@ -48,7 +52,6 @@ _WATCH_S: Final = 0.25  # between looks at the memory of a tree
 _OVERTIME_GRACE_S: Final = 5.0  # between SIGTERM and SIGKILL of a program that ran too long
 _DRAIN_S: Final = 2.0  # for output that a surviving grandchild still holds open
 _MAX_STDIN_BYTES: Final = 1 << 30
-_SOURCE: Final = "main.py"
 # Threads of its own: what strangers leave behind must not hold up heartbeats and logs, which use the common ones.
 _REMOVERS: Final = ThreadPoolExecutor(2, thread_name_prefix="remove")
 _COUNTERS: Final = ThreadPoolExecutor(4, thread_name_prefix="count")  # likewise what strangers share
@@ -63,10 +66,11 @@ def thread_environment(cpu_milli: int) -> dict[str, str]:
 
 @dataclass(slots=True, kw_only=True)
 class _Process:
-    """A started program, and of what it took too much."""
+    """A started program, whether it ran at all, and of what it took too much."""
 
-    child: Child
+    child: Child | Forked
     done: asyncio.Future[int]
+    ran: bool = True
     excess: str = ""
 
 
@@ -76,6 +80,7 @@ class ProgramRunner:
     Args:
         directory: where programs get their directories; ours alone.
         image: runs them in containers instead of the sandbox; None does not.
+        forks: starts short ones; None starts an interpreter for each.
     """
 
     def __init__(
@@ -89,7 +94,11 @@ class ProgramRunner:
         devices: GpuDevices,
         shares: GpuShares,
         image: ProgramImage | None = None,
+        forks: ForkServers | None = None,
     ) -> None:
+        self._starter = ProgramStarter(sandbox, forks)
+        self._forks = forks
+        self._ended: set[int] = set()  # users whose every process is known to have ended
         self._image = image
         self._blobs = blobs
         self._settings = settings
@@ -116,9 +125,16 @@ class ProgramRunner:
             stdin = await self._fetch_stdin(order.payload, place)
             if attempt.stopping:
                 return STOPPED_EARLY
-            await asyncio.to_thread(self._sandbox.prepare, place)
+            start = ProgramStart(
+                place=place,
+                entry=entry,
+                args=order.payload.args,
+                archive=order.payload.archive,
+                stdin=stdin,
+                env=self._environment(order, place),
+            )
             if self._image is not None:
-                start = ProgramStart(place=place, entry=entry, stdin=stdin, env=self._environment(attempt.order, place))
+                await asyncio.to_thread(self._sandbox.prepare, place)
                 return await self._collected(attempt, place, await self._image.run(attempt, start))
             attempt.phase(Phase.STARTING)
             log = LogWriter(
@@ -128,16 +144,18 @@ class ProgramRunner:
                 clock=attempt.clock,
             )
             async with log:
-                return await self._execute(attempt, place, entry, stdin, log)
+                return await self._execute(attempt, start, log)
 
     @asynccontextmanager
     async def _place(self, order: StartWorkload) -> AsyncIterator[Confinement]:
         """Makes the program's directories and its user; removes everything of both in the end."""
-        root = self._directory / f"{order.workload_id}-{order.attempt}"
         uid = self._users.take() if self._sandbox.own_user else None
+        assert isinstance(order.payload, Program)
+        one_file = not order.payload.archive and not order.payload.stdin_blob
+        places = self._forks.places if self._forks is not None and one_file and uid is not None else None
+        own = self._directory / f"{order.workload_id}-{order.attempt}"
+        root = places.take(order.owner) if places is not None else own
         try:
-            await _removed(root)
-            root.mkdir(mode=0o711)
             place = Confinement(
                 work=root / "work",
                 results=root / "results",
@@ -147,14 +165,24 @@ class ProgramRunner:
                 devices=self._devices.files(order.allocation),
                 libraries=self._devices.libraries if order.allocation.gpus else (),
             )
-            place.work.mkdir(mode=0o700)
-            place.results.mkdir(mode=0o700)
+            if places is None:
+                await _removed(root)
+            if places is None or not root.exists():
+                root.mkdir(mode=0o711)
+                for directory in (place.work, place.results):
+                    directory.mkdir(mode=0o700)
             yield place
         finally:
+            kept = False
             if uid is not None:
-                kill_user(uid)
+                if uid not in self._ended:
+                    kill_user(uid)
+                elif places is not None:
+                    kept = places.give_back(order.owner, root, uid)
+                self._ended.discard(uid)
                 self._users.give_back(uid)
-            await _removed(root)
+            if not kept and not remove_small_tree(root):
+                await _removed(root)
 
     def _limits(self, order: StartWorkload) -> Limits:
         return Limits(
@@ -167,8 +195,8 @@ class ProgramRunner:
         """Puts the code into the work directory; returns the file to run."""
         limit = self._settings.max_archive_bytes
         if not payload.archive:
-            await fetch(self._blobs, payload.blob, place.work / _SOURCE, max_bytes=limit)
-            return _SOURCE
+            await fetch(self._blobs, payload.blob, place.work / SOURCE, max_bytes=limit)
+            return SOURCE
         archive = place.work.with_name("archive.zip")
         await fetch(self._blobs, payload.blob, archive, max_bytes=limit)
         await asyncio.to_thread(unpack, archive, place.work, max_bytes=limit)
@@ -184,18 +212,14 @@ class ProgramRunner:
             os.chown(path, place.uid, place.uid)
         return path
 
-    async def _execute(
-        self, attempt: Attempt, place: Confinement, entry: str, stdin: Path | None, log: LogWriter
-    ) -> End:
-        started = attempt.clock.monotonic()
-        async with self._started(attempt, place, entry, stdin, log) as process:
-            attempt.phase(Phase.RUNNING)
-            ending = await attempt.until(process.done)
-            if ending is not Ending.DONE:
-                grace_s = attempt.grace_s if ending is Ending.STOP else _OVERTIME_GRACE_S
-                await self._terminate(attempt, process, grace_s)
-            code = await process.done
-        duration_ms = (attempt.clock.monotonic() - started) * 1000
+    async def _execute(self, attempt: Attempt, start: ProgramStart, log: LogWriter) -> End:
+        began_s = attempt.clock.monotonic()
+        process, ending = await self._lived(attempt, start, log, forks=True)
+        if not process.ran:
+            self._starter.doubt(start, attempt.order.owner)
+            process, ending = await self._lived(attempt, start, log, forks=False)
+        code = await process.done
+        duration_ms = (attempt.clock.monotonic() - began_s) * 1000
         result = Result(exit_code=code, duration_ms=duration_ms, pid=process.child.pid)
         if process.excess:
             end = End(phase=Phase.FAILED, message=f"killed: {process.excess}", result=result)
@@ -203,7 +227,22 @@ class ProgramRunner:
             end = attempt.stopped_or(ending, End(phase=Phase.FAILED, message=_describe(code), result=result))
         else:
             end = attempt.stopped_or(ending, End(phase=Phase.SUCCEEDED, result=result))
-        return await self._collected(attempt, place, end)
+        return await self._collected(attempt, start.place, end)
+
+    async def _lived(
+        self, attempt: Attempt, start: ProgramStart, log: LogWriter, *, forks: bool
+    ) -> tuple[_Process, Ending]:
+        """Returns the program once it has ended, and why."""
+        async with self._started(attempt, start, log, forks=forks) as process:
+            attempt.phase(Phase.RUNNING)
+            ending = await attempt.until(process.done)
+            if ending is not Ending.DONE:
+                grace_s = attempt.grace_s if ending is Ending.STOP else _OVERTIME_GRACE_S
+                await self._terminate(attempt, process, grace_s)
+            await process.done
+        if ending is not Ending.DONE:
+            process.ran = True  # or will not be
+        return process, ending
 
     async def _collected(self, attempt: Attempt, place: Confinement, end: End) -> End:
         """Returns the end with its result files stored; too many of them are a failure."""
@@ -217,24 +256,17 @@ class ProgramRunner:
 
     @asynccontextmanager
     async def _started(
-        self, attempt: Attempt, place: Confinement, entry: str, stdin: Path | None, log: LogWriter
+        self, attempt: Attempt, start: ProgramStart, log: LogWriter, *, forks: bool
     ) -> AsyncIterator[_Process]:
         """Starts the program with its output going to the log; nothing of it is left afterwards."""
-        assert isinstance(attempt.order.payload, Program)
-        arguments = ("-u", entry, *attempt.order.payload.args)
-        command = self._sandbox.command(place, arguments, self._environment(attempt.order, place))
-        source = os.open(stdin, os.O_RDONLY) if stdin is not None else None
-        try:
-            child, output = await spawn_piped(command.argv, env=command.env, stdin=source)
-        finally:
-            if source is not None:
-                os.close(source)
+        begun = await self._starter.fork(start, attempt.order.owner) if forks else None
+        begun = begun or await self._starter.spawn(start)
+        child, uid = begun.child, start.place.uid
         process = _Process(child=child, done=asyncio.ensure_future(child.wait()))
-        pump = asyncio.create_task(output.pump(log.write))
-        watches = (
-            asyncio.create_task(self._watch_memory(attempt, process, place.limits.memory_bytes)),
-            asyncio.create_task(self._watch_shares(attempt, process)),
-        )
+        pump = asyncio.create_task(begun.output.pump(log.write))
+        watches = [asyncio.create_task(self._watch_memory(attempt, process, start.place.limits.memory_bytes))]
+        if attempt.order.allocation.gpus:
+            watches.append(asyncio.create_task(self._watch_shares(attempt, process)))
         try:
             yield process
         finally:
@@ -242,11 +274,15 @@ class ProgramRunner:
                 watch.cancel()
             self._kill(process)
             await child.wait()
-            if place.uid is not None:
-                kill_user(place.uid)
-            await asyncio.wait({pump}, timeout=_DRAIN_S)
+            process.ran = begun.settled()
+            if uid is not None:
+                if isinstance(child, Child):
+                    kill_user(uid)
+                self._ended.add(uid)
+            if not pump.done():
+                await asyncio.wait({pump}, timeout=_DRAIN_S)
             pump.cancel()
-            output.close()
+            begun.output.close()
 
     def _environment(self, order: StartWorkload, place: Confinement) -> Mapping[str, str]:
         assert isinstance(order.payload, Program)
@@ -289,17 +325,21 @@ class ProgramRunner:
     def _inside(self, process: _Process) -> tuple[int, ...]:
         """Returns the program's own processes.
 
-        bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely. So is
-        the launcher that waits for a program without it.
+        bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely. So are
+        a fork server's slot, and the launcher that waits for a program without namespaces.
         """
         pid = process.child.pid
         below = descendants(pid)
+        if isinstance(process.child, Forked):
+            return below
         if self._sandbox.kind is not SandboxKind.BUBBLEWRAP:
             return below or (pid,)
         inits = set(children(pid))
         return tuple(each for each in below if each not in inits)
 
     def _kill(self, process: _Process) -> None:
+        if process.child.exited:
+            return
         signal_all(descendants(process.child.pid), signal.SIGKILL)
         if self._sandbox.kind is SandboxKind.BUBBLEWRAP:
             process.child.kill_group()

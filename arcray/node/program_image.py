@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from arcray.config import ProgramSettings
-from arcray.core.workload import Program
 from arcray.node.container import LABEL_TRANSIENT, ContainerRunner
 from arcray.node.engine import ContainerSpec, Mount
 from arcray.node.gpu import GpuDevices
@@ -28,10 +27,16 @@ _WITH_STDIN: Final = ("/bin/sh", "-c", f'exec python3 -u "$@" < {_STDIN}', "sh")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramStart:
-    """A prepared program: where it is, what to run, what it reads, and its environment."""
+    """A prepared program: where it is, what to run, what it reads, and its environment.
+
+    Args:
+        archive: whether more than one file is to be handed to its user.
+    """
 
     place: Confinement
     entry: str
+    args: tuple[str, ...]
+    archive: bool
     stdin: Path | None
     env: Mapping[str, str]
 
@@ -47,13 +52,12 @@ class ProgramImage:
     async def run(self, attempt: Attempt, start: ProgramStart) -> End:
         """Runs it to its end; see ``ContainerRunner.run`` for what it raises."""
         order, place = attempt.order, start.place
-        assert isinstance(order.payload, Program)
         uid = os.getuid() if place.uid is None else place.uid
         stdin = () if start.stdin is None else (Mount(source=str(start.stdin), target=_STDIN, read_only=True),)
         spec = ContainerSpec(
             image=self._settings.image,
             entrypoint=("python3", "-u") if start.stdin is None else _WITH_STDIN,
-            args=(start.entry, *order.payload.args),
+            args=(start.entry, *start.args),
             env=tuple(start.env.items()),
             mounts=(
                 Mount(source=str(place.work), target=str(INSIDE / "work"), read_only=False),

@@ -28,7 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from arcray.core.errors import ResourceExhaustedError
+from arcray.core.errors import ResourceExhaustedError, UnavailableError
 
 __all__ = ["Command", "Confinement", "Limits", "Sandbox", "SandboxKind", "UserPool"]
 
@@ -45,6 +45,9 @@ _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 _ETC: Final = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime")
 _ETC_NETWORK: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/pki", "/etc/resolv.conf", "/etc/ssl")
 INSIDE: Final = Path("/sandbox")
+PROGRAMS: Final = "/dev/shm"  # noqa: S108 - where a fork server, and no program, sees the directories of programs
+# For namespaces and mounts, for loopback interfaces, to become programs' users, and to end them.
+_SERVER_RIGHTS: Final = ("SYS_ADMIN", "NET_ADMIN", "SETUID", "SETGID", "KILL")
 _LAUNCHER: Final = (Path(__file__).with_name("launcher.py")).read_text(encoding="utf-8")
 _PART_NAME: Final = "ARCRAY_LAUNCH_"
 _PART: Final = 100_000  # characters, all of them ASCII; Linux takes 131,071 bytes. The launcher knows it too
@@ -171,7 +174,7 @@ class Sandbox:
             "argv": [self.python, *arguments],
             "cwd": str(work),
             "env": dict(env),
-            "limits": _rlimits(place.limits),
+            "limits": resource_limits(place.limits),
             "bare": self.kind is not SandboxKind.BUBBLEWRAP,  # nobody else denies it new privileges and ends it with us
             "confined": self.kind is not SandboxKind.NONE,
             "uid": place.uid,
@@ -180,11 +183,39 @@ class Sandbox:
         wrap = tuple(self._bwrap_arguments(place)) if self.kind is SandboxKind.BUBBLEWRAP else ()
         return Command(argv=wrap + launch, env=_in_parts(json.dumps(spec)))
 
+    def server_command(self, programs: Path, arguments: Sequence[str], *, network: bool) -> Command:
+        """Returns how to run a fork server with these arguments, as root with what it needs to confine its programs.
+
+        Args:
+            programs: the directory in which programs have theirs.
+
+        Raises:
+            UnavailableError: the interpreter lies where a fork server's programs see it no more.
+        """
+        assert self.kind is SandboxKind.BUBBLEWRAP and self.own_user, "programs are users of their own"  # noqa: PT018
+        roots = environment_roots(self.python)
+        hidden = (PROGRAMS, "/tmp")  # noqa: S108
+        if any(inside.is_relative_to(place) for _, inside in roots for place in hidden):
+            raise UnavailableError(f"the interpreter is below one of {', '.join(hidden)}")
+        none = Path("/dev/null")
+        work = INSIDE / "work"
+        argv = (
+            *self._namespaces(network=network),
+            *("--cap-drop", "ALL", *(word for name in _SERVER_RIGHTS for word in ("--cap-add", f"CAP_{name}"))),
+            *_system(),
+            *("--proc", "/proc", "--dev", "/dev", "--bind", str(programs), PROGRAMS, "--remount-ro", "/dev"),
+            *("--perms", "1777", "--dir", "/tmp"),  # noqa: S108
+            *_etc({"passwd": none, "group": none}, network=network),
+            *_read_only(roots),
+            *("--perms", "0755", "--dir", str(INSIDE), "--dir", str(work), "--dir", str(INSIDE / "results")),
+            *("--chdir", "/", "--", self.python, "-u", "-c", *arguments),
+        )
+        env = {"HOME": str(work), "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+        return Command(argv=argv, env=env)
+
     def prepare(self, place: Confinement) -> None:
         """Hands the directories to the program's user, and writes what stands for /etc inside. Blocks on the disk."""
-        if place.uid is not None:
-            for directory in (place.work, place.results):
-                _give(directory, place.uid)
+        self.give(place)
         if self.kind is SandboxKind.BUBBLEWRAP:
             uid = os.getuid() if place.uid is None else place.uid
             accounts = _accounts(place)
@@ -192,28 +223,35 @@ class Sandbox:
             (accounts / "passwd").write_text(f"program:x:{uid}:{uid}::{INSIDE / 'work'}:/usr/sbin/nologin\n")
             (accounts / "group").write_text(f"program:x:{uid}:\n")
 
-    def _bwrap_arguments(self, place: Confinement) -> Iterator[str]:
+    @staticmethod
+    def give(place: Confinement) -> None:
+        """Hands the directories to the program's user. Blocks on the disk."""
+        if place.uid is not None:
+            for directory in (place.work, place.results):
+                _give(directory, place.uid)
+
+    def _namespaces(self, *, network: bool) -> Iterator[str]:
         yield from (self.bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
         yield from ("--die-with-parent", "--hostname", "sandbox")
-        if not place.network:
+        if not network:
             yield "--unshare-net"
+
+    def _bwrap_arguments(self, place: Confinement) -> Iterator[str]:
+        yield from self._namespaces(network=place.network)
         if place.uid is None:
             yield from ("--unshare-user", "--disable-userns", "--cap-drop", "ALL")
         else:
             # Only as long as the launcher needs to become the program's user; they are lost with that step.
             yield from ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
-        tmp = str(max(_TMP_MIN_BYTES, min(place.limits.memory_bytes // 4, _TMP_MAX_BYTES)))
+        tmp = str(tmp_bytes(place.limits))
         yield from _system()
         yield from ("--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/dev/shm")  # noqa: S108
         for device in place.devices:
             yield from ("--dev-bind-try", str(device), str(device))
         # Only now, for nothing can be put into it any more.
         yield from ("--remount-ro", "/dev", "--perms", "1777", "--size", tmp, "--tmpfs", "/tmp")  # noqa: S108
-        yield from ("--perms", "0755", "--dir", "/etc")
-        for path in (*_ETC, *(_ETC_NETWORK if place.network else ())):
-            yield from ("--ro-bind-try", path, path)
-        for name in ("passwd", "group"):
-            yield from ("--ro-bind", str(_accounts(place) / name), f"/etc/{name}")
+        accounts = {name: _accounts(place) / name for name in ("passwd", "group")}
+        yield from _etc(accounts, network=place.network)
         environment = environment_roots(self.python)
         yield from _read_only(environment)
         there = (*map(Path, _SYSTEM), *(inside for _, inside in environment))
@@ -263,6 +301,19 @@ def _system() -> Iterator[str]:
             yield from ("--ro-bind", str(path), str(path))
 
 
+def _etc(accounts: Mapping[str, Path], *, network: bool) -> Iterator[str]:
+    yield from ("--perms", "0755", "--dir", "/etc")
+    for path in (*_ETC, *(_ETC_NETWORK if network else ())):
+        yield from ("--ro-bind-try", path, path)
+    for name, path in accounts.items():
+        yield from ("--ro-bind", str(path), f"/etc/{name}")
+
+
+def tmp_bytes(limits: Limits) -> int:
+    """Returns how much fits into a program's ``/tmp``, and into its ``/dev/shm``."""
+    return max(_TMP_MIN_BYTES, min(limits.memory_bytes // 4, _TMP_MAX_BYTES))
+
+
 def _in_parts(spec: str) -> dict[str, str]:
     """Returns the launcher's orders as environment variables.
 
@@ -273,7 +324,8 @@ def _in_parts(spec: str) -> dict[str, str]:
     return {f"{_PART_NAME}{number}": spec[start : start + _PART] for number, start in enumerate(starts)}
 
 
-def _rlimits(limits: Limits) -> dict[str, int]:
+def resource_limits(limits: Limits) -> dict[str, int]:
+    """Returns what ``resource`` is to limit, by its names."""
     return {
         "RLIMIT_CORE": 0,
         "RLIMIT_DATA": limits.memory_bytes + DATA_SLACK_BYTES,

@@ -28,69 +28,16 @@ from arcray.core.ids import NodeId
 from arcray.core.resources import Allocation, Demand, Gpu, GpuShare
 from arcray.core.workload import Phase, Program
 from arcray.node.gpu import GpuDevices, GpuHolding
-from arcray.node.gpu_shares import GpuShares
 from arcray.node.machine import Machine
-from arcray.node.program import ProgramRunner
 from arcray.node.sandbox import DATA_SLACK_BYTES, Confinement, Limits, Sandbox, SandboxKind, UserPool
 from arcray.node.sandbox_probe import probe
-from arcray.node.work import Attempt, End
 from arcray.testing.clock import FakeClock
-from arcray.wire.system import SystemClock
 
 if TYPE_CHECKING:
-    from arcray.testing.node_fakes import Attempts, FakeEngine, FakeGpus, MemoryBlobs
+    from arcray.testing.node_fakes import FakeEngine, FakeGpus
+    from tests.program_bench import Bench
 
 LIB = Path("/usr/lib")
-Run = Callable[..., "asyncio.Future[End]"]
-
-
-@pytest.fixture
-async def sandbox(directory: Path) -> Sandbox:
-    found = await probe(ProgramSettings(sandbox="bubblewrap"), directory, UserPool())
-    if found is None:
-        pytest.skip("bubblewrap is absent, or may not make namespaces here")
-    return found
-
-
-class Bench:
-    def __init__(self, blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> None:
-        self.blobs, self.attempts, self.sandbox, self.directory = blobs, attempts, sandbox, directory
-        self.settings = ProgramSettings()
-        self.devices = GpuDevices(minors={})
-        self.holdings: Callable[[], tuple[GpuHolding, ...]] = tuple
-        self.attempt: Attempt | None = None
-
-    def runner(self) -> ProgramRunner:
-        return ProgramRunner(
-            blobs=self.blobs,
-            settings=self.settings,
-            sandbox=self.sandbox,
-            users=UserPool(),
-            directory=self.directory,
-            devices=self.devices,
-            shares=GpuShares(self.holdings, SystemClock()),
-        )
-
-    def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
-              allocation: Allocation | None = None, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
-        self.blobs.data["code"] = source.encode() if isinstance(source, str) else source
-        program = Program(blob="code", **payload)
-        self.attempt = self.attempts.of(program, demand=demand, max_duration_s=max_duration_s, allocation=allocation)
-        return asyncio.create_task(self.runner().run(self.attempt))
-
-    async def run(self, source: str | bytes, **options: Any) -> End:
-        async with asyncio.timeout(60):
-            return await self.start(source, **options)
-
-    @property
-    def log(self) -> str:
-        assert self.attempt is not None
-        return self.blobs.data.get(log_key(self.attempt.workload_id), b"").decode()
-
-
-@pytest.fixture
-def bench(blobs: MemoryBlobs, attempts: Attempts, sandbox: Sandbox, directory: Path) -> Bench:
-    return Bench(blobs, attempts, sandbox, directory)
 
 
 def zipped(**files: str) -> bytes:
@@ -721,7 +668,7 @@ async def test_removing_what_a_program_leaves_holds_nothing_up(bench: Bench, mon
         plain(path, **options)
 
     monkeypatch.setattr("arcray.node.leftovers.shutil.rmtree", slow)
-    running = bench.start("print(1)")
+    running = bench.start("for name in range(20): open(str(name), 'w')")
     await asyncio.to_thread(removing.wait, 30)
     assert not running.done()
     going_on.set()  # reached only because the loop goes on

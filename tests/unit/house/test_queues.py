@@ -42,6 +42,7 @@ NO_QUEUES = {
     "node.containers.log_max_bytes": "a file on the machine",
     "node.models.max_concurrency": "slots of a model, which nodes report",
     "node.models.max_restarts": "a number of attempts",
+    "node.programs.fork_server.max_servers": "processes; who finds none starts without",
     "node.programs.log_max_bytes": "a file on the machine",
     "node.programs.max_archive_bytes": "the size of one thing",
     "node.programs.max_result_bytes": "files on the machine",

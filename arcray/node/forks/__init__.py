@@ -1,0 +1,1 @@
+"""Programs that begin as forks of a warm interpreter. See ``README.md``."""

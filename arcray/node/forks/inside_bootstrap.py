@@ -1,0 +1,34 @@
+"""What ``python -u -c`` is given: takes the other modules from the line, serves, and in a forked child runs a program.
+
+It runs the program itself, outside of every function, so that one frame of ours is below a program's own, and ends with
+it as an interpreter does.
+"""
+
+import sys
+
+early = frozenset(sys.modules)
+
+import _socket  # noqa: E402
+import json  # noqa: E402
+import types  # noqa: E402
+
+line = _socket.socket(fileno=int(sys.argv[1]))
+for name, source in json.loads(line.recv(1 << 20)).items():
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(source, "<arcray>", "exec", dont_inherit=True), vars(module))  # noqa: S102 - our own
+
+program = sys.modules["arcray.node.forks.inside_server"].main(line, early=early, network=sys.argv[2] == "network")
+if program is not None:
+    failure: BaseException | None = None
+    try:
+        exec(program.code, program.namespace)  # noqa: S102 - this is the point of it
+    except SystemExit as ended:
+        program.ended(ended.code)
+        raise
+    except BaseException as error:  # noqa: BLE001 - as the interpreter
+        failure = error
+    if failure is None:
+        program.ended()
+    else:
+        program.failed(failure)

@@ -1,0 +1,104 @@
+"""What confines a program of a slot, in two steps: what all programs of a slot have alike, and what is one's own.
+
+It ends as the sandbox of a program that is started alone: the same mounts, no more rights. What is set once for the
+server and inherited is not done again: no new privileges, no user namespaces, host name, cgroup namespace.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import ctypes
+import fcntl
+import os
+import struct
+
+from arcray.node.forks.frames import Request
+
+__all__ = ["PROGRAMS", "checked", "confine", "confine_slot", "libc"]
+
+PROGRAMS = b"/dev/shm"
+
+_NEW_MOUNTS, _NEW_IPC, _NEW_NETWORK = 0x20000, 0x8000000, 0x40000000
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC = 1, 2, 4, 8, 32, 4096, 16384
+_CAPABILITY_HEADER = array.array("I", [0x20080522, 0]).tobytes()  # version 3, of this process
+_NO_CAPABILITIES = bytes(24)
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+# As bubblewrap does: what root could use, and some kernels let others write.
+_READ_ONLY = tuple(filter(os.path.exists, (b"/proc/sys", b"/proc/sysrq-trigger", b"/proc/irq", b"/proc/bus")))
+_PROC = _NOSUID | _NODEV | _NOEXEC
+_MOUNTS = (
+    (b"proc", b"/proc", b"proc", _PROC, None),
+    *((place, place, None, _BIND | _REC, None) for place in _READ_ONLY),
+    *((b"none", place, None, _REMOUNT | _BIND | _RDONLY | _PROC, None) for place in _READ_ONLY),
+)
+
+libc = ctypes.CDLL(None, use_errno=True)
+_call_mount = libc.mount
+
+
+def checked(result: int) -> None:
+    """Raises OSError when a call of the C library has failed."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def confine_slot(*, network: bool) -> None:
+    """Puts around this process what its programs have alike.
+
+    Args:
+        network: whether that is the server's network; else they have none.
+    """
+    os.setsid()
+    checked(libc.unshare(_NEW_MOUNTS | (0 if network else _NEW_NETWORK)))
+    if not network:
+        _raise_loopback()
+    for arguments in _MOUNTS:
+        _mount(*arguments)
+
+
+def confine(request: Request) -> None:
+    """Puts around this process, a child of a slot, what is its program's own, and takes from it all rights.
+
+    What is only covered by mounts, the directories of other programs and the server's /proc, is as good as not there:
+    it takes a right to uncover it that no program has. To unmount it would be to wait for every processor.
+    """
+    os.setsid()  # a signal to its own process group must not reach the slot
+    checked(libc.unshare(_NEW_MOUNTS | _NEW_IPC))
+    own = b"%b/%b" % (PROGRAMS, os.fsencode(request.directory))
+    _mount(own + b"/work", b"/sandbox/work", None, _BIND, None)  # without devices and set-user-id, as the place
+    _mount(own + b"/results", b"/sandbox/results", None, _BIND, None)
+    _mount(b"devpts", b"/dev/pts", b"devpts", _NOSUID | _NOEXEC, b"newinstance,ptmxmode=0666,mode=620")
+    size = b"mode=1777,size=%d" % request.tmp_bytes
+    _mount(b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, size)
+    _mount(b"tmpfs", PROGRAMS, b"tmpfs", _NOSUID | _NODEV, size)
+    uid = request.uid
+    _replace(b"passwd", b"program:x:%d:%d::/sandbox/work:/usr/sbin/nologin\n" % (uid, uid))
+    _replace(b"group", b"program:x:%d:\n" % uid)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    checked(libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
+
+
+def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
+    if _call_mount(source, target, kind, flags, data) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)}: mount on {target.decode()}")
+
+
+def _replace(name: bytes, text: bytes) -> None:
+    """Puts a file of root's with these words over one of /etc. It lies in the program's /tmp, where it has no name."""
+    own = b"/tmp/" + name
+    file = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    os.write(file, text)
+    os.close(file)
+    _mount(own, b"/etc/" + name, None, _BIND, None)
+    os.unlink(own)  # noqa: PTH108 - pathlib costs each start milliseconds
+
+
+def _raise_loopback() -> None:
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    any_socket.close()

@@ -1,0 +1,150 @@
+"""The fork server itself: root inside a sandbox of its own, one process, one thread. It runs no program's code.
+
+What it makes are *slots*. A slot is the first process of a process namespace, in a network namespace of its own, and
+runs programs, one at a time: it forks a child, which confines itself (``inside_confinement``) and becomes the program,
+and once that has ended it kills and awaits whatever else is left in the namespace. So what two programs that run at the
+same time have in common is their owner, and what two that follow each other have is numbers of processes and ports.
+
+Its source, like that of all modules ``inside_*``, is sent to it: it needs no file of ours inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import ctypes
+import gc
+import os
+import signal
+
+from arcray.node.forks.frames import ENDED, MADE, MAX_BYTES, READY, SLOT, Answer, FrameError, Request
+from arcray.node.forks.inside_confinement import checked, confine, confine_slot, libc
+from arcray.node.forks.inside_program import Interpreter, Program
+from arcray.node.launcher import deny_user_namespaces
+
+__all__ = ["main"]
+
+_CLONE_NEWPID = 0x20000000
+_MAX_FILES = 3
+
+
+class _Slot:
+    """This process, as one that runs programs."""
+
+    def __init__(self, line: _socket.socket, interpreter: Interpreter) -> None:
+        self._line = line
+        self._interpreter = interpreter
+        self._first = True
+
+    def serve(self) -> Program:
+        """Runs programs for as long as there is a node; returns one of them in the process that is to run it."""
+        while True:
+            data, files = _receive(self._line)
+            if not data:
+                os._exit(0)
+            request = Request.decoded(data)
+            if self._first:
+                self._interpreter.adopt_environment(request.env)
+                self._first = False
+            pid = os.fork()
+            if pid == 0:
+                return self._become(request, files)
+            for file in files:
+                os.close(file)
+            self._line.send(Answer(ENDED, _ended(pid)).encoded())
+
+    def _become(self, request: Request, files: list[int]) -> Program:
+        """Confines this process, which is to run a program."""
+        try:
+            confine(request)
+            return Program(self._interpreter, request, files, self._line)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the slot
+            _say(f"cannot confine a program: {error!r}")
+            os._exit(1)
+
+
+def _ended(program: int) -> int:
+    """Returns how a program has ended, once it and all that is left of it have: nothing here is not below us."""
+    code = 0
+    while True:
+        try:
+            ended, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return code if code >= 0 else 128 - code
+        if ended == program:
+            code = os.waitstatus_to_exitcode(status)
+            try:  # noqa: SIM105 - contextlib is one more thing that each fork copies
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+class _Server:
+    def __init__(self, line: _socket.socket, interpreter: Interpreter, *, network: bool) -> None:
+        self._line = line
+        self._interpreter = interpreter
+        self._network = network
+        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def serve(self) -> Program | None:
+        """Makes slots until the node is gone; returns a program in a process that is to run it, else None."""
+        self._line.send(Answer(READY).encoded())
+        while True:
+            data, files = _receive(self._line)
+            if not data:
+                return None
+            if data != SLOT or len(files) != 1:
+                raise FrameError("a server is asked for slots alone")
+            checked(libc.unshare(_CLONE_NEWPID))  # of the children to come
+            pid = os.fork()
+            if pid == 0:
+                self._line.close()
+                os.close(self._own)
+                confine_slot(network=self._network)
+                return _Slot(_socket.socket(fileno=files[0]), self._interpreter).serve()
+            checked(libc.setns(self._own, _CLONE_NEWPID))
+            os.close(files[0])
+            self._tell(pid)
+            while os.waitpid(-1, os.WNOHANG)[0]:  # slots that have ended
+                pass
+
+    def _tell(self, slot: int) -> None:
+        """Hands the node a pidfd of a slot; its number the kernel puts into the node's own namespace."""
+        handle = os.pidfd_open(slot)
+        ancillary = [
+            (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [handle]).tobytes()),
+            (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, array.array("i", [slot, 0, 0]).tobytes()),
+        ]
+        self._line.sendmsg([Answer(MADE).encoded()], ancillary)
+        os.close(handle)
+
+
+def _receive(line: _socket.socket) -> tuple[bytes, list[int]]:
+    """Returns a datagram and the files that came with it; no bytes when the other end is gone."""
+    data, ancillary, _, _ = line.recvmsg(MAX_BYTES, _socket.CMSG_SPACE(_MAX_FILES * 4), _socket.MSG_CMSG_CLOEXEC)
+    files = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            files.frombytes(payload[: len(payload) // files.itemsize * files.itemsize])
+    return data, files.tolist()
+
+
+def _say(text: str) -> None:
+    """Tells the node's log."""
+    os.write(2, f"{text}\n".encode())
+
+
+def main(line: _socket.socket, *, early: frozenset[str], network: bool) -> Program | None:
+    """Serves; returns as ``_Server.serve``.
+
+    Args:
+        early: the modules that the interpreter had loaded before it ran anything.
+        network: whether programs share the network of the server.
+    """
+    os.umask(0o022)
+    deny_user_namespaces(ctypes.CDLL(None, use_errno=True))  # bubblewrap has denied new privileges already
+    server = _Server(line, Interpreter(early), network=network)
+    gc.collect()
+    gc.freeze()  # or the first collection of each child would write to, and so copy, all of it
+    gc.disable()
+    return server.serve()

@@ -1,0 +1,271 @@
+"""Fork servers: what programs of theirs share and what they do not, and what happens when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from arcray.config import ForkServerSettings
+from arcray.core.blobkeys import log_key
+from arcray.core.workload import Phase, Program
+from arcray.node.work import Attempt, End
+
+if TYPE_CHECKING:
+    from tests.program_bench import Bench
+
+
+def processes(word: str = "early = frozenset") -> list[psutil.Process]:
+    """Our fork servers and their slots and programs, the server first."""
+    found = [each for each in psutil.Process().children(recursive=True) if word in " ".join(each.cmdline())]
+    return [each for each in found if each.name() != "bwrap"]
+
+
+def server() -> psutil.Process:
+    (found,) = [each for each in processes() if (above := each.parent()) is not None and above.name() == "bwrap"]
+    return found
+
+
+async def until(look: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not look():  # noqa: ASYNC110 - what ends tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def logged(bench: Bench, attempt: Attempt | None, text: str) -> None:
+    assert attempt is not None
+    await bench.blobs.holds(log_key(attempt.workload_id), text.encode())
+
+
+WAITING = """
+import ctypes, os, socket, sys, time
+name = socket.socket(socket.AF_UNIX); name.bind("\\0here")
+port = socket.socket(); port.bind(("127.0.0.1", 4242)); port.listen()
+open("/tmp/mine", "w").close(); open("/dev/shm/mine", "w").close(); open("mine", "w").close()
+libc = ctypes.CDLL(None, use_errno=True)
+print("segment", libc.shmget(4242, 4096, 0o1666) >= 0)
+print("up")
+time.sleep(60)
+"""
+
+LOOKING = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def connects(family, address):
+    try: socket.socket(family).connect(address); return True
+    except ConnectionRefusedError: return False
+print(connects(socket.AF_UNIX, "\\0here"), connects(socket.AF_INET, ("127.0.0.1", 4242)))
+print([os.path.exists(path) for path in ("/tmp/mine", "/dev/shm/mine", "mine", "/dev/shm/place-1")])
+print(libc.shmget(4242, 4096, 0) >= 0 or not open("/proc/sysvipc/shm").readlines()[1:])
+print(sorted(name for name in os.listdir("/proc") if name.isdigit()) == ["1", str(os.getpid())])
+print(os.listdir("/sandbox"), os.listdir("/dev/pts"))
+"""
+
+
+async def test_programs_of_one_owner_at_one_time_share_nothing_that_they_can_use(forked_bench: Bench) -> None:
+    waiting = forked_bench.start(WAITING)
+    first = forked_bench.attempt
+    await logged(forked_bench, first, "segment True\nup\n")
+    forked_bench.blobs.data.clear()
+    await forked_bench.run(LOOKING)
+    said = forked_bench.log.splitlines()
+    assert said[0] == "False False", said
+    assert said[1] == str([False] * 4)
+    assert said[3:] == ["True", "['results', 'work'] ['ptmx']"]
+    assert first is not None
+    first.stop(0)
+    await waiting
+
+
+async def test_the_next_program_in_a_slot_finds_nothing_of_the_last(forked_bench: Bench) -> None:
+    await forked_bench.run(
+        WAITING.replace("time.sleep(60)", "os.fork() or (os.setsid(), os.fork() or time.sleep(60), os._exit(0))")
+    )
+    assert forked_bench.log == "segment True\nup\n"
+    before = {each.pid for each in processes()}
+    forked_bench.blobs.data.clear()
+    end = await forked_bench.run(LOOKING)
+    said = forked_bench.log.splitlines()
+    assert said[:2] == ["False False", str([False] * 4)]
+    assert said[3] == "True"
+    assert end.phase is Phase.SUCCEEDED
+    assert {each.pid for each in processes()} == before  # a server and one slot, which was used again
+    assert len(before) == 2
+
+
+HASH = "print(hash('a'))"
+
+
+async def test_owners_share_no_server(forked_bench: Bench) -> None:
+    said: dict[str, set[str]] = {"one": set(), "two": set()}
+    for owner in ("one", "two", "one", "two"):
+        forked_bench.owner = owner
+        forked_bench.blobs.data.clear()
+        await forked_bench.run(HASH)
+        said[owner].add(forked_bench.log)
+    assert [len(each) for each in said.values()] == [1, 1]
+    assert said["one"] != said["two"]
+    assert forked_bench.forks is not None
+    assert forked_bench.forks.owners == ("one", "two")
+
+
+async def test_who_was_not_asked_for_longest_gives_way(forked_bench: Bench) -> None:
+    forks = forked_bench.with_forks(ForkServerSettings(max_servers=2))
+    for owner in ("one", "two", "one", "three"):
+        forked_bench.owner = owner
+        assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
+    assert forks.owners == ("one", "three")
+    await until(lambda: len(processes()) == 4)
+    await forks.close()
+    assert processes() == []
+
+
+async def test_where_all_servers_are_busy_a_program_starts_alone(forked_bench: Bench) -> None:
+    forks = forked_bench.with_forks(ForkServerSettings(max_servers=1))
+    waiting = forked_bench.start("import time\nprint('up')\ntime.sleep(60)")
+    first = forked_bench.attempt
+    await logged(forked_bench, first, "up\n")
+    forked_bench.owner = "another"
+    assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
+    assert forks.owners == ("local",)
+    assert first is not None
+    first.stop(0)
+    assert (await waiting).phase is Phase.STOPPED
+    await forks.close()
+
+
+async def test_a_server_that_nobody_uses_ends(forked_bench: Bench) -> None:
+    """Waits for a fifth of a second, in which nothing is asked of it."""
+    forks = forked_bench.with_forks(ForkServerSettings(idle_s=0.2))
+    await forked_bench.run("")
+    await until(lambda: not processes())
+    assert forks.owners == ()
+    assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
+    await forks.close()
+
+
+ONCE = "import os\nopen(os.environ['ARCRAY_RESULT_DIR'] + '/ran', 'a').write('x')"
+
+
+def ran(bench: Bench, end: End) -> bytes:
+    (key,) = end.result.blobs
+    return bench.blobs.data[key]
+
+
+async def test_a_program_whose_server_is_killed_ends_as_killed_and_the_next_one_runs(forked_bench: Bench) -> None:
+    waiting = forked_bench.start("import time\nprint('up')\ntime.sleep(60)")
+    await logged(forked_bench, forked_bench.attempt, "up\n")
+    server().kill()
+    end = await asyncio.wait_for(waiting, 30)
+    assert (end.phase, end.result.exit_code) == (Phase.FAILED, 137)
+    assert ran(forked_bench, await forked_bench.run(ONCE)) == b"x"
+
+
+@pytest.mark.parametrize("which", ["server", "slot"])
+async def test_a_program_whose_server_hangs_runs_alone_and_once(forked_bench: Bench, which: str) -> None:
+    """Waits for half a second for what does not answer."""
+    forks = forked_bench.with_forks(ForkServerSettings(answer_s=0.5, retry_s=0.01))
+    await forked_bench.run("")
+    slot = next(each for each in processes() if each != server())
+    if which == "slot":
+        os.kill(slot.pid, signal.SIGSTOP)
+    else:
+        hung = server()
+        slot.kill()
+        await until(lambda: not slot.is_running() or slot.status() == psutil.STATUS_ZOMBIE)
+        hung.suspend()
+    end = await forked_bench.run(ONCE)
+    assert end.phase is Phase.SUCCEEDED, end
+    assert ran(forked_bench, end) == b"x"
+    assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
+    await forks.close()
+    assert processes() == []
+
+
+async def test_what_is_asked_at_length_starts_alone(forked_bench: Bench) -> None:
+    await forked_bench.run("import sys\nprint(len(sys.argv[1]))", args=("x" * 70_000,))
+    assert forked_bench.log == "70000\n"
+
+
+async def test_many_programs_at_once_are_themselves_alone(forked_bench: Bench) -> None:
+    source = "import os, sys\nprint(os.getuid(), os.environ['TASK_ID'], len(os.listdir('/proc/self/fd')))"
+    forked_bench.blobs.data["code"] = source.encode()
+    runner = forked_bench.runner()
+    attempts = [
+        forked_bench.attempts.of(Program(blob="code"), workload_id=f"0b000000-0000-4000-8000-{number:012}")
+        for number in range(40)
+    ]
+    ends = await asyncio.gather(*(runner.run(attempt) for attempt in attempts))
+    assert {end.phase for end in ends} == {Phase.SUCCEEDED}
+    said = [forked_bench.blobs.data[log_key(attempt.workload_id)].decode().split() for attempt in attempts]
+    assert len({uid for uid, _, _ in said}) == len(said)
+    assert [name for _, name, _ in said] == [attempt.workload_id for attempt in attempts]
+    assert {files for _, _, files in said} == {"4"}  # its three, and that of the directory that it reads
+
+
+async def test_a_program_reaches_nothing_of_its_slot(forked_bench: Bench) -> None:
+    await forked_bench.run(
+        """
+import ctypes, os, signal
+def tries(what):
+    try: what(); return "done"
+    except OSError as error: return type(error).__name__
+print([tries(lambda: open(f"/proc/1/{name}", "rb").read()) for name in ("mem", "environ", "maps", "syscall")])
+print([tries(lambda: os.listdir(f"/proc/1/{name}")) for name in ("fd", "root/", "cwd/")])
+print(tries(lambda: os.kill(1, signal.SIGKILL)), ctypes.CDLL(None).ptrace(16, 1, 0, 0))
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.umount2(b"/dev/shm", 2), libc.umount2(b"/proc", 2), libc.unshare(0x20000))
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapInh", "CapPrm", "CapEff"))])
+"""
+    )
+    refused = "PermissionError"
+    assert forked_bench.log.splitlines() == [
+        str([refused] * 4),
+        str([refused] * 3),
+        f"{refused} -1",
+        "-1 -1 -1",
+        str(["0" * 16] * 3),
+    ]
+
+
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+from arcray.testing.node_fakes import Attempts, MemoryBlobs
+from arcray.config import ProgramSettings
+from arcray.node.sandbox import UserPool
+from arcray.node.sandbox_probe import probe
+from tests.program_bench import Bench
+
+async def main(directory):
+    bench = Bench(MemoryBlobs(), Attempts(), await probe(ProgramSettings(), directory, UserPool()), directory)
+    bench.with_forks()
+    running = bench.start("import os, time\\nos.fork()\\nprint('up')\\ntime.sleep(4321)")
+    await bench.blobs.holds(bench.log_key, b"up\\nup")
+    print("up", flush=True)
+    await running
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_all_of_it_ends_with_an_agent_that_is_killed(forked_bench: Bench, directory: Path) -> None:
+    (directory / "own").mkdir(mode=0o711)
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(  # noqa: ASYNC220 - a test may block
+        [sys.executable, "-c", AGENT, str(directory / "own")], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as agent:
+        assert agent.stdout is not None
+        assert await asyncio.to_thread(agent.stdout.readline) == "up\n"
+        below = psutil.Process(agent.pid).children(recursive=True)
+        assert len(below) == 6  # bubblewrap's two, a server, its slot, and a program of two
+        agent.kill()
+        await until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in below))
