@@ -1,7 +1,7 @@
 """A client of HiveMind that has tasks run, in a process of its own: how long until it sees the last one completed.
 
-It asks for a task first when tasks of late had ended, and then again after a quarter of that time, as one does who
-knows that each question is work for the server.
+It asks for a task first when it has learnt that tasks may have ended, and then again after a quarter of that time, as
+one does who knows that each question is work for the server.
 
     python -m tests.bench.hivemind_tasks PORT TASKS IN_FLIGHT
 
@@ -27,6 +27,7 @@ _POLL: Final = "/nodepool.MasterNodeService/PollTaskStatus"
 _SOURCE: Final = b"pass"
 _FIRST_GUESS_S: Final = 0.2
 _LEAST_LOOK_S: Final = 0.02
+_SOONER, _LATER = 0.97, 1.02  # what the next first look is of this one, where that found the end, or did not
 _PATIENCE_S: Final = 60.0
 
 
@@ -59,16 +60,17 @@ class Client:
         assert answer.success, answer.message
         poll = pool.PollTaskStatusRequest(task_id=task_id).SerializeToString()
         began = perf_counter()
-        look_s = self._usual_s
+        look_s, looks = self._usual_s, 0
         while True:
             await asyncio.sleep(look_s)
             found = pool.PollTaskStatusResponse.FromString(await self._poll(poll, timeout=60))
             took_s = perf_counter() - began
             if found.status == "COMPLETED":
-                self._usual_s += (took_s - self._usual_s) / 16
+                self._usual_s = max(_LEAST_LOOK_S, self._usual_s * (_SOONER if looks == 0 else _LATER))
                 return
             assert found.status in ("PENDING", "RUNNING"), found
             assert took_s < _PATIENCE_S, f"{task_id} is {found.status}"
+            looks += 1
             look_s = max(_LEAST_LOOK_S, self._usual_s / 4)
 
 

@@ -248,8 +248,8 @@ from tests.program_bench import Bench
 async def main(directory):
     bench = Bench(MemoryBlobs(), Attempts(), await probe(ProgramSettings(), directory, UserPool()), directory)
     bench.with_forks()
-    running = bench.start("import os, time\\nos.fork()\\nprint('up')\\ntime.sleep(4321)")
-    await bench.blobs.holds(bench.log_key, b"up\\nup")
+    running = bench.start("import os, time\\nos.fork()\\nos.write(1, b'up')\\ntime.sleep(4321)")
+    await bench.blobs.holds(bench.log_key, b"upup")
     print("up", flush=True)
     await running
 
