@@ -41,6 +41,7 @@ __all__ = ["NodeLinks"]
 _log = logging.getLogger(__name__)
 
 _FLUSH_S: Final = 0.25
+_DRAIN_S: Final = 30.0
 _REOPEN_S: Final = 1.0
 _TOPICS: Final = frozenset({Topic.NODES})
 _LIVE: Final = frozenset(phase for phase in Phase if not phase.terminal and phase is not Phase.PENDING)
@@ -114,6 +115,7 @@ class NodeLinks:
         _log.info("node disconnected", extra={"node_id": node_id, "epoch": link.epoch})
         if node_id in self._leaving:
             self._leaving.discard(node_id)
+            await link.drained(_DRAIN_S)  # what it said before is of work that it had
             try:
                 await ask(self._plane, DetachNode(node_id=node_id, epoch=link.epoch, reason=_LEFT))
             except ArcrayError as error:  # then its lease ends it
@@ -165,6 +167,7 @@ class NodeLinks:
         """Returns the work that a node has, as far as the cluster wants it, and how much it has placed there."""
         session = link.session
         if link.epoch:
+            link.hold()
             inventory = session.inventory()
             return inventory, len(inventory)
         older = self._links.get(link.node_id)

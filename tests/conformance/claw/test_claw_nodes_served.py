@@ -259,6 +259,18 @@ async def test_labels_configure_a_node(serve: Any) -> None:
             assert (await again.register()).config == config  # type: ignore[union-attr]  # of what a node registers by
 
 
+async def test_what_a_node_says_last_is_heard_before_it_has_left(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register()
+        name = await running(served, node)
+        await served.cluster.ask(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: "graceful"}))
+        assert isinstance(await node.hear(), claw.Shutdown)
+        await node.tell(name, S.COMPLETED)
+        await node.socket.close()
+        assert (await served.cluster.finished(a_workload(1).id)).phase is Phase.SUCCEEDED
+        await in_health(served, ID, Health.GONE)
+
+
 async def test_a_node_that_is_told_to_leave_has_left_when_it_hangs_up(serve: Any) -> None:
     async with serve(nodes=[], listen=True) as served, a_node(served) as node:
         await node.register()

@@ -24,7 +24,7 @@ from arcray.facades.claw.session import ClawSession, Terms
 from arcray.testing.builders import a_workload
 from arcray.testing.clock import FakeClock
 from arcray.testing.node_fakes import MemoryBlobs
-from tests.conformance.claw.claw_rig import AT, registration
+from tests.conformance.claw.claw_rig import AT, ID, registration
 
 S: Final = claw.WorkloadState
 WORK: Final = a_workload(1).id
@@ -176,6 +176,33 @@ async def test_a_node_that_reads_nothing_is_given_no_more_than_its_queue_takes()
             await found.link.deliver(1, [a_start(3)])
         await found.next()
         await found.link.deliver(1, [a_start(3)])
+
+
+async def test_no_order_is_taken_while_what_is_on_the_node_is_counted() -> None:
+    async with rig() as found:
+        found.link.hold()
+        with pytest.raises(UnavailableError):
+            await found.link.deliver(1, [a_start()])
+        found.link.attached(2)
+        await found.link.deliver(2, [a_start()])
+
+
+async def test_a_node_that_leaves_its_answers_unread_is_closed() -> None:
+    async with rig() as found:
+        for _ in range(16_384 + 17):
+            await found.say(claw.Heartbeat(node_id=claw.NodeId(ID), timestamp=AT))
+        assert (await asyncio.wait_for(found.link.ended(), 5)).code == 1013
+        assert found.link.frames == 16_384 + 16
+
+
+async def test_refusals_of_one_node_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig() as found:
+        for _ in range(100):
+            await found.link.take("{")
+        assert len(caplog.records) == 20
+        await found.clock.advance(10)
+        await found.link.take("{")
+        assert vars(caplog.records[-1])["others"] == 80
 
 
 async def test_a_request_for_inference_goes_elsewhere() -> None:
