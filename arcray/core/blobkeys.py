@@ -3,12 +3,15 @@
 Names of result files are the only part that is not ours. Letters and digits of any script stand in the key as they are,
 which keeps a name within what a file system allows; of all else but ``.``, ``_`` and ``-`` each byte of its UTF-8 is
 spelled ``=C3``. So names that differ have keys that differ, and the key tells the name.
+
+A few bytes are their own key (``key_for``): they go where the key goes, and no store has them.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Final
@@ -17,9 +20,12 @@ from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import WorkloadId, canonical_uuid
 
 __all__ = [
+    "INLINE_BYTES",
     "OWNED",
     "foreign_log_key",
+    "inline",
     "is_of_submission",
+    "key_for",
     "log_key",
     "model_key",
     "own_keys",
@@ -32,12 +38,26 @@ __all__ = [
     "workload_of_log",
 ]
 
+INLINE_BYTES: Final = 4096
+"""The largest blob that is its own key. 100,000 programs of that size that wait take half a gigabyte."""
+
+_INLINE: Final = "inline:"  # no store takes a key with a colon
 _FOREIGN: Final = re.compile(r"[^\w./-]")
 _FOREIGN_TO_ASCII: Final = re.compile(r"[^A-Za-z0-9_./-]")
 _SPELLED: Final = re.compile(r"(?<!=)(?:=[0-9A-F]{2})+")
 _SHORTENED: Final = re.compile(r"==[0-9a-f]{32}")
 _PART_BYTES: Final = 255  # what file systems take for a name
 _PATH_CHARACTERS: Final = 440  # what a key has left beside the workload's id
+
+
+def key_for(data: bytes, otherwise: str) -> str:
+    """Returns the key of a blob: its own bytes where it is small, else the one under which a store keeps it."""
+    return f"{_INLINE}{b64encode(data).decode()}" if len(data) <= INLINE_BYTES else otherwise
+
+
+def inline(key: str) -> bytes | None:
+    """Returns the blob that the key is itself; None where a store has it."""
+    return b64decode(key[len(_INLINE) :]) if key.startswith(_INLINE) else None
 
 
 def log_key(workload_id: WorkloadId) -> str:

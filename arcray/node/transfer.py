@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from arcray.core.blobkeys import result_key
+from arcray.core.blobkeys import inline, result_key
 from arcray.core.errors import NotFoundError, ResourceExhaustedError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import BlobStore
@@ -30,18 +30,20 @@ async def fetch(blobs: BlobStore, key: str, path: Path, *, max_bytes: int) -> in
         NotFoundError: no such blob.
         ResourceExhaustedError: it is larger than ``max_bytes``.
     """
+    own = inline(key)
     try:
-        first = await blobs.get(key, 0, _SMALL_BYTES + 1)
+        first = await blobs.get(key, 0, _SMALL_BYTES + 1) if own is None else own
     except NotFoundError as error:
         raise NotFoundError(f"no blob {key}", field="payload.blob") from error
     if len(first) <= min(_SMALL_BYTES, max_bytes):  # at once and without a thread, as most programs are
         _write(path, first)
         return len(first)
-    size = await blobs.size(key)
+    size = await blobs.size(key) if own is None else len(own)
     if size is None:
         raise NotFoundError(f"no blob {key}", field="payload.blob")
     if size > max_bytes:
-        raise ResourceExhaustedError(f"{key} has {size} bytes, at most {max_bytes} are allowed", field="payload.blob")
+        name = key if own is None else "the blob"
+        raise ResourceExhaustedError(f"{name} has {size} bytes, at most {max_bytes} are allowed", field="payload.blob")
     partial = path.with_name(path.name + ".part")
     with partial.open("wb") as file:
         for start in range(0, size, _PIECE_BYTES):

@@ -21,7 +21,7 @@ from arcray.core.queries import Query
 from arcray.core.workload import WorkloadSpec, WorkloadView
 from arcray.drivers.frames import filler
 
-__all__ = ["CHUNK", "FromClient", "FromScheduler", "Streams", "with_spec", "without_spec"]
+__all__ = ["CHUNK", "BlobCall", "FromClient", "FromScheduler", "Streams", "with_spec", "without_spec"]
 
 CHUNK: Final = 32
 """Asks or replies that are sent before the present turn of the event loop ends, so that the other side can begin.
@@ -36,18 +36,31 @@ Streams: TypeAlias = Mapping[int, frozenset[Topic]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlobCall:
+    """A call of the scheduler's blob store, of few bytes.
+
+    Args:
+        operation: name of its method; one that means the same twice, because a client asks again over another line.
+    """
+
+    operation: str
+    key: str
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FromClient:
     """What a client says.
 
     Args:
         commands: ticket and command, in order.
-        queries: ticket and query; they see the commands before them.
+        queries: ticket and query; they see the commands before them. Calls for blobs are asked as they are.
         streams: all that shall be open from now on; None changes nothing.
         taken: number of a delivery of orders, and None or why they were not taken.
     """
 
     commands: tuple[tuple[int, Command], ...] = ()
-    queries: tuple[tuple[int, Query], ...] = ()
+    queries: tuple[tuple[int, Query | BlobCall], ...] = ()
     streams: Streams | None = None
     taken: tuple[tuple[int, ArcrayError | None], ...] = ()
 

@@ -30,7 +30,8 @@ from arcray.core.queues import Queue, QueueReading
 from arcray.core.repeats import was_done_before
 from arcray.drivers.frames import decode, encode
 from arcray.runtime.line import Receiver
-from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, with_spec
+from arcray.runtime.messages import CHUNK, BlobCall, FromClient, FromScheduler, with_spec
+from arcray.runtime.remote_blobs import RemoteBlobs
 from arcray.runtime.switchboard import Outlet
 from arcray.wire.event_hub import Subscription
 
@@ -125,6 +126,8 @@ class RemotePlane:
     ) -> None:
         self._dialer = dialer
         self._blobs = blobs
+        if isinstance(blobs, RemoteBlobs):
+            blobs.go_by(self.blob)
         self._clock = clock
         self._client = client
         self._give_up_s = give_up_s
@@ -194,10 +197,15 @@ class RemotePlane:
             UnavailableError: the scheduler could not be reached.
             DeadlineExceededError: it did not answer.
         """
-        answer = await self._ask(query, command=False).answer
-        if isinstance(answer, ArcrayError):
-            raise answer
-        return answer
+        return await self._answer(query)
+
+    async def blob(self, operation: str, key: str, *arguments: Any) -> Any:
+        """Calls a method of the scheduler's blob store over the line; see ``remote_blobs`` for which.
+
+        Raises:
+            ArcrayError: that of the store, or as ``query``.
+        """
+        return await self._answer(BlobCall(operation=operation, key=key, arguments=arguments))
 
     async def events(self, topics: frozenset[Topic]) -> AsyncGenerator[EventBatch, None]:
         """Yields events published from now on. The first batch says that the stream stands.
@@ -220,7 +228,7 @@ class RemotePlane:
 
     # -- saying --------------------------------------------------------------------------------------------------
 
-    def _ask(self, what: Command | Query, *, command: bool) -> _Ask:
+    def _ask(self, what: Command | Query | BlobCall, *, command: bool) -> _Ask:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._tickets += 1
         ask = _Ask(self._tickets, what, command, self._clock.monotonic(), answer)
@@ -237,6 +245,12 @@ class RemotePlane:
                 else:
                     self._flush_soon()
         return ask
+
+    async def _answer(self, what: Query | BlobCall) -> Any:
+        answer = await self._ask(what, command=False).answer
+        if isinstance(answer, ArcrayError):
+            raise answer
+        return answer
 
     def _change_streams(self) -> None:
         self._streams_changed = True

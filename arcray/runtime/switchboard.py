@@ -29,7 +29,7 @@ from arcray.core.ports import ControlPlane, EventBatch
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.drivers.frames import decode, encode
-from arcray.runtime.messages import CHUNK, FromClient, FromScheduler, Streams, without_spec
+from arcray.runtime.messages import CHUNK, BlobCall, FromClient, FromScheduler, Streams, without_spec
 
 __all__ = ["LocalPlane", "Outlet", "Switchboard"]
 
@@ -170,7 +170,8 @@ class _Client:
             replies = [_Ticket(self, number, command) for number, command in said.commands]
             self._plane.take([command for _, command in said.commands], replies)
         for ticket, query in said.queries:
-            asking = self._board.spawn(contain_async(self._plane.query(query), type(query).__name__))
+            work = self._blob(query) if isinstance(query, BlobCall) else self._plane.query(query)
+            asking = self._board.spawn(contain_async(work, type(query).__name__))
             asking.add_done_callback(partial(self._answer_query, ticket))
 
     def on_room(self) -> None:
@@ -214,6 +215,9 @@ class _Client:
         """Says how the workload ended that its client submitted in this ask."""
         self._ends.append((ticket, without_spec(view)))
         self._flush_soon()
+
+    async def _blob(self, asked: BlobCall) -> object:
+        return await getattr(self._plane.blobs, asked.operation)(asked.key, *asked.arguments)
 
     def _answer_query(self, ticket: int, task: asyncio.Task[object]) -> None:
         self.answer(ticket, _value(task))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from arcray.core.blobkeys import inline
 from arcray.core.commands import Submitted, SubmitWorkload
 from arcray.core.errors import ArcrayError, Code
 from arcray.core.ports import ControlPlane
@@ -20,17 +21,19 @@ async def submit_work(plane: ControlPlane, spec: WorkloadSpec, blobs: Mapping[st
 
     Args:
         blobs: by key, of this submission alone; not kept where an earlier one with the same idempotency key counts.
+            What is its own key goes with the workload.
 
     Raises:
         ArcrayError: it was refused.
         UnavailableError: nothing is known of the submission.
     """
-    for key, data in blobs.items():
-        await plane.blobs.put(key, data)
+    stored = [key for key in blobs if inline(key) is None]
+    for key in stored:
+        await plane.blobs.put(key, blobs[key])
     # Where this raises, nothing is known of the submission: it may have been accepted, so its blobs stay.
     (reply,) = await plane.submit((SubmitWorkload(spec=spec),))
     if _came_to_nothing(reply, spec):
-        for key in blobs:
+        for key in stored:
             await plane.blobs.delete(key)
     if isinstance(reply, ArcrayError):
         raise reply

@@ -10,8 +10,9 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
+from arcray.core.blobkeys import INLINE_BYTES
 from arcray.core.commands import StopWorkload, Submitted
-from arcray.core.errors import AlreadyExistsError, ConflictError, NotFoundError
+from arcray.core.errors import AlreadyExistsError, ConflictError, IdempotencyMismatchError, NotFoundError
 from arcray.core.ids import AccountId
 from arcray.core.ports import ControlPlane, Ids
 from arcray.core.queries import GetAccount, GetWorkload
@@ -62,11 +63,10 @@ class TaskDesk:
         """
         account = user if user is not None else user_id(request.user_id, "user_id")
         workload_id = workload_id_of(request.task_id)
-        taken, registered = await asyncio.gather(
-            self._is_there(GetWorkload(workload_id=workload_id)), self._is_there(GetAccount(account_id=account))
-        )
-        if taken:
-            raise AlreadyExistsError("is taken: there is a task of that id", field="task_id")
+        is_small = len(request.task_data) <= INLINE_BYTES
+        if not is_small and await self._is_there(GetWorkload(workload_id=workload_id)):
+            raise _taken()  # before its code is stored
+        registered = await self._is_there(GetAccount(account_id=account))
         call_id = self._ids.new()
 
         def judged() -> Upload:
@@ -82,7 +82,10 @@ class TaskDesk:
             )
 
         upload = judged() if len(request.task_data) <= _THREAD_BYTES else await asyncio.to_thread(judged)
-        return await submit_work(self._plane, upload.spec, {upload.code_key: upload.code})
+        try:
+            return await submit_work(self._plane, upload.spec, {upload.code_key: upload.code})
+        except (AlreadyExistsError, IdempotencyMismatchError) as error:
+            raise _taken() from error
 
     async def find(self, task_id: str, caller: Caller) -> WorkloadView:
         """Returns a task that the caller may see.
@@ -117,3 +120,7 @@ class TaskDesk:
         except NotFoundError:
             return False
         return True
+
+
+def _taken() -> AlreadyExistsError:
+    return AlreadyExistsError("is taken: there is a task of that id", field="task_id")

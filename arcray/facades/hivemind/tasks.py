@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, assert_never
 
-from arcray.core.blobkeys import program_key
+from arcray.core.blobkeys import key_for, program_key
 from arcray.core.errors import ConflictError, InvalidArgumentError, NotFoundError
 from arcray.core.ids import AccountId, WorkloadId, foreign_id
 from arcray.core.labels import LabelOperator, LabelTerm
@@ -192,7 +192,7 @@ def upload_of(
     account = user if user is not None else user_id(request.user_id, "user_id")
     asked = asked_of(request)
     archive = is_archive(request.task_data, unpacked_bytes=unpacked_bytes)
-    key = program_key(workload_id, archive=archive, submission=call_id)
+    key = key_for(request.task_data, program_key(workload_id, archive=archive, submission=call_id))
     spec = WorkloadSpec(
         id=workload_id,
         origin=Origin(facade=FACADE, account=account, external_id=request.task_id),

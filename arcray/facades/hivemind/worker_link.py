@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, assert_never
 
+from arcray.core.blobkeys import inline
 from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
 from arcray.core.errors import (
     ArcrayError,
@@ -296,9 +297,13 @@ class WorkerLink:
     async def _request(self, order: StartWorkload, history: Sequence[AttemptRecord]) -> pool.ExecuteTaskRequest:
         code = stdin = b""
         if isinstance(order.payload, Program):
-            code = await self._plane.blobs.get(order.payload.blob)
-            stdin = await self._plane.blobs.get(order.payload.stdin_blob) if order.payload.stdin_blob else b""
+            code = await self._blob(order.payload.blob)
+            stdin = await self._blob(order.payload.stdin_blob) if order.payload.stdin_blob else b""
         return await asyncio.to_thread(execution_of, order, code, stdin, history=history)
+
+    async def _blob(self, key: str) -> bytes:
+        own = inline(key)
+        return await self._plane.blobs.get(key) if own is None else own
 
     async def _begun(self, order: StartWorkload, task_id: str) -> None:
         report = ReportPhase(

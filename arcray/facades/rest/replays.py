@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
-from arcray.core.blobkeys import program_key, stdin_key
+from arcray.core.blobkeys import inline, key_for, program_key, stdin_key
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import ModelId
 from arcray.core.workload import (
@@ -147,20 +147,25 @@ def _program(ended: WorkloadSpec, payload: Program, edits: om.ReplayBody, submis
     archive = payload.archive if edits.source is None and edits.archive is None else edits.archive is not None
     entry_point = edits.entry_point if "entry_point" in edited else payload.entry_point if archive else ""
     translate.check_entry_point(entry_point, archive=archive)
-    code, blobs, copies = program_key(submission.workload_id, archive=archive), {}, {}
-    if edits.source is not None:
-        blobs[code] = edits.source.encode()
-    elif edits.archive is not None:
-        blobs[code] = edits.archive
-    else:
-        copies[code] = payload.blob
-    stdin = stdin_key(submission.workload_id)
-    if "stdin" not in edited and payload.stdin_blob:
-        copies[stdin] = payload.stdin_blob
-    elif edits.stdin:
-        blobs[stdin] = edits.stdin.encode()
-    else:
-        stdin = ""
+    own_code, own_stdin = program_key(submission.workload_id, archive=archive), stdin_key(submission.workload_id)
+    edited_code = edits.source.encode() if edits.source is not None else edits.archive
+    edited_stdin = (edits.stdin or "").encode() if "stdin" in edited else None
+    blobs: dict[str, bytes] = {}
+    copies: dict[str, str] = {}
+
+    def key_of(edited: bytes | None, before: str, own: str) -> str:
+        if edited is not None:
+            key = key_for(edited, own)
+            blobs[key] = edited
+        elif inline(before) is None:
+            key, copies[own] = own, before
+        else:
+            key = before
+        return key
+
+    code = key_of(edited_code, payload.blob, own_code)
+    reads = edited_stdin if edited_stdin is not None else payload.stdin_blob
+    stdin = key_of(edited_stdin, payload.stdin_blob, own_stdin) if reads else ""
     again = Program(
         blob=code,
         archive=archive,

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Final, assert_never
 
-from arcray.core.blobkeys import program_key, result_path, stdin_key
+from arcray.core.blobkeys import key_for, program_key, result_path, stdin_key
 from arcray.core.commands import Submitted
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.explanation import WaitsFor, WorkloadExplanation
@@ -91,11 +91,12 @@ def program_of(body: m.ProgramBody, submission: Submission) -> tuple[WorkloadSpe
     if (body.source is None) == (body.archive is None):
         raise InvalidArgumentError("exactly one of source and archive must be given", field="source")
     check_entry_point(body.entry_point, archive=body.archive is not None)
-    code = program_key(submission.workload_id, archive=body.archive is not None)
-    blobs = {code: body.archive if body.archive is not None else (body.source or "").encode()}
+    data = body.archive if body.archive is not None else (body.source or "").encode()
+    code = key_for(data, program_key(submission.workload_id, archive=body.archive is not None))
+    blobs = {code: data}
     stdin = ""
     if body.stdin:
-        stdin = stdin_key(submission.workload_id)
+        stdin = key_for(body.stdin.encode(), stdin_key(submission.workload_id))
         blobs[stdin] = body.stdin.encode()
     payload = Program(
         blob=code,

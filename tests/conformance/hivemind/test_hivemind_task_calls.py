@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from arcray.core.blobkeys import foreign_log_key, log_key, owner_of, result_key
+from arcray.core.blobkeys import INLINE_BYTES, foreign_log_key, inline, log_key, owner_of, result_key
 from arcray.core.commands import OpenAccount, SubmitWorkload
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.orders import StartWorkload
@@ -23,6 +23,7 @@ from arcray.testing.builders import a_capacity, a_workload
 from arcray.testing.simulated_node import Script, SimulatedNode
 from tests.hivemind_server import HiveMind, hivemind
 
+STORED = b" " * INLINE_BYTES  # behind a program, it is no key of its own
 UPLOAD: Final = "MasterNodeService/UploadTask"
 POLL: Final = "MasterNodeService/PollTaskStatus"
 RESULT: Final = "MasterNodeService/GetTaskResult"
@@ -47,7 +48,8 @@ async def code_of(pool: HiveMind, task_id: str) -> bytes:
     view = await pool.cluster.plane.query(GetWorkload(workload_id=workload_id_of(task_id)))
     assert isinstance(view, WorkloadView)
     assert isinstance(view.spec.payload, Program)
-    return await pool.cluster.plane.blobs.get(view.spec.payload.blob)
+    own = inline(view.spec.payload.blob)
+    return await pool.cluster.plane.blobs.get(view.spec.payload.blob) if own is None else own
 
 
 def stored_programs(state_dir: Path) -> list[Path]:
@@ -92,9 +94,19 @@ async def test_an_unknown_task_is_not_found() -> None:
 # -- two at once -------------------------------------------------------------------------------------------------------
 
 
+async def test_of_short_uploads_of_one_id_at_once_one_counts() -> None:
+    async with hivemind(nodes=[]) as pool:
+        programs = [f"print({number})".encode() for number in range(20)]
+        answers = await asyncio.gather(
+            *(pool.call(UPLOAD, **(SAMPLE | {"task_data": program})) for program in programs)
+        )
+        (winner,) = [number for number, answer in enumerate(answers) if answer.success]
+        assert await code_of(pool, "task-001") == programs[winner]
+
+
 async def test_of_uploads_of_one_id_at_once_one_counts_and_its_program_stays(tmp_path: Path) -> None:
     async with hivemind(nodes=[], state_dir=tmp_path) as pool:
-        programs = [f"print({number})".encode() for number in range(20)]
+        programs = [f"print({number})".encode() + STORED for number in range(20)]
         answers = await asyncio.gather(
             *(pool.call(UPLOAD, **(SAMPLE | {"task_data": program})) for program in programs)
         )
@@ -128,13 +140,14 @@ async def test_who_comes_second_takes_nothing_from_the_first(tmp_path: Path) -> 
     async with hivemind(nodes=[], state_dir=tmp_path) as pool:
         plane: Any = pool.cluster.plane
         slow = plane._blobs = Slow(plane.blobs)
-        late = asyncio.create_task(pool.call(UPLOAD, **(SAMPLE | {"task_data": b"late"})))
+        first = SAMPLE["task_data"] + STORED
+        late = asyncio.create_task(pool.call(UPLOAD, **(SAMPLE | {"task_data": b"late" + STORED})))
         await slow.reached.wait()
-        assert (await pool.call(UPLOAD, **SAMPLE)).success
+        assert (await pool.call(UPLOAD, **(SAMPLE | {"task_data": first}))).success
         slow.go.set()
         assert not (await late).success
         assert len(set(slow.programs)) == 2
-        assert await code_of(pool, "task-001") == SAMPLE["task_data"]
+        assert await code_of(pool, "task-001") == first
         assert len(stored_programs(tmp_path)) == 1
 
 

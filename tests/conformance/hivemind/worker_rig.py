@@ -13,7 +13,6 @@ import grpc.aio
 from google.protobuf.message_factory import GetMessageClass
 
 from arcray.config import GatewaySettings
-from arcray.core.commands import SubmitWorkload
 from arcray.core.events import Topic
 from arcray.core.ids import AccountId, WorkloadId
 from arcray.core.node import NodeView
@@ -38,6 +37,7 @@ from arcray.testing.builders import T0
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import SimulatedNode
 from arcray.wire.attachments import Attachments
+from arcray.wire.submitting import submit_work
 from arcray.wire.system import SystemClock
 
 PATIENCE_S = 10.0
@@ -264,8 +264,7 @@ async def upload(served: Pool, task_id: str = "task-001", code: bytes = CODE, us
     made = tasks.upload_of(
         request, user=AccountId(user), registered=True, call_id=task_id, now=T0, house_rate=0, unpacked_bytes=GIB
     )
-    await served.cluster.plane.blobs.put(made.code_key, made.code)
-    await served.cluster.ask(SubmitWorkload(spec=made.spec))
+    await submit_work(served.cluster.plane, made.spec, {made.code_key: made.code})
     return made.spec
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from arcray.core.blobkeys import INLINE_BYTES, inline
 from arcray.core.ids import WorkloadId
 from arcray.core.orders import RunInference, StartWorkload
 from arcray.core.workload import Container, Phase, Program, Result
@@ -15,6 +16,7 @@ from arcray.testing.simulated_node import Script, SimulatedNode
 NOBODY = "550e8400-e29b-41d4-a716-446655440000"
 NODES, LETTERS, WORK = "/api/v1/nodes", "/api/v1/dead-letters", "/api/v1/workloads"
 PROGRAM = {"kind": "program", "source": "print('hello')"}
+LARGE = PROGRAM | {"source": "print('hello')" + " " * INLINE_BYTES}
 KEYS = {"mode": "keys", "keys": {"ana": "k-ana", "bo": "k-bo"}}
 ANA, BO = {"Authorization": "Bearer k-ana"}, {"Authorization": "Bearer k-bo"}
 
@@ -239,7 +241,7 @@ async def test_dead_letter_is_listed_and_shown_with_its_attempts(serve: Any) -> 
 async def test_program_is_replayed_with_its_code_and_with_edits(serve: Any) -> None:
     node = failing_once()
     async with serve(nodes=[node]) as served:
-        body = PROGRAM | {"stdin": "in", "env": {"A": "1"}, "args": ["-v"], "demand": {"cpu": 1}}
+        body = LARGE | {"stdin": "in", "env": {"A": "1"}, "args": ["-v"], "demand": {"cpu": 1}}
         workload_id = await failed(served, body)
         edits = {"env": {"A": "2"}, "demand": {"cpu": 2, "memoryMb": 64}, "name": "again"}
         response = await served.client.post(f"{LETTERS}/{workload_id}/replay", json=edits)
@@ -254,8 +256,8 @@ async def test_program_is_replayed_with_its_code_and_with_edits(serve: Any) -> N
         assert (order.payload.args, order.payload.env) == (("-v",), (("A", "2"),))
         blobs = served.cluster.plane.blobs
         assert order.payload.blob == f"programs/{replay['id']}.py"
-        assert await blobs.get(order.payload.blob) == b"print('hello')"
-        assert await blobs.get(order.payload.stdin_blob) == b"in"
+        assert await blobs.get(order.payload.blob) == LARGE["source"].encode()
+        assert inline(order.payload.stdin_blob) == b"in"
         assert (await served.client.get(LETTERS)).json()["total"] == 0
         assert (await served.client.get(f"{WORK}/{workload_id}")).json()["replayedBy"] == replay["id"]
         assert (await served.client.get(f"{LETTERS}/{workload_id}")).status_code == 404
@@ -270,7 +272,7 @@ async def test_program_is_replayed_with_other_code(serve: Any) -> None:
         order = node.orders[1]
         assert isinstance(order, StartWorkload)
         assert isinstance(order.payload, Program)
-        assert await served.cluster.plane.blobs.get(order.payload.blob) == b"print(2)"
+        assert inline(order.payload.blob) == b"print(2)"
 
 
 async def test_a_key_belongs_to_the_replay_of_one_dead_letter(serve: Any) -> None:
@@ -366,7 +368,7 @@ async def test_request_is_replayed_with_its_input_or_another(serve: Any) -> None
 
 async def test_replaying_again_is_the_same_replay(serve: Any) -> None:
     async with serve(nodes=[failing_once()]) as served:
-        workload_id = await failed(served, PROGRAM)
+        workload_id = await failed(served, LARGE)
         path = f"{LETTERS}/{workload_id}/replay"
         first, again = [await served.client.post(path, json={"name": "x"}) for _ in range(2)]
         assert (first.status_code, again.status_code) == (201, 200)

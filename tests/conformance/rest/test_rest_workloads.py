@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from arcray.core.blobkeys import log_key, result_key
+from arcray.core.blobkeys import INLINE_BYTES, inline, log_key, result_key
 from arcray.core.events import LogAppended
 from arcray.core.ids import WorkloadId
 from arcray.core.orders import StartWorkload
@@ -19,6 +19,7 @@ from arcray.testing.simulated_node import Script, SimulatedNode
 NOBODY = "550e8400-e29b-41d4-a716-446655440000"
 PATH = "/api/v1/workloads"
 PROGRAM = {"kind": "program", "source": "print('hello')"}
+LARGE = PROGRAM | {"source": "print('hello')" + " " * INLINE_BYTES}
 
 
 def endless() -> SimulatedNode:
@@ -35,7 +36,7 @@ def stored_programs(served: Any) -> set[str]:
     return {path.name for path in (served.state_dir / "blobs" / "programs").iterdir()}
 
 
-async def test_program_is_accepted_with_its_code_in_the_blob_store(serve: Any) -> None:
+async def test_program_is_accepted_and_brings_its_code(serve: Any) -> None:
     node = endless()
     async with serve(nodes=[node]) as served:
         response = await served.client.post(PATH, json=PROGRAM | {"name": "hi", "stdin": "in", "args": ["-v"]})
@@ -49,9 +50,8 @@ async def test_program_is_accepted_with_its_code_in_the_blob_store(serve: Any) -
         order = node.orders[0]
         assert isinstance(order, StartWorkload)
         assert isinstance(order.payload, Program)
-        blobs = served.cluster.plane.blobs
-        assert await blobs.get(order.payload.blob) == b"print('hello')"
-        assert await blobs.get(order.payload.stdin_blob) == b"in"
+        assert inline(order.payload.blob) == b"print('hello')"
+        assert inline(order.payload.stdin_blob) == b"in"
 
 
 async def test_archive_arrives_as_it_was_sent(serve: Any) -> None:
@@ -88,13 +88,13 @@ async def test_same_key_with_the_same_body_is_the_same_workload(serve: Any) -> N
         async def send(body: Any, key: str = "k") -> Any:
             return await served.client.post(PATH, json=body, headers={"Idempotency-Key": key})
 
-        first, again = await send(PROGRAM), await send(PROGRAM)
+        first, again = await send(LARGE), await send(LARGE)
         assert (first.status_code, again.status_code) == (201, 200)
         assert first.json()["id"] == again.json()["id"]
         assert again.headers["location"] == first.headers["location"]
-        other = await send(PROGRAM | {"name": "other"})
+        other = await send(LARGE | {"name": "other"})
         assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_MISMATCH")
-        assert (await send(PROGRAM, "k2")).json()["id"] != first.json()["id"]
+        assert (await send(LARGE, "k2")).json()["id"] != first.json()["id"]
         # What a repetition or a refusal brought along does not stay behind.
         running = (await served.client.get(PATH)).json()["workloads"]
         assert stored_programs(served) == {f"{entry['id']}.py" for entry in running}
@@ -103,7 +103,7 @@ async def test_same_key_with_the_same_body_is_the_same_workload(serve: Any) -> N
 
 async def test_refused_submission_leaves_no_blob(serve: Any) -> None:
     async with serve(nodes=[]) as served:
-        response = await served.client.post(PATH, json=PROGRAM | {"nodeId": NOBODY})
+        response = await served.client.post(PATH, json=LARGE | {"nodeId": NOBODY})
         assert (response.status_code, response.json()["field"]) == (404, "nodeId")
         assert stored_programs(served) == set()
 

@@ -36,10 +36,12 @@ class ScriptedPlane:
         self.replies: list[Reply] = []
         self.answers: dict[Query, Any] = {}
         self.readers: list[tuple[frozenset[Topic], asyncio.Queue[EventBatch | ArcrayError]]] = []
+        self.store: BlobStore | None = None
 
     @property
     def blobs(self) -> BlobStore:
-        raise NotImplementedError
+        assert self.store is not None
+        return self.store
 
     def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         self.begun += commands

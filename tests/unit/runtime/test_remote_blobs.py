@@ -102,3 +102,20 @@ async def test_files_of_a_shared_store_do_not_pass_the_scheduler(tmp_path: Path)
     await blobs.delete("a")
     assert await blobs.size("a") is None
     assert transport.calls == []
+
+
+async def test_small_calls_go_over_the_line_once_there_is_one() -> None:
+    transport, line = Transport(failures=0), Transport(failures=0)
+    blobs = RemoteBlobs(transport, FakeClock(), give_up_s=30.0)
+    await blobs.size("programs/p.py")
+    blobs.go_by(line.blob)
+    large = bytes(128 * 1024 + 1)
+    await blobs.size("programs/p.py")
+    await blobs.put("programs/p.py", large[1:])
+    await blobs.get("programs/p.py", 5, 10)
+    await blobs.delete("programs/p.py")
+    assert [call[0] for call in line.calls] == ["size", "put", "get", "delete"]
+    await blobs.put("programs/p.py", large)
+    await blobs.get("programs/p.py")
+    await blobs.append("logs/w.log", b"line")  # which would be there twice after a line that breaks
+    assert [call[0] for call in transport.calls] == ["size", "put", "get", "append"]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from arcray.control.blobs import FsspecBlobs
 from arcray.core.commands import Command, RemoveModel, RevokeKey, StopWorkload
 from arcray.core.errors import (
     DeadlineExceededError,
@@ -113,6 +115,19 @@ async def test_a_query_is_answered_or_raises(rig: Rig) -> None:
         assert await rig.remote.query(known) == "stats"
         with pytest.raises(NotFoundError, match="none"):
             await rig.remote.query(unknown)
+
+
+async def test_a_small_blob_goes_over_the_line(rig: Rig, tmp_path: Path) -> None:
+    rig.plane.store = FsspecBlobs(tmp_path, max_blob_bytes=4)
+    async with rig.running(), asyncio.timeout(5):
+        await rig.remote.blob("put", "programs/p.py", b"pass")
+        assert await rig.remote.blob("size", "programs/p.py") == 4
+        assert await rig.remote.blob("get", "programs/p.py", 1, 3) == b"as"
+        with pytest.raises(ResourceExhaustedError):
+            await rig.remote.blob("put", "programs/p.py", b"pass\n")
+        await rig.remote.blob("delete", "programs/p.py")
+        with pytest.raises(NotFoundError):
+            await rig.remote.blob("get", "programs/p.py", 0, 1)
 
 
 async def test_a_restarted_scheduler_is_asked_again_all_that_is_unanswered_in_order(rig: Rig) -> None:

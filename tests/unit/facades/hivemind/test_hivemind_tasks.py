@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from arcray.core.blobkeys import inline
 from arcray.core.claim import Cause, Eviction
 from arcray.core.errors import AlreadyExistsError, ConflictError, InvalidArgumentError, NotFoundError
 from arcray.core.ids import AccountId
@@ -56,7 +57,7 @@ def test_the_documents_task_is_a_program_of_whoever_it_names() -> None:
     spec = found.spec
     assert (spec.origin.facade, spec.origin.account, spec.origin.external_id) == ("hivemind", "user123", "task-001")
     assert spec.payload == Program(blob=found.code_key, env=(("TASK_ID", "task-001"),))
-    assert found.code_key == f"programs/{spec.id}.call-1.py"
+    assert inline(found.code_key) == found.code == b"print('Hello, HiveMind!')"
     assert found.code == SAMPLE.task_data
     assert spec.demand == Demand(cpu_milli=CPU_MILLI)
 

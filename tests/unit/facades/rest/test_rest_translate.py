@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from arcray.core.answers import workload_view
+from arcray.core.blobkeys import INLINE_BYTES, inline
 from arcray.core.claim import Claim, Eviction
 from arcray.core.commands import Submitted
 from arcray.core.errors import InvalidArgumentError, NotFoundError
@@ -62,8 +64,9 @@ def model(**members: Any) -> m.ModelBody:
 
 
 def test_source_becomes_a_blob_that_the_program_names() -> None:
-    spec, blobs = program(source="print('é')", stdin="in", args=["-x"], env={"B": "2", "A": "1"})
-    assert blobs == {f"programs/{ID}.py": "print('é')".encode(), f"stdin/{ID}": b"in"}
+    source, stdin = "print('é')" + " " * INLINE_BYTES, "i" * (INLINE_BYTES + 1)
+    spec, blobs = program(source=source, stdin=stdin, args=["-x"], env={"B": "2", "A": "1"})
+    assert blobs == {f"programs/{ID}.py": source.encode(), f"stdin/{ID}": stdin.encode()}
     assert spec.payload == Program(
         blob=f"programs/{ID}.py", args=("-x",), env=(("B", "2"), ("A", "1")), stdin_blob=f"stdin/{ID}"
     )
@@ -98,9 +101,17 @@ def test_the_most_that_claw_proto_lets_be_asked_can_be_asked() -> None:
     assert program(source="x", demand={"cpu": 1025})[0].demand.cpu_milli == 1_025_000
 
 
+def test_what_is_small_is_its_own_key() -> None:
+    spec, _ = program(source="print('é')", stdin="i" * INLINE_BYTES)
+    assert isinstance(spec.payload, Program)
+    assert inline(spec.payload.blob) == "print('é')".encode()
+    assert inline(spec.payload.stdin_blob) == b"i" * INLINE_BYTES
+
+
 def test_archive_becomes_a_zip_blob_with_an_entry_point() -> None:
-    spec, blobs = program(archive="UEsDBA==", entryPoint="src/train.py")
-    assert blobs == {f"programs/{ID}.zip": b"PK\x03\x04"}
+    archive = b"PK\x03\x04" + bytes(INLINE_BYTES)
+    spec, blobs = program(archive=b64encode(archive).decode(), entryPoint="src/train.py")
+    assert blobs == {f"programs/{ID}.zip": archive}
     assert spec.payload == Program(blob=f"programs/{ID}.zip", archive=True, entry_point="src/train.py")
 
 
