@@ -136,7 +136,6 @@ class ProgramRunner:
             if self._image is not None:
                 await asyncio.to_thread(self._sandbox.prepare, place)
                 return await self._collected(attempt, place, await self._image.run(attempt, start))
-            attempt.phase(Phase.STARTING)
             log = LogWriter(
                 self._blobs,
                 log_key(order.workload_id),
@@ -260,7 +259,9 @@ class ProgramRunner:
     ) -> AsyncIterator[_Process]:
         """Starts the program with its output going to the log; nothing of it is left afterwards."""
         begun = await self._starter.fork(start, attempt.order.owner) if forks else None
-        begun = begun or await self._starter.spawn(start)
+        if begun is None:
+            attempt.phase(Phase.STARTING)  # which takes a while; a fork runs before anybody could hear that it starts
+            begun = await self._starter.spawn(start)
         child, uid = begun.child, start.place.uid
         process = _Process(child=child, done=asyncio.ensure_future(child.wait()))
         pump = asyncio.create_task(begun.output.pump(log.write))

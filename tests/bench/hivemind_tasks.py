@@ -26,7 +26,7 @@ from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 _UPLOAD: Final = "/nodepool.MasterNodeService/UploadTask"
 _POLL: Final = "/nodepool.MasterNodeService/PollTaskStatus"
 _SOURCE: Final = b"pass"
-_CPU_SCORE: Final = 10  # a tenth of a core: twenty at once on two
+_CPU_SCORE: Final = 10  # of 100 a core: twenty at once on two cores
 _WAITERS: Final = 8  # tasks end about in their order, so more of them would only ask more often
 _PAUSE_S: Final = 0.05
 _PATIENCE_S: Final = 60.0
