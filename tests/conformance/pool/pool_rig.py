@@ -117,11 +117,11 @@ async def nodes_of(served: Any) -> dict[str, NodeView]:
     return {view.registration.external_id: view for view in page.nodes}
 
 
-async def until(served: Any, holds: Callable[[], Awaitable[bool]]) -> None:
+async def until(served: Any, holds: Callable[[], Awaitable[bool]], *, patience_s: float = PATIENCE_S) -> None:
     """Waits until something holds that the cluster's events lead to."""
     topics = frozenset({Topic.WORKLOADS, Topic.NODES, Topic.TELEMETRY, Topic.RESERVATIONS})
     events = served.cluster.plane.events(topics)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         async for _ in events:
             if await holds():
                 break

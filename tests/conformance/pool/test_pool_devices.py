@@ -67,12 +67,11 @@ async def test_who_registers_is_told_of_itself(serve: Serve) -> None:
 
 async def test_others_are_told_who_joins_and_only_once(serve: Serve) -> None:
     """Case 4."""
-    async with served_by(serve) as served, registered(served, "A") as first:
-        async with a_client(served) as second:
-            assert [device["id"] for device in await second.register("B")] == ["A", "B"]
-            told = await first.hear()
-            rest = await first.quiet("A")
-            heard = await second.quiet("B")
+    async with served_by(serve) as served, registered(served, "A") as first, a_client(served) as second:
+        assert [device["id"] for device in await second.register("B")] == ["A", "B"]
+        told = await first.hear()
+        rest = await first.quiet("A")
+        heard = await second.quiet("B")
     assert (told["type"], told["device"]["id"], told["device"]["isOnline"]) == ("device_joined", "B", True)
     assert rest == []
     assert [message["type"] for message in heard] == ["resource_update"]
@@ -149,13 +148,12 @@ async def test_all_devices_of_a_socket_leave_with_it(serve: Serve) -> None:
 
 async def test_a_stale_socket_takes_nothing_along(serve: Serve) -> None:
     """Case 19."""
-    async with served_by(serve) as served, registered(served, "watch") as watch:
-        async with a_client(served) as newer:
-            async with registered(served, "A", **has(50)):
-                devices = await newer.register("A", "anew")
-            await newer.update("A", cpuUsage=1)
-            heard = [message["type"] for message in await watch.quiet("watch")]
-            shown = await devices_of(served)
+    async with served_by(serve) as served, registered(served, "watch") as watch, a_client(served) as newer:
+        async with registered(served, "A", **has(50)):
+            devices = await newer.register("A", "anew")
+        await newer.update("A", cpuUsage=1)
+        heard = [message["type"] for message in await watch.quiet("watch")]
+        shown = await devices_of(served)
     assert [(device["id"], device["name"]) for device in devices] == [("watch", "watchname"), ("A", "anew")]
     assert devices[1]["resources"]["cpuCores"] == 0  # it begins anew
     assert "device_left" not in heard
