@@ -64,7 +64,7 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("node") is None:
         pytest.skip("Node.js is absent")
     directory = tmp_path_factory.mktemp("npm")
-    command = [_ROOT / "scripts" / "node-packages", directory, "ws@8"]
+    command = [str(_ROOT / "scripts" / "node-packages"), str(directory), "ws@8"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_NPM_S, check=False)
     except subprocess.TimeoutExpired:

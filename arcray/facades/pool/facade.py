@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
+from arcray.facades.pool.advertising import advertise
 from arcray.facades.pool.endpoint import SocketEndpoint
 from arcray.facades.pool.links import PoolLinks
 from arcray.facades.pool.nodes import FACADE as NAME
@@ -28,7 +30,17 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
         await endpoint.serve(socket)
 
     router.add_api_websocket_route("/ws", public(serve))  # which has doors of its own
-    return FacadeEndpoints(router=router, run=links.run, queues=endpoint.queues)
+    own = context.settings.pool.advertise
+
+    async def run() -> None:
+        if not own.enabled:
+            await links.run()
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(advertise(own, context.settings.gateway.host))
+            await links.run()
+
+    return FacadeEndpoints(router=router, run=run, queues=endpoint.queues)
 
 
 FACADE: Final = Facade(
