@@ -9,13 +9,11 @@ from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from arcray.core.errors import ArcrayError, PermissionDeniedError, ResourceExhaustedError
-from arcray.core.keys import Scope
+from arcray.core.errors import ResourceExhaustedError
 from arcray.core.queues import Queue, QueueReading
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.links import PoolLinks
-from arcray.wire.access import Door, deny, identity_of
-from arcray.wire.identity import Authenticator
+from arcray.wire.access import deny, identity_of
 
 __all__ = ["SocketEndpoint"]
 
@@ -29,13 +27,10 @@ class SocketEndpoint:
         most: connections at a time; more are refused.
     """
 
-    def __init__(self, links: PoolLinks, authenticator: Authenticator, most: int) -> None:
+    def __init__(self, links: PoolLinks, most: int) -> None:
         self._links = links
-        self._authenticator = authenticator
         self._most = most
         self._open = 0
-        door = Door(authenticator)
-        self._doors = {scope: door.socket(scope, self._serve) for scope in (Scope.SUBMIT, Scope.NODE)}
 
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many connections there are, and how much waits for the one that has the most."""
@@ -45,18 +40,7 @@ class SocketEndpoint:
         )
 
     async def serve(self, socket: WebSocket) -> None:
-        """Serves one client until it leaves or is closed: by one of two doors, or none."""
-        try:
-            identity = await self._authenticator.identify(socket)
-            scope = next((scope for scope in self._doors if identity.scope.allows(scope)), None)
-            if scope is None:
-                raise PermissionDeniedError(f"this needs scope {Scope.SUBMIT} or {Scope.NODE}")
-        except ArcrayError as error:
-            await deny(socket, error)
-            return
-        await self._doors[scope](socket)
-
-    async def _serve(self, socket: WebSocket) -> None:
+        """Serves one client until it leaves or is closed."""
         if self._open >= self._most:
             await deny(socket, ResourceExhaustedError("this process serves as many sockets as it may"))
             return

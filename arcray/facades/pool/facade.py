@@ -6,15 +6,15 @@ import asyncio
 from typing import Final
 
 from fastapi import APIRouter
-from starlette.websockets import WebSocket
 
+from arcray.core.keys import Scope
 from arcray.facades.pool.advertising import advertise
 from arcray.facades.pool.endpoint import SocketEndpoint
 from arcray.facades.pool.links import PoolLinks
 from arcray.facades.pool.nodes import FACADE as NAME
 from arcray.facades.pool.nodes import LEASE
 from arcray.facades.pool.rest import PoolRest
-from arcray.wire.access import public
+from arcray.wire.access import Door
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
 
 __all__ = ["FACADE"]
@@ -22,14 +22,12 @@ __all__ = ["FACADE"]
 
 def _open(context: FacadeContext) -> FacadeEndpoints:
     links = PoolLinks(context)
-    endpoint = SocketEndpoint(links, context.authenticator, context.settings.pool.max_sockets)
+    endpoint = SocketEndpoint(links, context.settings.pool.max_sockets)
     router = APIRouter()
     PoolRest(context, links).add_to(router)
-
-    async def serve(socket: WebSocket) -> None:
-        await endpoint.serve(socket)
-
-    router.add_api_websocket_route("/ws", public(serve))  # which has doors of its own
+    # Who submits lends and borrows; a machine's key is for one that does the work of others too.
+    door = Door(context.authenticator).socket(Scope.SUBMIT, endpoint.serve, beside=(Scope.NODE,))
+    router.add_api_websocket_route("/ws", door)
     own = context.settings.pool.advertise
 
     async def run() -> None:

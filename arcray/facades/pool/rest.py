@@ -19,7 +19,7 @@ from arcray.facades.pool.codec import device_members, pool_members, status_membe
 from arcray.facades.pool.links import PoolLinks
 from arcray.facades.pool.messages import Device
 from arcray.facades.pool.rates import SlidingWindow
-from arcray.wire.access import Door, public
+from arcray.wire.access import Door
 from arcray.wire.facade import FacadeContext
 from arcray.wire.problem import problem_response
 from arcray.wire.routes import RawRoute, json_response
@@ -78,7 +78,9 @@ class PoolRest:
                 responses={429: {"description": "Too many requests of this address."}},
             )
             router.routes.append(route)
-            refusal = RawRoute(path, public(_refuse_method), methods=list(_OTHER_METHODS), include_in_schema=False)
+            refusal = RawRoute(
+                path, self._door(Scope.READ, _refuse_method), methods=list(_OTHER_METHODS), include_in_schema=False
+            )
             router.routes.append(refusal)
 
     def _answer(
