@@ -38,7 +38,7 @@ BUDGET_LAG_MS: Final = 50.0
 BUDGET_RATIO: Final = 0.9
 DEVICES, EVERY_S = 100, 2.0
 SECONDS: Final = 6.0
-UPDATES, AT_ONCE = 600, 10
+UPDATES, AT_ONCE = 2_000, 10
 ROOT: Final = Path(__file__).parents[2]
 UPDATE: Final = json.dumps(
     {

@@ -32,7 +32,7 @@ from arcray.facades.pool.messages import (
     TaskSubmit,
 )
 from arcray.wire.fields import Fields
-from arcray.wire.strict_json import dumps, members
+from arcray.wire.strict_json import dumps, parse
 
 __all__ = [
     "allocation_frame",
@@ -88,7 +88,9 @@ def read(frame: str | bytes) -> ClientMessage | None:  # noqa: PLR0911  one arm 
     Raises:
         InvalidArgumentError: it is malformed; names the field.
     """
-    values = members(frame, field="frame").values
+    values = parse(frame, field="frame")
+    if not isinstance(values, dict):
+        raise InvalidArgumentError("must be an object", field="frame")
     fields = Fields(values)
     match values.get("type"):
         case "register":
@@ -133,18 +135,21 @@ def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _changes(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    changes: dict[str, Any] = {
-        field: _number(told[name], f"resources.{name}")
-        for name, field in _NUMBERS.items()
-        if told.get(name) is not None
-    }
-    if told.get("hasGPU") is not None:
-        changes["has_gpu"] = _truth(told["hasGPU"], "resources.hasGPU")
-    if "gpuName" in told:
-        changes["gpu_name"] = Fields(told, "resources").text("gpuName", "", longest=_TEXT_LIMIT) or None
-    if "gpuUsage" in told:
-        usage = told["gpuUsage"]
-        changes["gpu_usage"] = None if usage is None else _number(usage, "resources.gpuUsage")
+    changes: dict[str, Any] = {}
+    for name, value in told.items():
+        field = _NUMBERS.get(name)
+        if field is not None:
+            if value is not None:
+                # Nearly all are integers, and a message is read for a hundred that are told of it.
+                plain = type(value) is int and 0 <= value <= MAX_QUANTITY
+                changes[field] = value if plain else _number(value, f"resources.{name}")
+        elif name == "hasGPU":
+            if value is not None:
+                changes["has_gpu"] = _truth(value, "resources.hasGPU")
+        elif name == "gpuName":
+            changes["gpu_name"] = Fields(told, "resources").text("gpuName", "", longest=_TEXT_LIMIT) or None
+        elif name == "gpuUsage":
+            changes["gpu_usage"] = None if value is None else _number(value, "resources.gpuUsage")
     return changes
 
 
@@ -249,7 +254,15 @@ def device_members(device: Device) -> dict[str, Any]:
 
 def _resource_members(resources: Resources) -> dict[str, Any]:
     return {
-        **{name: getattr(resources, field) for name, field in _NUMBERS.items()},
+        "cpuUsage": resources.cpu_usage,
+        "cpuAvailable": resources.cpu_available,
+        "cpuCores": resources.cpu_cores,
+        "memoryUsage": resources.memory_usage,
+        "memoryAvailable": resources.memory_available,
+        "memoryTotal": resources.memory_total,
+        "storageUsage": resources.storage_usage,
+        "storageAvailable": resources.storage_available,
+        "storageTotal": resources.storage_total,
         "hasGPU": resources.has_gpu,
         "gpuName": resources.gpu_name,
         "gpuUsage": resources.gpu_usage,

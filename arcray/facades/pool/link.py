@@ -45,21 +45,23 @@ class Link:
         """Queues a frame; of one that is to end, or is behind too far, nothing."""
         if self.closed is not None:
             return
-        if len(self._frames) >= self._most:
-            self._frames.clear()
+        frames = self._frames
+        if len(frames) >= self._most:
+            frames.clear()
             self.close(POLICY, "this socket does not keep up")
             return
-        self._frames.append(frame)
+        frames.append(frame)
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():  # who waits may have been cancelled
+                waiter.set_result(None)
 
     async def take(self) -> Sequence[str]:
         """Returns all that waits, once anything does; together, because to wait costs more than to send."""
         if not self._frames:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-            self._waiter = None
         return self.left()
 
     def left(self) -> Sequence[str]:

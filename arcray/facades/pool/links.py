@@ -26,7 +26,6 @@ from arcray.facades.pool.nodes import lease_of, node_id_of
 from arcray.facades.pool.others import Others
 from arcray.facades.pool.programs import Programs
 from arcray.facades.pool.session import (
-    GOING_AWAY,
     POLICY,
     Action,
     Beat,
@@ -144,7 +143,13 @@ class PoolLinks:
     async def take(self, link: Link, frame: str | bytes) -> None:
         """Acts on a frame of a client."""
         for action in self._roster.receive(link.id, frame, self._now()):
-            await self._act(action, link)
+            match action:  # most are of these, which wait for nothing
+                case Broadcast():
+                    self._broadcast(action.frame, but=action.but)
+                case Beat():
+                    self._attaching.beat(action.member)
+                case _:
+                    await self._act(action, link)
 
     async def leave(self, link: Link) -> None:
         """Takes that a connection has ended."""
@@ -157,16 +162,12 @@ class PoolLinks:
             self._others.listen(wanted=False)
 
     async def run(self) -> None:
-        """Serves until it is cancelled; then every connection is closed, as the server goes away."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._attaching.run())
-                group.create_task(self._others.run())
-                group.create_task(self._desk.run())
-                await self._sweep_forever()
-        finally:
-            for link in self._links.values():
-                link.close(GOING_AWAY, "the server shuts down")
+        """Serves until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._attaching.run())
+            group.create_task(self._others.run())
+            group.create_task(self._desk.run())
+            await self._sweep_forever()
 
     # -- what the roster says -----------------------------------------------------------------------------------------
 

@@ -35,7 +35,6 @@ from arcray.facades.pool.messages import (
 )
 
 __all__ = [
-    "GOING_AWAY",
     "POLICY",
     "Action",
     "Beat",
@@ -55,7 +54,6 @@ __all__ = [
     "Submit",
 ]
 
-GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
 INVALID_DATA: Final = 1003
 POLICY: Final = 1008

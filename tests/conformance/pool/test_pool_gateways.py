@@ -146,14 +146,3 @@ async def test_devices_come_and_go_while_the_scheduler_is_away_and_are_attached_
 
             await until(one, attached)
     assert (refused.status_code, refused.json()["code"]) == (503, "UNAVAILABLE")
-
-
-async def test_a_server_that_shuts_down_says_so() -> None:
-    async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(in_process_plane(nodes=[]))
-        inner = AsyncExitStack()
-        served = await inner.enter_async_context(gateway(cluster, "one"))
-        async with registered(served, "A") as client:
-            await inner.aclose()
-            code, _ = await client.closed()
-    assert code in (1001, 1012)
