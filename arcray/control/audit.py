@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from arcray.control.rows import column, decode_event, microseconds
 from arcray.control.schema import EVENTS
-from arcray.core.queries import AuditCursor, AuditPage, ReadAudit
+from arcray.core.audit_log import AuditCursor, AuditPage, ReadAudit
 
 __all__ = ["AUDITED", "audit_rows", "read_audit"]
 

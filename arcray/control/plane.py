@@ -27,6 +27,7 @@ from arcray.control.simulations import Simulations
 from arcray.control.steady import SteadyClock
 from arcray.control.topics import topic_of
 from arcray.control.writer import Writer
+from arcray.core.audit_log import ReadAudit
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportEnd, ReportUndelivered, Schedule, Tick
 from arcray.core.errors import ArcrayError, NotFoundError, UnavailableError
@@ -45,7 +46,6 @@ from arcray.core.queries import (
     ListWorkloads,
     Query,
     Queues,
-    ReadAudit,
 )
 from arcray.core.queues import Meter, Queue, QueueReading
 from arcray.core.what_if import Simulate

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TypeVar, assert_never
 
 from arcray.core import queries as q
+from arcray.core.audit_log import AuditPage, ReadAudit
 from arcray.core.errors import InvalidArgumentError, NotFoundError
 from arcray.core.ids import AccountId, ModelId, NodeId
 from arcray.core.ledger import Account, AccountView, Login
@@ -96,9 +97,9 @@ def answer(state: ClusterState, query: q.Query, now: datetime) -> q.Answer:  # n
             return _quota_view(state, query.account)
         case q.ListQuotas():
             return _list_quotas(state, query)
-        case q.ReadAudit():
+        case ReadAudit():
             _check_limits(query.limit, 0)
-            return q.AuditPage(events=(), next=None)  # memory keeps no events; the shell has them
+            return AuditPage(events=(), next=None)  # memory keeps no events; the shell has them
         case Simulate():
             raise AssertionError("simulations run on a copy, which the shell takes")
         case _:

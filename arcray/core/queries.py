@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from arcray.core.events import Event
+from arcray.core.audit_log import AuditPage, ReadAudit
 from arcray.core.explanation import WorkloadExplanation
 from arcray.core.ids import AccountId, ModelId, NodeId, ReservationId, WorkloadId
 from arcray.core.keys import KeyView
@@ -22,8 +22,6 @@ from arcray.core.workload import PayloadKind, Phase, WorkloadView
 __all__ = [
     "AccountPage",
     "Answer",
-    "AuditCursor",
-    "AuditPage",
     "ClusterStats",
     "ExplainWorkload",
     "FindKey",
@@ -53,7 +51,6 @@ __all__ = [
     "Queues",
     "QuotaPage",
     "QuotaView",
-    "ReadAudit",
     "ReservationPage",
     "Statement",
     "StatementLine",
@@ -128,34 +125,6 @@ class ListWorkloads:
     limit: int = 100
     offset: int = 0
     after: WorkloadCursor | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditCursor:
-    """Where the audit log goes on: after the event that happened then and has this number."""
-
-    at: datetime
-    seq: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadAudit:
-    """Answers ``AuditPage``, oldest first: submissions, placements, starts and ends of all work but inference.
-
-    Args:
-        account: whose work; None is everybody's.
-        workload_id: only of this workload.
-        node_id: only what happened on this node.
-        since: only what happened then or later.
-        after: continues another page, at the same cost however far it is from the first.
-    """
-
-    account: AccountId | None = None
-    workload_id: WorkloadId | None = None
-    node_id: NodeId | None = None
-    since: datetime | None = None
-    after: AuditCursor | None = None
-    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,19 +277,6 @@ Query: TypeAlias = (
     | ListQuotas
     | Simulate
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditPage:
-    """A page of the audit log.
-
-    Args:
-        events: oldest first.
-        next: where the next page begins; None at the end.
-    """
-
-    events: tuple[Event, ...]
-    next: AuditCursor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,13 +89,13 @@ class Node:
             total_vram_mb=81_920 * self._gpus, gpu_count=self._gpus, gpus=gpus, max_concurrent_workloads=64
         )
         await self._say(claw.Register(node_id=self.id, name="bench", capabilities=offer, protocol_version=1))
-        async with asyncio.TaskGroup() as group:
-            beating = group.create_task(self._beat_forever())
-            try:
-                async for frame in socket:
-                    await self._hear(read_from_gateway(frame)[0], time.perf_counter())
-            finally:
-                beating.cancel()
+        beating = asyncio.create_task(self._beat_forever())
+        try:
+            async for frame in socket:
+                await self._hear(read_from_gateway(frame)[0], time.perf_counter())
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
 
     async def _hear(self, message: claw.GatewayMessage | object, now_s: float) -> None:
         match message:

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arcray import claw_proto as claw
+from arcray.core.audit_log import AuditCursor, AuditPage, ReadAudit
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.ids import NodeId, WorkloadId, canonical_uuid
 from arcray.core.keys import Scope
-from arcray.core.queries import PAGE_LIMIT, AuditCursor, AuditPage, ReadAudit
+from arcray.core.queries import PAGE_LIMIT
 from arcray.facades.claw.audit import audited
 from arcray.wire.access import Door, identity_of
 from arcray.wire.facade import FacadeContext

@@ -28,6 +28,7 @@ from arcray.core.ports import Clock, ControlPlane
 from arcray.core.workload import Phase
 from arcray.facades.claw.reports import report_of
 from arcray.facades.claw.session import (
+    AGAIN_LATER,
     REPLACED,
     Action,
     Beat,
@@ -49,6 +50,8 @@ _log = logging.getLogger(__name__)
 
 _WORDS: Final = 1_024  # of one node that wait for the scheduler
 _WRITTEN_BYTES: Final = 4 << 20  # of logs among them
+_ANSWERS: Final = 16_384  # that a node may leave unread, beside its orders
+_RECORDS, _RECORDS_S = 20, 10.0  # refusals that are logged of one node in that time; others are counted
 _RETRY_S: Final = 0.2  # doubles
 _RETRY_MAX_S: Final = 5.0
 _AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
@@ -113,6 +116,9 @@ class Link:
         self._told = asyncio.Event()
         self._ended = asyncio.Event()
         self._joining = asyncio.Event()
+        self._held = False
+        self._recorded = self._unrecorded = 0
+        self._recorded_s = clock.monotonic()
         self._written_bytes = 0
         self._answered = asyncio.Event()
         self._cut: set[WorkloadId] = set()
@@ -218,8 +224,7 @@ class Link:
         for action in actions:
             match action:
                 case Send():
-                    self._frames.append(action.frame)
-                    self._to_send.set()
+                    self._put(action.frame)
                 case Close():
                     self.close(action)
                 case Join():
@@ -241,6 +246,13 @@ class Link:
         if not self.session.unanswered:
             self._answered.set()
 
+    def _put(self, frame: Frame) -> None:
+        if len(self._frames) >= self._limits.frames + _ANSWERS:
+            self.close(Close(AGAIN_LATER, "the node does not read what it is told"))
+            return
+        self._frames.append(frame)
+        self._to_send.set()
+
     def _keep(self, word: Wrote) -> None:
         if not self._epoch and self._is_behind():
             _log.warning("log of a node lost", extra=self._fields(word.work) | {"reason": "it is not attached"})
@@ -249,9 +261,13 @@ class Link:
         self._words.append(word)
         self._to_tell.set()
 
+    def hold(self) -> None:
+        """Takes no orders until it is attached: what is on the node is being counted."""
+        self._held = True
+
     def attached(self, epoch: int) -> None:
         """Takes orders of this epoch from now on, and tells the cluster what has waited for it."""
-        self._epoch = epoch
+        self._epoch, self._held = epoch, False
         self._to_tell.set()
 
     async def answered(self, patience_s: float) -> None:
@@ -284,7 +300,7 @@ class Link:
             StaleReportError: they are for an earlier attachment.
             UnavailableError: it is not attached under this epoch yet, has gone, or takes nothing now; try again.
         """
-        if self.closed is not None or epoch > self._epoch:
+        if self.closed is not None or self._held or epoch > self._epoch:
             raise UnavailableError(f"node {self.node_id} is not attached under epoch {epoch} here")
         if epoch < self._epoch:
             raise StaleReportError(f"node {self.node_id} is at epoch {self._epoch}, not {epoch}", field="epoch")
@@ -365,11 +381,16 @@ class Link:
                 return
 
     def _record(self, error: ArcrayError) -> None:
+        now_s = self._clock.monotonic()
+        if now_s - self._recorded_s >= _RECORDS_S:
+            self._recorded, self._recorded_s = 0, now_s
+        if self._recorded >= _RECORDS:
+            self._unrecorded += 1
+            return
         registration = self.session.registration
-        _log.warning(
-            "word of a node refused",
-            extra={"node_id": registration.id if registration else "", "code": error.code, "reason": str(error)},
-        )
+        fields = {"node_id": registration.id if registration else "", "code": error.code, "reason": str(error)}
+        _log.warning("word of a node refused", extra=fields | {"others": self._unrecorded})
+        self._recorded, self._unrecorded = self._recorded + 1, 0
 
     def _fields(self, work: Running) -> dict[str, object]:
         return {"node_id": self.node_id, "workload_id": work.workload_id, "attempt": work.attempt}

@@ -41,9 +41,11 @@ __all__ = ["NodeLinks"]
 _log = logging.getLogger(__name__)
 
 _FLUSH_S: Final = 0.25
+_DRAIN_S: Final = 30.0
 _REOPEN_S: Final = 1.0
 _TOPICS: Final = frozenset({Topic.NODES})
 _LIVE: Final = frozenset(phase for phase in Phase if not phase.terminal and phase is not Phase.PENDING)
+_PASSING: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 _LEFT: Final = "an operator had it leave"
 
 
@@ -113,6 +115,7 @@ class NodeLinks:
         _log.info("node disconnected", extra={"node_id": node_id, "epoch": link.epoch})
         if node_id in self._leaving:
             self._leaving.discard(node_id)
+            await link.drained(_DRAIN_S)  # what it said before is of work that it had
             try:
                 await ask(self._plane, DetachNode(node_id=node_id, epoch=link.epoch, reason=_LEFT))
             except ArcrayError as error:  # then its lease ends it
@@ -134,8 +137,7 @@ class NodeLinks:
                 check_node(identity, link.node_id)
                 await self._attach(link)
             except ArcrayError as error:
-                passing = isinstance(error, UnavailableError) or error.code is Code.DEADLINE_EXCEEDED
-                link.act(link.session.turn_away(error, AGAIN_LATER if passing else POLICY))
+                link.act(link.session.turn_away(error, AGAIN_LATER if error.code in _PASSING else POLICY))
 
     async def _attach(self, link: Link) -> None:
         session, node_id = link.session, link.node_id
@@ -165,6 +167,7 @@ class NodeLinks:
         """Returns the work that a node has, as far as the cluster wants it, and how much it has placed there."""
         session = link.session
         if link.epoch:
+            link.hold()
             inventory = session.inventory()
             return inventory, len(inventory)
         older = self._links.get(link.node_id)

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from arcray.control.audit import audit_rows
+from arcray.core.audit_log import AuditCursor, ReadAudit
 from arcray.core.commands import SubmitWorkload
 from arcray.core.ids import NodeId, WorkloadId
-from arcray.core.queries import AuditCursor, ReadAudit
 from arcray.core.workload import Phase
 from arcray.testing.builders import T0, a_workload, an_inference
 from arcray.testing.simulated_node import Script, SimulatedNode

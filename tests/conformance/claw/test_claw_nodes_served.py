@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,6 +213,14 @@ async def test_the_newest_connection_of_a_node_is_its_own(serve: Any) -> None:
         await newer.deployed()
 
 
+async def test_a_node_that_attaches_through_another_process_has_its_connection_there(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register()
+        elsewhere = replace((await node_of(served)).registration, address="another")
+        await served.cluster.ask(cmd.AttachNode(registration=elsewhere))
+        assert (await node.closed())[0] == 4000
+
+
 async def test_a_node_that_registers_again_keeps_its_work(serve: Any) -> None:
     async with serve(nodes=[], listen=True) as served, a_node(served) as node:
         await node.register()
@@ -248,6 +257,18 @@ async def test_labels_configure_a_node(serve: Any) -> None:
         await until(served, holds)
         async with a_node(served) as again:
             assert (await again.register()).config == config  # type: ignore[union-attr]  # of what a node registers by
+
+
+async def test_what_a_node_says_last_is_heard_before_it_has_left(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register()
+        name = await running(served, node)
+        await served.cluster.ask(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: "graceful"}))
+        assert isinstance(await node.hear(), claw.Shutdown)
+        await node.tell(name, S.COMPLETED)
+        await node.socket.close()
+        assert (await served.cluster.finished(a_workload(1).id)).phase is Phase.SUCCEEDED
+        await in_health(served, ID, Health.GONE)
 
 
 async def test_a_node_that_is_told_to_leave_has_left_when_it_hangs_up(serve: Any) -> None:
