@@ -20,7 +20,7 @@ from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import GetNode
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.messages import TaskComplete
-from arcray.facades.pool.nodes import check_is_device, node_id_of, reading_of, registration_of
+from arcray.facades.pool.nodes import FACADE, check_is_device, node_id_of, reading_of, registration_of
 from arcray.facades.pool.session import Member, Roster
 from arcray.facades.pool.work import DeviceWork
 from arcray.wire.asking import ask
@@ -95,12 +95,14 @@ class Attaching:
         """Detaches a device that has left, unless it is back already."""
         device_id = member.device.id
         async with self._turns.turn(node_id_of(device_id)):
-            work = self._works.get(device_id)
-            if work is None or self._roster.member(device_id) is not None:
+            if self._roster.member(device_id) is not None:
                 return
+            work = self._works.get(device_id)
             self.drop(device_id)
             try:
-                await ask(self._plane, DetachNode(node_id=work.node_id, epoch=work.epoch, reason=reason))
+                epoch = work.epoch if work is not None else await self._unknown_epoch(device_id)
+                if epoch:
+                    await ask(self._plane, DetachNode(node_id=node_id_of(device_id), epoch=epoch, reason=reason))
             except ArcrayError as error:  # then its lease ends it, or another process has it
                 _log.info("device not detached", extra={"device": device_id, "reason": str(error)})
 
@@ -166,6 +168,15 @@ class Attaching:
         self._attachments.add(node_id, work)
         self.beat(member)
         _log.info("device attached", extra={"device": device_id, "node_id": node_id, "epoch": attached.epoch})
+
+    async def _unknown_epoch(self, device_id: str) -> int:
+        """Returns the epoch of a device that left before its attachment was heard of; 0 where it has none here."""
+        known = await self._known(node_id_of(device_id))
+        if known is None or known.health in (Health.LOST, Health.GONE):
+            return 0
+        registration = known.registration
+        here = (FACADE, device_id, self._attachments.address)
+        return known.epoch if (registration.facade, registration.external_id, registration.address) == here else 0
 
     async def _known(self, node_id: NodeId) -> NodeView | None:
         try:

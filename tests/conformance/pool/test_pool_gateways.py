@@ -12,7 +12,7 @@ import httpx
 from fastapi import FastAPI
 
 from arcray.config import Settings
-from arcray.core.commands import Command
+from arcray.core.commands import AttachNode, Command
 from arcray.core.errors import UnavailableError
 from arcray.core.node import Health
 from arcray.core.ports import ControlPlane
@@ -35,12 +35,18 @@ class Away:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self.away = False
+        self.hold: asyncio.Event | None = None
+        self.held = asyncio.Event()
         self.blobs = plane.blobs
         self.events = plane.events
 
     async def submit(self, commands: list[Command]) -> list[Any]:
         self._check()
-        return await self._plane.submit(commands)
+        replies = await self._plane.submit(commands)
+        if self.hold is not None and isinstance(commands[0], AttachNode):
+            self.held.set()
+            await self.hold.wait()  # the answer is on its way
+        return replies
 
     async def query(self, query: Query) -> Any:
         self._check()
@@ -146,3 +152,19 @@ async def test_devices_come_and_go_while_the_scheduler_is_away_and_are_attached_
 
             await until(one, attached)
     assert (refused.status_code, refused.json()["code"]) == (503, "UNAVAILABLE")
+
+
+async def test_a_device_that_leaves_while_it_is_being_attached_is_detached() -> None:
+    async with in_process_plane(nodes=[]) as cluster, gateway(cluster, "one") as one:
+        one.plane.hold = asyncio.Event()
+        async with a_client(one) as client:
+            await client.say("register", deviceId="A")
+            await one.plane.held.wait()
+        one.plane.hold.set()
+
+        async def gone() -> bool:
+            found = (await nodes_of(one)).get("A")
+            return found is not None and found.health is Health.GONE
+
+        await until(one, gone)
+        assert await ids_at(one) == []
