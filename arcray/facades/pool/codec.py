@@ -108,6 +108,7 @@ def read(frame: str | bytes) -> ClientMessage | None:  # noqa: PLR0911  one arm 
         case "resource_request":
             asked = _object(values, "requirements")
             requirements = _requirements(asked, "requirements")
+            _written(asked, "requirements")  # as they are, in the answer
             return ResourceRequest(device_id=_id(fields, "deviceId"), requirements=requirements, asked=asked)
         case "resource_release":
             return ResourceRelease(allocation_id=_named(fields, "allocationId"))
@@ -198,8 +199,16 @@ def _object_in(told: Mapping[str, Any], name: str, path: str) -> Mapping[str, An
 def _text_of(value: Any, field: str) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else dumps(value).decode()
+    text = value if isinstance(value, str) else _written(value, field)
     return Fields({field: text}).text(field, longest=_INPUT_LIMIT)
+
+
+def _written(value: Any, field: str) -> str:
+    """Returns a value as JSON; what was read is not always such (``1e999``, half of a surrogate pair)."""
+    try:
+        return dumps(value).decode()
+    except ValueError as error:
+        raise InvalidArgumentError("cannot be written as JSON", field=field) from error
 
 
 def _number(value: Any, field: str) -> Number:
