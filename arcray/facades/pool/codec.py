@@ -8,6 +8,7 @@ Source: Resource Pool API Documentation, the examples under "REST API Endpoints"
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -55,6 +56,7 @@ __all__ = [
 _ID_LIMIT: Final = 256
 _TEXT_LIMIT: Final = 256
 _INPUT_LIMIT: Final = 4 << 20
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CAPABILITIES_LIMIT: Final = 32
 _NUMBERS: Final = {
     "cpuUsage": "cpu_usage",
@@ -96,8 +98,8 @@ def read(frame: str | bytes) -> ClientMessage | None:  # noqa: PLR0911  one arm 
         case "register":
             return Register(
                 device_id=_id(fields, "deviceId"),
-                device_name=fields.text("deviceName", "", longest=_TEXT_LIMIT),
-                platform=fields.text("platform", "", longest=_TEXT_LIMIT),
+                device_name=_plain(fields, "deviceName"),
+                platform=_plain(fields, "platform"),
                 capabilities=frozenset(fields.texts("capabilities", most=_CAPABILITIES_LIMIT, longest=_TEXT_LIMIT)),
             )
         case "heartbeat":
@@ -121,11 +123,20 @@ def read(frame: str | bytes) -> ClientMessage | None:  # noqa: PLR0911  one arm 
 
 
 def _id(fields: Fields, name: str) -> str:
-    return fields.text(name, "", longest=_ID_LIMIT)
+    return _plain(fields, name, longest=_ID_LIMIT)
 
 
 def _named(fields: Fields, name: str) -> str:
-    return fields.text(name, shortest=1, longest=_ID_LIMIT)
+    fields.text(name, shortest=1)
+    return _id(fields, name)
+
+
+def _plain(fields: Fields, name: str, *, longest: int = _TEXT_LIMIT) -> str:
+    """Returns text of one line; databases keep no NUL, and logs no ends of lines."""
+    text = fields.text(name, "", longest=longest)
+    if not text.isprintable() and _CONTROL.search(text):
+        raise InvalidArgumentError("has control characters", field=name)
+    return text
 
 
 def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -148,7 +159,7 @@ def _changes(told: Mapping[str, Any]) -> Mapping[str, Any]:
             if value is not None:
                 changes["has_gpu"] = _truth(value, "resources.hasGPU")
         elif name == "gpuName":
-            changes["gpu_name"] = Fields(told, "resources").text("gpuName", "", longest=_TEXT_LIMIT) or None
+            changes["gpu_name"] = _plain(Fields(told, "resources"), "gpuName") or None
         elif name == "gpuUsage":
             changes["gpu_usage"] = None if value is None else _number(value, "resources.gpuUsage")
     return changes
@@ -170,10 +181,10 @@ def _task(told: Mapping[str, Any]) -> Task:
     data = {} if told.get("data") is None else _object_in(told, "data", "task")
     return Task(
         id=_id(fields, "id"),
-        type=fields.text("type", "", longest=_TEXT_LIMIT),
+        type=_plain(fields, "type"),
         submitter_id=_id(fields, "submitterId"),
         requirements=_requirements(asked, "task.requirements"),
-        command=Fields(data, "task.data").text("command", "", longest=_TEXT_LIMIT),
+        command=_plain(Fields(data, "task.data"), "command"),
         input=_text_of(data.get("input"), "task.data.input"),
     )
 

@@ -249,6 +249,8 @@ def test_of_an_update_only_what_it_tells_changes() -> None:
         ('{"type":"task_submit","task":{"data":{"input":[1e999]}}}', "task.data.input"),
         ('{"type":"task_submit","task":{"data":{"input":"\\ud800"}}}', "task.data.input"),
         ('{"type":"task_submit","task":{"id":"\\ud800"}}', "task.id"),
+        ('{"type":"heartbeat","deviceId":"a\\u0000"}', "deviceId"),
+        ('{"type":"register","deviceName":"a\\nb"}', "deviceName"),
         ('{"type":"task_submit"}', "task"),
         ('{"type":"task_submit","task":{"data":[]}}', "task.data"),
         ('{"type":"task_submit","task":{"data":{"command":1}}}', "task.data.command"),
