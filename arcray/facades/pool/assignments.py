@@ -26,6 +26,7 @@ from arcray.facades.pool.nodes import PERCENT_MILLI
 __all__ = ["Assignments", "Ended", "Files", "requirements_of", "task_id_of"]
 
 _TYPE: Final = "compute"
+_MESSAGE_LIMIT: Final = 4_096
 _REMEMBERED: Final = 4_096  # attempts that were given, of which an order may come again
 
 
@@ -135,7 +136,8 @@ class Assignments:
         if work is None:
             return None
         phase = Phase.SUCCEEDED if result.success else Phase.STOPPED if stopping else Phase.FAILED
-        return Ended(work=work, phase=phase, message=result.error, output=result.output)
+        message = result.error.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_MESSAGE_LIMIT]  # no database takes a NUL
+        return Ended(work=work, phase=phase, message=message, output=result.output)
 
     def _drop(self, name: str) -> Running | None:
         self._stopping.discard(name)

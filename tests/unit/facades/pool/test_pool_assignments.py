@@ -119,3 +119,12 @@ def test_a_failure_is_one_where_nobody_stopped_it() -> None:
     ended = has.done(complete(success=False))
     assert ended is not None
     assert ended.phase is Phase.FAILED
+
+
+def test_a_message_is_kept_as_far_as_it_can_be() -> None:
+    has = Assignments()
+    has.take(order())
+    ended = has.done(TaskComplete(device_id="A", task_id=ID, success=False, error="a\0b" + "c" * 5_000))
+    assert ended is not None
+    assert ended.message.startswith("a\N{REPLACEMENT CHARACTER}bc")
+    assert len(ended.message) == 4_096
