@@ -78,7 +78,7 @@ class PoolSettings(_Section):
         max_sockets: WebSockets of one gateway process.
         socket_queue: frames that wait for one slow socket; a longer queue closes it with 1008.
         max_tasks: tasks of one socket at a time; more are answered at once that they have no place.
-        max_allocations: held by one device at a time.
+        max_allocations: held by one socket at a time.
         task_timeout_s: longest that a task may take, from its submission.
         max_result_bytes: longest output of a task that is given out; of a longer one its beginning.
         programs: what tasks may run, by the name that ``data.command`` has.

@@ -122,7 +122,7 @@ class Lending:
             if not found.fulfilled or not shares:
                 return found
             held = self._held_by(socket, request.device_id)
-            if len(held) >= self._settings.max_allocations:
+            if held is None:
                 return Plan(fulfilled=False, allocated=found.allocated, shares=())
             command = Reserve(
                 reservation_id=allocation_id,
@@ -145,14 +145,21 @@ class Lending:
         _log.info("allocation refused", extra={"reason": str(refusal)})
         return Plan(fulfilled=False, allocated=found.allocated, shares=())
 
-    def _held_by(self, socket: SocketId, device_id: str) -> list[tuple[ReservationId, float]]:
-        """Returns what a device holds, without what has expired; its own socket answers for it, if it has one."""
-        member = self._roster.member(device_id)
-        key = (member.socket if member is not None else socket, device_id)
-        held = self._holders.setdefault(key, [])
+    def _held_by(self, socket: SocketId, device_id: str) -> list[tuple[ReservationId, float]] | None:
+        """Returns what a device holds, without what has expired; None where its socket holds as much as it may.
+
+        Its own socket answers for it, if it has one.
+        """
         now_s = self._clock.monotonic()
-        held[:] = [each for each in held if each[1] > now_s]
-        return held
+        for key, held in list(self._holders.items()):
+            held[:] = [each for each in held if each[1] > now_s]
+            if not held:
+                del self._holders[key]
+        member = self._roster.member(device_id)
+        answers = member.socket if member is not None else socket
+        if sum(len(held) for key, held in self._holders.items() if key[0] == answers) >= self._settings.max_allocations:
+            return None
+        return self._holders.setdefault((answers, device_id), [])
 
     async def _candidates(self, requester: str) -> Sequence[Candidate]:
         views = await every_node(self._plane)

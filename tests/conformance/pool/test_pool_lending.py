@@ -208,11 +208,12 @@ async def test_what_others_reserve_counts_too(serve: Serve) -> None:
     assert given(allocation) == [("B", 60, 0, 0, False)]
 
 
-async def test_a_device_holds_as_much_as_it_may(serve: Serve) -> None:
+async def test_a_socket_holds_as_much_as_it_may(serve: Serve) -> None:
     few = PoolSettings(show_cluster_nodes=False, max_allocations=1)
     async with two_devices(serve, few) as (_, client):
         first = await client.request("R", cpu=1)
         assert (await client.request("R", cpu=1))["fulfilled"] is False
+        assert (await client.request("another", cpu=1))["fulfilled"] is False
         await client.say("resource_release", allocationId=first["id"])
         assert (await client.request("R", cpu=1))["fulfilled"] is True
 
