@@ -37,6 +37,7 @@ from arcray.node_settings import (
     ProgramSettings,
 )
 from arcray.paths import absolute
+from arcray.pool_settings import PoolSettings
 from arcray.retention_settings import RetentionSettings
 from arcray.storage_settings import BlobSettings, DatabaseSettings, checked_database_url
 
@@ -312,7 +313,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".arcray")
     database_url: str = Field(default="", repr=False)
-    facades: tuple[str, ...] = ("arcnet", "claw", "hivemind", "rest")
+    facades: tuple[str, ...] = ("arcnet", "claw", "hivemind", "pool", "rest")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
     auth: AuthSettings = AuthSettings()
@@ -327,6 +328,7 @@ class Settings(BaseSettings):
     arcnet: ArcnetSettings = ArcnetSettings()
     claw: ClawSettings = ClawSettings()
     hivemind: HivemindSettings = HivemindSettings()
+    pool: PoolSettings = PoolSettings()
 
     @model_validator(mode="after")
     def _open_mode_stays_on_loopback(self) -> Settings:

@@ -43,6 +43,7 @@ def cluster() -> Iterator[Cluster]:
             "labels": {"suite": "cluster"},
             "models": {"python_path": tuple(Path(__file__).parent / each / "models" for each in ("cluster", "gpu"))},
         },
+        pool={"programs": {"process-data": {"entry_point": "arcray.facades.pool.demonstration:process_data"}}},
     )
     arcray = up(
         settings,

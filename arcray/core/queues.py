@@ -38,6 +38,9 @@ class Queue(StrEnum):
     CLAW_SOCKETS = "claw_sockets"  # open WebSockets of claw nodes
     CLAW_FRAMES = "claw_frames"  # frames that wait for one of those
     CLAW_WORDS = "claw_words"  # what one claw node has said and the scheduler has not taken
+    DEVICE_SOCKETS = "device_sockets"  # open WebSockets of devices that lend
+    DEVICE_FRAMES = "device_frames"  # frames that wait for one of those
+    TASKS = "tasks"  # tasks of one socket that it waits for
     DIALS = "dials"  # orders that wait for one worker, or are on their way to it
     # kept by a machine
     WORK = "work"  # orders taken, and ends not yet acknowledged

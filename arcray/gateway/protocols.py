@@ -32,6 +32,7 @@ __all__ = ["HttpProtocol", "WebSocketProtocol"]
 _log = logging.getLogger(__name__)
 
 _NOT_UTF8: Final = 1007
+_GOING_AWAY: Final = 1001
 _POLICY: Final = 1008
 _PORTION: Final = 64  # frames: a millisecond or two, with what their messages cost the application
 _LINGER_S: Final = 1.0
@@ -237,6 +238,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def send(self, message: ASGISendEvent) -> Coroutine[Any, Any, None]:
         """Sends; no coroutine of its own, because every message would pay for it."""
         return self._send_close(message) if message["type"] == "websocket.close" else super().send(message)
+
+    def shutdown(self) -> None:
+        """Closes with 1001, the server goes away (RFC 6455, section 7.4.1), as the protocols have it; not with 1012."""
+        if not self.handshake_complete or self.close_sent:
+            super().shutdown()
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": _GOING_AWAY})
+        self.conn.send_close(_GOING_AWAY)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
 
     def handle_events(self) -> None:
         """Hands on what a portion brought, unless the client sends too much."""

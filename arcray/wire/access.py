@@ -8,7 +8,7 @@ everyone, or asks for credentials in its protocol's own way, says so by ``public
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -22,10 +22,11 @@ from arcray.wire.identity import Authenticator, Identity
 from arcray.wire.problem import problem_response
 from arcray.wire.streams import answer_until, serve_until
 
-__all__ = ["Door", "deny", "has_door", "identity_of", "public", "scope_of"]
+__all__ = ["Door", "deny", "has_door", "identity_of", "public", "scope_of", "scopes_of"]
 
 _IDENTITY: Final = "arcray.identity"
 _NEEDED: Final = "__arcray_scope__"
+_BESIDE: Final = "__arcray_scopes_beside__"
 _E = TypeVar("_E", bound=Callable[..., Any])
 
 
@@ -66,15 +67,20 @@ class Door:
         return admitted
 
     def socket(
-        self, needed: Scope, endpoint: Callable[[WebSocket], Coroutine[Any, Any, None]]
+        self, needed: Scope, endpoint: Callable[[WebSocket], Coroutine[Any, Any, None]], *, beside: Sequence[Scope] = ()
     ) -> Callable[[WebSocket], Coroutine[Any, Any, None]]:
-        """Returns the endpoint of a WebSocket route for those who have a scope; others are denied before it opens."""
+        """Returns the endpoint of a WebSocket route for those who have a scope; others are denied before it opens.
+
+        Args:
+            beside: scopes that open it too; the endpoint looks at what each may do there.
+        """
         authenticator = self._authenticator
 
         async def admitted(socket: WebSocket) -> None:
             try:
                 identity = await authenticator.identify(socket)
-                _check(identity, needed)
+                if not any(identity.scope.allows(scope) for scope in beside):
+                    _check(identity, needed)
             except ArcrayError as error:
                 await deny(socket, error)
                 return
@@ -85,6 +91,7 @@ class Door:
                 await serve_until(endpoint(socket), authenticator.worthless(socket), socket)
 
         setattr(admitted, _NEEDED, needed)
+        setattr(admitted, _BESIDE, tuple(beside))
         return admitted
 
 
@@ -103,6 +110,13 @@ def scope_of(endpoint: object) -> Scope | None:
     """Returns the scope that an endpoint is behind; None when it is public, or says nothing."""
     found: Scope | None = getattr(endpoint, _NEEDED, None)
     return found
+
+
+def scopes_of(endpoint: object) -> tuple[Scope, ...]:
+    """Returns every scope that opens an endpoint by itself; none where it is public, or says nothing."""
+    needed = scope_of(endpoint)
+    beside: tuple[Scope, ...] = getattr(endpoint, _BESIDE, ())
+    return () if needed is None else (needed, *beside)
 
 
 def identity_of(connection: HTTPConnection) -> Identity:

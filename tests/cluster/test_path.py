@@ -71,5 +71,5 @@ def test_serves_own_port_and_every_listener_answer_by_the_same_application(clust
         httpx.get(f"http://127.0.0.1:{port}/version", timeout=20).json()
         for port in (*gateway.http_ports, gateway.serve_port)
     ]
-    assert answers[0]["facades"] == ["arcnet", "claw", "hivemind", "rest"]
+    assert answers[0]["facades"] == ["arcnet", "claw", "hivemind", "pool", "rest"]
     assert answers == [answers[0]] * 3

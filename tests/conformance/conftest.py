@@ -62,6 +62,7 @@ async def _served(
     nodes: Sequence[SimulatedNode] | None = None,
     policy: ClusterPolicy | None = None,
     listen: bool = False,
+    port: int = 0,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     async with AsyncExitStack() as stack:
@@ -93,7 +94,7 @@ async def _served(
         app.add_middleware(BodyLimit, bound=largest, tighter=tighter)
         tasks = [asyncio.create_task(work) for work in background]
         stack.push_async_callback(_cancelled, tasks)
-        url = await stack.enter_async_context(_listening(app)) if listen else ""
+        url = await stack.enter_async_context(_listening(app, port)) if listen else ""
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1"))
         network = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{url or 'nowhere'}"))
@@ -101,9 +102,10 @@ async def _served(
 
 
 @asynccontextmanager
-async def _listening(app: FastAPI) -> AsyncIterator[str]:
+async def _listening(app: FastAPI, port: int) -> AsyncIterator[str]:
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     listener.listen()  # connections wait in the backlog until the server takes them
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -63,6 +63,18 @@ async def test_a_request_that_does_not_end_is_cut_after_the_drain_time(gateway: 
         assert isinstance(end, httpx.TransportError) or (isinstance(end, httpx.Response) and end.status_code == 500)
 
 
+async def test_a_websocket_is_told_that_the_server_goes_away(gateway: ProbeGateway) -> None:
+    async with (
+        asyncio.timeout(10),
+        gateway.listening() as listener,
+        connect(f"ws://127.0.0.1:{listener.port}/echo") as websocket,
+    ):
+        await websocket.send("hello")
+        await websocket.recv()
+        await asyncio.gather(listener.drain(), websocket.wait_closed())
+    assert websocket.close_code == 1001
+
+
 async def test_a_listener_that_has_ended_is_unhealthy(gateway: ProbeGateway) -> None:
     async with gateway.listening() as listener:
         await listener.drain()

@@ -1,0 +1,81 @@
+"""One socket's queue: frames that wait for it, and how it is to end.
+
+A queue that is full ends the connection: who does not keep up with the pool would be told of what it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from arcray.facades.pool.session import POLICY, SocketId
+from arcray.wire.identity import Identity
+
+__all__ = ["Link"]
+
+_REASON_BYTES: Final = 123  # what a close frame has room for
+
+
+class Link:
+    """One connection.
+
+    Args:
+        identity: who opened it.
+        most: frames that may wait.
+
+    Attributes:
+        closed: code and reason of how it is to end, or has ended; None while it stands.
+    """
+
+    def __init__(self, socket: SocketId, identity: Identity, most: int) -> None:
+        self.id: Final = socket
+        self.identity: Final = identity
+        self.closed: tuple[int, str] | None = None
+        self._most = most
+        self._frames: deque[str] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def send(self, frame: str) -> None:
+        """Queues a frame; of one that is to end, or is behind too far, nothing."""
+        if self.closed is not None:
+            return
+        frames = self._frames
+        if len(frames) >= self._most:
+            frames.clear()
+            self.close(POLICY, "this socket does not keep up")
+            return
+        frames.append(frame)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():  # who waits may have been cancelled
+                waiter.set_result(None)
+
+    async def take(self) -> Sequence[str]:
+        """Returns all that waits, once anything does; together, because to wait costs more than to send."""
+        if not self._frames:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self.left()
+
+    def left(self) -> Sequence[str]:
+        """Returns what waits, and takes it off the queue."""
+        frames = tuple(self._frames)
+        self._frames.clear()
+        return frames
+
+    def close(self, code: int, reason: str) -> None:
+        """Ends the connection; the first word of how stands."""
+        if self.closed is None:
+            self.closed = code, reason.encode("utf-8", "replace")[:_REASON_BYTES].decode("utf-8", "ignore")
+            self._ended.set()
+
+    async def ended(self) -> None:
+        """Returns once the connection is to end."""
+        await self._ended.wait()

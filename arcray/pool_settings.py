@@ -1,0 +1,108 @@
+"""Settings of the Resource Pool facade. Part of the tree in ``config``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["AdvertisementSettings", "PoolProgram", "PoolSettings"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PoolProgram(_Section):
+    """What a task's ``data.command`` runs: an image, or a Python function.
+
+    Args:
+        image: container image; "" where it is a function.
+        args: arguments of the image, or of the function after the input.
+        entry_point: ``module:function`` of one importable module, which goes to the node by itself and so may import
+            the standard library alone. The function takes the input, and its text is the output.
+        input: where the task's input goes: to standard input, or as the last argument. An image takes an argument.
+    """
+
+    image: str = ""
+    args: tuple[str, ...] = ()
+    entry_point: str = ""
+    input: Literal["stdin", "argument"] = "stdin"
+
+    @model_validator(mode="after")
+    def _it_is_one_of_both(self) -> PoolProgram:
+        if bool(self.image) == bool(self.entry_point):
+            raise ValueError("wants an image or an entry_point, and not both")
+        module, _, function = self.entry_point.partition(":")
+        names = (*module.split("."), function)
+        if self.entry_point and not all(name.isidentifier() for name in names):
+            raise ValueError(f"entry_point {self.entry_point!r} is no module:function")
+        if self.image and self.input == "stdin" and "input" in self.model_fields_set:
+            raise ValueError("an image takes its input as an argument")
+        return self
+
+
+class AdvertisementSettings(_Section):
+    """Telling the local network of the pool, by mDNS.
+
+    Args:
+        enabled: whether to.
+        name: of the instance.
+        service: type of the service.
+        port: of the listener that is told of.
+        address: IPv4 address that is told of; "" is the gateway's own, or that of the route outwards.
+    """
+
+    enabled: bool = False
+    name: str = Field(default="Resource Pooling Network", min_length=1, max_length=63)
+    service: str = Field(default="_resourcepool._tcp.local.", pattern=r"^_[A-Za-z0-9-]{1,15}\._(tcp|udp)\.local\.$")
+    port: int = Field(default=3000, ge=1, le=65_535)
+    address: str = ""
+
+
+class PoolSettings(_Section):
+    """Resource Pool: devices over WebSocket, what they have over REST.
+
+    Args:
+        requests_per_minute: REST requests that one address may make; 0 is no limit.
+        max_devices: registered with one gateway process; another one is closed with 1008.
+        heartbeat_s: a device that is silent for so long leaves the list.
+        sweep_s: between two looks for such devices.
+        close_silent: closes the socket of such a device with 1008. Without it, it comes back when it is heard.
+        strict: closes what sends binary frames that are no JSON with 1003, and repeated malformed text with 1002.
+        show_cluster_nodes: whether lists and allocations have the nodes of other protocols.
+        strategy: how an allocation is spread: ``greedy`` takes all that the first devices have, ``even`` divides it.
+        allocation_ttl_s: how long an allocation is held.
+        max_cpu_allocation, max_memory_allocation, max_storage_allocation: percent of a device that may be held.
+        gpu_sharing: whether GPUs are allocated at all.
+        max_sockets: WebSockets of one gateway process.
+        socket_queue: frames that wait for one slow socket; a longer queue closes it with 1008.
+        max_tasks: tasks of one socket at a time; more are answered at once that they have no place.
+        max_allocations: held by one socket at a time.
+        task_timeout_s: longest that a task may take, from its submission.
+        max_result_bytes: longest output of a task that is given out; of a longer one its beginning.
+        programs: what tasks may run, by the name that ``data.command`` has.
+        advertise: telling the local network of it.
+    """
+
+    requests_per_minute: int = Field(default=100, ge=0)
+    max_devices: int = Field(default=100, ge=1)
+    heartbeat_s: float = Field(default=30.0, gt=0)
+    sweep_s: float = Field(default=2.0, gt=0)
+    close_silent: bool = False
+    strict: bool = False
+    show_cluster_nodes: bool = True
+    strategy: Literal["greedy", "even"] = "greedy"
+    allocation_ttl_s: float = Field(default=300.0, gt=0)
+    max_cpu_allocation: float = Field(default=80.0, ge=0, le=100)
+    max_memory_allocation: float = Field(default=80.0, ge=0, le=100)
+    max_storage_allocation: float = Field(default=50.0, ge=0, le=100)
+    gpu_sharing: bool = True
+    max_sockets: int = Field(default=1_000, ge=1)
+    socket_queue: int = Field(default=4_096, ge=16)
+    max_tasks: int = Field(default=64, ge=1)
+    max_allocations: int = Field(default=64, ge=1)
+    task_timeout_s: float = Field(default=300.0, gt=0)
+    max_result_bytes: int = Field(default=2**20, ge=1)
+    programs: dict[str, PoolProgram] = Field(default_factory=dict)
+    advertise: AdvertisementSettings = AdvertisementSettings()
