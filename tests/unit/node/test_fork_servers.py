@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from arcray.config import ForkServerSettings
+from arcray.node.forks.frames import Request
+from arcray.node.forks.pool import ForkServers
+from arcray.node.sandbox import Sandbox, SandboxKind
+from arcray.testing.clock import FakeClock
+
+REQUEST = Request(
+    directory="p", entry="main.py", args=[], env={}, limits={}, uid=61_184, tmp_bytes=2**20, archive=False, reads=False
+)
+
+
+async def test_an_interpreter_that_a_fork_would_not_see_is_no_fault_of_the_program() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # over which each fork has its own
+        interpreter = Path(directory, "bin", "python")
+        interpreter.parent.mkdir()
+        sandbox = Sandbox(kind=SandboxKind.BUBBLEWRAP, own_user=True, python=str(interpreter))
+        servers = ForkServers(
+            sandbox=sandbox, programs=Path(directory), settings=ForkServerSettings(), clock=FakeClock()
+        )
+        assert await servers.fork("ana", REQUEST, [], network=False) is None
+        await servers.close()
