@@ -17,6 +17,7 @@ import pytest
 from arcray.config import ForkServerSettings
 from arcray.core.blobkeys import log_key
 from arcray.core.workload import Phase, Program
+from arcray.node.forks.slot import Forked
 from arcray.node.work import Attempt, End
 
 if TYPE_CHECKING:
@@ -188,6 +189,41 @@ async def test_a_program_whose_server_hangs_runs_alone_and_once(forked_bench: Be
     assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
     await forks.close()
     assert processes() == []
+
+
+STAYING = """
+import os
+print(os.getuid())
+for _ in range(40):
+    if not os.fork(): break
+else: print("up")
+while True: pass
+"""
+
+
+async def test_when_a_program_has_been_killed_no_process_of_its_user_is_left(
+    forked_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    def ended(self: Forked, code: int) -> None:
+        found = [each.info for each in psutil.process_iter(["pid", "uids", "status"])]
+        own = [each for each in found if each["uids"] and each["uids"].real == user]
+        left.extend(each["pid"] for each in own if each["status"] != psutil.STATUS_ZOMBIE)
+        end_of(self, code)
+
+    end_of = Forked.ended
+    monkeypatch.setattr(Forked, "ended", ended)
+    for _ in range(3):
+        forked_bench.blobs.data.clear()
+        staying = forked_bench.start(STAYING)
+        attempt = forked_bench.attempt
+        assert attempt is not None
+        await until(lambda: forked_bench.log.endswith("up\n"))
+        user = int(forked_bench.log.split()[0])
+        attempt.stop(0)
+        await staying
+    assert left == []
 
 
 async def test_what_is_asked_at_length_starts_alone(forked_bench: Bench) -> None:
