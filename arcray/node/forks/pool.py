@@ -121,8 +121,8 @@ class ForkServers:
     async def _start(self, whose: _Whose) -> ForkServer | None:
         ours, its = line()
         arguments = (BOOTSTRAP, str(its.fileno()), "network" if whose[1] else "none")
-        command = self._sandbox.server_command(self._programs, arguments, network=whose[1])
         try:
+            command = self._sandbox.server_command(self._programs, arguments, network=whose[1])
             server = await ForkServer.start(command, (ours, its), clock=self._clock, answer_s=self._settings.answer_s)
         except UnavailableError as error:
             ours.close()
