@@ -24,6 +24,8 @@ _PART = 100_000  # characters of each part but the last
 # By machine: the kernel's name for it (AUDIT_ARCH_*), and its numbers of clone and unshare.
 _CALLS = {"x86_64": (0xC000003E, 56, 272), "aarch64": (0xC00000B7, 220, 97)}
 _CLONE3 = 435
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_JOIN_SESSION_KEYRING = 1
 _X32 = 0x40000000  # numbers from here on are another calling convention of x86_64
 _CLONE_NEWUSER = 0x10000000
 _SECCOMP_MODE_FILTER = 2
@@ -70,6 +72,17 @@ def deny_user_namespaces(libc: ctypes.CDLL) -> None:
         raise OSError(ctypes.get_errno(), "user namespaces cannot be denied")
 
 
+def leave_keyring(libc: ctypes.CDLL) -> None:
+    """Gives this process, and all that it starts, a session keyring of its own instead of the agent's.
+
+    Who inherits one may read and write what is in it, whatever user it becomes: the keys of whoever started the agent,
+    and those that other programs put there. Where keys are absent or forbidden, they are so for programs too.
+    """
+    joined = libc.syscall(_KEYCTL[os.uname().machine], _JOIN_SESSION_KEYRING, None)
+    if joined < 0 and ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
+        raise OSError(ctypes.get_errno(), "the agent's keyring cannot be left")
+
+
 def _wait(program: int) -> None:
     """Waits for the program, and ends as it did. Whatever sessions it makes, what it leaves is handed to us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -109,6 +122,7 @@ def main() -> None:
     if spec["bare"]:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if spec["confined"]:
+        leave_keyring(libc)
         deny_user_namespaces(libc)  # only who gains no new privileges may
     if spec["bare"]:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

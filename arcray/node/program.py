@@ -260,7 +260,8 @@ class ProgramRunner:
         """Starts the program with its output going to the log; nothing of it is left afterwards."""
         begun = await self._starter.fork(start, attempt.order.owner) if forks else None
         if begun is None:
-            attempt.phase(Phase.STARTING)  # which takes a while; a fork runs before anybody could hear that it starts
+            if forks:  # else it was told to run already, by a fork that did not, and no phase leads back
+                attempt.phase(Phase.STARTING)  # takes a while; a fork runs before anybody could hear that it starts
             begun = await self._starter.spawn(start)
         child, uid = begun.child, start.place.uid
         process = _Process(child=child, done=asyncio.ensure_future(child.wait()))
@@ -327,8 +328,11 @@ class ProgramRunner:
         """Returns the program's own processes.
 
         bubblewrap's two are left out: a polite signal to either ends the namespace, and the program impolitely. So are
-        a fork server's slot, and the launcher that waits for a program without namespaces.
+        a fork server's slot, and the launcher that waits for a program without namespaces. One that has ended has none:
+        its number may be that of another process, and its slot may run another program.
         """
+        if process.child.exited:
+            return ()
         pid = process.child.pid
         below = descendants(pid)
         if isinstance(process.child, Forked):

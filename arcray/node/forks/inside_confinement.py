@@ -14,6 +14,7 @@ import os
 import struct
 
 from arcray.node.forks.frames import Request
+from arcray.node.launcher import leave_keyring
 
 __all__ = ["PROGRAMS", "checked", "confine", "confine_slot", "libc"]
 
@@ -79,6 +80,7 @@ def confine(request: Request) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    leave_keyring(libc)
     checked(libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
 
 

@@ -130,13 +130,16 @@ class Program:
             limit(getattr(resource, name), value)
         os.umask(0o077)
         os.chdir(_WORK)
-        code = self._compiled(request.entry) if interpreter.suits(request.env) else None
+        suits = interpreter.suits(request.env)
         libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # undoes what the change of user did: its files in /proc were root's
         if not os.read(token, 1):
             raise RuntimeError("the start was called off")
         self._arrange_files(output, files[2] if request.reads else None)
         line.detach()
         os.closerange(3, 65_536)
+        # Only now: a stranger's source may take long to be compiled, crash the compiler, or have it say something. That
+        # is the program's affair, as it is with an interpreter of its own.
+        code = self._compiled(request.entry) if suits else None
         if code is None:
             os.execve(sys.executable, [sys.executable, "-u", request.entry, *request.args], request.env)  # noqa: S606
         self._arrange_interpreter(request)
@@ -207,16 +210,23 @@ class Program:
 
     @staticmethod
     def _compiled(entry: str) -> types.CodeType | None:
-        """Returns its code; None where the interpreter itself has to say what is wrong."""
+        """Returns its code; None where the interpreter itself has to say what is wrong, and of what it warns."""
         if not entry.endswith(".py"):
             return None
+        stderr, sys.stderr = sys.stderr, io.StringIO()
         try:
             file = os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
             source = os.read(file, os.fstat(file).st_size + 1)
             os.close(file)
-            return compile(source, f"{_WORK}/{entry}", "exec", dont_inherit=True)
+            code = compile(source, f"{_WORK}/{entry}", "exec", dont_inherit=True)
+            warned = sys.stderr.getvalue()
         except BaseException:  # noqa: BLE001 - a MemoryError and a RecursionError too
             return None
+        finally:
+            sys.stderr = stderr
+        if warned:
+            stderr.write(warned)
+        return code
 
     def _arrange_interpreter(self, request: Request) -> None:
         """Makes what programs see of the interpreter what they would have seen."""

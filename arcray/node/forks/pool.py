@@ -144,9 +144,14 @@ class ForkServers:
                     self._end(self._servers.pop(whose))
 
     def _retire(self, server: ForkServer) -> None:
-        """Lets a server go on with the programs that it has."""
+        """Lets a server go on with the programs that it has; ends those that have none any more."""
         server.retire()
-        self._retired = [each for each in (*self._retired, server) if each.busy]
+        retired, self._retired = (*self._retired, server), []
+        for each in retired:
+            if each.busy:
+                self._retired.append(each)
+            else:
+                self._end(each)
 
     def _end(self, server: ForkServer) -> None:
         """Ends a server, and waits for it beside what else happens."""

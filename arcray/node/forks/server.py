@@ -145,11 +145,13 @@ class ForkServer:
             self._child.kill_group()
 
     async def end(self) -> None:
-        """Ends it, and with it its programs; waits for its end."""
+        """Ends it, and with it its programs; waits for the end of all of them."""
         self._serves = False
         self._child.kill_group()
         await self._child.wait()
         self._close()
+        for slot in tuple(self._slots):
+            await slot.wait()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -50,6 +50,8 @@ class Slot:
         self._pidfd = pidfd
         self._idle = idle
         self._gone = gone
+        self._dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed = False
         asyncio.get_running_loop().add_reader(line.fileno(), self._read)
 
     def run(self, request: bytes, files: Sequence[int], answer_s: float) -> Forked:
@@ -81,17 +83,33 @@ class Slot:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """Ends it and notes that it is gone."""
-        if self._pidfd < 0:
+        """Ends it. It is gone, and its program has ended, once the kernel says so: see ``wait``."""
+        if self._closed:
             return
+        self._closed = True
         self.kill()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._line.fileno())
+        self._line.close()
+        loop.add_reader(self._pidfd, self._die)
+
+    async def wait(self) -> None:
+        """Returns once it has ended, and with it all processes of its namespace."""
+        await asyncio.shield(self._dead)
+
+    def _die(self) -> None:
+        """Notes that it is gone.
+
+        A process closes its files before the namespace that it is the first of is emptied, so the end of the line tells
+        too early: what the program left would still write to directories in which the node reads and removes as root.
+        """
+        asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        asyncio.get_running_loop().remove_reader(self._line.fileno())
-        self._line.close()
         if self.program is not None:
             self.program.ended(_KILLED)
             self.program = None
+        self._dead.set_result(None)
         self._gone(self)
 
     def _read(self) -> None:
@@ -102,10 +120,10 @@ class Slot:
         except (OSError, FrameError):  # an end of file among them
             self.close()
             return
-        program, self.program = self.program, None
-        if answer.kind != frames.ENDED or program is None:
+        if answer.kind != frames.ENDED or self.program is None:
             self.close()
             return
+        program, self.program = self.program, None
         program.ended(answer.code)
         self._idle(self)
 

@@ -113,6 +113,8 @@ PROGRAMS: dict[str, str | bytes] = {
     "time": "import time\nprint(time.tzname, time.localtime(0).tm_hour)",
     "locale": "import locale, sys\nprint(locale.getlocale(), sys.getfilesystemencoding(), sys.stdout.encoding)",
     "maps": "print('main' in open('/proc/self/maps').read(), len(open('/proc/self/environ').read()) > 0)",
+    "warnings of the compiler": "x = 1\nprint(x is 1, '\\d', 0in [1])",
+    "warnings and an error": "x = 1\nprint(x is 1)\nreturn",
     "own memory": "f = open('/proc/self/mem', 'rb')\nopen('/proc/self/oom_score_adj', 'w').write('900')",
 }
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ import pytest
 from arcray.config import ForkServerSettings
 from arcray.core.blobkeys import log_key
 from arcray.core.workload import Phase, Program
-from arcray.node.work import Attempt, End
+from arcray.node import program
+from arcray.node.forks.slot import Forked
+from arcray.node.process_tree import signal_all
+from arcray.node.work import Attempt, End, Ending
 
 if TYPE_CHECKING:
     from tests.program_bench import Bench
@@ -182,12 +186,98 @@ async def test_a_program_whose_server_hangs_runs_alone_and_once(forked_bench: Be
         slot.kill()
         await until(lambda: not slot.is_running() or slot.status() == psutil.STATUS_ZOMBIE)
         hung.suspend()
+    told = forked_bench.attempts.phases.told
+    told.clear()
     end = await forked_bench.run(ONCE)
+    assert Phase.STARTING not in told[told.index(Phase.RUNNING) :]  # no phase leads back
     assert end.phase is Phase.SUCCEEDED, end
     assert ran(forked_bench, end) == b"x"
     assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
     await forks.close()
     assert processes() == []
+
+
+async def test_where_the_interpreter_would_be_hidden_programs_start_alone(forked_bench: Bench, directory: Path) -> None:
+    (directory / "below" / "bin").mkdir(parents=True)
+    python = directory / "below" / "bin" / "python"  # in /tmp, as tests' directories are
+    python.symlink_to(sys.executable)
+    forked_bench.sandbox = replace(forked_bench.sandbox, python=str(python))
+    forks = forked_bench.with_forks()
+    assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
+    assert forks.owners == ()
+    await forks.close()
+
+
+async def test_an_end_that_is_asked_for_as_the_program_ends_reaches_no_other_program_of_its_slot(
+    forked_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    next_one: list[asyncio.Task[End]] = []
+
+    def asks(pids: tuple[int, ...], number: signal.Signals) -> None:
+        if number == signal.SIGTERM:
+            asked.append(pids)
+        signal_all(pids, number)
+
+    async def asked_late(work: asyncio.Future[int]) -> Ending:
+        await work
+        next_one.append(forked_bench.start("import time\nprint('up')\ntime.sleep(60)"))
+        await logged(forked_bench, forked_bench.attempt, "up\n")
+        return Ending.STOP
+
+    monkeypatch.setattr(program, "signal_all", asks)
+    first = forked_bench.start("")
+    assert forked_bench.attempt is not None
+    monkeypatch.setattr(forked_bench.attempt, "until", asked_late)
+    await first
+    assert asked == [()]
+    assert len(processes()) == 3  # a server, one slot and its program
+    forked_bench.attempt.stop(0)
+    await next_one[0]
+
+
+STAYING = """
+import os
+print(os.getuid())
+for _ in range(40):
+    if not os.fork(): break
+else: print("up")
+while True: pass
+"""
+
+
+async def test_when_a_program_has_been_killed_no_process_of_its_user_is_left(
+    forked_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    def ended(self: Forked, code: int) -> None:
+        found = [each.info for each in psutil.process_iter(["pid", "uids", "status"])]
+        own = [each for each in found if each["uids"] and each["uids"].real == user]
+        left.extend(each["pid"] for each in own if each["status"] != psutil.STATUS_ZOMBIE)
+        end_of(self, code)
+
+    end_of = Forked.ended
+    monkeypatch.setattr(Forked, "ended", ended)
+    for _ in range(3):
+        forked_bench.blobs.data.clear()
+        staying = forked_bench.start(STAYING)
+        attempt = forked_bench.attempt
+        assert attempt is not None
+        await until(lambda: forked_bench.log.endswith("up\n"))
+        user = int(forked_bench.log.split()[0])
+        attempt.stop(0)
+        await staying
+    assert left == []
+
+
+async def test_a_source_that_takes_long_to_compile_puts_no_server_out_of_use(forked_bench: Bench) -> None:
+    """The source takes a second, twice as long as an answer may."""
+    forks = forked_bench.with_forks(ForkServerSettings(answer_s=0.5))
+    await forked_bench.run("")
+    assert (await forked_bench.run("x = 1\n" * 250_000)).phase is Phase.SUCCEEDED
+    assert forks.owners == ("local",)
+    await forks.close()
 
 
 async def test_what_is_asked_at_length_starts_alone(forked_bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import io
 import json
 import logging
@@ -512,6 +513,24 @@ print(libc.mount(b"none", b"/tmp", b"tmpfs", 0, b"size=2g"), ctypes.get_errno())
 """
     )
     assert bench.log == "-1 1\n"
+
+
+async def test_program_finds_no_key_of_the_agents_session(bench: Bench) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    keyctl, add_key, request_key = {"x86_64": (250, 248, 249), "aarch64": (219, 217, 218)}[os.uname().machine]
+    if libc.syscall(keyctl, 1, None) < 0 or libc.syscall(add_key, b"user", b"agents", b"secret", 6, -3) < 0:
+        pytest.skip("keys are absent or forbidden here")
+    assert libc.syscall(request_key, b"user", b"agents", None, 0) > 0
+    await bench.run(
+        f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.syscall({request_key}, b"user", b"agents", None, 0))
+print(libc.syscall({add_key}, b"user", b"own", b"known", 5, -3) > 0)
+print(libc.syscall({request_key}, b"user", b"own", None, 0) > 0)
+"""
+    )
+    assert bench.log == "-1\nTrue\nTrue\n"
 
 
 async def test_shared_memory_counts(bench: Bench) -> None:
