@@ -194,9 +194,9 @@ class Sandbox:
         """
         assert self.kind is SandboxKind.BUBBLEWRAP and self.own_user, "programs are users of their own"  # noqa: PT018
         roots = environment_roots(self.python)
-        hidden = (PROGRAMS, "/tmp")  # noqa: S108
-        if any(inside.is_relative_to(place) for _, inside in roots for place in hidden):
-            raise UnavailableError(f"the interpreter is below one of {', '.join(hidden)}")
+        if any(inside.is_relative_to(PROGRAMS) for _, inside in roots):
+            raise UnavailableError(f"the interpreter is below {PROGRAMS}")
+        covered = [str(inside) for _, inside in roots if inside.is_relative_to("/tmp")]  # noqa: S108
         none = Path("/dev/null")
         work = INSIDE / "work"
         argv = (
@@ -208,7 +208,7 @@ class Sandbox:
             *_etc({"passwd": none, "group": none}, network=network),
             *_read_only(roots),
             *("--perms", "0755", "--dir", str(INSIDE), "--dir", str(work), "--dir", str(INSIDE / "results")),
-            *("--chdir", "/", "--", self.python, "-u", "-c", *arguments),
+            *("--chdir", "/", "--", self.python, "-u", "-c", *arguments, *covered),
         )
         env = {"HOME": str(work), "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
         return Command(argv=argv, env=env)

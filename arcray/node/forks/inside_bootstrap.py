@@ -18,7 +18,9 @@ for name, source in json.loads(line.recv(1 << 20)).items():
     sys.modules[name] = module
     exec(compile(source, "<arcray>", "exec", dont_inherit=True), vars(module))  # noqa: S102 - our own
 
-program = sys.modules["arcray.node.forks.inside_server"].main(line, early=early, network=sys.argv[2] == "network")
+program = sys.modules["arcray.node.forks.inside_server"].main(
+    line, early=early, network=sys.argv[2] == "network", covered=sys.argv[3:]
+)
 if program is not None:
     failure: BaseException | None = None
     try:

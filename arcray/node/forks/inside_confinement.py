@@ -59,11 +59,14 @@ def confine_slot(*, network: bool) -> None:
         _mount(*arguments)
 
 
-def confine(request: Request) -> None:
+def confine(request: Request, covered: tuple[bytes, ...]) -> None:
     """Puts around this process, a child of a slot, what is its program's own, and takes from it all rights.
 
     What is only covered by mounts, the directories of other programs and the server's /proc, is as good as not there:
     it takes a right to uncover it that no program has. To unmount it would be to wait for every processor.
+
+    Args:
+        covered: directories below ``/tmp`` that the program sees all the same: an interpreter may lie there.
     """
     os.setsid()  # a signal to its own process group must not reach the slot
     checked(libc.unshare(_NEW_MOUNTS | _NEW_IPC))
@@ -72,7 +75,12 @@ def confine(request: Request) -> None:
     _mount(own + b"/results", b"/sandbox/results", None, _BIND, None)
     _mount(b"devpts", b"/dev/pts", b"devpts", _NOSUID | _NOEXEC, b"newinstance,ptmxmode=0666,mode=620")
     size = b"mode=1777,size=%d" % request.tmp_bytes
+    handles = [os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for place in covered]
     _mount(b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, size)
+    for place, handle in zip(covered, handles, strict=True):
+        _make(place)
+        _mount(b"/proc/self/fd/%d" % handle, place, None, _BIND | _REC, None)
+        os.close(handle)
     _mount(b"tmpfs", PROGRAMS, b"tmpfs", _NOSUID | _NODEV, size)
     uid = request.uid
     _replace(b"passwd", b"program:x:%d:%d::/sandbox/work:/usr/sbin/nologin\n" % (uid, uid))
@@ -88,6 +96,17 @@ def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: b
     if _call_mount(source, target, kind, flags, data) < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{os.strerror(number)}: mount on {target.decode()}")
+
+
+def _make(place: bytes) -> None:
+    """Makes a directory and all that it lies in."""
+    end = place.find(b"/", len(b"/tmp/"))
+    while end > 0:
+        if not os.path.isdir(place[:end]):  # noqa: PTH112 - pathlib costs each start milliseconds
+            os.mkdir(place[:end], 0o755)  # noqa: PTH102 - as above
+        end = place.find(b"/", end + 1)
+    if not os.path.isdir(place):  # noqa: PTH112 - as above
+        os.mkdir(place, 0o755)  # noqa: PTH102 - as above
 
 
 def _replace(name: bytes, text: bytes) -> None:

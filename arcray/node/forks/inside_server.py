@@ -31,9 +31,10 @@ _MAX_FILES = 3
 class _Slot:
     """This process, as one that runs programs."""
 
-    def __init__(self, line: _socket.socket, interpreter: Interpreter) -> None:
+    def __init__(self, line: _socket.socket, interpreter: Interpreter, covered: tuple[bytes, ...]) -> None:
         self._line = line
         self._interpreter = interpreter
+        self._covered = covered
         self._first = True
 
     def serve(self) -> Program:
@@ -56,7 +57,7 @@ class _Slot:
     def _become(self, request: Request, files: list[int]) -> Program:
         """Confines this process, which is to run a program."""
         try:
-            confine(request)
+            confine(request, self._covered)
             return Program(self._interpreter, request, files, self._line)
         except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the slot
             _say(f"cannot confine a program: {error!r}")
@@ -80,10 +81,13 @@ def _ended(program: int) -> int:
 
 
 class _Server:
-    def __init__(self, line: _socket.socket, interpreter: Interpreter, *, network: bool) -> None:
+    def __init__(
+        self, line: _socket.socket, interpreter: Interpreter, *, network: bool, covered: tuple[bytes, ...]
+    ) -> None:
         self._line = line
         self._interpreter = interpreter
         self._network = network
+        self._covered = covered
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def serve(self) -> Program | None:
@@ -101,7 +105,7 @@ class _Server:
                 self._line.close()
                 os.close(self._own)
                 confine_slot(network=self._network)
-                return _Slot(_socket.socket(fileno=files[0]), self._interpreter).serve()
+                return _Slot(_socket.socket(fileno=files[0]), self._interpreter, self._covered).serve()
             checked(libc.setns(self._own, _CLONE_NEWPID))
             os.close(files[0])
             self._tell(pid)
@@ -134,16 +138,17 @@ def _say(text: str) -> None:
     os.write(2, f"{text}\n".encode())
 
 
-def main(line: _socket.socket, *, early: frozenset[str], network: bool) -> Program | None:
+def main(line: _socket.socket, *, early: frozenset[str], network: bool, covered: list[str]) -> Program | None:
     """Serves; returns as ``_Server.serve``.
 
     Args:
         early: the modules that the interpreter had loaded before it ran anything.
         network: whether programs share the network of the server.
+        covered: directories below ``/tmp`` that programs see all the same.
     """
     os.umask(0o022)
     deny_user_namespaces(ctypes.CDLL(None, use_errno=True))  # bubblewrap has denied new privileges already
-    server = _Server(line, Interpreter(early), network=network)
+    server = _Server(line, Interpreter(early), network=network, covered=tuple(map(os.fsencode, covered)))
     gc.collect()
     gc.freeze()  # or the first collection of each child would write to, and so copy, all of it
     gc.disable()

@@ -15,7 +15,7 @@ REQUEST = Request(
 
 
 async def test_an_interpreter_that_a_fork_would_not_see_is_no_fault_of_the_program() -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # over which each fork has its own
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:  # where programs are
         interpreter = Path(directory, "bin", "python")
         interpreter.parent.mkdir()
         sandbox = Sandbox(kind=SandboxKind.BUBBLEWRAP, own_user=True, python=str(interpreter))
