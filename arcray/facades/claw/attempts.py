@@ -37,6 +37,11 @@ class Step:
     state: WorkloadState
     before: WorkloadState
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the node never began it: nothing but pending lay before its failure."""
+        return self.state is WorkloadState.FAILED and self.before is WorkloadState.PENDING
+
 
 @dataclass(slots=True)
 class _Attempt:

@@ -316,6 +316,8 @@ class Link:
         match word:
             case Told():
                 report = report_of(word.state, word.message, word.work, node_id=self.node_id, epoch=self._epoch)
+                if isinstance(report, ReportEnd):
+                    report = replace(report, refused=word.refused)
                 if report is not None and not await self._report(report) and isinstance(report, ReportPhase):
                     self.act((self.session.fence(word.work),))  # nobody wants it any more
             case Rejected():

@@ -119,11 +119,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An attempt went to a state, by the node's word."""
+    """An attempt went to a state, by the node's word.
+
+    Args:
+        refused: it has failed, and was never begun.
+    """
 
     work: Running
     state: claw.WorkloadState
     message: str | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +295,9 @@ class ClawSession:
             return *refused, self._said(_fence(self._dialect, name))  # nobody wants that done
         except claw.ProtoError as error:
             return self._refuse(error)
-        return (Told(step.work, step.state, message.message),) if step.state is not step.before else ()
+        if step.state is step.before:
+            return ()
+        return (Told(step.work, step.state, message.message, refused=step.is_refusal),)
 
     def _take_oversized(self) -> Sequence[Action]:
         self._oversized += 1

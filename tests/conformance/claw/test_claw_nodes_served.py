@@ -125,6 +125,32 @@ async def test_what_a_node_has_no_word_for_goes_elsewhere(serve: Any) -> None:
         assert (await second.deployed()).spec.ports == (80,)
 
 
+async def test_what_a_node_would_not_begin_goes_elsewhere(serve: Any) -> None:
+    other = ID.replace("5", "6")
+    async with (
+        serve(nodes=[], listen=True) as served,
+        a_node(served) as first,
+        a_node(served, node_id=other) as second,
+    ):
+        await first.register()
+        name = await submit(served)
+        await first.deployed()
+        await second.register()
+        await first.tell(name, S.FAILED, message="cpu_millicores: 0 are free on this node")
+        assert (await second.deployed()).id == wire_id(a_workload(1).id, 2)
+        view = await work_of(served)
+        assert (view.phase, view.restarts) == (Phase.PLACED, 0)
+
+
+async def test_what_has_begun_and_failed_has_failed(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register()
+        name = await submit(served)
+        await node.deployed()
+        await node.tell(name, S.PULLING, S.FAILED, message="no such image")
+        assert (await served.cluster.finished(a_workload(1).id)).phase is Phase.FAILED
+
+
 async def in_health(served: Any, node_id: str, health: Health) -> None:
     async def holds() -> bool:
         return (await node_of(served, node_id)).health is health
