@@ -145,6 +145,19 @@ class Link:
         """How many of its words wait for the scheduler."""
         return len(self._words)
 
+    @property
+    def held(self) -> bool:
+        """Whether it is being attached again: the present attachment may be an old one already."""
+        return self._held
+
+    def untold(self) -> Sequence[Running]:
+        """Returns what has ended on the node and the cluster was not told of yet: for it, the node has that still."""
+        return tuple(
+            word.work
+            for word in self._words
+            if isinstance(word, Rejected) or (isinstance(word, Told) and word.state.is_terminal)
+        )
+
     @staticmethod
     def words_allowed() -> int:
         """Returns how many may."""
@@ -350,6 +363,9 @@ class Link:
                 if (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId")):
                     if epoch != self._epoch:
                         continue  # it attached again meanwhile
+                    if self._held and self.closed is None:
+                        await self._clock.sleep(_RETRY_S)  # it is attaching again
+                        continue
                     self.close(REPLACED_CLOSE)
                     return True  # whoever attached it since knows
                 _log.info(

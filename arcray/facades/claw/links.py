@@ -168,7 +168,7 @@ class NodeLinks:
         session = link.session
         if link.epoch:
             link.hold()
-            inventory = session.inventory()
+            inventory = (*link.untold(), *session.inventory())
             return inventory, len(inventory)
         older = self._links.get(link.node_id)
         if older is not None and older is not link:
@@ -236,7 +236,7 @@ class NodeLinks:
 
     def _answered(self, report: ReportTelemetry, reply: Any) -> None:
         link = self._links.get(report.node_id)
-        if not isinstance(reply, ArcrayError) or link is None or link.epoch != report.epoch:
+        if not isinstance(reply, ArcrayError) or link is None or link.epoch != report.epoch or link.held:
             return
         _log.info("heartbeat refused", extra={"node_id": report.node_id, "reason": str(reply)})
         if reply.code in (Code.STALE_REPORT, Code.NOT_FOUND):

@@ -30,6 +30,7 @@ from tests.conformance.claw.claw_rig import (
     a_node,
     in_phase,
     node_of,
+    registration,
     submit,
     until,
     work_of,
@@ -256,6 +257,23 @@ async def test_a_node_that_registers_again_keeps_its_work(serve: Any) -> None:
         assert (view.epoch, view.registration.max_workloads) == (2, 16)
         await node.tell(name, S.COMPLETED)
         assert (await served.cluster.finished(a_workload(1).id)).phase is Phase.SUCCEEDED
+
+
+async def test_what_has_ended_before_a_node_registers_again_is_not_begun_again(serve: Any) -> None:
+    numbers = range(1, 33)
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register(most=len(numbers))
+        names = [await submit(served, number, restart=ON_LOSS) for number in numbers]
+        for name in names:
+            await node.deployed()
+            await node.tell(name, S.STARTING, S.RUNNING)
+        await in_phase(served, Phase.RUNNING, numbers[-1])
+        for name in names:
+            await node.tell(name, S.COMPLETED)
+        await node.say(registration(node_id=node.node_id, most=len(numbers)))
+        for number in numbers:
+            view = await served.cluster.finished(a_workload(number).id)
+            assert (view.phase, view.attempt) == (Phase.SUCCEEDED, 1)
 
 
 async def test_a_silent_connection_is_closed_once_its_lease_is_over(serve: Any) -> None:
