@@ -93,12 +93,12 @@ class Attempts:
         """Forgets an attempt that could not be sent after all, as if it had never been given."""
         self._live.pop(wire_id(work.workload_id, work.attempt), None)
 
-    def stop(self, order: StopAttempt) -> bool:
+    def stop(self, asked: StopAttempt | Running) -> bool:
         """Notes that an attempt is to end; returns whether its node has to be told.
 
         It has not where the attempt is not there, or has ended.
         """
-        found = self._live.get(wire_id(order.workload_id, order.attempt))
+        found = self._live.get(wire_id(asked.workload_id, asked.attempt))
         if found is None:
             return False
         found.stop_asked = True

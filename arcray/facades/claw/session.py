@@ -390,6 +390,7 @@ class ClawSession:
 
     def fence(self, work: Running) -> Action:
         """Ends an attempt that the cluster does not want any more."""
+        self._attempts.stop(work)
         return self._said(_fence(self._dialect, replies.wire_id(work.workload_id, work.attempt)))
 
     def configure(self, config: claw.NodeConfig | None) -> Sequence[Action]:

@@ -396,6 +396,18 @@ def test_document_has_a_word_for_leaving_and_the_first_implementation_is_hung_up
     assert close == Close(1008, "x")
 
 
+@pytest.mark.parametrize("register", [INTERNAL_REGISTER, ORIGINAL_REGISTER])
+def test_what_was_fenced_is_not_there_any_more_once_it_has_stopped(register: str) -> None:
+    session = registered(register)
+    session.deliver(a_start(), NOW)
+    if register is INTERNAL_REGISTER:
+        updated(session, S.STARTING)
+    updated(session, S.RUNNING)
+    session.fence(DOING)
+    assert updated(session, S.STOPPED) == (Told(DOING, S.STOPPED),)
+    assert session.inventory() == ()
+
+
 OTHER: Final = Running(workload_id=WorkloadId(ID), attempt=2)
 
 
