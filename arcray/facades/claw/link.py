@@ -317,7 +317,8 @@ class Link:
             raise UnavailableError(f"node {self.node_id} is not attached under epoch {epoch} here")
         if epoch < self._epoch:
             raise StaleReportError(f"node {self.node_id} is at epoch {self._epoch}, not {epoch}", field="epoch")
-        if len(self._frames) + len(orders) > self._limits.frames:
+        # The scheduler goes on with the same orders until they are taken: where none waits, any number is.
+        if self._frames and len(self._frames) + len(orders) > self._limits.frames:
             raise UnavailableError(f"node {self.node_id} has {self._limits.frames} frames to read")
         now = self._clock.now()
         for order in orders:
