@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from arcray import claw_proto as claw
 from arcray.claw_proto import WorkloadState, original
-from arcray.claw_proto.frames import Dialect, Form
+from arcray.claw_proto.frames import MAX_MESSAGE_BYTES, Dialect, Form
 from arcray.claw_settings import ClawSettings
 from arcray.core import commands as cmd
 from arcray.core.blobkeys import log_key
@@ -20,6 +20,7 @@ from arcray.core.node import Health
 from arcray.core.queries import ExplainWorkload
 from arcray.core.resources import Demand
 from arcray.core.workload import Container, Phase, PortMapping, RestartPolicy, RestartRule
+from arcray.facades.claw import endpoint
 from arcray.facades.claw.replies import wire_id
 from arcray.facades.claw.wishes import LOG_LEVEL, MAX_WORKLOADS, SHUTDOWN
 from arcray.testing.builders import a_workload
@@ -282,6 +283,17 @@ async def test_a_silent_connection_is_closed_once_its_lease_is_over(serve: Any) 
         await node.register()
         await in_health(served, ID, Health.LOST)
         assert (await node.closed())[0] in (1008, 4000)
+
+
+@pytest.mark.parametrize("first", [None, "x" * (MAX_MESSAGE_BYTES + 1)], ids=["nothing", "too much"])
+async def test_a_connection_that_does_not_register_is_closed(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, first: str | None
+) -> None:
+    monkeypatch.setattr(endpoint, "_REGISTER_S", 0.2)
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        if first is not None:
+            await node.socket.send(first)
+        assert (await node.closed())[0] == 1008
 
 
 # -- what an operator wants ------------------------------------------------------------------------------------------
