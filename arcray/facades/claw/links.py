@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from arcray.claw_proto.frames import Dialect
 from arcray.claw_settings import ClawSettings
 from arcray.core import events as ev
 from arcray.core.commands import Attached, AttachNode, DetachNode, ReportTelemetry, Running
@@ -116,6 +117,8 @@ class NodeLinks:
         if node_id in self._leaving:
             self._leaving.discard(node_id)
             await link.drained(_DRAIN_S)  # what it said before is of work that it had
+            if len(link.session) and link.session.dialect is Dialect.DOCUMENT:
+                return  # it ends that first, and says so: it was cut off, and its lease tells whether it is gone
             try:
                 await ask(self._plane, DetachNode(node_id=node_id, epoch=link.epoch, reason=_LEFT))
             except ArcrayError as error:  # then its lease ends it

@@ -327,6 +327,23 @@ async def test_what_a_node_says_last_is_heard_before_it_has_left(serve: Any) -> 
         await in_health(served, ID, Health.GONE)
 
 
+async def test_what_runs_on_a_node_that_leaves_goes_on_there_where_it_is_cut_off(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served:
+        async with a_node(served) as node:
+            await node.register()
+            name = await running(served, node, restart=ON_LOSS)
+            await served.cluster.ask(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: "graceful"}))
+            assert isinstance(await node.hear(), claw.Shutdown)
+        async with a_node(served) as node:
+            await node.register()
+            assert await node.hear() == claw.GetWorkloadStatus(workload_id=name)
+            await node.tell(name, S.RUNNING)
+            assert isinstance(await node.hear(), claw.Shutdown)
+            await node.tell(name, S.COMPLETED)
+            view = await served.cluster.finished(a_workload(1).id)
+            assert (view.phase, view.attempt) == (Phase.SUCCEEDED, 1)
+
+
 async def test_a_node_that_is_told_to_leave_has_left_when_it_hangs_up(serve: Any) -> None:
     async with serve(nodes=[], listen=True) as served, a_node(served) as node:
         await node.register()
