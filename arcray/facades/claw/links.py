@@ -171,8 +171,8 @@ class NodeLinks:
         session = link.session
         if link.epoch:
             link.hold()
-            inventory = (*link.untold(), *session.inventory())
-            return inventory, len(inventory)
+            there = (*link.untold(), *session.inventory())
+            return there, len(there)
         older = self._links.get(link.node_id)
         if older is not None and older is not link:
             older.close(REPLACED_CLOSE)
