@@ -34,7 +34,8 @@ def read_audit(connection: sa.Connection, query: ReadAudit) -> AuditPage:
 def audit_rows(query: ReadAudit) -> sa.Select[Any]:
     """Returns what reads the rows of a page, and one more."""
     shown: list[Any] = [AUDITED]
-    account, node_id = EVENTS.c.account, EVENTS.c.node_id
+    account: sa.ColumnElement[Any] = EVENTS.c.account
+    node_id: sa.ColumnElement[Any] = EVENTS.c.node_id
     if query.workload_id is not None:
         shown.append(EVENTS.c.subject == column(query.workload_id))
         # A workload has few events, an account or a node perhaps millions. SQLite takes one index for as good as the
