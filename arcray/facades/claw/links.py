@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -147,7 +147,7 @@ class NodeLinks:
         assert session.registration is not None, "it has registered"
         known = await self._known(node_id)
         check_is_claw(known)
-        wishes = wishes_of(known.labels) if known is not None else Wishes()
+        wishes = self._wishes(known.labels) if known is not None else Wishes()
         link.act(session.configure(wishes.config))
         registration = self._with_terms(session.registration, wishes)
         inventory, placed = await self._inventory(link, known)
@@ -281,7 +281,7 @@ class NodeLinks:
     def _take(self, event: Event) -> None:
         match event:
             case ev.NodeRelabelled():
-                self._wish(event.node_id, wishes_of(event.labels))
+                self._wish(event.node_id, self._wishes(event.labels))
             case ev.NodeAttached():
                 link = self._links.get(event.registration.id)
                 elsewhere = event.registration.address != self._attachments.address
@@ -293,7 +293,10 @@ class NodeLinks:
     async def _read_all_wishes(self) -> None:
         for view in await every_node(self._plane):
             if view.registration.facade == FACADE:
-                self._wish(view.registration.id, wishes_of(view.labels))
+                self._wish(view.registration.id, self._wishes(view.labels))
+
+    def _wishes(self, labels: Mapping[str, str | None]) -> Wishes:
+        return wishes_of(labels, silence_s=self._settings.unhealthy_after_s)
 
     def _wish(self, node_id: NodeId, wishes: Wishes) -> None:
         link = self._links.get(node_id)
