@@ -382,6 +382,18 @@ def test_configuration_is_part_of_the_welcome_or_told_when_it_changes() -> None:
     )
 
 
+def test_what_is_not_wanted_of_a_node_any_more_is_as_it_was_before() -> None:
+    session = registered()
+    session.configure(claw.NodeConfig(heartbeat_interval_secs=5, max_concurrent_workloads=1, log_level="debug"))
+    (told,) = frames(session.configure(claw.NodeConfig(metrics_interval_secs=7)))
+    assert read_from_gateway(told)[0] == claw.UpdateConfig(
+        config=claw.NodeConfig(heartbeat_interval_secs=30, metrics_interval_secs=7, max_concurrent_workloads=4)
+    )
+    (told,) = frames(session.configure(None))
+    assert read_from_gateway(told)[0] == claw.UpdateConfig(config=claw.NodeConfig(metrics_interval_secs=10))
+    assert session.configure(None) == ()
+
+
 def test_first_implementation_is_told_its_configuration_after_the_welcome() -> None:
     session = a_session()
     session.receive(ORIGINAL_REGISTER, NOW)

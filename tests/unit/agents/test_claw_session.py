@@ -282,6 +282,14 @@ def test_a_full_node_says_so_until_something_ends(rig: Rig) -> None:
     assert len(rig.deploy(claw.WorkloadId.new())) == 1
 
 
+def test_a_machine_that_registers_again_takes_as_much_as_it_offers(rig: Rig) -> None:
+    rig.say(claw.UpdateConfig(config=claw.NodeConfig(max_concurrent_workloads=0)))
+    assert rig.deploy(W1) == []
+    rig.session.closed()
+    rig.register()
+    assert len(rig.deploy(W2)) == 1
+
+
 def test_gpus_are_shared_by_memory_and_otherwise_held_whole(rig: Rig) -> None:
     ids = [claw.WorkloadId(f"00000000-0000-4000-8000-00000000001{number}") for number in range(4)]
     rig.say(claw.UpdateConfig(config=claw.NodeConfig(max_concurrent_workloads=9)))
