@@ -297,7 +297,7 @@ class ClawSession:
             return self._refuse(error)
         if step.state is step.before:
             return ()
-        return (Told(step.work, step.state, message.message, refused=step.is_refusal),)
+        return (Told(step.work, step.state, message.message, refused=step.refused),)
 
     def _take_oversized(self) -> Sequence[Action]:
         self._oversized += 1
