@@ -509,6 +509,29 @@ def test_an_end_that_was_not_heard_is_told_by_the_next_agent() -> None:
     assert next_rig.told() == [("1", S.FAILED, "exit code 3")]
 
 
+def test_a_log_that_was_not_heard_is_told_by_the_next_agent_before_the_end() -> None:
+    rig = a_rig()
+    rig.run()
+    work = rig.session.ended(ReportEnd(**rig._of(W1, 1), phase=Phase.SUCCEEDED))
+    assert work is not None
+    rig.session.log(work, b"hello\n", last=True, full=False)
+    rig.session.finish(work)
+    rig.hear()
+    (record,) = rig.session.changes().values()
+    assert record is not None
+    later = a_session(rig.clock)
+    later.restore([record])
+    later.attach(a_node(), ())
+    next_rig = Rig(later, rig.clock, rig.form)
+    next_rig.register()
+    (again,) = later.logged()
+    assert again.log_sent == 0
+    later.log(again, b"hello\n", last=True, full=False)
+    later.finish(again)
+    _, log, end = next_rig.hear()
+    assert (log.lines, end.state) == (("hello",), S.COMPLETED)
+
+
 def test_a_machine_that_leaves_takes_nothing_and_is_gone_once_all_is_heard(rig: Rig) -> None:
     rig.run()
     assert rig.say(claw.Shutdown(reason="enough", graceful=True)) == [Leave(reason="enough", graceful=True)]
