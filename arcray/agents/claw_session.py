@@ -351,6 +351,7 @@ class ClawSession:
         return list(actions)
 
     def _on_registered(self, message: claw.Registered) -> list[Action]:
+        self._max_workloads = self._offered  # as it has registered; what else was wanted of it before is no more
         self._outbox.set_intervals(message.heartbeat_interval_secs, message.metrics_interval_secs)
         if not self._outbox.is_open:
             self._outbox.open()

@@ -184,7 +184,8 @@ def log_messages(
 
 
 def record_of(work: Work) -> bytes:
-    """Returns what the disk keeps of a workload."""
+    """Returns what the disk keeps of a workload. Its end is told after its log, so it is kept once that was heard."""
+    is_log_unheard = work.state.is_terminal and work.log_heard < work.log_sent
     return json.dumps(
         {
             "workload": json.loads(codec_of(claw.Workload).to_json(work.workload)),
@@ -193,7 +194,7 @@ def record_of(work: Work) -> bytes:
                 "memoryBytes": work.allocation.memory_bytes,
                 "gpus": [[share.index, share.memory_bytes, share.whole] for share in work.allocation.gpus],
             },
-            "state": work.state.value,
+            "state": (work.live if is_log_unheard else work.state).value,
             "attempt": work.attempt,
             "restarts": work.restarts,
             "stopAsked": work.stop_asked,

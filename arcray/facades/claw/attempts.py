@@ -31,11 +31,13 @@ class Step:
     Args:
         state: where it stands now; for ``reports.report_of``.
         before: where it stood.
+        refused: it has failed, and was never begun: all of it was heard, and nothing but pending lay before.
     """
 
     work: Running
     state: WorkloadState
     before: WorkloadState
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class _Attempt:
     work: Running
     state: WorkloadState
     stop_asked: bool = False
+    resumed: bool = False
 
 
 class Attempts:
@@ -82,18 +85,18 @@ class Attempts:
         if state.is_terminal:
             self._end(name, work)
         else:
-            self._live[name] = _Attempt(work, state, stop_asked=state is WorkloadState.STOPPING)
+            self._live[name] = _Attempt(work, state, stop_asked=state is WorkloadState.STOPPING, resumed=True)
 
     def withdraw(self, work: Running) -> None:
         """Forgets an attempt that could not be sent after all, as if it had never been given."""
         self._live.pop(wire_id(work.workload_id, work.attempt), None)
 
-    def stop(self, order: StopAttempt) -> bool:
+    def stop(self, asked: StopAttempt | Running) -> bool:
         """Notes that an attempt is to end; returns whether its node has to be told.
 
         It has not where the attempt is not there, or has ended.
         """
-        found = self._live.get(wire_id(order.workload_id, order.attempt))
+        found = self._live.get(wire_id(asked.workload_id, asked.attempt))
         if found is None:
             return False
         found.stop_asked = True
@@ -120,7 +123,8 @@ class Attempts:
             self._end(name, found.work)
         elif found.stop_asked:
             self._turn_to_stopping(found)  # it was asked before it had begun
-        return Step(found.work, found.state, before)
+        never_begun = found.state is WorkloadState.FAILED and before is WorkloadState.PENDING and not found.resumed
+        return Step(found.work, found.state, before, refused=never_begun)
 
     def known(self, name: claw.WorkloadId) -> Running | None:
         """Returns the attempt of this name, also one that has ended not long ago; None where there is none."""

@@ -94,20 +94,18 @@ async def _converse(socket: WebSocket, link: Link) -> Close | None:
 
 
 async def _receive(socket: WebSocket, link: Link) -> None:
-    frame = await _first(socket)
-    if frame is None:
+    try:
+        async with asyncio.timeout(_REGISTER_S):
+            while link.session.registration is None:  # a frame that is too large is none, and ends nothing yet
+                frame = await _frame(socket)
+                if frame is None:
+                    return
+                await link.take(frame)
+    except TimeoutError:
         link.close(Close(POLICY, f"no registration came within {_REGISTER_S:g} s"))
         await link.ended()
-    while frame is not None:
+    while (frame := await _frame(socket)) is not None:
         await link.take(frame)
-        frame = await _frame(socket)
-
-
-async def _first(socket: WebSocket) -> Frame | None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_REGISTER_S):
-            return await _frame(socket)
-    return None
 
 
 async def _frame(socket: WebSocket) -> Frame | None:

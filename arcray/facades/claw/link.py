@@ -145,6 +145,19 @@ class Link:
         """How many of its words wait for the scheduler."""
         return len(self._words)
 
+    @property
+    def held(self) -> bool:
+        """Whether it is being attached again: the present attachment may be an old one already."""
+        return self._held
+
+    def untold(self) -> Sequence[Running]:
+        """Returns what has ended on the node and the cluster was not told of yet: for it, the node has that still."""
+        return tuple(
+            word.work
+            for word in self._words
+            if isinstance(word, Rejected) or (isinstance(word, Told) and word.state.is_terminal)
+        )
+
     @staticmethod
     def words_allowed() -> int:
         """Returns how many may."""
@@ -304,7 +317,8 @@ class Link:
             raise UnavailableError(f"node {self.node_id} is not attached under epoch {epoch} here")
         if epoch < self._epoch:
             raise StaleReportError(f"node {self.node_id} is at epoch {self._epoch}, not {epoch}", field="epoch")
-        if len(self._frames) + len(orders) > self._limits.frames:
+        # The scheduler goes on with the same orders until they are taken: where none waits, any number is.
+        if self._frames and len(self._frames) + len(orders) > self._limits.frames:
             raise UnavailableError(f"node {self.node_id} has {self._limits.frames} frames to read")
         now = self._clock.now()
         for order in orders:
@@ -316,6 +330,8 @@ class Link:
         match word:
             case Told():
                 report = report_of(word.state, word.message, word.work, node_id=self.node_id, epoch=self._epoch)
+                if isinstance(report, ReportEnd):
+                    report = replace(report, refused=word.refused)
                 if report is not None and not await self._report(report) and isinstance(report, ReportPhase):
                     self.act((self.session.fence(word.work),))  # nobody wants it any more
             case Rejected():
@@ -348,6 +364,9 @@ class Link:
                 if (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId")):
                     if epoch != self._epoch:
                         continue  # it attached again meanwhile
+                    if self._held and self.closed is None:
+                        await self._clock.sleep(_RETRY_S)  # it is attaching again
+                        continue
                     self.close(REPLACED_CLOSE)
                     return True  # whoever attached it since knows
                 _log.info(

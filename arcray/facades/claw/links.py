@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from arcray.claw_proto.frames import Dialect
 from arcray.claw_settings import ClawSettings
 from arcray.core import events as ev
 from arcray.core.commands import Attached, AttachNode, DetachNode, ReportTelemetry, Running
@@ -116,6 +117,8 @@ class NodeLinks:
         if node_id in self._leaving:
             self._leaving.discard(node_id)
             await link.drained(_DRAIN_S)  # what it said before is of work that it had
+            if len(link.session) and link.session.dialect is Dialect.DOCUMENT:
+                return  # it ends that first, and says so: it was cut off, and its lease tells whether it is gone
             try:
                 await ask(self._plane, DetachNode(node_id=node_id, epoch=link.epoch, reason=_LEFT))
             except ArcrayError as error:  # then its lease ends it
@@ -144,7 +147,7 @@ class NodeLinks:
         assert session.registration is not None, "it has registered"
         known = await self._known(node_id)
         check_is_claw(known)
-        wishes = wishes_of(known.labels) if known is not None else Wishes()
+        wishes = self._wishes(known.labels) if known is not None else Wishes()
         link.act(session.configure(wishes.config))
         registration = self._with_terms(session.registration, wishes)
         inventory, placed = await self._inventory(link, known)
@@ -168,8 +171,8 @@ class NodeLinks:
         session = link.session
         if link.epoch:
             link.hold()
-            inventory = session.inventory()
-            return inventory, len(inventory)
+            there = (*link.untold(), *session.inventory())
+            return there, len(there)
         older = self._links.get(link.node_id)
         if older is not None and older is not link:
             older.close(REPLACED_CLOSE)
@@ -236,7 +239,7 @@ class NodeLinks:
 
     def _answered(self, report: ReportTelemetry, reply: Any) -> None:
         link = self._links.get(report.node_id)
-        if not isinstance(reply, ArcrayError) or link is None or link.epoch != report.epoch:
+        if not isinstance(reply, ArcrayError) or link is None or link.epoch != report.epoch or link.held:
             return
         _log.info("heartbeat refused", extra={"node_id": report.node_id, "reason": str(reply)})
         if reply.code in (Code.STALE_REPORT, Code.NOT_FOUND):
@@ -278,7 +281,7 @@ class NodeLinks:
     def _take(self, event: Event) -> None:
         match event:
             case ev.NodeRelabelled():
-                self._wish(event.node_id, wishes_of(event.labels))
+                self._wish(event.node_id, self._wishes(event.labels))
             case ev.NodeAttached():
                 link = self._links.get(event.registration.id)
                 elsewhere = event.registration.address != self._attachments.address
@@ -290,7 +293,10 @@ class NodeLinks:
     async def _read_all_wishes(self) -> None:
         for view in await every_node(self._plane):
             if view.registration.facade == FACADE:
-                self._wish(view.registration.id, wishes_of(view.labels))
+                self._wish(view.registration.id, self._wishes(view.labels))
+
+    def _wishes(self, labels: Mapping[str, str | None]) -> Wishes:
+        return wishes_of(labels, silence_s=self._settings.unhealthy_after_s)
 
     def _wish(self, node_id: NodeId, wishes: Wishes) -> None:
         link = self._links.get(node_id)

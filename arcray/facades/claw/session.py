@@ -13,7 +13,7 @@ Source: claw-proto API Reference, "Node Messages" and "Gateway Messages".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Final, TypeAlias, assert_never
 
@@ -119,11 +119,16 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An attempt went to a state, by the node's word."""
+    """An attempt went to a state, by the node's word.
+
+    Args:
+        refused: it has failed, and was never begun.
+    """
 
     work: Running
     state: claw.WorkloadState
     message: str | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +295,9 @@ class ClawSession:
             return *refused, self._said(_fence(self._dialect, name))  # nobody wants that done
         except claw.ProtoError as error:
             return self._refuse(error)
-        return (Told(step.work, step.state, message.message),) if step.state is not step.before else ()
+        if step.state is step.before:
+            return ()
+        return (Told(step.work, step.state, message.message, refused=step.refused),)
 
     def _take_oversized(self) -> Sequence[Action]:
         self._oversized += 1
@@ -383,14 +390,27 @@ class ClawSession:
 
     def fence(self, work: Running) -> Action:
         """Ends an attempt that the cluster does not want any more."""
+        self._attempts.stop(work)
         return self._said(_fence(self._dialect, replies.wire_id(work.workload_id, work.attempt)))
 
     def configure(self, config: claw.NodeConfig | None) -> Sequence[Action]:
         """Has the node go by another configuration: by its welcome where that is yet to come, else at once."""
         before, self._config = self._config, config
-        if config is None or config == before or self._waits:
+        if config == before or self._waits:
             return ()
-        return (self._said(replies.configured(self._dialect, config)),)
+        told = self._instead_of(before or claw.NodeConfig(), config or claw.NodeConfig())
+        return () if told == claw.NodeConfig() else (self._said(replies.configured(self._dialect, told)),)
+
+    def _instead_of(self, before: claw.NodeConfig, config: claw.NodeConfig) -> claw.NodeConfig:
+        """Returns what has a node go by a configuration; a field that is left out on the wire would change nothing."""
+        own = claw.NodeConfig(
+            heartbeat_interval_secs=self._terms.heartbeat_s,
+            metrics_interval_secs=self._terms.metrics_s,
+            max_concurrent_workloads=None if self._registration is None else self._registration.max_workloads,
+        )
+        names = [field.name for field in fields(own) if getattr(config, field.name) is None]
+        back = {name: getattr(own, name) for name in names if getattr(before, name) is not None}
+        return replace(config, **back)
 
     def ping(self, now: datetime) -> Sequence[Action]:
         """Asks for an answer at once, unless one is waited for already."""

@@ -46,10 +46,14 @@ class Wishes:
     graceful: bool = False
 
 
-def wishes_of(labels: Mapping[str, str | None]) -> Wishes:
-    """Returns what labels ask for; one whose value means nothing is passed over, and logged."""
+def wishes_of(labels: Mapping[str, str | None], *, silence_s: float) -> Wishes:
+    """Returns what labels ask for; one whose value means nothing is passed over, and logged.
+
+    Args:
+        silence_s: a node that is silent for so long takes no new work, so that heartbeats have to come more often.
+    """
     config = claw.NodeConfig(
-        heartbeat_interval_secs=_number(labels, HEARTBEAT, low=1),
+        heartbeat_interval_secs=_number(labels, HEARTBEAT, low=1, below=silence_s),
         metrics_interval_secs=_number(labels, METRICS, low=1),
         max_concurrent_workloads=_number(labels, MAX_WORKLOADS, low=0),
         log_level=labels.get(LOG_LEVEL),
@@ -65,11 +69,11 @@ def wishes_of(labels: Mapping[str, str | None]) -> Wishes:
     )
 
 
-def _number(labels: Mapping[str, str | None], key: str, *, low: int) -> int | None:
+def _number(labels: Mapping[str, str | None], key: str, *, low: int, below: float = _U32 + 1) -> int | None:
     value = labels.get(key)
     if value is None:
         return None
-    if value.isascii() and value.isdigit() and len(value) <= len(str(_U32)) and low <= int(value) <= _U32:
+    if value.isascii() and value.isdigit() and len(value) <= len(str(_U32)) and low <= int(value) < below:
         return int(value)
     _log.warning("label means nothing", extra={"label": key, "value": value})
     return None

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from arcray import claw_proto as claw
 from arcray.claw_proto import WorkloadState, original
-from arcray.claw_proto.frames import Dialect, Form
+from arcray.claw_proto.frames import MAX_MESSAGE_BYTES, Dialect, Form
 from arcray.claw_settings import ClawSettings
 from arcray.core import commands as cmd
 from arcray.core.blobkeys import log_key
@@ -20,6 +20,7 @@ from arcray.core.node import Health
 from arcray.core.queries import ExplainWorkload
 from arcray.core.resources import Demand
 from arcray.core.workload import Container, Phase, PortMapping, RestartPolicy, RestartRule
+from arcray.facades.claw import endpoint
 from arcray.facades.claw.replies import wire_id
 from arcray.facades.claw.wishes import LOG_LEVEL, MAX_WORKLOADS, SHUTDOWN
 from arcray.testing.builders import a_workload
@@ -30,6 +31,7 @@ from tests.conformance.claw.claw_rig import (
     a_node,
     in_phase,
     node_of,
+    registration,
     submit,
     until,
     work_of,
@@ -123,6 +125,32 @@ async def test_what_a_node_has_no_word_for_goes_elsewhere(serve: Any) -> None:
         await second.register()
         await submit(served, payload=Container(image="i", ports=(PortMapping(container_port=80),)))
         assert (await second.deployed()).spec.ports == (80,)
+
+
+async def test_what_a_node_would_not_begin_goes_elsewhere(serve: Any) -> None:
+    other = ID.replace("5", "6")
+    async with (
+        serve(nodes=[], listen=True) as served,
+        a_node(served) as first,
+        a_node(served, node_id=other) as second,
+    ):
+        await first.register()
+        name = await submit(served)
+        await first.deployed()
+        await second.register()
+        await first.tell(name, S.FAILED, message="cpu_millicores: 0 are free on this node")
+        assert (await second.deployed()).id == wire_id(a_workload(1).id, 2)
+        view = await work_of(served)
+        assert (view.phase, view.restarts) == (Phase.PLACED, 0)
+
+
+async def test_what_has_begun_and_failed_has_failed(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register()
+        name = await submit(served)
+        await node.deployed()
+        await node.tell(name, S.PULLING, S.FAILED, message="no such image")
+        assert (await served.cluster.finished(a_workload(1).id)).phase is Phase.FAILED
 
 
 async def in_health(served: Any, node_id: str, health: Health) -> None:
@@ -232,12 +260,40 @@ async def test_a_node_that_registers_again_keeps_its_work(serve: Any) -> None:
         assert (await served.cluster.finished(a_workload(1).id)).phase is Phase.SUCCEEDED
 
 
+async def test_what_has_ended_before_a_node_registers_again_is_not_begun_again(serve: Any) -> None:
+    numbers = range(1, 33)
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        await node.register(most=len(numbers))
+        names = [await submit(served, number, restart=ON_LOSS) for number in numbers]
+        for name in names:
+            await node.deployed()
+            await node.tell(name, S.STARTING, S.RUNNING)
+        await in_phase(served, Phase.RUNNING, numbers[-1])
+        for name in names:
+            await node.tell(name, S.COMPLETED)
+        await node.say(registration(node_id=node.node_id, most=len(numbers)))
+        for number in numbers:
+            view = await served.cluster.finished(a_workload(number).id)
+            assert (view.phase, view.attempt) == (Phase.SUCCEEDED, 1)
+
+
 async def test_a_silent_connection_is_closed_once_its_lease_is_over(serve: Any) -> None:
     own = ClawSettings(heartbeat_s=1, unhealthy_after_s=1.1, lost_after_s=1.2)
     async with serve(nodes=[], listen=True, claw=own) as served, a_node(served) as node:
         await node.register()
         await in_health(served, ID, Health.LOST)
         assert (await node.closed())[0] in (1008, 4000)
+
+
+@pytest.mark.parametrize("first", [None, "x" * (MAX_MESSAGE_BYTES + 1)], ids=["nothing", "too much"])
+async def test_a_connection_that_does_not_register_is_closed(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, first: str | None
+) -> None:
+    monkeypatch.setattr(endpoint, "_REGISTER_S", 0.2)
+    async with serve(nodes=[], listen=True) as served, a_node(served) as node:
+        if first is not None:
+            await node.socket.send(first)
+        assert (await node.closed())[0] == 1008
 
 
 # -- what an operator wants ------------------------------------------------------------------------------------------
@@ -269,6 +325,23 @@ async def test_what_a_node_says_last_is_heard_before_it_has_left(serve: Any) -> 
         await node.socket.close()
         assert (await served.cluster.finished(a_workload(1).id)).phase is Phase.SUCCEEDED
         await in_health(served, ID, Health.GONE)
+
+
+async def test_what_runs_on_a_node_that_leaves_goes_on_there_where_it_is_cut_off(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served:
+        async with a_node(served) as node:
+            await node.register()
+            name = await running(served, node, restart=ON_LOSS)
+            await served.cluster.ask(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: "graceful"}))
+            assert isinstance(await node.hear(), claw.Shutdown)
+        async with a_node(served) as node:
+            await node.register()
+            assert await node.hear() == claw.GetWorkloadStatus(workload_id=name)
+            await node.tell(name, S.RUNNING)
+            assert isinstance(await node.hear(), claw.Shutdown)
+            await node.tell(name, S.COMPLETED)
+            view = await served.cluster.finished(a_workload(1).id)
+            assert (view.phase, view.attempt) == (Phase.SUCCEEDED, 1)
 
 
 async def test_a_node_that_is_told_to_leave_has_left_when_it_hangs_up(serve: Any) -> None:

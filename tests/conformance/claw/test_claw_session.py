@@ -382,6 +382,18 @@ def test_configuration_is_part_of_the_welcome_or_told_when_it_changes() -> None:
     )
 
 
+def test_what_is_not_wanted_of_a_node_any_more_is_as_it_was_before() -> None:
+    session = registered()
+    session.configure(claw.NodeConfig(heartbeat_interval_secs=5, max_concurrent_workloads=1, log_level="debug"))
+    (told,) = frames(session.configure(claw.NodeConfig(metrics_interval_secs=7)))
+    assert read_from_gateway(told)[0] == claw.UpdateConfig(
+        config=claw.NodeConfig(heartbeat_interval_secs=30, metrics_interval_secs=7, max_concurrent_workloads=4)
+    )
+    (told,) = frames(session.configure(None))
+    assert read_from_gateway(told)[0] == claw.UpdateConfig(config=claw.NodeConfig(metrics_interval_secs=10))
+    assert session.configure(None) == ()
+
+
 def test_first_implementation_is_told_its_configuration_after_the_welcome() -> None:
     session = a_session()
     session.receive(ORIGINAL_REGISTER, NOW)
@@ -394,6 +406,18 @@ def test_document_has_a_word_for_leaving_and_the_first_implementation_is_hung_up
     assert told == Send(bytes.fromhex("07000000 0100000000000000 78 01"))
     (close,) = registered(ORIGINAL_REGISTER).shut_down("x", graceful=True)
     assert close == Close(1008, "x")
+
+
+@pytest.mark.parametrize("register", [INTERNAL_REGISTER, ORIGINAL_REGISTER])
+def test_what_was_fenced_is_not_there_any_more_once_it_has_stopped(register: str) -> None:
+    session = registered(register)
+    session.deliver(a_start(), NOW)
+    if register is INTERNAL_REGISTER:
+        updated(session, S.STARTING)
+    updated(session, S.RUNNING)
+    session.fence(DOING)
+    assert updated(session, S.STOPPED) == (Told(DOING, S.STOPPED),)
+    assert session.inventory() == ()
 
 
 OTHER: Final = Running(workload_id=WorkloadId(ID), attempt=2)

@@ -282,6 +282,14 @@ def test_a_full_node_says_so_until_something_ends(rig: Rig) -> None:
     assert len(rig.deploy(claw.WorkloadId.new())) == 1
 
 
+def test_a_machine_that_registers_again_takes_as_much_as_it_offers(rig: Rig) -> None:
+    rig.say(claw.UpdateConfig(config=claw.NodeConfig(max_concurrent_workloads=0)))
+    assert rig.deploy(W1) == []
+    rig.session.closed()
+    rig.register()
+    assert len(rig.deploy(W2)) == 1
+
+
 def test_gpus_are_shared_by_memory_and_otherwise_held_whole(rig: Rig) -> None:
     ids = [claw.WorkloadId(f"00000000-0000-4000-8000-00000000001{number}") for number in range(4)]
     rig.say(claw.UpdateConfig(config=claw.NodeConfig(max_concurrent_workloads=9)))
@@ -499,6 +507,29 @@ def test_an_end_that_was_not_heard_is_told_by_the_next_agent() -> None:
     next_rig = Rig(later, rig.clock, rig.form)
     next_rig.register()
     assert next_rig.told() == [("1", S.FAILED, "exit code 3")]
+
+
+def test_a_log_that_was_not_heard_is_told_by_the_next_agent_before_the_end() -> None:
+    rig = a_rig()
+    rig.run()
+    work = rig.session.ended(ReportEnd(**rig._of(W1, 1), phase=Phase.SUCCEEDED))
+    assert work is not None
+    rig.session.log(work, b"hello\n", last=True, full=False)
+    rig.session.finish(work)
+    rig.hear()
+    (record,) = rig.session.changes().values()
+    assert record is not None
+    later = a_session(rig.clock)
+    later.restore([record])
+    later.attach(a_node(), ())
+    next_rig = Rig(later, rig.clock, rig.form)
+    next_rig.register()
+    (again,) = later.logged()
+    assert again.log_sent == 0
+    later.log(again, b"hello\n", last=True, full=False)
+    later.finish(again)
+    _, log, end = next_rig.hear()
+    assert (log.lines, end.state) == (("hello",), S.COMPLETED)
 
 
 def test_a_machine_that_leaves_takes_nothing_and_is_gone_once_all_is_heard(rig: Rig) -> None:

@@ -85,6 +85,15 @@ def test_a_step_that_the_table_does_not_have_changes_nothing() -> None:
     assert tell(attempts, S.STARTING).before is S.PENDING
 
 
+def test_what_fails_from_pending_was_never_begun_unless_it_was_not_heard_from_the_start() -> None:
+    assert tell(given(), S.FAILED) == Step(DOING, S.FAILED, S.PENDING, refused=True)
+    assert not tell(given(), S.PULLING, S.FAILED).refused
+    assert not tell(given(Dialect.ORIGINAL), S.FAILED).refused
+    resumed = Attempts(Dialect.DOCUMENT)
+    resumed.resume(DOING, S.PENDING)
+    assert not tell(resumed, S.FAILED).refused
+
+
 def test_a_node_of_the_first_implementation_need_not_tell_that_it_starts() -> None:
     attempts = given(Dialect.ORIGINAL)
     assert tell(attempts, S.RUNNING) == Step(DOING, S.RUNNING, S.STARTING)

@@ -178,6 +178,14 @@ async def test_a_node_that_reads_nothing_is_given_no_more_than_its_queue_takes()
         await found.link.deliver(1, [a_start(3)])
 
 
+async def test_orders_that_come_together_are_taken_also_where_they_are_more_than_the_queue() -> None:
+    async with rig(frames=16) as found:
+        await found.link.deliver(1, [a_start(number) for number in range(1, 18)])
+        assert found.link.frames == 17
+        with pytest.raises(UnavailableError):
+            await found.link.deliver(1, [a_start(18)])
+
+
 async def test_no_order_is_taken_while_what_is_on_the_node_is_counted() -> None:
     async with rig() as found:
         found.link.hold()
