@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, cast
 from arcray.control.batch import Reply
 from arcray.control.loops import contain_async
 from arcray.core.commands import Command, SubmitWorkload
-from arcray.core.errors import ArcrayError, InternalError, UnavailableError
+from arcray.core.errors import ArcrayError, InternalError, InvalidArgumentError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.ids import NodeId
 from arcray.core.orders import Order
@@ -29,7 +29,7 @@ from arcray.core.ports import ControlPlane, EventBatch
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.drivers.frames import decode, encode
-from arcray.runtime.messages import CHUNK, BlobCall, FromClient, FromScheduler, Streams, without_spec
+from arcray.runtime.messages import CHUNK, REPEATABLE, BlobCall, FromClient, FromScheduler, Streams, without_spec
 
 __all__ = ["LocalPlane", "Outlet", "Switchboard"]
 
@@ -217,6 +217,8 @@ class _Client:
         self._flush_soon()
 
     async def _blob(self, asked: BlobCall) -> object:
+        if asked.operation not in REPEATABLE:
+            raise InvalidArgumentError("is no call that may be made twice", field="operation")
         return await getattr(self._plane.blobs, asked.operation)(asked.key, *asked.arguments)
 
     def _answer_query(self, ticket: int, task: asyncio.Task[object]) -> None:

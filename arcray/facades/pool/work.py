@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias, assert_never
 
-from arcray.core.blobkeys import log_key
+from arcray.core.blobkeys import inline, log_key
 from arcray.core.commands import ReportEnd, ReportPhase, Running
 from arcray.core.errors import (
     ArcrayError,
@@ -152,10 +152,11 @@ class DeviceWork:
         return Files(code=code, stdin=stdin)
 
     async def _read(self, key: str) -> bytes:
-        size = await self._plane.blobs.size(key) or 0
+        own = inline(key)
+        size = len(own) if own is not None else await self._plane.blobs.size(key) or 0
         if size > _FRAME_BYTES:
             raise InvalidArgumentError(f"has more than the {_FRAME_BYTES} bytes that a device is sent", field="payload")
-        return await self._plane.blobs.get(key)
+        return await self._plane.blobs.get(key) if own is None else own
 
     def _stop(self, order: StopAttempt, group: asyncio.TaskGroup) -> None:
         frame = self._assignments.stop(order)

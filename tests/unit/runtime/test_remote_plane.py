@@ -10,6 +10,7 @@ from arcray.control.blobs import FsspecBlobs
 from arcray.core.commands import Command, RemoveModel, RevokeKey, StopWorkload
 from arcray.core.errors import (
     DeadlineExceededError,
+    InvalidArgumentError,
     NotFoundError,
     ResourceExhaustedError,
     StaleReportError,
@@ -128,6 +129,14 @@ async def test_a_small_blob_goes_over_the_line(rig: Rig, tmp_path: Path) -> None
         await rig.remote.blob("delete", "programs/p.py")
         with pytest.raises(NotFoundError):
             await rig.remote.blob("get", "programs/p.py", 0, 1)
+
+
+@pytest.mark.parametrize("operation", ["append", "delete_below", "__init__"])
+async def test_no_other_call_of_the_blob_store_goes_over_the_line(rig: Rig, tmp_path: Path, operation: str) -> None:
+    rig.plane.store = FsspecBlobs(tmp_path, max_blob_bytes=4)
+    async with rig.running(), asyncio.timeout(5):
+        with pytest.raises(InvalidArgumentError, match="operation"):
+            await rig.remote.blob(operation, "logs", b"")
 
 
 async def test_a_restarted_scheduler_is_asked_again_all_that_is_unanswered_in_order(rig: Rig) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from arcray.core.blobkeys import key_for
 from arcray.core.commands import Command, ReportEnd, ReportPhase
 from arcray.core.errors import ArcrayError, StaleReportError, UnavailableError
 from arcray.core.ids import ModelId, NodeId, WorkloadId
@@ -100,6 +101,14 @@ async def test_an_order_goes_to_the_device_once_and_its_end_to_the_cluster() -> 
         assert rig.plane.blobs.data[f"logs/{ID}.log"] == b"out"
         await rig.done()
         assert len(rig.plane.told) == 2
+
+
+async def test_code_that_is_its_own_key_goes_to_the_device() -> None:
+    async with running() as rig:
+        await rig.give(start(Program(blob=key_for(b"print(2)", ""), stdin_blob=key_for(b"in", ""))))
+        (frame,) = rig.sent
+        assert '"print(2)"' in json.dumps(frame)
+        assert '"input": "in"' in json.dumps(frame)
 
 
 async def test_what_is_written_is_cut_at_the_limit() -> None:
