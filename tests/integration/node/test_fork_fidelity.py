@@ -43,8 +43,8 @@ PROGRAMS: dict[str, str | bytes] = {
     "print(os.path.expanduser('~'), getpass.getuser())",
     "files": "import os\nfor top in ('/', '/tmp', '/dev', '/dev/shm', '/etc', '/sandbox', '/sandbox/work'):\n"
     "    print(top, sorted(os.listdir(top)), oct(os.stat(top).st_mode))\nprint(os.uname().nodename)",
-    "mounts": "print(sorted(l.split()[4:6] for l in open('/proc/self/mountinfo') if l.split()[4] not in "
-    "('/dev/shm', '/dev/pts', '/proc', '/proc/sys', '/proc/irq', '/proc/bus', '/etc/passwd', '/etc/group', '/tmp')))",
+    "mounts": "print(sorted({tuple(l.split()[4:6]) for l in open('/proc/self/mountinfo') if l.split()[4] not in "
+    "('/dev/shm', '/dev/pts', '/proc', '/proc/sys', '/proc/irq', '/proc/bus', '/etc/passwd', '/etc/group', '/tmp')}))",
     "links": "import socket\nprint(socket.if_nameindex(), open('/proc/net/dev').read().count(':'))",
     "raises": "def f():\n    g()\ndef g():\n    raise ValueError('no')\nf()",
     "chained": "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise KeyError('k') from e",
