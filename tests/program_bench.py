@@ -12,7 +12,7 @@ import pytest
 from arcray.config import ForkServerSettings, ProgramSettings
 from arcray.core.blobkeys import log_key
 from arcray.core.resources import Allocation, Demand
-from arcray.core.workload import Program
+from arcray.core.workload import Phase, Program
 from arcray.node.forks.pool import ForkServers
 from arcray.node.gpu import GpuDevices, GpuHolding
 from arcray.node.gpu_shares import GpuShares
@@ -83,6 +83,11 @@ class Bench:
     async def run(self, source: str | bytes, **options: Any) -> End:
         async with asyncio.timeout(60):
             return await self.start(source, **options)
+
+    @property
+    def starting(self) -> tuple[Phase, ...]:
+        """What is told of a program before it runs: a fork runs before anybody could hear that it starts."""
+        return (Phase.STARTING,) if self.forks is None else ()
 
     @property
     def log_key(self) -> str:

@@ -54,7 +54,7 @@ async def test_source_runs_and_its_output_is_the_log(bench: Bench) -> None:
     assert end.phase is Phase.SUCCEEDED, (end, bench.log)
     assert end.result.exit_code == 0
     assert bench.log == "hello ['a', 'b c']\noops\n"
-    assert bench.attempts.phases.told == [Phase.STARTING, Phase.RUNNING]
+    assert bench.attempts.phases.told == [*bench.starting, Phase.RUNNING]
 
 
 async def test_failing_program_fails_with_its_exit_code(bench: Bench) -> None:
@@ -437,7 +437,7 @@ async def test_archive_runs_the_named_entry_point(bench: Bench) -> None:
         archive=True,
         entry_point="pkg/start.py",
     )
-    assert bench.attempts.phases.told == [Phase.PULLING, Phase.STARTING, Phase.RUNNING]
+    assert bench.attempts.phases.told == [Phase.PULLING, *bench.starting, Phase.RUNNING]
     assert end.phase is Phase.FAILED  # python puts the script's own directory on the path, not the archive's
     await bench.run(zipped(main="import pkg.other", pkg__other="print('other')"), archive=True)
     assert bench.log.endswith("other\n")
