@@ -33,6 +33,7 @@ from arcray.facades.hivemind.worker_service import WorkerService
 from arcray.testing.builders import T0, a_workload
 from arcray.testing.plane import InProcessPlane, in_process_plane
 from arcray.testing.simulated_node import Script, SimulatedNode
+from arcray.wire.submitting import submit_work
 from tests.property.test_hivemind_fuzz import messages
 from tests.unit.facades.hivemind.test_hivemind_returned import a_zip
 
@@ -155,8 +156,7 @@ async def _said(told: Sequence[tuple[str, Message]]) -> None:
             user=AccountId("ana"), registered=True, call_id="c", now=T0, house_rate=0, unpacked_bytes=GIB,
         )  # fmt: skip
         for spec, blob in ((upload.spec, upload.code_key), (OF_REST, "programs/x")):
-            await cluster.plane.blobs.put(blob, b"1")
-            await cluster.ask(SubmitWorkload(spec=spec))
+            await submit_work(cluster.plane, spec, {blob: b"1"})
         async for _ in cluster.plane.events(frozenset({Topic.WORKLOADS})):
             views: list[Any] = [await _view(cluster, spec.id) for spec in (upload.spec, OF_REST)]
             if all(view.phase is Phase.RUNNING for view in views):

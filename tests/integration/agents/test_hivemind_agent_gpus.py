@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from arcray.core.blobkeys import log_key
-from arcray.core.commands import StopWorkload, SubmitWorkload
+from arcray.core.commands import StopWorkload
 from arcray.core.events import Topic
 from arcray.core.quantity import GIB
 from arcray.core.workload import Phase, WorkloadSpec
 from arcray.facades.hivemind import tasks
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.testing.builders import T0
+from arcray.wire.submitting import submit_work
 from tests.conformance.hivemind.worker_rig import Pool, a_pool, in_phase
 from tests.hivemind_agent import NAME, PATIENCE_S, an_agent, takes_work
 from tests.integration.test_node_gpu_stub import build
@@ -30,8 +31,7 @@ async def upload(served: Pool, task_id: str, **asked: Any) -> WorkloadSpec:
     made = tasks.upload_of(
         request, user=None, registered=True, call_id=task_id, now=T0, house_rate=0, unpacked_bytes=GIB
     )
-    await served.cluster.plane.blobs.put(made.code_key, made.code)
-    await served.cluster.ask(SubmitWorkload(spec=made.spec))
+    await submit_work(served.cluster.plane, made.spec, {made.code_key: made.code})
     return made.spec
 
 
