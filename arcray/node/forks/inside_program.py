@@ -82,12 +82,6 @@ class Interpreter:
             return False
         return not any(name.startswith(_READ_AT_START) and name not in _SAME for name in env)
 
-    def adopt_environment(self, env: dict[str, str]) -> None:
-        """Takes the variables of a program for the server's own, so that others have few to change."""
-        if self.suits(env):
-            self.change_environment(env)
-            self._env = env
-
     def change_environment(self, env: dict[str, str]) -> None:
         """Makes these the variables of this process, for Python and for C."""
         for name in self._env.keys() - env.keys():

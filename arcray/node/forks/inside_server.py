@@ -35,28 +35,26 @@ class _Slot:
         self._line = line
         self._interpreter = interpreter
         self._covered = covered
-        self._first = True
+        self._asked = bytearray(MAX_BYTES)
 
     def serve(self) -> Program:
         """Runs programs for as long as there is a node; returns one of them in the process that is to run it."""
         while True:
-            data, files = _receive(self._line)
-            if not data:
+            size, files = _receive(self._line, self._asked)
+            if not size:
                 os._exit(0)
-            request = Request.decoded(data)
-            if self._first:
-                self._interpreter.adopt_environment(request.env)
-                self._first = False
             pid = os.fork()
             if pid == 0:
-                return self._become(request, files)
+                return self._become(bytes(self._asked[:size]), files)
+            self._asked[:size] = bytes(size)  # the next program, a fork too, could read the variables of this one here
             for file in files:
                 os.close(file)
             self._line.send(Answer(ENDED, _ended(pid)).encoded())
 
-    def _become(self, request: Request, files: list[int]) -> Program:
-        """Confines this process, which is to run a program."""
+    def _become(self, asked: bytes, files: list[int]) -> Program:
+        """Confines this process, which is to run a program. Only here is read what is asked, for the same reason."""
         try:
+            request = Request.decoded(asked)
             confine(request, self._covered)
             return Program(self._interpreter, request, files, self._line)
         except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the slot
@@ -93,11 +91,12 @@ class _Server:
     def serve(self) -> Program | None:
         """Makes slots until the node is gone; returns a program in a process that is to run it, else None."""
         self._line.send(Answer(READY).encoded())
+        asked = bytearray(len(SLOT) + 1)
         while True:
-            data, files = _receive(self._line)
-            if not data:
+            size, files = _receive(self._line, asked)
+            if not size:
                 return None
-            if data != SLOT or len(files) != 1:
+            if asked[:size] != SLOT or len(files) != 1:
                 raise FrameError("a server is asked for slots alone")
             checked(libc.unshare(_CLONE_NEWPID))  # of the children to come
             pid = os.fork()
@@ -123,14 +122,14 @@ class _Server:
         os.close(handle)
 
 
-def _receive(line: _socket.socket) -> tuple[bytes, list[int]]:
-    """Returns a datagram and the files that came with it; no bytes when the other end is gone."""
-    data, ancillary, _, _ = line.recvmsg(MAX_BYTES, _socket.CMSG_SPACE(_MAX_FILES * 4), _socket.MSG_CMSG_CLOEXEC)
+def _receive(line: _socket.socket, asked: bytearray) -> tuple[int, list[int]]:
+    """Writes a datagram over what was asked before; returns its size, 0 when the other end is gone, and its files."""
+    size, ancillary, _, _ = line.recvmsg_into([asked], _socket.CMSG_SPACE(_MAX_FILES * 4), _socket.MSG_CMSG_CLOEXEC)
     files = array.array("i")
     for level, kind, payload in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             files.frombytes(payload[: len(payload) // files.itemsize * files.itemsize])
-    return data, files.tolist()
+    return size, files.tolist()
 
 
 def _say(text: str) -> None:

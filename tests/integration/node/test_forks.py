@@ -328,6 +328,28 @@ print([line.split()[1] for line in open("/proc/self/status") if line.startswith(
     ]
 
 
+SEARCHING = """
+import re
+found = set()
+memory = open("/proc/self/mem", "rb", 0)
+for line in open("/proc/self/maps"):
+    place, rights = line.split()[:2]
+    start, end = (int(number, 16) for number in place.split("-"))
+    if rights.startswith("rw"):
+        memory.seek(start)
+        found |= set(re.findall(rb"known-[a-z]+", memory.read(end - start)))
+print(sorted(found))
+"""
+
+
+async def test_a_program_finds_no_variables_of_those_before_it_in_memory(forked_bench: Bench) -> None:
+    for word in ("one", "two"):
+        await forked_bench.run("", env=(("WORD", f"known-{word}"),))
+    forked_bench.blobs.data.clear()
+    await forked_bench.run(SEARCHING, env=(("WORD", "known-own"),))
+    assert forked_bench.log == "[b'known-own']\n"
+
+
 AGENT = """
 import asyncio, sys
 from pathlib import Path
