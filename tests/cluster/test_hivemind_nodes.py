@@ -27,6 +27,7 @@ from websockets.sync.client import connect
 from arcray.client import Client, WorkOptions
 from arcray.node.container import LABEL_NODE, LABEL_WORKLOAD
 from arcray.node.identity import hostname
+from arcray.node.sandbox import UserPool
 from tests.hivemind_agent import PATIENCE_S, a_machine
 from tests.hivemind_examples import compiled_client
 
@@ -124,12 +125,12 @@ def has_printed(client: Client, work_id: str, text: str) -> bool:
     return client.logs(work_id) == text
 
 
-def below(pid: int, argument: str) -> psutil.Process:
-    """Returns the process below another one whose last argument ends so; there is one."""
+def program_below(pid: int) -> psutil.Process:
+    """Returns the process of the one program below another process, fork or not."""
     found = []
     for each in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if not each.children() and "".join(each.cmdline()[-1:]).endswith(argument):
+            if not each.children() and (UserPool.has(each.uids().real) or "main.py" in "".join(each.cmdline())):
                 found.append(each)
     (one,) = found
     return one
@@ -140,7 +141,7 @@ def test_a_program_of_rest_runs_on_a_hivemind_worker(cluster: Cluster, worker: W
         work = client.submit_program(CALLED, args=("for-ana",), options=WorkOptions(node_id=worker.node_id))
         cluster.until(lambda: has_printed(client, work.id, "waits for-ana\n"), "it has begun")
         assert client.get(work.id).phase == "running"
-        below(worker.pid, "for-ana").send_signal(signal.SIGUSR1)
+        program_below(worker.pid).send_signal(signal.SIGUSR1)
         done = client.wait(work.id, timeout_s=30)
         assert (done.phase, done.node_id, done.attempt) == ("succeeded", worker.node_id, 1), done.message
         assert client.logs(work.id) == f"waits for-ana\ncalled arcray-{work.id}\n"
@@ -173,7 +174,7 @@ def test_a_hivemind_task_runs_on_a_ray_node(cluster: Cluster, worker: Worker, hi
         cluster.until(lambda: has_printed(client, work.id, "waits\n"), "it has begun")
         polled = hivemind.master("PollTaskStatus", task_id="to-ray")
         assert (polled.status, list(polled.output)) == ("RUNNING", ["waits"])
-        process = below(actor["pid"], "main.py")
+        process = program_below(actor["pid"])
         above = {parent.pid for parent in process.parents()}
         process.send_signal(signal.SIGUSR1)
         done = client.wait(work.id, timeout_s=30)
