@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 def processes(word: str = "early = frozenset") -> list[psutil.Process]:
     """Our fork servers and their slots and programs, the server first."""
-    found = [each for each in psutil.Process().children(recursive=True) if word in " ".join(each.cmdline())]
-    return [each for each in found if each.name() != "bwrap"]
+    # Below a sandbox of this very process: the nodes of a shared cluster, which are below it too, have servers as well.
+    sandboxes = [each for each in psutil.Process().children() if each.name() == "bwrap"]
+    found = [each for sandbox in sandboxes for each in sandbox.children(recursive=True)]
+    return [each for each in found if each.name() != "bwrap" and word in " ".join(each.cmdline())]
 
 
 def server() -> psutil.Process:
