@@ -23,9 +23,9 @@ from arcray.core.events import Event, Topic
 from arcray.core.ids import NodeId
 from arcray.core.node import LeaseTerms, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
-from arcray.core.queries import PAGE_LIMIT, GetNode, ListWorkloads, WorkloadPage
+from arcray.core.queries import GetNode
 from arcray.core.queues import Queue, QueueReading
-from arcray.core.workload import Phase, WorkloadView
+from arcray.core.workload import WorkloadView
 from arcray.facades.claw.link import REPLACED_CLOSE, Limits, Link
 from arcray.facades.claw.nodes import FACADE, check_is_claw
 from arcray.facades.claw.session import AGAIN_LATER, POLICY, ClawSession, Close, Terms
@@ -35,7 +35,7 @@ from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
 from arcray.wire.identity import Identity, check_node
 from arcray.wire.keyed_turns import KeyedTurns
-from arcray.wire.listing import every_node
+from arcray.wire.listing import every_node, every_placed
 
 __all__ = ["NodeLinks"]
 
@@ -45,7 +45,6 @@ _FLUSH_S: Final = 0.25
 _DRAIN_S: Final = 30.0
 _REOPEN_S: Final = 1.0
 _TOPICS: Final = frozenset({Topic.NODES})
-_LIVE: Final = frozenset(phase for phase in Phase if not phase.terminal and phase is not Phase.PENDING)
 _PASSING: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 _LEFT: Final = "an operator had it leave"
 
@@ -177,7 +176,7 @@ class NodeLinks:
         if older is not None and older is not link:
             older.close(REPLACED_CLOSE)
             await older.drained(self._settings.recall_s)  # what it said is told under the epoch that it said it in
-        placed = [] if known is None else await self._placed_on(link.node_id)
+        placed = [] if known is None else await every_placed(self._plane, link.node_id)
         if not placed:
             return (), 0
         link.act(session.welcome())  # before it is asked for anything
@@ -199,16 +198,6 @@ class NodeLinks:
         except NotFoundError:
             return None
         return view
-
-    async def _placed_on(self, node_id: NodeId) -> Sequence[WorkloadView]:
-        found: list[WorkloadView] = []
-        page: WorkloadPage | None = None
-        while page is None or page.next is not None:
-            after = None if page is None else page.next
-            page = await self._plane.query(ListWorkloads(node_id=node_id, phases=_LIVE, limit=PAGE_LIMIT, after=after))
-            assert page is not None
-            found += page.workloads
-        return found
 
     # -- signs of life ------------------------------------------------------------------------------------------------
 

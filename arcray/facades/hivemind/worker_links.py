@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -27,7 +27,7 @@ from arcray.core.errors import ArcrayError, Code, NotFoundError, ResourceExhaust
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Health, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
-from arcray.core.queries import PAGE_LIMIT, GetNode, ListWorkloads, WorkloadPage
+from arcray.core.queries import GetNode
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.hivemind.tasks import FACADE
@@ -38,6 +38,7 @@ from arcray.facades.hivemind.workers import LEASE, dial_address_of, reached, was
 from arcray.wire.asking import ask
 from arcray.wire.attachments import Attachments
 from arcray.wire.keyed_turns import KeyedTurns
+from arcray.wire.listing import every_placed
 
 __all__ = ["WorkerLinks"]
 
@@ -48,7 +49,6 @@ _LINKS: Final = 10_000  # of one process; each is a connection and a handful of 
 _SWEEP_S: Final = 30.0
 _SILENT_S: Final = 2 * LEASE.lost_after_s  # its lease was lost long ago, and another link is made if it comes back
 _HOLDER_SILENT: Final = timedelta(seconds=7.5)  # a beat and a half
-_LIVE: Final = frozenset(phase for phase in Phase if not phase.terminal and phase is not Phase.PENDING)
 
 
 class WorkerLinks:
@@ -232,7 +232,7 @@ class WorkerLinks:
         Args:
             gone: whether some work that the cluster has placed there is taken for ended.
         """
-        placed = await self._placed_on(registration.id)
+        placed = await every_placed(self._plane, registration.id)
         certain = [view for view in placed if (view.phase is not Phase.PLACED or link.holds(view)) and not gone(view)]
         for view in placed:
             if view not in certain and (gone(view) or not link.epoch):
@@ -259,16 +259,6 @@ class WorkerLinks:
         except NotFoundError:
             return None
         return view if view.registration.facade == FACADE else None
-
-    async def _placed_on(self, node_id: NodeId) -> Sequence[WorkloadView]:
-        found: list[WorkloadView] = []
-        page: WorkloadPage | None = None
-        while page is None or page.next is not None:
-            after = None if page is None else page.next
-            page = await self._plane.query(ListWorkloads(node_id=node_id, phases=_LIVE, limit=PAGE_LIMIT, after=after))
-            assert page is not None
-            found += page.workloads
-        return found
 
     # -- heartbeats ---------------------------------------------------------------------------------------------------
 
