@@ -48,12 +48,14 @@ class Bench:
         self.attempt: Attempt | None = None
         self.owner = "local"
         self.forks: ForkServers | None = None
+        self.users = UserPool()
 
     def with_forks(self, settings: ForkServerSettings | None = None) -> ForkServers:
         """Has programs start as forks from now on; returns the servers, which somebody has to close."""
         self.forks = ForkServers(
             sandbox=self.sandbox,
             programs=self.directory,
+            users=self.users,
             settings=settings or ForkServerSettings(),
             clock=SystemClock(),
         )
@@ -64,7 +66,7 @@ class Bench:
             blobs=self.blobs,
             settings=self.settings,
             sandbox=self.sandbox,
-            users=UserPool(),
+            users=self.users,
             directory=self.directory,
             devices=self.devices,
             shares=GpuShares(self.holdings, SystemClock()),

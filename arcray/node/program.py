@@ -147,15 +147,15 @@ class ProgramRunner:
 
     @asynccontextmanager
     async def _place(self, order: StartWorkload) -> AsyncIterator[Confinement]:
-        """Makes the program's directories and its user; removes everything of both in the end."""
-        uid = self._users.take() if self._sandbox.own_user else None
+        """Makes the program's directories and its user; removes everything of both in the end, or keeps them."""
         assert isinstance(order.payload, Program)
         one_file = not order.payload.archive and not order.payload.stdin_blob
-        places = self._forks.places if self._forks is not None and one_file and uid is not None else None
-        own = self._directory / f"{order.workload_id}-{order.attempt}"
-        root = places.take(order.owner) if places is not None else own
+        forks = self._forks if self._sandbox.own_user and one_file else None
+        place = None if forks is None else forks.take_place(order.owner)
+        root = self._directory / f"{order.workload_id}-{order.attempt}" if place is None else place.root
+        uid = place.uid if place is not None else self._users.take() if self._sandbox.own_user else None
         try:
-            place = Confinement(
+            confinement = Confinement(
                 work=root / "work",
                 results=root / "results",
                 limits=self._limits(order),
@@ -163,23 +163,26 @@ class ProgramRunner:
                 network=self._settings.network,
                 devices=self._devices.files(order.allocation),
                 libraries=self._devices.libraries if order.allocation.gpus else (),
+                stays=place is not None,
             )
-            if places is None:
+            if place is None:
                 await _removed(root)
-            if places is None or not root.exists():
+            if place is None or not root.exists():
                 root.mkdir(mode=0o711)
-                for directory in (place.work, place.results):
+                for directory in (confinement.work, confinement.results):
                     directory.mkdir(mode=0o700)
-            yield place
+            yield confinement
         finally:
             kept = False
             if uid is not None:
-                if uid not in self._ended:
-                    kill_user(uid)
-                elif places is not None:
-                    kept = places.give_back(order.owner, root, uid)
+                ended = uid in self._ended
                 self._ended.discard(uid)
-                self._users.give_back(uid)
+                if not ended:
+                    kill_user(uid)
+                if forks is not None and place is not None:
+                    kept = forks.give_back_place(order.owner, place, ended=ended)
+                else:
+                    self._users.give_back(uid)
             if not kept and not remove_small_tree(root):
                 await _removed(root)
 

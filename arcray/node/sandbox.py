@@ -89,6 +89,7 @@ class Confinement:
         uid: the user it becomes; None stays who we are.
         devices: device files that it may use.
         libraries: directories of libraries that it reads besides those of the system and of the interpreter.
+        stays: whether programs to come have the same directories and user, if this one leaves them as they are.
     """
 
     work: Path
@@ -98,6 +99,7 @@ class Confinement:
     network: bool = False
     devices: tuple[Path, ...] = ()
     libraries: tuple[Path, ...] = ()
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +231,11 @@ class Sandbox:
         if place.uid is not None:
             for directory in (place.work, place.results):
                 _give(directory, place.uid)
+
+    @staticmethod
+    def is_given(place: Confinement) -> bool:
+        """Returns whether the directories are the program's user's already, as they are where a place stays."""
+        return place.work.stat().st_uid == place.uid
 
     def _namespaces(self, *, network: bool) -> Iterator[str]:
         yield from (self.bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
