@@ -74,11 +74,16 @@ class Bench:
         )
 
     def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
-              allocation: Allocation | None = None, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
+              allocation: Allocation | None = None, attempt: int = 1, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
         self.blobs.data["code"] = source.encode() if isinstance(source, str) else source
         program = Program(blob="code", **payload)
         self.attempt = self.attempts.of(
-            program, demand=demand, max_duration_s=max_duration_s, allocation=allocation, owner=self.owner
+            program,
+            demand=demand,
+            max_duration_s=max_duration_s,
+            allocation=allocation,
+            owner=self.owner,
+            attempt=attempt,
         )
         return asyncio.create_task(self.runner().run(self.attempt))
 

@@ -52,6 +52,7 @@ _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), types.Mod
 _MANY = 1_000
 _RUNNING = 2  # objects that there are while a program begins and not when it has ended
 _MAX_CODE = 255
+_REHEARSALS = 20  # it specializes code after some 16 times
 _MAIN = frozenset(("__loader__", "__annotations__"))
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
@@ -120,9 +121,7 @@ class Program:
     def __init__(self, interpreter: Interpreter, request: Request, files: list[int], line: _socket.socket) -> None:
         self._interpreter = interpreter
         output, token = files[:2]
-        for name, value in request.limits.items():
-            limit(getattr(resource, name), value)
-        os.umask(0o077)
+        self._limit(request)
         os.chdir(_WORK)
         suits = interpreter.suits(request.env)
         libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # undoes what the change of user did: its files in /proc were root's
@@ -141,6 +140,48 @@ class Program:
         self.namespace = self._main(request.entry)
         self._alive = gc.get_count()[0]
 
+    @classmethod
+    def rehearse(cls, interpreter: Interpreter, source: str) -> None:
+        """Does what a fork will do, as often as it takes to be done the same every time, and leaves no trace.
+
+        An interpreter writes to much that it uses first: caches of attributes, code that it specializes. Each page that
+        a fork is the first to write to it has to copy, which is most of what it costs: this halves their number.
+
+        Args:
+            source: a file of a program that may be run here.
+        """
+        modules, argv, orig_argv, path = dict(sys.modules), sys.argv, sys.orig_argv, sys.path[0]
+        further = f"{_OUR_PACKAGE}rehearsal"
+        for _ in range(_REHEARSALS):
+            asked = Request(
+                directory="rehearsal",
+                entry=source,
+                args=[],
+                env={**os.environ, further: ""},
+                limits={"RLIMIT_CORE": 0},
+                uid=1,
+                tmp_bytes=0,
+                archive=False,
+                reads=False,
+            )
+            request = Request.decoded(asked.encoded())
+            assert request.seat == asked.seat
+            program = cls.__new__(cls)
+            program._interpreter = interpreter
+            program._limit(request)
+            interpreter.suits(request.env)
+            program._arrange_files(1, None)
+            program.code = program._compiled(request.entry)
+            program._arrange_interpreter(request)
+            program.namespace = program._main(request.entry)
+            program._alive = gc.get_count()[0]
+            exec(program.code, program.namespace)  # noqa: S102 - ours
+            program._ends_without_a_word(None)
+            gc.disable()
+            del os.environ[further]
+            sys.modules.update(modules)
+        sys.argv, sys.orig_argv, sys.path[0] = argv, orig_argv, path
+
     def ended(self, status: Any = None) -> None:
         """Ends the process where nothing can notice; else returns, for the interpreter to end by itself.
 
@@ -148,17 +189,20 @@ class Program:
             status: as for ``sys.exit``.
         """
         code = 0 if status is None else status
+        if self._ends_without_a_word(code):
+            os._exit(code)
+
+    def _ends_without_a_word(self, code: Any) -> bool:
         if type(code) is not int or not 0 <= code <= _MAX_CODE or not self._interpreter.untouched():
-            return
+            return False
         further = [each for name, each in self.namespace.items() if name not in _MAIN and type(each) not in _ATOMS]
         if further and not _end_without_a_word(further):
-            return
+            return False
         alive, *older = gc.get_count()
         if alive != self._alive - _RUNNING or any(older):
             gc.collect()  # something is left, which may be garbage that ends with a word
-            if not self._interpreter.untouched():
-                return
-        os._exit(code)
+            return self._interpreter.untouched()
+        return True
 
     def failed(self, error: BaseException) -> None:
         """Tells an exception that nobody caught, as the interpreter does, without our own frame, and leaves."""
@@ -182,6 +226,12 @@ class Program:
             sys.excepthook = _tell_nothing
             raise KeyboardInterrupt
         sys.exit(1)
+
+    @staticmethod
+    def _limit(request: Request) -> None:
+        for name, value in request.limits.items():
+            limit(getattr(resource, name), value)
+        os.umask(0o077)
 
     @staticmethod
     def _arrange_files(output: int, source: int | None) -> None:
