@@ -128,8 +128,12 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
 
     def __init__(self, inner: grpc.GenericRpcHandler[Any, Any]) -> None:
         self._inner = inner
+        self._made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}  # of the methods that there are, so few
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        made = self._made.get(handler_call_details.method)
+        if made is not None:
+            return made
         handler: Any = self._inner.service(handler_call_details)
         if handler is None:  # no such method, which the server answers itself
             return None
@@ -137,7 +141,8 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
             inner = getattr(handler, kind)
             if inner is not None:
                 # A named tuple in fact; the stubs know only its attributes.
-                return handler._replace(**{kind: _shielded(inner)})  # type: ignore[no-any-return]
+                made = self._made[handler_call_details.method] = handler._replace(**{kind: _shielded(inner)})
+                return made
         raise AssertionError("a handler has one of four kinds")
 
 

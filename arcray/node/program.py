@@ -143,7 +143,10 @@ class ProgramRunner:
                 clock=attempt.clock,
             )
             async with log:
-                return await self._execute(attempt, start, log)
+                end = await self._execute(attempt, start, log)
+            if order.attempt > 1:  # an earlier one may write to it yet
+                return end
+            return replace(end, result=replace(end.result, log_bytes=0 if log.unused else log.size))
 
     @asynccontextmanager
     async def _place(self, order: StartWorkload) -> AsyncIterator[Confinement]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import count
@@ -26,6 +26,7 @@ from arcray.core.events import Topic
 from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.core.ports import ControlPlane, EventBatch
+from arcray.core.queries import Answer, Query
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.drivers.frames import decode, encode
@@ -45,6 +46,10 @@ class LocalPlane(ControlPlane, Protocol):
 
     def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         """Handles commands in order; each reply gets the answer or the ``ArcrayError`` that refused its command."""
+        ...
+
+    def answer_soon(self, query: Query, told: Callable[[Answer | ArcrayError | None], None]) -> bool:
+        """Answers what it can without a task; see ``control.plane.Plane``."""
         ...
 
 
@@ -170,9 +175,8 @@ class _Client:
             replies = [_Ticket(self, number, command) for number, command in said.commands]
             self._plane.take([command for _, command in said.commands], replies)
         for ticket, query in said.queries:
-            work = self._blob(query) if isinstance(query, BlobCall) else self._plane.query(query)
-            asking = self._board.spawn(contain_async(work, type(query).__name__))
-            asking.add_done_callback(partial(self._answer_query, ticket))
+            if isinstance(query, BlobCall) or not self._plane.answer_soon(query, partial(self._told, ticket, query)):
+                self._ask(ticket, query)
 
     def on_room(self) -> None:
         """There is room to send again."""
@@ -215,6 +219,17 @@ class _Client:
         """Says how the workload ended that its client submitted in this ask."""
         self._ends.append((ticket, without_spec(view)))
         self._flush_soon()
+
+    def _told(self, ticket: int, query: Query, answered: Answer | ArcrayError | None) -> None:
+        if answered is not None:
+            self.answer(ticket, answered)
+        elif not self.gone:  # it never came true, and memory is being rebuilt
+            self._ask(ticket, query)
+
+    def _ask(self, ticket: int, asked: Query | BlobCall) -> None:
+        work = self._blob(asked) if isinstance(asked, BlobCall) else self._plane.query(asked)
+        asking = self._board.spawn(contain_async(work, type(asked).__name__))
+        asking.add_done_callback(partial(self._answer_query, ticket))
 
     async def _blob(self, asked: BlobCall) -> object:
         if asked.operation not in REPEATABLE:

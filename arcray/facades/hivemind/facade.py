@@ -71,6 +71,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     desk = TaskDesk(
         context.plane,
         context.ids,
+        context.clock,
         house_rate=own.house_rate_per_minute,
         unpacked_bytes=settings.node.programs.max_archive_bytes,
     )

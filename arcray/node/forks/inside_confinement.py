@@ -16,7 +16,7 @@ import fcntl
 import os
 import struct
 
-from arcray.node.forks.frames import Seat
+from arcray.node.forks.frames import FrameError, Request, Seat
 from arcray.node.launcher import leave_keyring
 
 __all__ = ["PROGRAMS", "Seated", "become", "checked", "confine_slot", "libc", "take_seat"]
@@ -119,11 +119,18 @@ class Seated:
         self._told = [os.pread(table, _TABLE_BYTES, 0) for table in self._tables]
         self._queues = _queues()
 
+    def check(self, request: Request) -> None:
+        """Raises FrameError where a program is to have another seat."""
+        if request.seat != self.seat:
+            raise FrameError("is for another seat")
+
     def is_as_it_was(self) -> bool:
         """Returns whether the programs so far have left nothing in it."""
         return (
-            all([_holds(place, names) for place, names in self._directories])
-            and all([os.pread(each, _TABLE_BYTES, 0) == told for each, told in zip(self._tables, self._told, strict=True)])
+            all(_holds(place, names) for place, names in self._directories)
+            and all(
+                os.pread(each, _TABLE_BYTES, 0) == told for each, told in zip(self._tables, self._told, strict=True)
+            )
             and (self._queues < 0 or _holds(self._queues, []))
         )
 

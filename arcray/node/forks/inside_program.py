@@ -52,7 +52,6 @@ _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), types.Mod
 _MANY = 1_000
 _RUNNING = 2  # objects that there are while a program begins and not when it has ended
 _MAX_CODE = 255
-_REHEARSALS = 20  # it specializes code after some 16 times
 _MAIN = frozenset(("__loader__", "__annotations__"))
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
@@ -113,17 +112,26 @@ class Program:
     """One program, in the process that runs it.
 
     The bootstrap runs ``code`` in ``namespace``, so that no frame of ours but one is below it, and says how that ended.
-
-    Args:
-        files: what it writes to, the token of its start, and what it reads if anything.
     """
 
-    def __init__(self, interpreter: Interpreter, request: Request, files: list[int], line: _socket.socket) -> None:
+    code: types.CodeType
+    namespace: dict[str, Any]
+
+    def __init__(self, interpreter: Interpreter) -> None:
         self._interpreter = interpreter
+        self._alive = 0
+
+    def begin(self, request: Request, files: list[int], line: _socket.socket) -> None:
+        """Makes this process that program, up to its first instruction.
+
+        Args:
+            files: what it writes to, the token of its start, and what it reads if anything.
+            line: of the slot, which is closed here.
+        """
         output, token = files[:2]
         self._limit(request)
         os.chdir(_WORK)
-        suits = interpreter.suits(request.env)
+        suits = self._interpreter.suits(request.env)
         libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # undoes what the change of user did: its files in /proc were root's
         if not os.read(token, 1):
             raise RuntimeError("the start was called off")
@@ -136,51 +144,25 @@ class Program:
         if code is None:
             os.execve(sys.executable, [sys.executable, "-u", request.entry, *request.args], request.env)  # noqa: S606
         self._arrange_interpreter(request)
-        self.code = code
-        self.namespace = self._main(request.entry)
-        self._alive = gc.get_count()[0]
+        self._enter(code, request.entry)
 
-    @classmethod
-    def rehearse(cls, interpreter: Interpreter, source: str) -> None:
-        """Does what a fork will do, as often as it takes to be done the same every time, and leaves no trace.
+    def rehearse(self, request: Request) -> None:
+        """Does what ``begin`` and ``ended`` do, but for what cannot be undone.
 
         An interpreter writes to much that it uses first: caches of attributes, code that it specializes. Each page that
-        a fork is the first to write to it has to copy, which is most of what it costs: this halves their number.
-
-        Args:
-            source: a file of a program that may be run here.
+        a fork is the first to write to it has to copy, which is most of what a fork costs.
         """
-        modules, argv, orig_argv, path = dict(sys.modules), sys.argv, sys.orig_argv, sys.path[0]
-        further = f"{_OUR_PACKAGE}rehearsal"
-        for _ in range(_REHEARSALS):
-            asked = Request(
-                directory="rehearsal",
-                entry=source,
-                args=[],
-                env={**os.environ, further: ""},
-                limits={"RLIMIT_CORE": 0},
-                uid=1,
-                tmp_bytes=0,
-                archive=False,
-                reads=False,
-            )
-            request = Request.decoded(asked.encoded())
-            assert request.seat == asked.seat
-            program = cls.__new__(cls)
-            program._interpreter = interpreter
-            program._limit(request)
-            interpreter.suits(request.env)
-            program._arrange_files(1, None)
-            program.code = program._compiled(request.entry)
-            program._arrange_interpreter(request)
-            program.namespace = program._main(request.entry)
-            program._alive = gc.get_count()[0]
-            exec(program.code, program.namespace)  # noqa: S102 - ours
-            program._ends_without_a_word(None)
-            gc.disable()
-            del os.environ[further]
-            sys.modules.update(modules)
-        sys.argv, sys.orig_argv, sys.path[0] = argv, orig_argv, path
+        request = Request.decoded(request.encoded())
+        self._limit(request)
+        self._interpreter.suits(request.env)
+        self._arrange_files(1, None)
+        code = self._compiled(request.entry)
+        assert code is not None, "ours"
+        self._arrange_interpreter(request)
+        self._enter(code, request.entry)
+        exec(self.code, self.namespace)  # noqa: S102 - ours
+        self._ends_without_a_word(0)
+        gc.disable()
 
     def ended(self, status: Any = None) -> None:
         """Ends the process where nothing can notice; else returns, for the interpreter to end by itself.
@@ -283,6 +265,11 @@ class Program:
         for name in (*self._interpreter.ours, *shadowed):
             sys.modules.pop(name, None)
         gc.enable()
+
+    def _enter(self, code: types.CodeType, entry: str) -> None:
+        self.code = code
+        self.namespace = self._main(entry)
+        self._alive = gc.get_count()[0]
 
     @staticmethod
     def _main(entry: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import ctypes
 import gc
 import os
 import signal
+import sys
 
 from arcray.node.forks.frames import ENDED, LAST, MADE, MAX_BYTES, NO_SEAT, READY, Answer, FrameError, Request, Seat
 from arcray.node.forks.inside_confinement import Seated, become, checked, confine_slot, libc, take_seat
@@ -28,6 +29,7 @@ __all__ = ["main"]
 _CLONE_NEWPID = 0x20000000
 _MAX_FILES = 3
 _MAX_SEAT = 1024  # bytes
+_REHEARSALS = 20  # an interpreter specializes code after some 16 times
 
 
 class _Slot:
@@ -66,13 +68,15 @@ class _Slot:
             request = Request.decoded(asked)
             if self._seated is None:
                 take_seat(request.seat, self._covered)
-            elif self._seated.seat != request.seat:
-                raise FrameError("is for another seat")
+            else:
+                self._seated.check(request)
             become(request.uid)
-            return Program(self._interpreter, request, files, self._line)
+            program = Program(self._interpreter)
+            program.begin(request, files, self._line)
         except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of it may go on as the slot
             _say(f"cannot confine a program: {error!r}")
             os._exit(1)
+        return program
 
 
 def _ended(program: int) -> int:
@@ -152,13 +156,29 @@ def _say(text: str) -> None:
 
 
 def _rehearse(interpreter: Interpreter) -> None:
-    source = "/tmp/rehearsal.py"  # noqa: S108 - of this sandbox, and no program's
+    """Has everything that a fork does be done before, so that it is done from then on the same way; leaves no trace."""
+    modules, argv, orig_argv, path = dict(sys.modules), sys.argv, sys.orig_argv, sys.path[0]
+    source, further = "/tmp/rehearsal.py", "REHEARSAL"  # noqa: S108 - of this sandbox, and no program's
     file = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.write(file, b"pass")
     os.close(file)
-    Program.rehearse(interpreter, source)
+    request = Request(
+        directory="rehearsal",
+        entry=source,
+        args=[],
+        env={**os.environ, further: ""},
+        limits={"RLIMIT_CORE": 0},
+        uid=1,
+        tmp_bytes=0,
+        archive=False,
+        reads=False,
+    )
+    for _ in range(_REHEARSALS):
+        Program(interpreter).rehearse(request)
+        del os.environ[further]
+        sys.modules.update(modules)
+    sys.argv, sys.orig_argv, sys.path[0] = argv, orig_argv, path
     os.unlink(source)  # noqa: PTH108 - pathlib costs each start milliseconds
-    os.umask(0o022)
 
 
 def main(line: _socket.socket, *, early: frozenset[str], network: bool, covered: list[str]) -> Program | None:
@@ -169,10 +189,10 @@ def main(line: _socket.socket, *, early: frozenset[str], network: bool, covered:
         network: whether programs share the network of the server.
         covered: directories below ``/tmp`` that programs see all the same.
     """
-    os.umask(0o022)
     deny_user_namespaces(ctypes.CDLL(None, use_errno=True))  # bubblewrap has denied new privileges already
     interpreter = Interpreter(early)
     _rehearse(interpreter)
+    os.umask(0o022)
     server = _Server(line, interpreter, network=network, covered=tuple(map(os.fsencode, covered)))
     gc.collect()
     gc.freeze()  # or the first collection of each child would write to, and so copy, all of it

@@ -126,7 +126,7 @@ class ForkServers:
             starting.add_done_callback(lambda _: self._starting.pop(whose, None))
         return await asyncio.shield(starting)
 
-    def _do_without(self, owner: str, network: bool) -> None:  # noqa: FBT001 - the parts of a key
+    def _do_without(self, owner: str, network: bool) -> None:
         """Has an owner's programs not forked for a while. Nobody else's: what one's programs do is not theirs."""
         now_s = self._clock.monotonic()
         self._none_until_s = {each: until_s for each, until_s in self._none_until_s.items() if until_s > now_s}
