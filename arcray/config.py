@@ -153,6 +153,7 @@ class GatewaySettings(_Section):
         ws_frames_per_s: frames that a WebSocket may send a second, five times as many at once; above that it is closed
             with 1008. 0 is no limit.
         max_connections: open connections per listener; more are answered 503.
+        max_asks_bytes: of what one process, a node's among them, has asked of the scheduler and waits for.
         call_timeout_s: longest wait for an answer of the scheduler.
         header_timeout_s: longest that the headers of a request may take, from the connection or their first byte; and
             that a WebSocket may take to be opened, from its headers.
@@ -176,6 +177,7 @@ class GatewaySettings(_Section):
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
     ws_frames_per_s: int = Field(default=1_000, ge=0)
     max_connections: int = Field(default=4096, ge=1)
+    max_asks_bytes: int = Field(default=256 * 2**20, ge=2**20)
     call_timeout_s: float = Field(default=30.0, gt=0)
     header_timeout_s: float = Field(default=20.0, gt=0)
     body_timeout_s: float = Field(default=30.0, gt=0)

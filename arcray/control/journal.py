@@ -195,7 +195,8 @@ class Journal:
 
     async def workload(self, workload_id: WorkloadId) -> Workload | None:
         """Returns a workload's row."""
-        return await self._found(self._one, Workload, WORKLOADS, workload_id)
+        found = await self.earlier({workload_id}, {})
+        return found[0] if found else None
 
     async def earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
         """Returns the workloads that have one of these ids, or were submitted under one of these idempotency keys."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final, Protocol, cast
@@ -30,7 +31,17 @@ from arcray.core.queries import Answer, Query
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.drivers.frames import decode, encode
-from arcray.runtime.messages import CHUNK, REPEATABLE, BlobCall, FromClient, FromScheduler, Streams, without_spec
+from arcray.runtime.messages import (
+    CHUNK,
+    FRAME,
+    FRAME_BYTES,
+    REPEATABLE,
+    BlobCall,
+    FromClient,
+    FromScheduler,
+    Streams,
+    without_spec,
+)
 
 __all__ = ["LocalPlane", "Outlet", "Switchboard"]
 
@@ -251,20 +262,25 @@ class _Client:
         self._flush()
 
     def _flush(self) -> None:
-        if self.gone or self.line.full or not (self._replies or self._ends or self._orders or self._events):
-            return
+        while self._replies or self._ends or self._orders or self._events:
+            if self.gone or self.line.full:
+                return
+            for frame in _frames_of(self._next()):
+                self.line.send(frame)
+
+    def _next(self) -> FromScheduler:
+        """Returns what is said next. What a full line has gathered is said in portions, each once there is room."""
         said = FromScheduler(
-            replies=tuple(self._replies),
-            ends=tuple(self._ends),
+            replies=tuple(self._replies[:FRAME]),
+            ends=tuple(self._ends[:FRAME]),
             events=tuple(self._events),
             orders=tuple(self._orders),
         )
-        self._replies.clear()
-        self._ends.clear()
+        del self._replies[:FRAME], self._ends[:FRAME]
         self._orders.clear()
         self._events.clear()
         self.event_count = 0
-        self.line.send(encode(said))
+        return said
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -325,6 +341,17 @@ class _Ticket:
             self._client.tell_end(self._number, result)
         else:
             self._client.answer(self._number, result)
+
+
+def _frames_of(said: FromScheduler) -> Iterator[bytes]:
+    """Yields what is said as one frame, or as several where its replies are already more than one should carry."""
+    frame = encode(said)
+    if len(frame) <= FRAME_BYTES or len(said.replies) <= 1:
+        yield frame
+        return
+    half = len(said.replies) // 2
+    yield from _frames_of(replace(said, replies=said.replies[:half]))
+    yield from _frames_of(FromScheduler(replies=said.replies[half:]))
 
 
 def _value(task: asyncio.Task[object]) -> object:

@@ -156,6 +156,7 @@ class Rig:
             orders=self._take,
             connected=self._connected,
             limit=1000,
+            limit_bytes=1000,
         )
         self._tasks: list[asyncio.Task[None]] = []
 
