@@ -19,13 +19,14 @@ import struct
 from arcray.node.forks.frames import FrameError, Request, Seat
 from arcray.node.launcher import leave_keyring
 
-__all__ = ["PROGRAMS", "Seated", "become", "checked", "confine_slot", "libc", "take_seat"]
+__all__ = ["PROGRAMS", "Seated", "become", "checked", "confine_slot", "libc", "rehearse_becoming", "take_seat"]
 
 PROGRAMS = b"/dev/shm"
 
 _NEW_MOUNTS, _NEW_IPC, _NEW_NETWORK = 0x20000, 0x8000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC = 1, 2, 4, 8, 32, 4096, 16384
 _CAPABILITY_HEADER = array.array("I", [0x20080522, 0]).tobytes()  # version 3, of this process
+_NO_HEADER = None  # with which it is refused
 _NO_CAPABILITIES = bytes(24)
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # numbers of every machine
@@ -96,11 +97,21 @@ def take_seat(seat: Seat, covered: tuple[bytes, ...]) -> None:
 def become(uid: int) -> None:
     """Makes this process a user, and takes from it all rights."""
     os.setsid()  # a signal to its own process group must not reach the slot
+    _change_user(uid)
+    checked(libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
+
+
+def rehearse_becoming() -> None:
+    """Does the same, but for what cannot be undone; see ``inside_program``."""
+    _change_user(-1)  # nobody else
+    libc.capset(_NO_HEADER, _NO_CAPABILITIES)
+
+
+def _change_user(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     leave_keyring(libc)
-    checked(libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES))
 
 
 class Seated:

@@ -22,7 +22,7 @@ import sys
 import types
 
 from arcray.node.forks.frames import Request
-from arcray.node.forks.inside_confinement import libc
+from arcray.node.forks.inside_confinement import libc, rehearse_becoming
 from arcray.node.launcher import limit
 
 TYPE_CHECKING = False  # importing typing would be a fifth of what the server holds
@@ -50,9 +50,10 @@ _READ_AT_START = (
 )
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType})
 _MANY = 1_000
-_RUNNING = 2  # objects that there are while a program begins and not when it has ended
+_RUNNING = 4  # objects that there are while a program begins and not when it has ended
 _MAX_CODE = 255
 _MAIN = frozenset(("__loader__", "__annotations__"))
+_LOADER = sys.modules["_frozen_importlib_external"].SourceFileLoader  # as in importlib.machinery, not imported here
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
 
@@ -153,6 +154,7 @@ class Program:
         a fork is the first to write to it has to copy, which is most of what a fork costs.
         """
         request = Request.decoded(request.encoded())
+        rehearse_becoming()
         self._limit(request)
         self._interpreter.suits(request.env)
         self._arrange_files(1, None)
@@ -274,14 +276,12 @@ class Program:
     @staticmethod
     def _main(entry: str) -> dict[str, Any]:
         """Returns the namespace of a new ``__main__``."""
-        from importlib.machinery import SourceFileLoader
-
         main = types.ModuleType("__main__")
         del sys.modules["__main__"]
         sys.modules["__main__"] = main  # last, for ``untouched``
         namespace = vars(main)
         path = f"{_WORK}/{entry}"
-        namespace["__loader__"] = SourceFileLoader("__main__", path)
+        namespace["__loader__"] = _LOADER("__main__", path)
         namespace["__annotations__"] = {}
         namespace["__builtins__"] = builtins
         namespace["__file__"] = path
