@@ -195,6 +195,8 @@ def main(line: _socket.socket, *, early: frozenset[str], network: bool, covered:
     os.umask(0o022)
     server = _Server(line, interpreter, network=network, covered=tuple(map(os.fsencode, covered)))
     gc.collect()
+    if hasattr(libc, "malloc_trim"):  # of glibc
+        libc.malloc_trim(0)  # what compiling all of this took: each fork would have its pages listed anew
     gc.freeze()  # or the first collection of each child would write to, and so copy, all of it
     gc.disable()
     return server.serve()
