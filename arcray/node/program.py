@@ -42,7 +42,7 @@ from arcray.node.process_tree import (
 )
 from arcray.node.program_image import ProgramImage, ProgramStart
 from arcray.node.program_start import ProgramStarter
-from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
+from arcray.node.sandbox import THREAD_COUNTS, Confinement, Limits, Sandbox, SandboxKind, UserPool, search_path
 from arcray.node.transfer import fetch, upload_results
 from arcray.node.work import STOPPED_EARLY, Attempt, End, Ending, within
 
@@ -60,8 +60,7 @@ _COUNTERS: Final = ThreadPoolExecutor(4, thread_name_prefix="count")  # likewise
 def thread_environment(cpu_milli: int) -> dict[str, str]:
     """Returns the variables by which numeric libraries size their thread pools: whole cores, at least one."""
     threads = str(max(1, math.ceil(cpu_milli / 1000)))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return dict.fromkeys(names, threads)
+    return dict.fromkeys(THREAD_COUNTS, threads)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -295,11 +294,10 @@ class ProgramRunner:
     def _environment(self, order: StartWorkload, place: Confinement) -> Mapping[str, str]:
         assert isinstance(order.payload, Program)
         work, results = self._sandbox.paths(place)
-        own = () if self._image is not None else (str(Path(self._sandbox.python).parent),)
         return {
             "HOME": str(work),
             "LANG": "C.UTF-8",
-            "PATH": ":".join((*own, "/usr/local/bin", "/usr/bin", "/bin")),
+            "PATH": search_path() if self._image is not None else search_path(self._sandbox.python),
             "PYTHONUNBUFFERED": "1",
             **thread_environment(order.demand.cpu_milli),
             "TASK_ID": order.workload_id,  # or by what name its protocol knows it

@@ -74,6 +74,11 @@ class Interpreter:
         for name in sys.modules.keys() - early - set(self.ours) - set(sys.builtin_module_names):
             self._further.setdefault(name.partition(".")[0], []).append(name)
 
+    def hide(self) -> None:
+        """Takes what is ours from the modules that a program finds; they go on without being found."""
+        for name in self.ours:
+            sys.modules.pop(name, None)
+
     def suits(self, env: Mapping[str, str]) -> bool:
         """Returns whether an interpreter started with these variables would be as this one is."""
         if any(env.get(name) != value for name, value in self._fixed.items()):
@@ -264,7 +269,7 @@ class Program:
         sys.orig_argv = [sys.executable, "-u", *sys.argv]
         sys.path[0] = place
         shadowed = self._interpreter.shadowed(os.listdir(place)) if request.archive else ()  # noqa: PTH208
-        for name in (*self._interpreter.ours, *shadowed):
+        for name in shadowed:
             sys.modules.pop(name, None)
         gc.enable()
 

@@ -192,6 +192,7 @@ def main(line: _socket.socket, *, early: frozenset[str], network: bool, covered:
     deny_user_namespaces(ctypes.CDLL(None, use_errno=True))  # bubblewrap has denied new privileges already
     interpreter = Interpreter(early)
     _rehearse(interpreter)
+    interpreter.hide()
     os.umask(0o022)
     server = _Server(line, interpreter, network=network, covered=tuple(map(os.fsencode, covered)))
     gc.collect()
