@@ -165,6 +165,16 @@ async def test_owners_share_no_server(forked_bench: Bench) -> None:
     assert forked_bench.forks.owners == ("one", "two")
 
 
+async def test_a_server_that_does_not_work_is_no_affair_of_other_owners(forked_bench: Bench) -> None:
+    forks = forked_bench.with_forks()
+    forks.doubt("one", network=forked_bench.settings.network)
+    for owner in ("one", "two"):
+        forked_bench.owner = owner
+        assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
+    assert forks.owners == ("two",)
+    await forks.close()
+
+
 async def test_who_was_not_asked_for_longest_gives_way(forked_bench: Bench) -> None:
     forks = forked_bench.with_forks(ForkServerSettings(max_servers=2))
     for owner in ("one", "two", "one", "three"):
