@@ -49,6 +49,16 @@ def zipped(**files: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("source", "attempt", "log_bytes"), [("print('x')", 1, 2), ("", 1, 0), ("print('x')", 2, None)]
+)
+async def test_an_end_says_how_much_was_written_unless_an_earlier_attempt_may_write_yet(
+    bench: Bench, source: str, attempt: int, log_bytes: int | None
+) -> None:
+    end = await bench.run(source, attempt=attempt)
+    assert end.result.log_bytes == log_bytes
+
+
 async def test_source_runs_and_its_output_is_the_log(bench: Bench) -> None:
     end = await bench.run("import sys\nprint('hello', sys.argv[1:])\nprint('oops', file=sys.stderr)", args=("a", "b c"))
     assert end.phase is Phase.SUCCEEDED, (end, bench.log)
