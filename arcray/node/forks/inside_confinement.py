@@ -17,7 +17,6 @@ import os
 import struct
 
 from arcray.node.forks.frames import FrameError, Request, Seat
-from arcray.node.launcher import leave_keyring
 
 __all__ = ["PROGRAMS", "Seated", "become", "checked", "confine_slot", "libc", "rehearse_becoming", "take_seat"]
 
@@ -111,7 +110,6 @@ def _change_user(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    leave_keyring(libc)
 
 
 class Seated:

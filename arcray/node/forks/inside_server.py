@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import _socket
 import array
-import ctypes
 import gc
 import os
 import signal
@@ -22,7 +21,7 @@ import sys
 from arcray.node.forks.frames import ENDED, LAST, MADE, MAX_BYTES, NO_SEAT, READY, Answer, FrameError, Request, Seat
 from arcray.node.forks.inside_confinement import Seated, become, checked, confine_slot, libc, take_seat
 from arcray.node.forks.inside_program import Interpreter, Program
-from arcray.node.launcher import deny_user_namespaces
+from arcray.node.launcher import deny_calls, leave_keyring
 
 __all__ = ["main"]
 
@@ -189,7 +188,8 @@ def main(line: _socket.socket, *, early: frozenset[str], network: bool, covered:
         network: whether programs share the network of the server.
         covered: directories below ``/tmp`` that programs see all the same.
     """
-    deny_user_namespaces(ctypes.CDLL(None, use_errno=True))  # bubblewrap has denied new privileges already
+    leave_keyring(libc)
+    deny_calls(libc)  # bubblewrap has denied new privileges already
     interpreter = Interpreter(early)
     _rehearse(interpreter)
     interpreter.hide()
