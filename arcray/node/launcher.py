@@ -50,8 +50,9 @@ def deny_calls(libc: ctypes.CDLL) -> None:
     A user's keyring outlives its processes, and another program may be that user later.
 
     In a user namespace it would be root: it could mount file systems in memory, which nobody counts, and reach much of
-    the kernel that is closed to users. By a filter, because the limit on their number is the whole machine's. clone3 hides its flags in memory, where a filter cannot look; without it the C library takes clone. So do other
-    calling conventions hide what is called, and are closed.
+    the kernel that is closed to users. By a filter, because the limit on their number is the whole machine's. clone3
+    hides its flags in memory, where a filter cannot look; without it the C library takes clone. So do other calling
+    conventions hide what is called, and are closed.
     """
     machine, clone, unshare, keys = _CALLS[os.uname().machine]
     # Each is (operation, jump if true, jump if false, operand); jumps count from the next.
