@@ -197,7 +197,8 @@ async def test_a_disk_that_stays_full_for_a_while_leaves_no_untruth(
 async def test_what_is_answered_soon_is_told_with_the_commit_or_not_at_all(tmp_path: Path, database_url: str) -> None:
     """Whoever is told nothing asks in the other way; so does who asks for what memory has not."""
     async with a_plane(tmp_path, database_url) as cluster:
-        plane, told = cluster.plane, []
+        plane = cluster.plane
+        told: list[object] = []
         first, second = a_workload(1), a_workload(2)
         assert not plane.answer_soon(GetWorkload(workload_id=first.id), told.append)
         assert not plane.answer_soon(ListNodes(), told.append)
