@@ -134,14 +134,17 @@ class Seated:
             raise FrameError("is for another seat")
 
     def is_as_it_was(self) -> bool:
-        """Returns whether the programs so far have left nothing in it."""
-        return (
-            all(_holds(place, names) for place, names in self._directories)
-            and all(
-                os.pread(each, _TABLE_BYTES, 0) == told for each, told in zip(self._tables, self._told, strict=True)
+        """Returns whether the programs so far have left nothing in it, as far as can be seen."""
+        try:
+            return (
+                all(_holds(place, names) for place, names in self._directories)
+                and all(
+                    os.pread(each, _TABLE_BYTES, 0) == told for each, told in zip(self._tables, self._told, strict=True)
+                )
+                and (self._queues < 0 or _holds(self._queues, []))
             )
-            and (self._queues < 0 or _holds(self._queues, []))
-        )
+        except OSError:
+            return False
 
 
 def _holds(place: bytes | int, names: list[bytes]) -> bool:
