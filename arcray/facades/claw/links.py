@@ -21,7 +21,7 @@ from arcray.core.commands import Attached, AttachNode, DetachNode, ReportTelemet
 from arcray.core.errors import ArcrayError, Code, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
 from arcray.core.ids import NodeId
-from arcray.core.node import LeaseTerms, NodeRegistration, NodeView, Telemetry
+from arcray.core.node import DriverCapabilities, LeaseTerms, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import GetNode
 from arcray.core.queues import Queue, QueueReading
@@ -149,6 +149,8 @@ class NodeLinks:
         wishes = self._wishes(known.labels) if known is not None else Wishes()
         link.act(session.configure(wishes.config))
         registration = self._with_terms(session.registration, wishes)
+        if wishes.leaves or session.leaves:
+            registration = replace(registration, capabilities=DriverCapabilities())  # it takes nothing new
         inventory, placed = await self._inventory(link, known)
         attached: Attached = await ask(self._plane, AttachNode(registration=registration, inventory=tuple(inventory)))
         if link.closed is not None:
@@ -293,12 +295,10 @@ class NodeLinks:
             return
         told = link.session.configure(wishes.config)
         link.act(told)
-        if told:
-            link.rejoin()  # how much work it takes may be another
-        if wishes.leaves:
-            self._have_leave(link, wishes)
-        else:
+        if not wishes.leaves:
             self._leaving.discard(node_id)
+        if told or (wishes.leaves and node_id not in self._leaving):
+            link.rejoin()  # how much work it takes may be another; it is told to leave once it is given no more
 
     def _have_leave(self, link: Link, wishes: Wishes) -> None:
         if link.node_id not in self._leaving:

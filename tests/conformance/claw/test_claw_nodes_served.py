@@ -353,6 +353,25 @@ async def test_a_node_that_is_told_to_leave_has_left_when_it_hangs_up(serve: Any
         await in_health(served, ID, Health.GONE)
 
 
+async def test_a_node_that_is_told_to_leave_gets_no_new_work_until_it_registers_without_the_label(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served:
+        label = served.cluster.ask
+        async with a_node(served) as node:
+            await node.register()
+            await running(served, node)
+            await label(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: "graceful"}))
+            assert isinstance(await node.hear(), claw.Shutdown)
+            await submit(served, 2)
+            # The node is leaving all the same, whatever the label says from now on.
+            await label(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: None, LOG_LEVEL: "debug"}))
+            assert isinstance(await node.hear(), claw.UpdateConfig)
+            why = await served.cluster.plane.query(ExplainWorkload(workload_id=a_workload(2).id))
+            assert [refusal.filter for refusal in why.placement.refusals] == ["features"]
+            assert not (await node_of(served)).cordoned  # that is the operator's
+            await node.register()
+            assert (await node.deployed()).id == wire_id(a_workload(2).id, 1)
+
+
 # -- who may come in -------------------------------------------------------------------------------------------------
 
 AUTH = {"mode": "keys", "keys": {"root": "right"}, "scopes": {"root": "admin"}}
