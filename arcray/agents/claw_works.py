@@ -130,7 +130,7 @@ class Work:
         )
 
     def restart(self, report: ReportEnd, now_s: float) -> str | None:
-        """Has it start again after an end, if its own policy says so; returns the words for that, None if it is over."""
+        """Has it start again after an end, if its own policy says so; returns what to say, None if it is over."""
         if self.stop_asked or not self.began or report.phase is Phase.STOPPED:
             return None
         policy = restart_of(self.workload.spec.restart_policy)
