@@ -50,7 +50,7 @@ class NodeEndpoint:
             return
         with self._place():
             await socket.accept()
-            link = self._links.open(identity_of(socket))
+            link = self._links.open(identity_of(socket), socket.client.host if socket.client else "")
             telling = asyncio.create_task(link.tell_forever())
             try:
                 close = await _converse(socket, link)

@@ -20,7 +20,14 @@ from typing import Any, Final, TypeAlias, assert_never
 from arcray.claw_proto.frames import Frame
 from arcray.core.blobkeys import log_key
 from arcray.core.commands import ReportEnd, ReportPhase, Running
-from arcray.core.errors import ArcrayError, Code, IllegalTransitionError, StaleReportError, UnavailableError
+from arcray.core.errors import (
+    ArcrayError,
+    Code,
+    IllegalTransitionError,
+    ResourceExhaustedError,
+    StaleReportError,
+    UnavailableError,
+)
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Telemetry
 from arcray.core.orders import Order
@@ -61,6 +68,8 @@ _CUT: Final = b"[no more is kept of what it writes]\n"
 REPLACED_CLOSE: Final = Close(REPLACED, "the node has a newer connection, or was lost: register again")
 """How a connection ends that is not its node's any more."""
 
+_TOO_OFTEN: Final = ResourceExhaustedError("too many registrations come from this address; wait, then register again")
+
 _Word: TypeAlias = Told | Rejected | Wrote
 
 
@@ -81,6 +90,7 @@ class Link:
     """Implements ``wire.attachments.AttachedNode`` for one connection.
 
     Args:
+        admits: asked at each registration; one that it does not admit ends the connection.
         join: is awaited when the node registers, here or again; attaches it.
         heard: is told of every sign of life.
 
@@ -96,6 +106,7 @@ class Link:
         clock: Clock,
         *,
         limits: Limits,
+        admits: Callable[[], bool],
         join: Callable[[Link], Awaitable[None]],
         heard: Callable[[Link, Telemetry | None], None],
     ) -> None:
@@ -106,6 +117,7 @@ class Link:
         self._plane = plane
         self._clock = clock
         self._limits = limits
+        self._admits = admits
         self._join = join
         self._heard = heard
         self._epoch = 0
@@ -240,8 +252,12 @@ class Link:
                     self._put(action.frame)
                 case Close():
                     self.close(action)
-                case Join():
+                case Join() if self._admits():
                     self._joining.set()
+                case Join():
+                    # Whoever admits it not has logged that: each of a storm would be a line here.
+                    refusal = self.session.turn_away(_TOO_OFTEN, AGAIN_LATER)
+                    self.act([each for each in refusal if not isinstance(each, Refused)])
                 case Beat():
                     self._heard(self, action.telemetry)
                 case Told() | Rejected():

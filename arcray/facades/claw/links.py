@@ -30,6 +30,7 @@ from arcray.facades.claw.link import REPLACED_CLOSE, Limits, Link
 from arcray.facades.claw.nodes import FACADE, check_is_claw
 from arcray.facades.claw.session import AGAIN_LATER, POLICY, ClawSession, Close, Terms
 from arcray.facades.claw.wishes import Wishes, wishes_of
+from arcray.wire.address_limit import AddressLimit
 from arcray.wire.asking import ask
 from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 _FLUSH_S: Final = 0.25
 _DRAIN_S: Final = 30.0
 _REOPEN_S: Final = 1.0
+_REFUSALS_S: Final = 60.0  # between two lines about registrations that are too many
 _TOPICS: Final = frozenset({Topic.NODES})
 _PASSING: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 _LEFT: Final = "an operator had it leave"
@@ -66,6 +68,8 @@ class NodeLinks:
         self._turns = KeyedTurns()
         self._beats: dict[NodeId, Telemetry | None] = {}
         self._heard = asyncio.Event()
+        self._registrations = AddressLimit(settings.registrations_per_minute)
+        self._refused_s = -_REFUSALS_S
 
     def __len__(self) -> int:
         return len(self._links)
@@ -80,11 +84,12 @@ class NodeLinks:
             QueueReading(queue=Queue.CLAW_WORDS, length=words, limit=Link.words_allowed()),
         )
 
-    def open(self, identity: Identity) -> Link:
+    def open(self, identity: Identity, address: str) -> Link:
         """Returns the link of a new connection.
 
         Args:
             identity: who opened it.
+            address: where from; its registrations are counted.
         """
 
         async def join(link: Link) -> None:
@@ -99,9 +104,18 @@ class NodeLinks:
             self._plane,
             self._clock,
             limits=Limits(frames=settings.socket_queue, log_bytes=settings.log_bytes),
+            admits=lambda: self._admits(address),
             join=join,
             heard=self._hear,
         )
+
+    def _admits(self, address: str) -> bool:
+        now_s = self._clock.monotonic()
+        admitted = self._registrations.take(address, now_s)
+        if not admitted and now_s - self._refused_s >= _REFUSALS_S:
+            self._refused_s = now_s
+            _log.warning("too many registrations", extra={"address": address, "setting": "registrations_per_minute"})
+        return admitted
 
     async def leave(self, link: Link) -> None:
         """Takes that a connection has ended."""

@@ -40,6 +40,7 @@ from tests.conformance.claw.claw_rig import (
 S = WorkloadState
 FORMS = list(Form)
 QUICK = ClawSettings(recall_s=0.3)
+TOO_OFTEN = "too many registrations come from this address; wait, then register again"
 ON_LOSS = RestartPolicy(rule=RestartRule.ON_LOSS, max_restarts=3)
 
 
@@ -294,6 +295,18 @@ async def test_a_connection_that_does_not_register_is_closed(
         if first is not None:
             await node.socket.send(first)
         assert (await node.closed())[0] == 1008
+
+
+async def test_an_address_that_registers_too_often_is_told_to_wait(serve: Any) -> None:
+    async with serve(nodes=[], listen=True, claw=ClawSettings(registrations_per_minute=1)) as served:
+        async with a_node(served) as node:
+            await node.register()
+        async with a_node(served) as node:
+            await node.say(registration())
+            assert await node.closed() == (1013, TOO_OFTEN)
+        async with a_node(served, dialect=Dialect.ORIGINAL) as node:
+            assert await node.register() == original.Error(code=1004, message=TOO_OFTEN)
+            assert await node.closed() == (1013, TOO_OFTEN)
 
 
 # -- what an operator wants ------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ async def rig(*, frames: int = 16, log_bytes: int = 1 << 20) -> AsyncIterator[Ri
         plane,  # type: ignore[arg-type]  # of a plane it uses no more than there is
         clock,
         limits=Limits(frames=frames, log_bytes=log_bytes),
+        admits=lambda: True,
         join=join,
         heard=heard,
     )
