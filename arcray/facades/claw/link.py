@@ -96,7 +96,6 @@ class Link:
 
     Attributes:
         closed: how the connection is to end, or has ended; None while it stands.
-        latency_s: how long the node took to answer the last ping; None before.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class Link:
     ) -> None:
         self.session: Final = session
         self.closed: Close | None = None
-        self.latency_s: float | None = None
+        self._reading: Telemetry | None = None
         self.heard_s = clock.monotonic()
         self._plane = plane
         self._clock = clock
@@ -259,7 +258,7 @@ class Link:
                     refusal = self.session.turn_away(_TOO_OFTEN, AGAIN_LATER)
                     self.act([each for each in refusal if not isinstance(each, Refused)])
                 case Beat():
-                    self._heard(self, action.telemetry)
+                    self._hear(action.telemetry)
                 case Told() | Rejected():
                     self._words.append(action)
                     self._to_tell.set()
@@ -268,12 +267,19 @@ class Link:
                 case Refused():
                     self._record(action.error)
                 case Latency():
-                    self.latency_s = action.seconds
-                    _log.debug("node answered", extra={"node_id": self.node_id, "seconds": action.seconds})
+                    reading = self._reading or Telemetry(at=self._clock.now())  # nodes without GPUs tell none
+                    self._reading = replace(reading, latency_ms=action.seconds * 1_000)
+                    self._heard(self, self._reading)
                 case _:
                     assert_never(action)
         if not self.session.unanswered:
             self._answered.set()
+
+    def _hear(self, telemetry: Telemetry | None) -> None:
+        if telemetry is not None:
+            latency_ms = None if self._reading is None else self._reading.latency_ms
+            self._reading = telemetry = replace(telemetry, latency_ms=latency_ms)
+        self._heard(self, telemetry)
 
     def _put(self, frame: Frame) -> None:
         if len(self._frames) >= self._limits.frames + _ANSWERS:

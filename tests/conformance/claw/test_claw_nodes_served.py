@@ -328,6 +328,22 @@ async def test_labels_configure_a_node(serve: Any) -> None:
             assert (await again.register()).config == config  # type: ignore[union-attr]  # of what a node registers by
 
 
+async def test_how_long_a_node_takes_to_answer_is_shown_also_where_it_has_no_gpu(serve: Any) -> None:
+    async with serve(nodes=[], listen=True, claw=ClawSettings(ping_s=0.05)) as served, a_node(served) as node:
+        await node.register()
+        state = f"/api/v1/nodes/{ID}/scheduling"
+        assert (await served.client.get(state)).json()["latencyMs"] is None
+        assert isinstance(await node.hear(), claw.Ping)
+        await node.beat()
+
+        async def is_known() -> bool:
+            telemetry = (await node_of(served)).telemetry
+            return telemetry is not None and telemetry.latency_ms is not None
+
+        await until(served, is_known)
+        assert (await served.client.get(state)).json()["latencyMs"] > 0
+
+
 async def test_what_a_node_says_last_is_heard_before_it_has_left(serve: Any) -> None:
     async with serve(nodes=[], listen=True) as served, a_node(served) as node:
         await node.register()
