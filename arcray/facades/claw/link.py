@@ -22,8 +22,6 @@ from arcray.core.blobkeys import log_key
 from arcray.core.commands import ReportEnd, ReportPhase, Running
 from arcray.core.errors import (
     ArcrayError,
-    Code,
-    IllegalTransitionError,
     ResourceExhaustedError,
     StaleReportError,
     UnavailableError,
@@ -49,7 +47,7 @@ from arcray.facades.claw.session import (
     Told,
     Wrote,
 )
-from arcray.wire.asking import ask
+from arcray.wire.telling import AGAIN, tell
 
 __all__ = ["REPLACED_CLOSE", "Limits", "Link"]
 
@@ -61,8 +59,6 @@ _ANSWERS: Final = 16_384  # that a node may leave unread, beside its orders
 _RECORDS, _RECORDS_S = 20, 10.0  # refusals that are logged of one node in that time; others are counted
 _RETRY_S: Final = 0.2  # doubles
 _RETRY_MAX_S: Final = 5.0
-_AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
-_UNWANTED: Final = frozenset({Code.STALE_REPORT, Code.NOT_FOUND, Code.CONFLICT})
 _CUT: Final = b"[no more is kept of what it writes]\n"
 
 REPLACED_CLOSE: Final = Close(REPLACED, "the node has a newer connection, or was lost: register again")
@@ -373,30 +369,22 @@ class Link:
 
     async def _report(self, report: ReportPhase | ReportEnd) -> bool:
         """Tells the cluster, until it has answered; returns whether it still wants the work."""
-        wait_s = _RETRY_S
-        while True:
-            epoch = self._epoch
-            try:
-                await ask(self._plane, replace(report, epoch=epoch))
-            except ArcrayError as error:
-                if error.code in _AGAIN:
-                    await self._clock.sleep(wait_s)
-                    wait_s = min(_RETRY_MAX_S, wait_s * 2)
-                    continue
-                if (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId")):
-                    if epoch != self._epoch:
-                        continue  # it attached again meanwhile
-                    if self._held and self.closed is None:
-                        await self._clock.sleep(_RETRY_S)  # it is attaching again
-                        continue
-                    self.close(REPLACED_CLOSE)
-                    return True  # whoever attached it since knows
-                _log.info(
-                    "report refused",
-                    extra={"node_id": self.node_id, "workload_id": report.workload_id, "reason": str(error)},
-                )
-                return error.code not in _UNWANTED or isinstance(error, IllegalTransitionError)
+        return await tell(
+            self._plane,
+            self._clock,
+            report,
+            epoch=lambda: self._epoch,
+            lost=self._lost,
+            first_s=_RETRY_S,
+            longest_s=_RETRY_MAX_S,
+        )
+
+    async def _lost(self, _: ArcrayError) -> bool:
+        if self._held and self.closed is None:
+            await self._clock.sleep(_RETRY_S)  # it is attaching again
             return True
+        self.close(REPLACED_CLOSE)
+        return False
 
     async def _write(self, word: Wrote) -> None:
         workload_id = word.work.workload_id
@@ -413,7 +401,7 @@ class Link:
                 if data:
                     await self._plane.blobs.append(key, data)
             except ArcrayError as error:
-                if error.code not in _AGAIN:
+                if error.code not in AGAIN:
                     _log.warning("log of a node lost", extra=self._fields(word.work) | {"reason": str(error)})
                     return
                 await self._clock.sleep(wait_s)
