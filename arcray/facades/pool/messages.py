@@ -9,7 +9,7 @@ Source: Resource Pool API Documentation, "WebSocket API", "REST API Endpoints", 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -154,12 +154,14 @@ class Register:
 
     Args:
         device_id: "" has the server choose one.
+        max_tasks: that it runs at a time; 0 is as many as fit.
     """
 
     device_id: str = ""
     device_name: str = ""
     platform: str = ""
     capabilities: frozenset[str] = frozenset()
+    max_tasks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +217,9 @@ class TaskComplete:
     Args:
         output: what the program wrote; of a failure as far as it came.
         error: why it failed; "" of a success.
+        exit_code: of what ran; None where it is not told.
+        refused: of a failure: the device never began it, so that another one may.
+        files: that it left as its result, by their paths.
     """
 
     device_id: str
@@ -222,6 +227,9 @@ class TaskComplete:
     success: bool
     output: str = ""
     error: str = ""
+    exit_code: int | None = None
+    refused: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 ClientMessage: TypeAlias = (

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias, assert_never
 
-from arcray.core.blobkeys import inline, log_key
+from arcray.core.blobkeys import log_key, result_key
 from arcray.core.commands import ReportEnd, ReportPhase, Running
 from arcray.core.errors import (
     ArcrayError,
@@ -30,6 +31,7 @@ from arcray.core.workload import Phase, Program, Result
 from arcray.facades.pool.assignments import Assignments, Ended, Files
 from arcray.facades.pool.messages import TaskComplete
 from arcray.wire.asking import ask
+from arcray.wire.blobs import read_blob, size_of_blob
 
 __all__ = ["DeviceWork"]
 
@@ -41,6 +43,8 @@ _GRACE_S: Final = 5.0  # beside that of the order, for the device's own word
 _RETRY_S: Final = 0.2  # doubles
 _RETRY_MAX_S: Final = 5.0
 _AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
+
+_NO_RESULT: Final = Result()
 
 _Item: TypeAlias = StartWorkload | StopAttempt | RunInference | Ended
 
@@ -120,7 +124,8 @@ class DeviceWork:
                 await self._end(_running(item), Phase.FAILED, str(error), refused=True)
             case Ended():
                 await self._write(item)
-                await self._end(item.work, item.phase, item.message)
+                result = await self._keep(item)
+                await self._end(item.work, item.phase, item.message, refused=item.refused, result=result)
             case _:
                 assert_never(item)
 
@@ -152,11 +157,9 @@ class DeviceWork:
         return Files(code=code, stdin=stdin)
 
     async def _read(self, key: str) -> bytes:
-        own = inline(key)
-        size = len(own) if own is not None else await self._plane.blobs.size(key) or 0
-        if size > _FRAME_BYTES:
+        if await size_of_blob(self._plane.blobs, key) > _FRAME_BYTES:
             raise InvalidArgumentError(f"has more than the {_FRAME_BYTES} bytes that a device is sent", field="payload")
-        return await self._plane.blobs.get(key) if own is None else own
+        return await read_blob(self._plane.blobs, key)
 
     def _stop(self, order: StopAttempt, group: asyncio.TaskGroup) -> None:
         frame = self._assignments.stop(order)
@@ -176,7 +179,9 @@ class DeviceWork:
 
     # -- telling the cluster ------------------------------------------------------------------------------------------
 
-    async def _end(self, work: Running, phase: Phase, message: str, *, refused: bool = False) -> None:
+    async def _end(
+        self, work: Running, phase: Phase, message: str, *, refused: bool = False, result: Result = _NO_RESULT
+    ) -> None:
         await self._report(
             ReportEnd(
                 node_id=self.node_id,
@@ -185,7 +190,7 @@ class DeviceWork:
                 attempt=work.attempt,
                 phase=phase,
                 message=message,
-                result=Result(exit_code=0 if phase is Phase.SUCCEEDED else None),
+                result=result,
                 refused=refused,
             )
         )
@@ -211,12 +216,29 @@ class DeviceWork:
 
     async def _write(self, ended: Ended) -> None:
         data = ended.output.encode()
-        key, wait_s = log_key(ended.work.workload_id), _RETRY_S
-        while data:
+        key = log_key(ended.work.workload_id)
+
+        async def append() -> None:
+            room = self._log_bytes - (await self._plane.blobs.size(key) or 0)
+            if room > 0:
+                await self._plane.blobs.append(key, data[:room])
+
+        if data:
+            await self._stored(append)
+
+    async def _keep(self, ended: Ended) -> Result:
+        """Stores the files of a result."""
+        work = ended.work
+        files = {result_key(work.workload_id, path, work.attempt): data for path, data in ended.files.items()}
+        for key, data in files.items():
+            await self._stored(partial(self._plane.blobs.put, key, data))
+        return Result(exit_code=ended.exit_code, blobs=tuple(sorted(files)))
+
+    async def _stored(self, store: Callable[[], Awaitable[object]]) -> None:
+        wait_s = _RETRY_S
+        while True:
             try:
-                room = self._log_bytes - (await self._plane.blobs.size(key) or 0)
-                if room > 0:
-                    await self._plane.blobs.append(key, data[:room])
+                await store()
             except ArcrayError as error:
                 if error.code not in _AGAIN:
                     raise
