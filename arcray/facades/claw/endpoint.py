@@ -12,9 +12,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from arcray.claw_proto.frames import Frame
 from arcray.core.errors import ResourceExhaustedError
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.claw.link import Link
 from arcray.facades.claw.links import NodeLinks
+from arcray.facades.claw.queues import Queue
 from arcray.facades.claw.session import POLICY, Close
 from arcray.wire.access import deny, identity_of
 
@@ -41,7 +42,7 @@ class NodeEndpoint:
 
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many connections there are."""
-        return (QueueReading(queue=Queue.CLAW_SOCKETS, length=self._open, limit=self._max_sockets),)
+        return (QueueReading(queue=Queue.SOCKETS, length=self._open, limit=self._max_sockets),)
 
     async def serve(self, socket: WebSocket) -> None:
         """Serves one node until it leaves or is closed."""

@@ -16,6 +16,7 @@ from arcray.facades.hivemind.contract import taskworker_pb2 as taskworker
 from arcray.facades.hivemind.desk import TaskDesk
 from arcray.facades.hivemind.node_service import NodeService
 from arcray.facades.hivemind.passwords import Passwords
+from arcray.facades.hivemind.queues import Queue
 from arcray.facades.hivemind.reasons import Reasons
 from arcray.facades.hivemind.refusals import Subject
 from arcray.facades.hivemind.task_files import TaskFiles
@@ -124,4 +125,5 @@ FACADE: Final = Facade(
     summary="HiveMind: users, tasks and worker nodes over gRPC",
     lease=LEASE,
     open=_open,
+    queues=frozenset(Queue),
 )

@@ -10,9 +10,10 @@ from typing import Final
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from arcray.core.errors import ResourceExhaustedError
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.links import PoolLinks
+from arcray.facades.pool.queues import Queue
 from arcray.wire.access import deny, identity_of
 
 __all__ = ["SocketEndpoint"]
@@ -35,7 +36,7 @@ class SocketEndpoint:
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many connections there are, and how much waits for the one that has the most."""
         return (
-            QueueReading(queue=Queue.DEVICE_SOCKETS, length=self._open, limit=self._most),
+            QueueReading(queue=Queue.SOCKETS, length=self._open, limit=self._most),
             *self._links.queues(),
         )
 
