@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["AdvertisementSettings", "PoolProgram", "PoolSettings"]
+__all__ = ["AdvertisementSettings", "DeviceSettings", "PoolProgram", "PoolSettings"]
 
 
 class _Section(BaseModel):
@@ -60,6 +60,22 @@ class AdvertisementSettings(_Section):
     address: str = ""
 
 
+class DeviceSettings(_Section):
+    """This machine as a device of a pool: ``arcray agent --protocol pool``.
+
+    Args:
+        heartbeat_s: between two signs of life; servers want one every 30 s.
+        update_s: shortest time between two words of what this machine has; it is told where it has changed.
+        output_bytes: of what a task wrote that are told at its end: of a success the first, of a failure the last.
+        max_message_bytes: largest message that is read of the server; a larger one ends the connection.
+    """
+
+    heartbeat_s: float = Field(default=5.0, gt=0)
+    update_s: float = Field(default=2.0, gt=0)
+    output_bytes: int = Field(default=2**20, ge=1, le=4 * 2**20)
+    max_message_bytes: int = Field(default=64 * 2**20, ge=2**16)
+
+
 class PoolSettings(_Section):
     """Resource Pool: devices over WebSocket, what they have over REST.
 
@@ -83,6 +99,7 @@ class PoolSettings(_Section):
         max_result_bytes: longest output of a task that is given out; of a longer one its beginning.
         programs: what tasks may run, by the name that ``data.command`` has.
         advertise: telling the local network of it.
+        device: a machine that joins one.
     """
 
     requests_per_minute: int = Field(default=100, ge=0)
@@ -106,3 +123,4 @@ class PoolSettings(_Section):
     max_result_bytes: int = Field(default=2**20, ge=1)
     programs: dict[str, PoolProgram] = Field(default_factory=dict)
     advertise: AdvertisementSettings = AdvertisementSettings()
+    device: DeviceSettings = DeviceSettings()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -21,10 +17,11 @@ from websockets.exceptions import ConnectionClosed
 from arcray import claw_proto as claw
 from arcray.claw_proto import WorkloadState
 from arcray.claw_proto.frames import Dialect, Form, read_from_node, read_opening, write_to_node
+from tests import agent_process
+from tests.agent_process import PATIENCE_S
 
 __all__ = ["NOW", "PATIENCE_S", "Gateway", "a_deployment", "a_gateway", "a_machine", "an_agent"]
 
-PATIENCE_S = 60.0
 NOW = claw.Timestamp.of(datetime(2026, 2, 3, 12, 34, 56, tzinfo=UTC))
 
 
@@ -165,49 +162,5 @@ async def a_gateway(port: int = 0, gateway: Gateway | None = None) -> AsyncItera
         yield gateway, f"ws://127.0.0.1:{address[1]}/claw"
 
 
-@asynccontextmanager
-async def an_agent(
-    url: str, state_dir: Path, *options: str, containers: str = "never", exits: int | None = 0, **settings: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """``arcray agent --protocol claw`` as a process, from its start to its end by SIGTERM.
-
-    Args:
-        containers: the setting of that name.
-        exits: the status that it ends with; None where it is killed.
-        settings: more of the environment.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *_words(url, state_dir, options), env=_environment(containers, settings)
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None and exits is not None:
-            process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE_S):
-            status = await process.wait()
-    assert exits is None or status == exits
-
-
-@contextmanager
-def a_machine(url: str, state_dir: Path, *options: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The same with containers, for tests that are no coroutines; it may be killed."""
-    words = _words(url, state_dir, options)
-    with subprocess.Popen(words, env=_environment("always", settings)) as process:
-        try:
-            yield process
-        finally:
-            killed = process.poll() is not None
-            process.send_signal(signal.SIGTERM)
-            status = process.wait(PATIENCE_S)
-    assert killed or status == 0
-
-
-def _words(url: str, state_dir: Path, options: Sequence[str]) -> Sequence[str]:
-    words = [sys.executable, "-m", "arcray.cli.main", "agent", "--protocol", "claw", "--gateway", url]
-    return [*words, "--state-dir", str(state_dir), *options]
-
-
-def _environment(containers: str, settings: Mapping[str, str]) -> dict[str, str]:
-    own = {"ARCRAY_NODE__CONTAINERS__ENABLED": containers, "ARCRAY_NODE__MODELS__ENABLED": "false"}
-    return {**os.environ, **own, **settings}
+an_agent = partial(agent_process.an_agent, "claw")
+a_machine = partial(agent_process.a_machine, "claw")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from arcray import claw_proto, state_directory
-from arcray.agents.claw_link import ClawLink, gateway_url
 from arcray.agents.claw_pool import ClawPool, Records
 from arcray.agents.claw_session import ClawSession, Leave
+from arcray.agents.link import Link, Peer, websocket_url
 from arcray.agents.pool_plane import PoolPlane
-from arcray.claw_proto.frames import Form
+from arcray.claw_proto.frames import MAX_MESSAGE_BYTES, Form
 from arcray.config import Settings
 from arcray.control.blobs import FsspecBlobs
 from arcray.core.errors import InvalidArgumentError, UnavailableError
@@ -65,7 +65,7 @@ async def run(settings: Settings, joining: Joining) -> None:
         InvalidArgumentError: the gateway is no URL, or the name none that nodes have.
         UnauthenticatedError, PermissionDeniedError: the gateway does not let this machine in.
     """
-    url, name = gateway_url(joining.gateway), node_name(joining.name)
+    url, name = websocket_url(joining.gateway, "/claw"), node_name(joining.name)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -96,7 +96,8 @@ async def run(settings: Settings, joining: Joining) -> None:
 
     leaves: asyncio.Queue[Leave] = asyncio.Queue(maxsize=1)
     pool = ClawPool(session, clock, blobs, records, take=take, leave=lambda leave: _first_of(leaves, leave))
-    link = ClawLink(url, api_key=joining.api_key, session=session, act=pool.act, clock=clock, ids=ids)
+    peer = Peer(url=url, api_key=joining.api_key, max_message_bytes=MAX_MESSAGE_BYTES)
+    link = Link(peer, session, act=pool.act, clock=clock, ids=ids)
     pool.wake, pool.reconnect = link.wake, link.reconnect
     agent = NodeAgent(
         node_id=node_id, plane=PoolPlane(pool, blobs), settings=settings, clock=clock, ids=ids, probe=probe

@@ -2,7 +2,7 @@
 
 What lives here: the order in which things are done. A workload's record is on the disk before the node is told to begin
 it; so is its end before the node takes it for told; its log is told before its end. What does not: what is said
-(``claw_session``) and by which connection (``claw_link``).
+(``claw_session``) and by which connection (``link``).
 """
 
 from __future__ import annotations

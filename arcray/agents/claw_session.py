@@ -1,7 +1,7 @@
 """One machine's side of claw-proto, over all of its connections. No I/O: frames and reports in, frames and orders out.
 
 What lives here: what is said of workloads, and what is done about the gateway's words. What does not: when words are
-heard (``claw_outbox``), sockets (``claw_link``), disks and the node (``claw_pool``).
+heard (``claw_outbox``), sockets (``link``), disks and the node (``claw_pool``).
 
 - **Words wait.** A step of a workload, and a piece of its log, are kept until they are heard. What was unheard when a
   connection broke is told over the next one, in order; of what runs besides is told where it stands. Ends of late are

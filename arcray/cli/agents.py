@@ -20,8 +20,9 @@ __all__ = ["COMMANDS"]
 _OPTIONS: Final = {
     "hivemind": frozenset({"pool", "listen", "user", "node_id", "advertise", "allow_from"}),
     "claw": frozenset({"gateway", "encoding", "name", "max_workloads", "api_key"}),
+    "pool": frozenset({"gateway", "name", "max_workloads", "api_key"}),
 }
-_NEEDED: Final = {"hivemind": ("pool", "listen"), "claw": ("gateway",)}
+_NEEDED: Final = {"hivemind": ("pool", "listen"), "claw": ("gateway",), "pool": ("gateway",)}
 _PASSWORD: Final = "ARCRAY_AGENT_PASSWORD"  # noqa: S105 - the name of a variable
 
 
@@ -50,7 +51,7 @@ def _networks(context: click.Context, parameter: click.Parameter, values: tuple[
     multiple=True,
     help="hivemind: who may hand tasks to it (the addresses of the pool).",
 )
-@click.option("--gateway", default="", metavar="URL", help="claw: the gateway, ws://HOST:PORT/claw.")
+@click.option("--gateway", default="", metavar="URL", help="claw, pool: the gateway, ws://HOST:PORT/claw or /ws.")
 @click.option(
     "--encoding",
     type=click.Choice(["json", "bincode"]),
@@ -58,15 +59,17 @@ def _networks(context: click.Context, parameter: click.Parameter, values: tuple[
     show_default=True,
     help="claw: how this machine writes its frames; the gateway's are read in either.",
 )
-@click.option("--name", default="", help="claw: what this machine is called (its host name).")
+@click.option("--name", default="", help="claw, pool: what this machine is called (its host name).")
 @click.option(
     "--max-workloads",
     type=click.IntRange(1, 10_000),
     default=100,
     show_default=True,
-    help="claw: how many workloads may run here at a time.",
+    help="claw, pool: how many workloads may run here at a time.",
 )
-@click.option("--api-key", envvar="ARCRAY_API_KEY", default="", help="claw: the key of this node, if one is asked.")
+@click.option(
+    "--api-key", envvar="ARCRAY_API_KEY", default="", help="claw, pool: the key of this node, if one is asked."
+)
 @place_options
 @pass_context
 def agent(context: Context, /, protocol: str, **given: Any) -> None:
@@ -77,6 +80,9 @@ def agent(context: Context, /, protocol: str, **given: Any) -> None:
 
     claw: it runs the containers that the gateway deploys, tells how far they are and what they write, and registers
     again when the gateway was away. Containers outlive an agent that is killed, and the next one goes on with them.
+
+    pool: it joins a Resource Pool as a device, runs the programs and containers of the tasks that it is given, and
+    returns what they write. The pool gives up what runs here when the connection ends, and so does this machine.
     """
     _check_options(click.get_current_context(), protocol, given)
     import asyncio  # with gRPC and pydantic half a second, which no other command need pay
@@ -90,6 +96,10 @@ def agent(context: Context, /, protocol: str, **given: Any) -> None:
         from arcray.agents import claw
 
         asyncio.run(claw.run(settings, claw.Joining(**joining)))
+    elif protocol == "pool":
+        from arcray.agents import device
+
+        asyncio.run(device.run(settings, device.Joining(**joining)))
     else:
         from arcray.agents import hivemind
 

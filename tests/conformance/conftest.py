@@ -53,11 +53,11 @@ Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Served]]
 @pytest.fixture
 def serve() -> Serve:
     """Returns what serves facades: ``async with serve(nodes=[...], listen=True, **settings) as served``."""
-    return _served
+    return serving
 
 
 @asynccontextmanager
-async def _served(
+async def serving(
     *,
     nodes: Sequence[SimulatedNode] | None = None,
     policy: ClusterPolicy | None = None,
@@ -65,6 +65,13 @@ async def _served(
     port: int = 0,
     **settings: Any,
 ) -> AsyncIterator[Served]:
+    """Serves facades for the time of the block.
+
+    Args:
+        nodes: None is one node.
+        listen: whether there is a real listener.
+        settings: sections of them.
+    """
     async with AsyncExitStack() as stack:
         state_dir = Path(stack.enter_context(TemporaryDirectory(prefix="arcray-")))
         found = Settings(state_dir=state_dir, **settings)

@@ -51,6 +51,8 @@ class Ended:
     phase: Phase
     message: str
     output: str
+    exit_code: int | None = None
+    refused: bool = False
 
 
 def task_id_of(workload_id: WorkloadId, attempt: int) -> str:
@@ -137,7 +139,14 @@ class Assignments:
             return None
         phase = Phase.SUCCEEDED if result.success else Phase.STOPPED if stopping else Phase.FAILED
         message = result.error.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_MESSAGE_LIMIT]  # no database takes a NUL
-        return Ended(work=work, phase=phase, message=message, output=result.output)
+        return Ended(
+            work=work,
+            phase=phase,
+            message=message,
+            output=result.output,
+            exit_code=0 if result.exit_code is None and result.success else result.exit_code,
+            refused=result.refused and not stopping,
+        )
 
     def _drop(self, name: str) -> Running | None:
         self._stopping.discard(name)

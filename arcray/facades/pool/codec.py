@@ -46,6 +46,7 @@ __all__ = [
     "number",
     "pool_members",
     "read",
+    "read_requirements",
     "result_frame",
     "status_members",
     "task_members",
@@ -58,6 +59,7 @@ _TEXT_LIMIT: Final = 256
 _INPUT_LIMIT: Final = 4 << 20
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CAPABILITIES_LIMIT: Final = 32
+_EXIT_LIMIT: Final = 2**31 - 1
 _NUMBERS: Final = {
     "cpuUsage": "cpu_usage",
     "cpuAvailable": "cpu_available",
@@ -101,6 +103,7 @@ def read(frame: str | bytes) -> ClientMessage | None:  # noqa: PLR0911  one arm 
                 device_name=_plain(fields, "deviceName"),
                 platform=_plain(fields, "platform"),
                 capabilities=frozenset(fields.texts("capabilities", most=_CAPABILITIES_LIMIT, longest=_TEXT_LIMIT)),
+                max_tasks=fields.integer("maxTasks", 0),
             )
         case "heartbeat":
             return Heartbeat(device_id=_named(fields, "deviceId"))
@@ -109,7 +112,7 @@ def read(frame: str | bytes) -> ClientMessage | None:  # noqa: PLR0911  one arm 
             return ResourceUpdate(device_id=_named(fields, "deviceId"), changes=changes)
         case "resource_request":
             asked = _object(values, "requirements")
-            requirements = _requirements(asked, "requirements")
+            requirements = read_requirements(asked, "requirements")
             _written(asked, "requirements")  # as they are, in the answer
             return ResourceRequest(device_id=_id(fields, "deviceId"), requirements=requirements, asked=asked)
         case "resource_release":
@@ -165,7 +168,15 @@ def _changes(told: Mapping[str, Any]) -> Mapping[str, Any]:
     return changes
 
 
-def _requirements(asked: Mapping[str, Any], path: str) -> Requirements:
+def read_requirements(asked: Mapping[str, Any], path: str) -> Requirements:
+    """Reads what a task or a request wants.
+
+    Args:
+        path: where it stands, for errors.
+
+    Raises:
+        InvalidArgumentError: a member has the wrong type or range; names it.
+    """
     wanted = {
         name: _number(asked[name], f"{path}.{name}")
         for name in ("cpu", "memory", "storage")
@@ -183,7 +194,7 @@ def _task(told: Mapping[str, Any]) -> Task:
         id=_id(fields, "id"),
         type=_plain(fields, "type"),
         submitter_id=_id(fields, "submitterId"),
-        requirements=_requirements(asked, "task.requirements"),
+        requirements=read_requirements(asked, "task.requirements"),
         command=_plain(Fields(data, "task.data"), "command"),
         input=_text_of(data.get("input"), "task.data.input"),
     )
@@ -191,12 +202,16 @@ def _task(told: Mapping[str, Any]) -> Task:
 
 def _complete(fields: Fields, result: Mapping[str, Any]) -> TaskComplete:
     success = _truth(result.get("success"), "result.success")
+    told = Fields(result, "result")
+    refused, exit_code = result.get("refused"), result.get("exitCode")
     return TaskComplete(
         device_id=_id(fields, "deviceId"),
         task_id=_named(fields, "taskId"),
         success=success,
         output=_text_of(result.get("result"), "result.result"),
-        error="" if success else Fields(result, "result").text("error", "", longest=_INPUT_LIMIT) or "failed",
+        error="" if success else told.text("error", "", longest=_INPUT_LIMIT) or "failed",
+        exit_code=None if exit_code is None else told.integer("exitCode", low=-_EXIT_LIMIT, high=_EXIT_LIMIT),
+        refused=not success and refused is not None and _truth(refused, "result.refused"),
     )
 
 

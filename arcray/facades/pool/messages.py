@@ -154,12 +154,14 @@ class Register:
 
     Args:
         device_id: "" has the server choose one.
+        max_tasks: that it runs at a time; 0 is as many as fit.
     """
 
     device_id: str = ""
     device_name: str = ""
     platform: str = ""
     capabilities: frozenset[str] = frozenset()
+    max_tasks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +217,8 @@ class TaskComplete:
     Args:
         output: what the program wrote; of a failure as far as it came.
         error: why it failed; "" of a success.
+        exit_code: of what ran; None where it is not told.
+        refused: of a failure: the device never began it, so that another one may.
     """
 
     device_id: str
@@ -222,6 +226,8 @@ class TaskComplete:
     success: bool
     output: str = ""
     error: str = ""
+    exit_code: int | None = None
+    refused: bool = False
 
 
 ClientMessage: TypeAlias = (

@@ -107,6 +107,7 @@ def registration_of(member: Member, lease: LeaseTerms, *, address: str = "") -> 
         external_id=device.id,
         address=address,
         labels={DEVICE_LABEL: node_id} | ({_LABEL_PLATFORM: platform} if platform else {}),
+        max_workloads=member.max_tasks or None,
     )
 
 

@@ -102,6 +102,7 @@ class Member:
     Args:
         account: who registered it.
         capabilities: what it can do besides being lent.
+        max_tasks: at a time; 0 is as many as fit.
     """
 
     device: Device
@@ -109,6 +110,7 @@ class Member:
     account: AccountId
     capabilities: frozenset[str]
     heard_s: float
+    max_tasks: int = 0
 
     @property
     def runs(self) -> bool:
@@ -329,6 +331,7 @@ class Roster:
             account=own.account,
             capabilities=register.capabilities if own.trusted else frozenset(),
             heard_s=now.monotonic_s,
+            max_tasks=register.max_tasks,
         )
         self._members[device_id] = member
         return (Join(member=member, listed=True, new=True, fresh=True),)

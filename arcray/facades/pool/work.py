@@ -42,6 +42,8 @@ _RETRY_S: Final = 0.2  # doubles
 _RETRY_MAX_S: Final = 5.0
 _AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 
+_NO_RESULT: Final = Result()
+
 _Item: TypeAlias = StartWorkload | StopAttempt | RunInference | Ended
 
 
@@ -120,7 +122,9 @@ class DeviceWork:
                 await self._end(_running(item), Phase.FAILED, str(error), refused=True)
             case Ended():
                 await self._write(item)
-                await self._end(item.work, item.phase, item.message)
+                await self._end(
+                    item.work, item.phase, item.message, refused=item.refused, result=Result(exit_code=item.exit_code)
+                )
             case _:
                 assert_never(item)
 
@@ -176,7 +180,9 @@ class DeviceWork:
 
     # -- telling the cluster ------------------------------------------------------------------------------------------
 
-    async def _end(self, work: Running, phase: Phase, message: str, *, refused: bool = False) -> None:
+    async def _end(
+        self, work: Running, phase: Phase, message: str, *, refused: bool = False, result: Result = _NO_RESULT
+    ) -> None:
         await self._report(
             ReportEnd(
                 node_id=self.node_id,
@@ -185,7 +191,7 @@ class DeviceWork:
                 attempt=work.attempt,
                 phase=phase,
                 message=message,
-                result=Result(exit_code=0 if phase is Phase.SUCCEEDED else None),
+                result=result,
                 refused=refused,
             )
         )

@@ -1,35 +1,37 @@
-"""The line to a claw gateway: one WebSocket after the other, for as long as this machine is part of the pool.
+"""The line to a gateway: one WebSocket after the other, for as long as this machine is part of the pool.
 
-What lives here: connecting, waiting between tries, and what the end of a connection means. What does not: any word
-(``claw_session``). Two tasks share a connection: one reads, one writes whatever the session has due, and both go at the
-pace of the socket. A peer that is gone without a word is found out by the pings of the WebSocket itself.
+What lives here: connecting, waiting between tries, and what the end of a connection means. What does not: any word of
+any protocol (a ``Session`` each). Two tasks share a connection: one reads, one writes whatever the session has due, and
+both go at the pace of the socket. A peer that is gone without a word is found out by the pings of the WebSocket itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.frames import Close
 
-from arcray.agents.claw_session import Action, ClawSession
-from arcray.claw_proto.frames import MAX_MESSAGE_BYTES
 from arcray.core.errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError
 from arcray.core.ports import Clock, Ids
 
-__all__ = ["Backoff", "ClawLink", "gateway_url"]
+__all__ = ["Backoff", "Frame", "Link", "Peer", "Session", "websocket_url"]
 
 _log = logging.getLogger(__name__)
 
-Act: TypeAlias = Callable[[Sequence[Action]], Awaitable[None]]
-"""Does what the gateway asks."""
+Frame: TypeAlias = str | bytes
+
+_A = TypeVar("_A")
+_A_co = TypeVar("_A_co", covariant=True)
 
 _OPEN_S: Final = 10.0
-_REGISTER_S: Final = 10.0
 _CLOSE_S: Final = 2.0
 _PING_S: Final = 20.0
 _QUEUE: Final = 16  # frames
@@ -41,6 +43,64 @@ _PROTOCOL_ERROR: Final = 1002
 _POLICY: Final = 1008
 _REFUSALS: Final = {401: UnauthenticatedError, 403: PermissionDeniedError}
 _DIGITS: Final = 8
+_DETAIL_LIMIT: Final = 512
+_BROKEN: Final = Close(1006, "")  # no word came
+
+
+class Session(Protocol[_A_co]):
+    """What is said over the connections, of which one is open at a time. Frames are taken and given by calls alone."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether the gateway has taken this machine over this connection."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits to be sent that nothing more should be read."""
+        ...
+
+    @property
+    def left(self) -> bool:
+        """Whether this machine was to leave, and everything is over and said."""
+        ...
+
+    def opened(self) -> Frame:
+        """Returns the first frame of a connection."""
+        ...
+
+    def closed(self) -> None:
+        """Takes that the connection is gone."""
+        ...
+
+    def received(self, frame: Frame) -> Sequence[_A_co]:
+        """Takes a frame; returns what it asks of the machine."""
+        ...
+
+    def take(self) -> Sequence[Frame]:
+        """Returns the next frames to send, in order."""
+        ...
+
+    def due_s(self) -> float | None:
+        """Returns in how many seconds there is something to send; None before this machine is registered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The gateway.
+
+    Args:
+        url: as ``websocket_url`` returns it.
+        api_key: shown to it; "" shows none.
+        max_message_bytes: the largest that is read of it; a larger one ends the connection.
+        register_s: how long it may take to answer a registration.
+    """
+
+    url: str
+    api_key: str = field(default="", repr=False)
+    max_message_bytes: int
+    register_s: float = 10.0
 
 
 class Backoff:
@@ -62,20 +122,28 @@ class Backoff:
         self._tries = 0
 
 
-class ClawLink:
+class Link(Generic[_A]):
     """Keeps one session connected.
 
     Args:
-        url: as ``gateway_url`` returns it.
-        api_key: shown to the gateway; "" shows none.
         act: told what each frame asks for, before the next is read.
+        lost: told that a connection has ended; the next one waits until it returns.
     """
 
-    def __init__(self, url: str, *, api_key: str, session: ClawSession, act: Act, clock: Clock, ids: Ids) -> None:
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    def __init__(
+        self,
+        peer: Peer,
+        session: Session[_A],
+        *,
+        act: Callable[[Sequence[_A]], Awaitable[None]],
+        clock: Clock,
+        ids: Ids,
+        lost: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._peer = peer
         self._session = session
         self._act = act
+        self._lost = lost
         self._clock = clock
         self._backoff = Backoff(ids)
         self._due = asyncio.Event()
@@ -98,56 +166,66 @@ class ClawLink:
         Raises:
             UnauthenticatedError, PermissionDeniedError: the gateway does not let this machine in, which it never has.
         """
+        gateway = self._peer.url
         while True:
-            began_s = self._clock.monotonic()
+            began_s, pause_s = self._clock.monotonic(), 0.0
             try:
-                code = await self._one_connection()
+                closed = await self._one_connection()
             except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
                 self._check_may_try(error)
-                _log.warning("gateway not reached", extra={"gateway": self._url, "reason": str(error) or "no answer"})
-                code = None
+                pause_s = _pause_s(error)
+                _log.warning("gateway not reached", extra={"gateway": gateway, "reason": _reason(error)})
+                closed = None
+            if self._lost is not None:
+                await self._lost()
             if self._session.left:
                 return
-            if code == _NORMAL:
-                _log.info("the gateway has said good-bye", extra={"gateway": self._url})
-                return
-            if code is not None:
-                _log.warning("gateway gone", extra={"gateway": self._url, "code": code})
-                if code in (_PROTOCOL_ERROR, _POLICY) and not self._joined:
-                    raise PermissionDeniedError(f"the gateway refuses this machine: it closed with {code}")
+            if closed is not None:
+                if self._is_over(closed):
+                    _log.info("the gateway has said good-bye", extra={"gateway": gateway, "reason": closed.reason})
+                    return
+                _log.warning("gateway gone", extra={"gateway": gateway, "code": closed.code, "reason": closed.reason})
                 if self._clock.monotonic() - began_s >= _PROVEN_S:
                     self._backoff.reset()
-            await self._clock.sleep(self._backoff.next_s())
+            await self._clock.sleep(max(pause_s, self._backoff.next_s()))
+
+    def _is_over(self, closed: Close) -> bool:
+        """Returns whether the gateway wants this machine no more; refuses to go on where it never did."""
+        if closed.code in (_PROTOCOL_ERROR, _POLICY) and not self._joined:
+            why = f": {closed.reason}" if closed.reason else ""
+            raise PermissionDeniedError(f"the gateway refuses this machine: it closed with {closed.code}{why}")
+        return closed.code == _NORMAL
 
     def _check_may_try(self, error: Exception) -> None:
         """Refuses to go on where the gateway has never let this machine in, and says that it does not."""
         if isinstance(error, InvalidStatus) and not self._joined:
             refusal = _REFUSALS.get(error.response.status_code)
             if refusal is not None:
-                raise refusal(f"the gateway answers {error.response.status_code}", field="api_key") from error
+                raise refusal(_reason(error), field="api_key") from error
 
-    async def _one_connection(self) -> int | None:
-        """Speaks over one connection until it ends; returns the code that the gateway closed it with."""
+    async def _one_connection(self) -> Close | None:
+        """Speaks over one connection until it ends; returns how the gateway has closed it."""
+        peer = self._peer
         socket = await connect(
-            self._url,
-            additional_headers=self._headers,
+            peer.url,
+            additional_headers={"Authorization": f"Bearer {peer.api_key}"} if peer.api_key else {},
             compression=None,
             proxy=None,  # as all of arcray reaches what it is told to
             open_timeout=_OPEN_S,
             close_timeout=_CLOSE_S,
             ping_interval=_PING_S,
             ping_timeout=_PING_S,
-            max_size=MAX_MESSAGE_BYTES,
+            max_size=peer.max_message_bytes,
             max_queue=_QUEUE,
         )
         self._socket = socket
         try:
             await socket.send(self._session.opened())
             await self._until_registered(socket)
-            _log.info("registered", extra={"gateway": self._url})
+            _log.info("registered", extra={"gateway": peer.url})
             await self._speak(socket)
         except ConnectionClosed as error:
-            return error.rcvd.code if error.rcvd is not None else 1006
+            return error.rcvd or _BROKEN
         finally:
             self._socket = None
             self._session.closed()
@@ -155,7 +233,7 @@ class ClawLink:
         return None
 
     async def _until_registered(self, socket: ClientConnection) -> None:
-        async with asyncio.timeout(_REGISTER_S):
+        async with asyncio.timeout(self._peer.register_s):
             while not self._session.registered:
                 await self._act(self._session.received(await socket.recv()))
         self._joined = True
@@ -182,7 +260,7 @@ class ClawLink:
 
     async def _write(self, socket: ClientConnection) -> None:
         """Writes what is due; returns once this machine has left."""
-        while not self._session.left:
+        while True:
             self._due.clear()
             for frame in self._session.take():
                 await socket.send(frame)
@@ -200,8 +278,31 @@ class ClawLink:
                 waiter.cancel()
 
 
-def gateway_url(text: str) -> str:
+def _reason(error: Exception) -> str:
+    """Returns why a connection could not be had, in the gateway's own words where it has some."""
+    if not isinstance(error, InvalidStatus):
+        return str(error) or "no answer"
+    response = error.response
+    try:
+        told: Any = json.loads(response.body or b"")
+    except ValueError:
+        told = None
+    detail = told.get("detail") if isinstance(told, dict) else None
+    answer = f"the gateway answers {response.status_code}"
+    return f"{answer}: {detail[:_DETAIL_LIMIT]}" if isinstance(detail, str) and detail else answer
+
+
+def _pause_s(error: Exception) -> float:
+    """Returns how long the gateway wants to be left alone; no longer than any other pause."""
+    told = error.response.headers.get("Retry-After", "") if isinstance(error, InvalidStatus) else ""
+    return min(_LONGEST_S, float(told)) if told.isascii() and told.isdecimal() else 0.0
+
+
+def websocket_url(text: str, path: str) -> str:
     """Returns the URL of a gateway.
+
+    Args:
+        path: where gateways of this protocol mostly are; for the error.
 
     Raises:
         InvalidArgumentError: it is none of a WebSocket.
@@ -213,6 +314,6 @@ def gateway_url(text: str) -> str:
         is_one = False
     if not is_one:
         raise InvalidArgumentError(
-            f"must be ws://HOST:PORT/claw or wss://HOST:PORT/claw, got {text!r}", field="gateway"
+            f"must be ws://HOST:PORT{path} or wss://HOST:PORT{path}, got {text!r}", field="gateway"
         )
     return text
