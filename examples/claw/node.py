@@ -68,7 +68,7 @@ class Node:
     async def _run(self, workload: dict[str, Any]) -> None:
         """Runs a container from its start to its end, and tells of both, and of what it writes."""
         name, spec = workload["id"], workload["spec"]
-        entry, *words = [*(spec["command"] or [""]), *(spec["args"] or [])]
+        entry, words = (spec["command"] or [""])[0], [*(spec["command"] or [])[1:], *(spec["args"] or [])]
         options = [f"--name=claw-{name}"]
         options += [f"--env={variable}={value}" for variable, value in spec["env"]]
         options += [f"--entrypoint={entry}"] if entry else []
