@@ -46,10 +46,10 @@ class Stage:
         self.machines = machines
 
     @contextmanager
-    def only(self, machine: Machine) -> Iterator[None]:
+    def only(self, *machines: Machine) -> Iterator[None]:
         """Has no other machine take new work: most protocols cannot say where theirs is to run."""
-        operations = self.client.operations
-        others = [each["id"] for each in operations.nodes() if each["id"] != machine.node_id]
+        operations, these = self.client.operations, {machine.node_id for machine in machines}
+        others = [each["id"] for each in operations.nodes() if each["id"] not in these]
         for node_id in others:
             operations.cordon(node_id)
         try:
