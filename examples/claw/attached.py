@@ -12,7 +12,7 @@ from examples.digits.promises import require
 from examples.digits.report import Report, Row, show_log
 from examples.machine import agent
 
-__all__ = ["Attached"]
+__all__ = ["Attached", "gateway_of"]
 
 _GREETING: Final = "hello from a claw node"
 _KIND: Final = "claw container"
@@ -34,7 +34,7 @@ class Attached:
             self._report.rows.append(Row(work="hello", kind=_KIND, result=f"not run: {missing}"))
             return
         name = f"claw-{secrets.token_hex(3)}"
-        words = ["--protocol", "claw", "--gateway", gateway_of(self._client.url), "--encoding", "bincode"]
+        words = ["--protocol", "claw", "--gateway", gateway_of(self._client.url, "claw"), "--encoding", "bincode"]
         with agent(name, [*words, "--name", name], _SETTINGS, lambda: self._node(name) is not None) as pid:
             node = self._node(name)
             require(node is not None, f"{name} has gone")
@@ -69,6 +69,6 @@ class Attached:
         return next((node for node in self._client.nodes() if node.name == name), None)
 
 
-def gateway_of(url: str) -> str:
-    """Returns where an arcray takes claw nodes, by its URL."""
-    return f"{url.replace('http', 'ws', 1).rstrip('/')}/claw"
+def gateway_of(url: str, path: str) -> str:
+    """Returns where an arcray has a WebSocket, by its URL."""
+    return f"{url.replace('http', 'ws', 1).rstrip('/')}/{path}"

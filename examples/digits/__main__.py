@@ -16,6 +16,7 @@ from examples.digits.own import OwnArcray
 from examples.digits.promises import UnwellError
 from examples.digits.report import Report, Row
 from examples.hivemind.search import Search
+from examples.matrix.everywhere import Everywhere
 
 
 def main() -> int:
@@ -27,7 +28,7 @@ def main() -> int:
     report = Report()
     try:
         if given.url:
-            _run(given.url, given.hivemind, report)
+            _run(given.url, given.hivemind, report, own=False)
         else:
             _run_on_own(report)
     except (ArcrayError, UnwellError) as error:
@@ -43,7 +44,7 @@ def _run_on_own(report: Report) -> None:
     try:
         with report.phase("start arcray"):
             url = own.start()
-        _run(url, own.hivemind, report)
+        _run(url, own.hivemind, report, own=True)
         well = True
     finally:
         with report.phase("end arcray"):
@@ -54,7 +55,7 @@ def _run_on_own(report: Report) -> None:
             print(f"the log of arcray is kept in {own.log}", file=sys.stderr)
 
 
-def _run(url: str, hivemind: str | None, report: Report) -> None:
+def _run(url: str, hivemind: str | None, report: Report, *, own: bool) -> None:
     with Client(url) as client:
         job = Job(client, report)
         with report.phase("train a classifier as a program"):
@@ -72,6 +73,9 @@ def _run(url: str, hivemind: str | None, report: Report) -> None:
             return
         with report.phase("search by HiveMind tasks"):
             Search(client, hivemind, report).run()
+        if own:
+            with report.phase("every protocol on every kind of machine"):
+                Everywhere(client, hivemind, training, report).run()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from examples.hivemind.pool import Pool, User
-from examples.machine import agent
+from examples.machine import Start, agents
 
-__all__ = ["lent"]
+__all__ = ["lending", "lent"]
 
 # A little of this machine, which is in the pool with all of it already: so small a one is filled first.
 _OFFERED: Final = {
@@ -26,7 +26,15 @@ def lent(pool: Pool, owner: User) -> Iterator[int]:
     Raises:
         UnavailableError: it does not join; says where its log is.
     """
-    words = ["--protocol", "hivemind", "--pool", pool.address, "--listen", "127.0.0.1:0", "--user", owner.name]
-    env = {**_OFFERED, "ARCRAY_AGENT_PASSWORD": owner.password}
-    with agent(f"of {owner.name}", words, env, lambda: pool.health(owner.name) == "healthy") as pid:
+    with agents(lending(pool, owner)) as (pid,):
         yield pid
+
+
+def lending(pool: Pool, owner: User) -> Start:
+    """Returns how the machine joins."""
+    return Start(
+        name=f"of {owner.name}",
+        words=["--protocol", "hivemind", "--pool", pool.address, "--listen", "127.0.0.1:0", "--user", owner.name],
+        env={**_OFFERED, "ARCRAY_AGENT_PASSWORD": owner.password},
+        has_joined=lambda: pool.health(owner.name) == "healthy",
+    )

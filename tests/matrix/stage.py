@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +12,7 @@ import psutil
 
 from arcray.client import Client
 from arcray.node.container import LABEL_NODE, LABEL_WORKLOAD
+from examples.matrix.cordons import only
 from tests.matrix.kinds import Machine
 
 if TYPE_CHECKING:
@@ -45,18 +46,9 @@ class Stage:
         self.client = client
         self.machines = machines
 
-    @contextmanager
-    def only(self, *machines: Machine) -> Iterator[None]:
+    def only(self, *machines: Machine) -> AbstractContextManager[None]:
         """Has no other machine take new work: most protocols cannot say where theirs is to run."""
-        operations, these = self.client.operations, {machine.node_id for machine in machines}
-        others = [each["id"] for each in operations.nodes() if each["id"] not in these]
-        for node_id in others:
-            operations.cordon(node_id)
-        try:
-            yield
-        finally:
-            for node_id in others:
-                operations.uncordon(node_id)
+        return only(self.client, *(machine.node_id for machine in machines))
 
     def call_program(self, machine: Machine) -> None:
         """Ends the one program below a machine's process that waits to be called."""
