@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from arcray.agents.device_session import Action, Begin, DeviceSession
 from arcray.agents.device_tasks import HeldTask
+from arcray.agents.device_words import FILES_BYTES
 from arcray.control.blobs import FsspecBlobs
-from arcray.core.blobkeys import log_key, own_keys, result_prefix
+from arcray.core.blobkeys import log_key, own_keys, result_path, result_prefix
 from arcray.core.commands import ReportEnd, ReportPhase, Running
 from arcray.core.errors import ArcrayError, NotFoundError
 from arcray.core.node import NodeRegistration, Telemetry
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 Take: TypeAlias = Callable[[Sequence[Order]], Awaitable[None]]
 
 _END_S: Final = 20.0
+_CHARACTER_BYTES: Final = 6  # the most that one takes in JSON
 
 
 class DevicePool:
@@ -67,9 +70,12 @@ class DevicePool:
         task = self._session.task(report)
         if task is None:
             return
-        output = "" if task.silent else await self._output(task, report)
+        output, files = "", dict[str, bytes]()
+        if not task.silent:
+            report, files = await self._files(report)
+            output = await self._output(task, report)
         await self._clean(task)
-        self._session.ended(task, report, output)
+        self._session.ended(task, report, output, files)
         self._end.set()
         self.wake()
 
@@ -121,6 +127,16 @@ class DevicePool:
             await self._take([order])
         except ArcrayError as error:
             _log.warning("task not ended", extra={"workload_id": order.workload_id, "reason": str(error)})
+
+    async def _files(self, report: ReportEnd) -> tuple[ReportEnd, dict[str, bytes]]:
+        """Returns what a task left; where that cannot be returned, it has failed."""
+        keys = {result_path(key): key for key in report.result.blobs}
+        sizes = [await self._blobs.size(key) or 0 for key in keys.values()]
+        total_bytes = sum(sizes) + _CHARACTER_BYTES * sum(map(len, keys))
+        if total_bytes <= FILES_BYTES:
+            return report, {path: await self._blobs.get(key) for path, key in keys.items()}
+        message = f"its results have {sum(sizes)} bytes, and at most {FILES_BYTES} can be returned"
+        return replace(report, phase=Phase.FAILED, message=message), {}
 
     async def _output(self, task: HeldTask, report: ReportEnd) -> str:
         """Returns what a task wrote: of a success the beginning, of a failure the end."""

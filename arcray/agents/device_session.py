@@ -132,11 +132,12 @@ class DeviceSession:
         """Returns whose end is reported; None where it is no task's."""
         return self._tasks.of(report.workload_id, report.attempt)
 
-    def ended(self, task: HeldTask, report: ReportEnd, output: str) -> None:
+    def ended(self, task: HeldTask, report: ReportEnd, output: str, files: Mapping[str, bytes]) -> None:
         """Takes that a task has ended, and says so.
 
         Args:
             output: what it wrote.
+            files: that it left as its result.
         """
         self._tasks.remove(task)
         if task.silent:
@@ -149,6 +150,7 @@ class DeviceSession:
                 success=succeeded,
                 output=output,
                 error="" if succeeded else report.message or f"it {report.phase}",
+                files=files,
                 exit_code=report.result.exit_code,
                 refused=report.refused,
             )

@@ -10,7 +10,7 @@ additive, and ``arcray.facades.pool.assignments`` has their other end.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -23,6 +23,7 @@ from arcray.wire.fields import Fields
 from arcray.wire.strict_json import dumps, parse
 
 __all__ = [
+    "FILES_BYTES",
     "Assigned",
     "Cancelled",
     "Code",
@@ -38,11 +39,15 @@ __all__ = [
 FRAME_BYTES: Final = 7 << 20
 """Of a frame that servers read; arcray's read 8 MiB."""
 
+FILES_BYTES: Final = 4 << 20
+"""Of result files that one frame takes, together with names and some output."""
+
 _ID_LIMIT: Final = 512
 _TEXT_LIMIT: Final = 64 << 20
 _LIST_LIMIT: Final = 65_536
 _ERROR_LIMIT: Final = 4_096
 _CHARACTER_BYTES: Final = 6  # the most that one takes in JSON
+_ENVELOPE_BYTES: Final = 16 << 10
 _NAME: Final = re.compile(r"[^=\0]+")
 
 
@@ -242,9 +247,12 @@ def complete_frame(done: TaskComplete) -> str:
             result |= {"refused": True}
     if done.exit_code is not None:
         result |= {"exitCode": done.exit_code}
+    if done.files:
+        result |= {"files": {path: b64encode(data).decode() for path, data in done.files.items()}}
+    room = FRAME_BYTES - _ENVELOPE_BYTES - len(dumps(result))
     output = done.output
-    if len(output) > FRAME_BYTES // _CHARACTER_BYTES and len(dumps(output)) > FRAME_BYTES - _ERROR_LIMIT * 8:
-        output = output[: FRAME_BYTES // _CHARACTER_BYTES - _ERROR_LIMIT]
+    if len(output) * _CHARACTER_BYTES > room and len(dumps(output)) > room:
+        output = output[: max(0, room) // _CHARACTER_BYTES]
         output += f"\n[cut: the output has {len(done.output)} characters]\n"
     if output or done.success:
         result |= {"result": output}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from arcray.core.commands import Running
@@ -53,6 +53,7 @@ class Ended:
     output: str
     exit_code: int | None = None
     refused: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def task_id_of(workload_id: WorkloadId, attempt: int) -> str:
@@ -146,6 +147,7 @@ class Assignments:
             output=result.output,
             exit_code=0 if result.exit_code is None and result.success else result.exit_code,
             refused=result.refused and not stopping,
+            files=result.files,
         )
 
     def _drop(self, name: str) -> Running | None:

@@ -9,6 +9,7 @@ Source: Resource Pool API Documentation, the examples under "REST API Endpoints"
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -59,6 +60,9 @@ _TEXT_LIMIT: Final = 256
 _INPUT_LIMIT: Final = 4 << 20
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _CAPABILITIES_LIMIT: Final = 32
+_FILES_LIMIT: Final = 1_000
+_FILE_LIMIT: Final = 16 << 20
+_PATH_LIMIT: Final = 4_096
 _EXIT_LIMIT: Final = 2**31 - 1
 _NUMBERS: Final = {
     "cpuUsage": "cpu_usage",
@@ -211,8 +215,23 @@ def _complete(fields: Fields, result: Mapping[str, Any]) -> TaskComplete:
         output=_text_of(result.get("result"), "result.result"),
         error="" if success else told.text("error", "", longest=_INPUT_LIMIT) or "failed",
         exit_code=None if exit_code is None else told.integer("exitCode", low=-_EXIT_LIMIT, high=_EXIT_LIMIT),
+        files={} if result.get("files") is None else _files(_object_in(result, "files", "result")),
         refused=not success and refused is not None and _truth(refused, "result.refused"),
     )
+
+
+def _files(told: Mapping[str, Any]) -> Mapping[str, bytes]:
+    if len(told) > _FILES_LIMIT:
+        raise InvalidArgumentError(f"must have at most {_FILES_LIMIT} members", field="result.files")
+    files = {}
+    for path, value in told.items():
+        field = f"result.files.{path[:_TEXT_LIMIT]}"
+        Fields({field: path}).text(field, shortest=1, longest=_PATH_LIMIT)
+        try:
+            files[path] = b64decode(Fields({field: value}).text(field, longest=_FILE_LIMIT), validate=True)
+        except ValueError as error:
+            raise InvalidArgumentError("is not Base64", field=field) from error
+    return files
 
 
 def _object_in(told: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ Source: Resource Pool API Documentation, "WebSocket API", "REST API Endpoints", 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -219,6 +219,7 @@ class TaskComplete:
         error: why it failed; "" of a success.
         exit_code: of what ran; None where it is not told.
         refused: of a failure: the device never began it, so that another one may.
+        files: that it left as its result, by their paths.
     """
 
     device_id: str
@@ -228,6 +229,7 @@ class TaskComplete:
     error: str = ""
     exit_code: int | None = None
     refused: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 ClientMessage: TypeAlias = (

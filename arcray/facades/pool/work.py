@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias, assert_never
 
-from arcray.core.blobkeys import inline, log_key
+from arcray.core.blobkeys import inline, log_key, result_key
 from arcray.core.commands import ReportEnd, ReportPhase, Running
 from arcray.core.errors import (
     ArcrayError,
@@ -122,9 +123,8 @@ class DeviceWork:
                 await self._end(_running(item), Phase.FAILED, str(error), refused=True)
             case Ended():
                 await self._write(item)
-                await self._end(
-                    item.work, item.phase, item.message, refused=item.refused, result=Result(exit_code=item.exit_code)
-                )
+                result = await self._keep(item)
+                await self._end(item.work, item.phase, item.message, refused=item.refused, result=result)
             case _:
                 assert_never(item)
 
@@ -217,12 +217,29 @@ class DeviceWork:
 
     async def _write(self, ended: Ended) -> None:
         data = ended.output.encode()
-        key, wait_s = log_key(ended.work.workload_id), _RETRY_S
-        while data:
+        key = log_key(ended.work.workload_id)
+
+        async def append() -> None:
+            room = self._log_bytes - (await self._plane.blobs.size(key) or 0)
+            if room > 0:
+                await self._plane.blobs.append(key, data[:room])
+
+        if data:
+            await self._stored(append)
+
+    async def _keep(self, ended: Ended) -> Result:
+        """Stores the files of a result."""
+        work = ended.work
+        files = {result_key(work.workload_id, path, work.attempt): data for path, data in ended.files.items()}
+        for key, data in files.items():
+            await self._stored(partial(self._plane.blobs.put, key, data))
+        return Result(exit_code=ended.exit_code, blobs=tuple(sorted(files)))
+
+    async def _stored(self, store: Callable[[], Awaitable[object]]) -> None:
+        wait_s = _RETRY_S
+        while True:
             try:
-                room = self._log_bytes - (await self._plane.blobs.size(key) or 0)
-                if room > 0:
-                    await self._plane.blobs.append(key, data[:room])
+                await store()
             except ArcrayError as error:
                 if error.code not in _AGAIN:
                     raise
