@@ -55,7 +55,7 @@ class Stage:
 
         def waiting() -> psutil.Process | None:
             below = psutil.Process(machine.pid).children(recursive=True)
-            found = [each for each in below if _signals(each.pid, "SigBlk") & _BIT]
+            found = [each for each in below if _listens(each.pid)]
             return found[0] if len(found) == 1 else None
 
         self.cluster.until(waiting, f"a program waits on {machine.kind}").send_signal(signal.SIGUSR1)
@@ -67,7 +67,7 @@ class Stage:
         def listening() -> Any:
             found = engine.containers.list(filters={"label": labels})
             pids = [each.attrs["State"]["Pid"] for each in found]
-            return found[0] if pids and _signals(pids[0], "SigCgt") & _BIT else None
+            return found[0] if pids and _listens(pids[0]) else None
 
         self.cluster.until(listening, f"a container waits on {machine.kind}").kill("SIGUSR1")
 
@@ -88,10 +88,10 @@ def reasons(refusals: Sequence[Any]) -> dict[str, str]:
     return {each["filter"]: each["reason"] for each in own}
 
 
-def _signals(pid: int, mask: str) -> int:
-    """A mask of signals of a process, as the kernel has it; none of one that is gone."""
+def _listens(pid: int) -> bool:
+    """Whether a process has a handler for the signal, as the kernel has it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(status.partition(f"{mask}:")[2].split(maxsplit=1)[0], 16)
+        return False
+    return bool(int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16) & _BIT)

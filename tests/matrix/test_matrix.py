@@ -28,7 +28,7 @@ def cells() -> Iterator[Any]:
         yield pytest.param(way, name, way.needs in kind.offers, id=f"{way.facade}-{way.name}-on-{name}", marks=marks)
 
 
-@pytest.mark.parametrize(("way", "kind", "runs"), cells())
+@pytest.mark.parametrize(("way", "kind", "runs"), list(cells()))
 def test_work_runs_or_is_explained(
     stage: Stage, way: Way | Question, kind: str, runs: bool, request: pytest.FixtureRequest
 ) -> None:
