@@ -42,6 +42,7 @@ class HeldTask:
         allocation: the slice of this machine that it uses.
         ending: it was asked to end, so that what it holds may be another's already.
         silent: its end is said to nobody: the server has given it up.
+        why: it was asked to end, where the server has not done so.
     """
 
     task_id: str
@@ -51,6 +52,7 @@ class HeldTask:
     allocation: Allocation
     ending: bool = False
     silent: bool = False
+    why: str = ""
 
 
 class DeviceTasks:

@@ -145,6 +145,26 @@ async def test_work_of_a_machine_that_goes_is_done_elsewhere(
             assert view.node_id == other
 
 
+async def test_a_machine_that_was_taken_for_gone_begins_what_it_had_again(serve: Serve, tmp_path: Path) -> None:
+    """Takes seconds: an interpreter starts, and a process is stopped until it is missed."""
+    async with (
+        a_pool(serve, heartbeat_s=1.0, sweep_s=0.1) as served,
+        a_client(served) as client,
+        agent(served, tmp_path, ARCRAY_POOL__DEVICE__HEARTBEAT_S="0.2") as process,
+    ):
+        (device,) = await joined(served, "machine")
+        work = await program(served, 1, ENDLESS, restart=RestartPolicy(rule=RestartRule.ON_LOSS))
+        await in_phase(served, work, Phase.RUNNING)
+        process.send_signal(signal.SIGSTOP)
+        assert (await client.hear("device_left"))["deviceId"] == device
+        process.send_signal(signal.SIGCONT)
+        await in_phase(served, work, Phase.RUNNING, attempt=2)
+        quick = await program(served, 2, b"print('done')")
+        assert (await served.cluster.finished(quick.id, PATIENCE_S)).phase is Phase.SUCCEEDED
+        await served.cluster.ask(StopWorkload(workload_id=work.id))
+        assert (await served.cluster.finished(work.id, PATIENCE_S)).phase is Phase.STOPPED
+
+
 async def test_a_machine_comes_back_to_a_gateway_that_was_away(serve: Serve, tmp_path: Path) -> None:
     """Takes seconds: an interpreter starts, and a machine waits between tries."""
     (port,) = free_ports(1)
