@@ -5,8 +5,9 @@ and the node (``device_pool``).
 
 - **A connection that ends takes its tasks along.** The server gives them up with the device, so they end here, without
   a word, before the next connection begins. The same goes for a machine that leaves.
-- **A machine that was taken for gone** hears so as everybody does. What it runs then was given up, and ends; its next sign
-  of life brings it back. That it ended is said all the same, should the word have been about an earlier connection.
+- **A machine that was taken for gone** hears so as everybody does. What it runs then was given up, and ends; its next
+  sign of life brings it back. That it ended is said all the same, should the word have been about an earlier
+  connection.
 - **A task is begun once**, whatever comes twice. What comes between a registration and its answer is of an earlier one.
 - **Bounds.** So many tasks run, so many ends wait to be said; a server that asks faster than it listens is read more
   slowly (``congested``).
