@@ -16,12 +16,14 @@ import pytest
 from arcray.core.blobkeys import log_key, program_key, result_key
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.queries import GetWorkload
+from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Program, RestartPolicy, RestartRule, Result, WorkloadSpec, WorkloadView
 from arcray.pool_settings import PoolProgram, PoolSettings
 from arcray.testing.builders import a_workload
 from tests.agent_process import PATIENCE_S, an_agent
 from tests.conformance.conftest import Serve, Served
 from tests.conformance.pool.pool_rig import a_client, nodes_of, until
+from tests.integration.test_node_gpu_stub import build
 from tests.ports import free_ports
 
 PROCESS = PoolProgram(entry_point="arcray.facades.pool.demonstration:process_data")
@@ -94,8 +96,17 @@ async def program(served: Served, number: int, code: bytes, **more: Any) -> Work
 
 async def test_a_machine_runs_what_the_pool_has(serve: Serve, tmp_path: Path) -> None:
     """Takes seconds: an interpreter starts, and a sandbox is tried out."""
-    async with a_pool(serve) as served, agent(served, tmp_path), a_client(served) as client:
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    build(libraries)
+    async with (
+        a_pool(serve) as served,
+        agent(served, tmp_path / "state", LD_LIBRARY_PATH=str(libraries)),
+        a_client(served) as client,
+    ):
         (device,) = await joined(served, "machine")
+        listed = (await client.register("laptop"))[0]["resources"]
+        assert (listed["hasGPU"], listed["gpuName"], listed["gpuUsage"]) == (True, "Stub GPU", 25.5)
         task = {"id": "t", "data": {"command": "process-data", "input": "3 and 4"}}
         await client.say("task_submit", task=task)
         result = (await client.hear("task_result"))["result"]
@@ -110,6 +121,11 @@ async def test_a_machine_runs_what_the_pool_has(serve: Serve, tmp_path: Path) ->
         assert view.result == Result(exit_code=0, blobs=(result_key(good.id, "answer"),))
         assert await blobs.get(log_key(good.id)) == b"xxxxxxxxxx\n"
         assert await blobs.get(result_key(good.id, "answer")) == b"42"
+
+        code = b"import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+        with_gpu = await program(served, 4, code, demand=Demand(cpu_milli=100, gpus=1))
+        assert (await served.cluster.finished(with_gpu.id, PATIENCE_S)).phase is Phase.SUCCEEDED
+        assert await blobs.get(log_key(with_gpu.id)) == b"GPU-a\n"
 
         bad = await program(served, 2, b"import sys; print('bad'); sys.exit(3)")
         view = await served.cluster.finished(bad.id, PATIENCE_S)
