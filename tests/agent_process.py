@@ -24,6 +24,7 @@ async def an_agent(
     *options: str,
     containers: str = "never",
     exits: int | None = 0,
+    stderr: int | None = None,
     **settings: str,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The process, from its start to its end by SIGTERM.
@@ -32,10 +33,11 @@ async def an_agent(
         url: of the gateway.
         containers: the setting of that name.
         exits: the status that it ends with; None where it is killed.
+        stderr: where its log goes, as of ``subprocess``.
         settings: more of the environment.
     """
     process = await asyncio.create_subprocess_exec(
-        *_words(protocol, url, state_dir, options), env=_environment(containers, settings)
+        *_words(protocol, url, state_dir, options), env=_environment(containers, settings), stderr=stderr
     )
     try:
         yield process

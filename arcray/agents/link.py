@@ -260,7 +260,7 @@ class Link(Generic[_A]):
 
     async def _write(self, socket: ClientConnection) -> None:
         """Writes what is due; returns once this machine has left."""
-        while True:
+        while not self._session.left:
             self._due.clear()
             for frame in self._session.take():
                 await socket.send(frame)

@@ -17,6 +17,7 @@ from examples.digits.promises import UnwellError
 from examples.digits.report import Report, Row
 from examples.hivemind.search import Search
 from examples.matrix.everywhere import Everywhere
+from examples.pool.lent import Lent
 
 
 def main() -> int:
@@ -68,6 +69,8 @@ def _run(url: str, hivemind: str | None, report: Report, *, own: bool) -> None:
             job.contain()
         with report.phase("run a container on a claw node"):
             Attached(client, report).run()
+        with report.phase("run a task of the Resource Pool, and a program on a device"):
+            Lent(client, report).run()
         if hivemind is None:
             report.rows.append(Row(work="search", kind="HiveMind task", result="not run: --hivemind says where"))
             return

@@ -29,7 +29,7 @@ async def a_machine(
     """An agent with containers, which may mount ``directory / "in"``."""
     shared = directory / "in"
     shared.mkdir(exist_ok=True)
-    settings = {"ARCRAY_NODE__CONTAINERS__MOUNTS": json.dumps([str(shared)])}
+    settings: dict[str, Any] = {"ARCRAY_NODE__CONTAINERS__MOUNTS": json.dumps([str(shared)])}
     async with an_agent(url, directory / "state", *options, containers="always", exits=exits, **settings) as process:
         yield process
 

@@ -127,6 +127,13 @@ def test_the_additive_messages_are_read() -> None:
     assert codec.read(sent(**done, result={"success": False, "error": "no"})) == TaskComplete(
         device_id="d", task_id="t", success=False, error="no"
     )
+    assert codec.read(sent(type="register", maxTasks=3)) == Register(max_tasks=3)
+    assert codec.read(sent(**done, result={"success": False, "refused": True, "exitCode": -9})) == TaskComplete(
+        device_id="d", task_id="t", success=False, error="failed", refused=True, exit_code=-9
+    )
+    assert codec.read(sent(**done, result={"success": True, "files": {"a/b": "/w=="}})) == TaskComplete(
+        device_id="d", task_id="t", success=True, files={"a/b": b"\xff"}
+    )
 
 
 def test_the_documents_server_messages_are_written() -> None:
@@ -255,6 +262,12 @@ def test_of_an_update_only_what_it_tells_changes() -> None:
         ('{"type":"task_submit","task":{"data":[]}}', "task.data"),
         ('{"type":"task_submit","task":{"data":{"command":1}}}', "task.data.command"),
         ('{"type":"task_complete","taskId":"t","result":{}}', "result.success"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"exitCode":"1"}}', "result.exitCode"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":false,"refused":1}}', "result.refused"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":[]}}', "result.files"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":{"a":"é"}}}', "result.files.a"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":{"":""}}}', "result.files."),
+        ('{"type":"register","maxTasks":-1}', "maxTasks"),
         ('{"type":"resource_release"}', "allocationId"),
     ],
 )

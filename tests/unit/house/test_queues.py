@@ -56,6 +56,7 @@ NO_QUEUES = {
     "node.programs.log_max_bytes": "a file on the machine",
     "node.programs.max_archive_bytes": "the size of one thing",
     "node.programs.max_result_bytes": "files on the machine",
+    "pool.device.max_message_bytes": "the size of one thing",
     "pool.max_allocations": "what is held, not what waits",
     "pool.max_cpu_allocation": "a share of a machine",
     "pool.max_devices": "what is listed, not what waits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,6 +54,12 @@ def a_view(registration: Any, telemetry: Telemetry | None = None, **fields: Any)
         "memory_bytes_free": registration.capacity.memory_bytes,
     }
     return NodeView(registration=registration, telemetry=telemetry, **(given | fields))
+
+
+def test_a_device_takes_as_much_work_as_it_says() -> None:
+    member = a_member()
+    assert registration_of(member, LEASE).max_workloads is None
+    assert registration_of(replace(member, max_tasks=3), LEASE).max_workloads == 3
 
 
 def test_a_device_is_a_node_in_the_cores_units() -> None:

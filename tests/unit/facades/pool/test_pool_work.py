@@ -16,7 +16,7 @@ from arcray.core.errors import ArcrayError, StaleReportError, UnavailableError
 from arcray.core.ids import ModelId, NodeId, WorkloadId
 from arcray.core.orders import Order, RunInference, StartWorkload, StopAttempt
 from arcray.core.resources import Allocation, Demand
-from arcray.core.workload import Phase, Program
+from arcray.core.workload import Phase, Program, Result
 from arcray.facades.pool.messages import TaskComplete
 from arcray.facades.pool.work import DeviceWork
 from arcray.testing.clock import FakeClock
@@ -101,6 +101,33 @@ async def test_an_order_goes_to_the_device_once_and_its_end_to_the_cluster() -> 
         assert rig.plane.blobs.data[f"logs/{ID}.log"] == b"out"
         await rig.done()
         assert len(rig.plane.told) == 2
+
+
+async def test_what_a_device_left_and_how_it_ended_go_with_the_end() -> None:
+    async with running() as rig:
+        await rig.give(start())
+        rig.work.done(
+            TaskComplete(device_id="A", task_id=ID, success=True, exit_code=7, files={"b": b"2", "a/c": b"1"})
+        )
+        await rig.clock.advance(0)
+    end = rig.plane.told[-1]
+    keys = (f"results/{ID}/a/c", f"results/{ID}/b")
+    assert (end.refused, end.result) == (False, Result(exit_code=7, blobs=keys))
+    assert [rig.plane.blobs.data[key] for key in keys] == [b"1", b"2"]
+
+
+async def test_what_a_device_refuses_may_go_elsewhere_unless_it_was_stopped() -> None:
+    refused = TaskComplete(device_id="A", task_id=ID, success=False, error="full", refused=True)
+    async with running() as rig:
+        await rig.give(start())
+        rig.work.done(refused)
+        await rig.clock.advance(0)
+    assert (rig.plane.told[-1].phase, rig.plane.told[-1].refused) == (Phase.FAILED, True)
+    async with running() as rig:
+        await rig.give(start(), STOP)
+        rig.work.done(refused)
+        await rig.clock.advance(0)
+    assert (rig.plane.told[-1].phase, rig.plane.told[-1].refused) == (Phase.STOPPED, False)
 
 
 async def test_code_that_is_its_own_key_goes_to_the_device() -> None:
