@@ -16,7 +16,7 @@ from typing import Final
 
 from arcray.core.errors import UnavailableError
 
-__all__ = ["Start", "agent", "agents"]
+__all__ = ["Start", "agents"]
 
 _JOIN_S: Final = 60.0
 _LEAVE_S: Final = 30.0
@@ -41,15 +41,8 @@ class Start:
 
 
 @contextmanager
-def agent(name: str, words: Sequence[str], env: Mapping[str, str], has_joined: Callable[[], bool]) -> Iterator[int]:
-    """Runs one agent; see ``agents``. Yields its process."""
-    with agents(Start(name=name, words=words, env=env, has_joined=has_joined)) as (pid,):
-        yield pid
-
-
-@contextmanager
-def agents(*starts: Start) -> Iterator[Sequence[int]]:
-    """Runs agents for the time of the block, in which their pools have them; yields their processes.
+def agents(*starts: Start) -> Iterator[None]:
+    """Runs agents for the time of the block, in which their pools have them, and prints their processes.
 
     Raises:
         UnavailableError: one does not join; says where its log is.
@@ -59,7 +52,7 @@ def agents(*starts: Start) -> Iterator[Sequence[int]]:
         running.extend(map(_Agent, starts))
         for each in running:
             each.wait_until_joined()
-        yield [each.process.pid for each in running]
+        yield
     finally:
         for each in running:
             each.process.terminate()
@@ -91,8 +84,9 @@ class _Agent:
         deadline = time.monotonic() + _JOIN_S
         while not self._start.has_joined():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise UnavailableError(f"the machine {self._start.name} has not joined; see {self._log}")
+                raise UnavailableError(f"{self._start.name} has not joined; see {self._log}")
             time.sleep(_LOOK_S)
+        print(f"    {self._start.name} has joined, process {self.process.pid}")
 
     def end(self) -> None:
         try:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 
 from arcray.client import Client
 from arcray.core.errors import ArcrayError
 from examples.claw.attached import Attached
-from examples.digits.job import Job
+from examples.digits.job import Job, Training
 from examples.digits.own import OwnArcray
 from examples.digits.promises import UnwellError
 from examples.digits.report import Report, Row
 from examples.hivemind.search import Search
+from examples.joined import Joined, joined
 from examples.matrix.everywhere import Everywhere
 from examples.pool.lent import Lent
 
@@ -67,18 +69,27 @@ def _run(url: str, hivemind: str | None, report: Report, *, own: bool) -> None:
             job.infer(training)
         with report.phase("run a container"):
             job.contain()
-        with report.phase("run a container on a claw node"):
-            Attached(client, report).run()
-        with report.phase("run a task of the Resource Pool, and a program on a device"):
-            Lent(client, report).run()
-        if hivemind is None:
-            report.rows.append(Row(work="search", kind="HiveMind task", result="not run: --hivemind says where"))
-            return
-        with report.phase("search by HiveMind tasks"):
-            Search(client, hivemind, report).run()
-        if own:
-            with report.phase("every protocol on every kind of machine"):
-                Everywhere(client, hivemind, training, report).run()
+        with ExitStack() as stack:
+            with report.phase("have a machine join by every protocol"):
+                machines = stack.enter_context(joined(client, hivemind))
+            _run_on(machines, client, training, report, own=own)
+            with report.phase("have the machines leave"):
+                stack.close()
+
+
+def _run_on(machines: Joined, client: Client, training: Training, report: Report, *, own: bool) -> None:
+    with report.phase("run a container on a claw node"):
+        Attached(client, report).run(machines.claw)
+    with report.phase("run a task of the Resource Pool, and a program on a device"):
+        Lent(client, report).run(machines.device)
+    if machines.worker is None:
+        report.rows.append(Row(work="search", kind="HiveMind task", result="not run: --hivemind says where"))
+        return
+    with report.phase("search by HiveMind tasks"):
+        Search(client, report).run(machines.worker.pool, machines.worker.owner)
+    if own:  # nodes are cordoned for it
+        with report.phase("every protocol on every kind of machine"):
+            Everywhere(client, training, report).run(machines, machines.worker)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from websockets.sync.client import connect
 
-from arcray.client import Client, WorkOptions
+from arcray.client import Client, NodeInfo, WorkOptions
 from arcray.core.resources import Demand
 from examples.digits.promises import require
 from examples.digits.report import Report, Row, show_log
-from examples.machine import agent
 
 __all__ = ["Lent"]
 
@@ -24,7 +23,6 @@ _PROGRAM: Final = "import os; print('hello from a device, process', os.getpid(),
 _LIMIT_S: Final = 120.0
 _NEWEST: Final = 20
 _MAX_FRAME: Final = 8 * 2**20
-_SETTINGS: Final = {"ARCRAY_NODE__CONTAINERS__ENABLED": "never", "ARCRAY_NODE__MODELS__ENABLED": "false"}
 
 
 class Lent:
@@ -34,17 +32,10 @@ class Lent:
         self._client = client
         self._report = report
 
-    def run(self) -> None:
-        """Attaches a device, hands a task to the pool, and runs a program on the device."""
-        name = f"device-{secrets.token_hex(3)}"
-        gateway = f"{self._client.url.replace('http', 'ws', 1).rstrip('/')}/ws"
-        words = ["--protocol", "pool", "--gateway", gateway, "--name", name]
-        with agent(name, words, _SETTINGS, lambda: self._device(name) is not None) as pid:
-            print(f"    {name} has joined, process {pid}")
-            self._hand_in(gateway)
-            device = self._device(name)
-            require(device is not None, f"{name} has gone")
-            self._run_on(device or "", name)
+    def run(self, device: NodeInfo) -> None:
+        """Hands a task to the pool, and runs a program on the device."""
+        self._hand_in(f"{self._client.url.replace('http', 'ws', 1).rstrip('/')}/ws")
+        self._run_on(device.id, device.name)
 
     def _hand_in(self, gateway: str) -> None:
         """Hands a task to the pool, which has it done wherever there is room."""
@@ -88,9 +79,6 @@ class Lent:
                 ms=done.duration_ms,
             )
         )
-
-    def _device(self, name: str) -> str | None:
-        return next((node.id for node in self._client.nodes() if node.name == name), None)
 
     def _named(self, node_id: str) -> str:
         return next((f"{node.name} {node.id[:8]}" for node in self._client.nodes() if node.id == node_id), node_id)
