@@ -47,8 +47,8 @@ def test_work_runs_or_is_explained(
             case Question(), True:
                 with way.ask(stage, name) as asked:
                     node_id, pid = asked.answer()
-                assert node_id == machine.node_id
-                assert machine.pid in {parent.pid for parent in psutil.Process(pid).parents()}
+                    assert node_id == machine.node_id
+                    assert machine.pid in {parent.pid for parent in psutil.Process(pid).parents()}
             case Question(), False:
                 with way.ask(stage, name) as asked:
                     assert reasons(asked.refusals()).keys() == {way.filter}
