@@ -71,16 +71,20 @@ class _Rest:
 @contextmanager
 def _program(stage: Stage, name: str) -> Iterator[Handed]:
     work = stage.client.submit_program(PROGRAM, options=WorkOptions(name=name))
-    yield _Rest(stage, work.id)
-    stage.client.stop(work.id)
+    try:
+        yield _Rest(stage, work.id)
+    finally:
+        stage.client.stop(work.id)
 
 
 @contextmanager
 def _container(stage: Stage, name: str) -> Iterator[Handed]:
     options = WorkOptions(name=name)
     work = stage.client.submit_container(IMAGE, command=["sh", "-c"], args=[SCRIPT], options=options)
-    yield _Rest(stage, work.id)
-    stage.client.stop(work.id)
+    try:
+        yield _Rest(stage, work.id)
+    finally:
+        stage.client.stop(work.id)
 
 
 class _Task:
@@ -121,8 +125,10 @@ def _hivemind(stage: Stage, name: str) -> Iterator[Handed]:
         user = pool.user("matrix")
         user.upload(name, PROGRAM.encode())
         task = _Task(stage, pool, name)
-        yield task
-        stage.client.stop(stage.cluster.until(task.work_id, f"{name} is there"))
+        try:
+            yield task
+        finally:
+            stage.client.stop(stage.cluster.until(task.work_id, f"{name} is there"))
 
 
 class _PoolTask:
@@ -212,8 +218,10 @@ class _RestModel:
 @contextmanager
 def _model(stage: Stage, name: str) -> Iterator[Asked]:
     stage.client.register_model(name, "python", source="cluster_models:echo")
-    yield _RestModel(stage, name)
-    stage.client.remove_model(name)
+    try:
+        yield _RestModel(stage, name)
+    finally:
+        stage.client.remove_model(name)
 
 
 class _Inference:
