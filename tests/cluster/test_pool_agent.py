@@ -6,6 +6,8 @@ That work is real is seen from outside, by the engine.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +22,26 @@ from tests.agent_process import PATIENCE_S, a_machine
 if TYPE_CHECKING:
     import docker
 
+    from arcray.client import Client
     from tests.embedded_cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.docker]
 
 NAME = "pool-device"
 SMALL = Demand(cpu_milli=100, memory_bytes=64 << 20)
+
+
+@contextmanager
+def only(client: Client, node_id: str) -> Iterator[None]:
+    """Has other nodes take no new work for the time of the block."""
+    others = [node["id"] for node in client.operations.nodes() if node["id"] != node_id]
+    for each in others:
+        client.operations.cordon(each)
+    try:
+        yield
+    finally:
+        for each in others:
+            client.operations.uncordon(each)
 
 
 def test_work_of_rest_and_tasks_of_the_pool_run_on_a_device(
@@ -52,16 +68,16 @@ def test_work_of_rest_and_tasks_of_the_pool_run_on_a_device(
             return found[0].labels[LABEL_NODE] if found else None
 
         assert cluster.until(container, "its container runs", PATIENCE_S) == device
-        with connect(f"{address}/ws") as other:
-            # Nobody else has a label of this device's platform, so that the task has no other place to go to.
+        with only(client, device), connect(f"{address}/ws") as other:
             task = {"id": "t", "data": {"command": "process-data", "input": "1 2 3"}}
             other.send(json.dumps({"type": "task_submit", "task": task}))
             while (told := json.loads(other.recv(timeout=PATIENCE_S)))["type"] != "task_result":
                 pass
         assert json.loads(told["result"]["result"])["sum"] == 6
+        assert next(each.node_id for each in client.workloads() if each.name == "process-data") == device
         process.kill()
         process.wait(PATIENCE_S)
         lost = client.wait(endless.id, timeout_s=PATIENCE_S)
-        assert (lost.phase, lost.message) == ("failed", "its node has gone: its socket was closed"), lost.message
+        assert (lost.phase, lost.message) == ("failed", "its node left: its socket was closed"), lost.message
     for left in docker_client.containers.list(filters={"label": f"{LABEL_NODE}={device}"}):
         left.remove(force=True)
