@@ -1,4 +1,4 @@
-"""How the tests are shared out among processes: those of the machine's one cluster and one engine in a row, by one."""
+"""How the tests are shared out among processes: those that share something in a row, by one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ __all__ = ["LANE", "Lanes", "drawn"]
 
 LANE: Final = (
     "tests/cluster/",
+    "tests/conformance/hivemind/test_hivemind_examples.py",
+    "tests/conformance/pool/test_pool_examples.py",
     "tests/contract/",
     "tests/docker/",
     "tests/gpu/",
@@ -20,7 +22,7 @@ LANE: Final = (
     "tests/served/",
     "tests/started/",
 )
-"""Where the tests lie that share a Ray cluster, a container engine or a GPU."""
+"""Where the tests lie that share a Ray cluster, a container engine, a GPU, or the ports that documents name."""
 
 # Made by the first of the processes, inherited by the others: all of them must draw the same.
 _DRAW: Final = os.environ.setdefault("ARCRAY_TEST_DRAW", str(random.SystemRandom().getrandbits(64)))
@@ -35,4 +37,4 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Gives one process the tests of the lane, first and in a row, and each of the rest to whoever is free, by file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return LANE[0] if nodeid.startswith(LANE) else nodeid.split("::", 1)[0]
+        return "the lane" if nodeid.startswith(LANE) else nodeid.split("::", 1)[0]
