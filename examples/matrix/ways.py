@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from websockets.sync.client import connect
 
-from arcray.client import Client, WorkloadInfo, WorkOptions
+from arcray.client import Client, RetryPolicy, WorkloadInfo, WorkOptions
 from arcray.core.errors import NoCandidatesError
 from arcray.core.resources import Demand
 from examples.digits import container
@@ -34,6 +34,7 @@ LINES_COMMAND: Final = "count-lines"
 
 LINES: Final = "busybox seq 1000 | busybox wc -l | busybox sed 's/$/ lines/'"
 _SMALL: Final = Demand(cpu_milli=100, memory_bytes=64 * 2**20)
+_ONCE: Final = RetryPolicy(attempts=1)  # where no machine answers, none will a second later
 _LONGEST_S: Final = 60.0
 _LOOK_S: Final = 0.1
 _FOR_EVER: Final = "features"  # the filter that no other time or place would change
@@ -105,7 +106,8 @@ def _model(cast: Cast) -> tuple[str, str]:
 
 def _inference(cast: Cast) -> tuple[str, str]:
     try:
-        answer = cast.client.infer(cast.model, {"pixels": [cast.digit]})
+        with Client(cast.client.url, retry=_ONCE) as client:
+            answer = client.infer(cast.model, {"pixels": [cast.digit]})
     except NoCandidatesError as error:
         raise RefusedError(_reason(error.details["explanation"]["refusals"])) from error
     return answer.node_id, f"a {answer.output['label'][0]}"
