@@ -17,6 +17,8 @@ class ClawSettings(BaseModel):
         lost_after_s: one that is silent for so long is lost, its work goes elsewhere, and its socket is closed.
         ping_s: between two measurements of how long a node takes to answer; 0 measures nothing.
         recall_s: how long a node that comes back may take to say which of its work it still has.
+        registrations_per_minute: of one address, at once or spread over a minute; more are closed with 1013. 0 is no
+            limit. Nodes behind one address, as a proxy's is, register all at once when the gateway has been away.
         max_sockets: nodes of one gateway process.
         socket_queue: frames that wait for one slow node; its orders wait with the scheduler when there are more.
         log_bytes: kept of what one workload writes.
@@ -30,6 +32,7 @@ class ClawSettings(BaseModel):
     lost_after_s: float = Field(default=150.0, gt=0)
     ping_s: float = Field(default=60.0, ge=0)
     recall_s: float = Field(default=5.0, gt=0, le=60)
+    registrations_per_minute: int = Field(default=6_000, ge=0)
     max_sockets: int = Field(default=4_000, ge=1)
     socket_queue: int = Field(default=256, ge=16)
     log_bytes: int = Field(default=16 * 2**20, ge=1024)

@@ -15,9 +15,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-__all__ = ["JsonFormatter", "RedactApiKeys", "TextFormatter", "configure", "redact"]
+__all__ = ["JsonFormatter", "RedactApiKeys", "TextFormatter", "configure", "redact", "without_credentials"]
 
 _API_KEY: Final = re.compile(r"(?i)(\bapiKey=)[^&\s\"']*")
+_USER: Final = re.compile(r"([^/?#@]*//)?.*@", re.DOTALL)
+_QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _TELL_TARGETS: Final = ("uvicorn.error", "uvicorn.access")
 
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
@@ -44,6 +46,14 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
 def redact(text: str) -> str:
     """Returns text with the value of every ``apiKey`` query parameter replaced by ``***``."""
     return _API_KEY.sub(r"\1***", text)
+
+
+def without_credentials(address: str) -> str:
+    """Returns an address as people typed it, or a URL, without what may let somebody in: its user, and its query.
+
+    Whatever it is: a password may have signs in it that make the whole no URL any more.
+    """
+    return _QUERY.sub("?***", _USER.sub(r"\1***@", address, count=1), count=1)
 
 
 class RedactApiKeys(logging.Filter):

@@ -18,6 +18,7 @@ __all__ = [
     "INFERENCE_LATENCY",
     "INFERENCE_RUNNING",
     "NODES",
+    "NODE_LATENCY",
     "QUEUE_ALLOWED",
     "QUEUE_WAITING",
     "SCHEDULER_REACHED",
@@ -43,6 +44,11 @@ class Metric:
 
 NODES: Final = Metric(
     name="arcray_nodes_known_count", help="Machines of the pool by what their lease says.", labels=("health",)
+)
+NODE_LATENCY: Final = Metric(
+    name="arcray_nodes_answered_ms",
+    help="Time that machines took to answer when they were asked last, over those whose protocol asks.",
+    labels=("quantile",),
 )
 WORKLOADS: Final = Metric(
     name="arcray_workloads_live_count",
@@ -93,6 +99,7 @@ WRITES_TAKEN: Final = Metric(
 
 ALL: Final = (
     NODES,
+    NODE_LATENCY,
     WORKLOADS,
     INFERENCE,
     INFERENCE_RUNNING,

@@ -96,6 +96,10 @@ class Gateway:
         await self.until(lambda: self.states(workload).count(state) >= times)
         return next(each for each in reversed(self.updates[workload.id]) if each.state is state)
 
+    async def told(self, workload: claw.Workload, message: str) -> None:
+        """Waits until this was said of a workload."""
+        await self.until(lambda: any(update.message == message for update in self.updates[workload.id]))
+
     def cut(self) -> None:
         """Breaks the connection without a word."""
         assert self.socket is not None

@@ -35,6 +35,10 @@ _MOMENTS = st.builds(
     Timestamp,
     st.datetimes(timezones=st.just(UTC)) | st.just(datetime(1, 1, 1, tzinfo=UTC)),
     st.integers(0, 999) | st.just(0),
+) | st.builds(
+    Timestamp,
+    st.datetimes(timezones=st.just(UTC)).map(lambda at: at.replace(second=59, microsecond=999_999)),
+    st.integers(1_000, 10**9 + 999),  # a leap second
 )
 
 

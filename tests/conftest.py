@@ -6,19 +6,21 @@ there means that something was not tested. Only a physical GPU may be missing (`
 A test of chance has an argument ``seed`` and says by ``@pytest.mark.rounds(few, many)`` how often it runs: a few times,
 many times with ``ARCRAY_CHAOS=1``. Seeds are drawn anew each time and stand in the test's id; ``ARCRAY_SEED=<seed>``
 runs that one alone. What tests say by ``looked_at`` is summed up at the end.
+
+With ``-n`` several processes share the tests as ``tests/lanes.py`` says.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import random
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import pytest
 
+from tests.lanes import LANE, Lanes, drawn
 from tests.rounds import CHAOS, LookedAt
 
 pytest_plugins = [
@@ -40,8 +42,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if rounds is None:
         return
     few, many = rounds.args
-    seeds = [int(_SEED)] if _SEED else random.SystemRandom().sample(range(1 << 32), many if CHAOS else few)
+    seeds = [int(_SEED)] if _SEED else drawn(metafunc.definition.nodeid, many if CHAOS else few)
     metafunc.parametrize("seed", seeds, ids=[f"seed={seed}" for seed in seeds])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Lanes:
+    """Says who runs what."""
+    config.option.loadscopereorder = False
+    return Lanes(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the lane first, because it takes longest, and sees to it that it is whole.
+
+    Raises:
+        UsageError: a test uses the cluster or the engine and lies elsewhere.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith(LANE))
+    for item in items:
+        sharing = [mark for mark in ("cluster", "docker") if item.get_closest_marker(mark)]
+        if sharing and not item.nodeid.startswith((*LANE, "tests/bench/")):
+            raise pytest.UsageError(
+                f"{item.nodeid} is marked {sharing[0]} and so belongs into one of {', '.join(LANE)}"
+            )
 
 
 @pytest.fixture

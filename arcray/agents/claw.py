@@ -51,7 +51,7 @@ class Joining:
         api_key: shown to the gateway; "" shows none.
     """
 
-    gateway: str
+    gateway: str = field(repr=False)
     encoding: str = "json"
     name: str = ""
     max_workloads: int = 100
@@ -107,7 +107,7 @@ async def run(settings: Settings, joining: Joining) -> None:
     try:
         registration = await agent.registration(driver="agent", facade=FACADE, address="", name=name, lease=LEASE)
         await agent.start(registration)
-        _log.info("works for the gateway", extra={"node_id": node_id, "gateway": url})
+        _log.info("works for the gateway", extra={"node_id": node_id, "gateway": peer.shown})
         for what, work in (("link", link.run()), ("logs", pool.run()), ("node", agent.ended()), ("stop", stop.wait())):
             working[what] = asyncio.create_task(work, name=what)
         await _until_over(working, leaves, pool, session)

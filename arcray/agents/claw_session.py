@@ -137,15 +137,15 @@ class ClawSession:
         for work in self._works.values():
             found = here.pop(WorkloadId(work.id), None)
             if found is not None and not work.state.is_terminal:
-                work.attempt, work.began = found.attempt, True
-                work.finish = None
+                work.attempt, work.began, work.began_at_s = found.attempt, True, self._clock.monotonic()
+                work.finish = work.restart_at_s = None
                 if not work.stop_asked:
                     self._go(work, WorkloadState.RUNNING)
             elif work.state.is_terminal:
                 work.untold.append(work.update(self._now(), work.told_at_end))
-            elif work.finish is None:
-                state = WorkloadState.STOPPED if work.stop_asked else WorkloadState.FAILED
-                work.finish = Finish(state=state, message="it ended while its node's agent was away")
+            elif work.finish is None and work.restart_at_s is None:
+                work.began, work.began_at_s = work.state is WorkloadState.RUNNING, self._clock.monotonic()
+                self.ended(work.unseen_end(registration.id))
         return tuple(here.values())
 
     @property
@@ -175,20 +175,17 @@ class ClawSession:
         work = self._of(report.workload_id, report.attempt)
         if work is None:
             return None
-        delay_s = None if self._leaving else work.restart_delay_s(report, self._clock.monotonic())
-        if delay_s is None:
-            work.finish = Finish(state=_STATES[report.phase], message=report.message)
-            if work.stop_asked and report.phase is Phase.SUCCEEDED:
-                work.finish = Finish(state=WorkloadState.STOPPED, message=report.message)
-            if work.evicted and report.phase is Phase.STOPPED:
-                work.finish = Finish(state=WorkloadState.FAILED, message=f"its node leaves: {self._leaving}")
-            self._changed[work.id] = None
-            return work
-        work.restart_at_s = self._clock.monotonic() + delay_s
-        work.restarts += 1
-        why = report.message or "it ended"
-        self._go(work, WorkloadState.RUNNING, f"{why}; started again in {delay_s:g} s, time {work.restarts}")
-        return None
+        again = None if self._leaving else work.restart(report, self._clock.monotonic())
+        if again is not None:
+            self._go(work, WorkloadState.RUNNING, again)
+            return None
+        work.finish = Finish(state=_STATES[report.phase], message=report.message)
+        if work.stop_asked and report.phase is Phase.SUCCEEDED:
+            work.finish = Finish(state=WorkloadState.STOPPED, message=report.message)
+        if work.evicted and report.phase is Phase.STOPPED:
+            work.finish = Finish(state=WorkloadState.FAILED, message=f"its node leaves: {self._leaving}")
+        self._changed[work.id] = None
+        return work
 
     def finish(self, work: Work) -> None:
         """Tells the end of a workload: all that it wrote was."""

@@ -21,6 +21,7 @@ from arcray.claw_proto.lifecycle import TRANSITIONS
 from arcray.claw_proto.validation import MAX_LOG_LINES
 from arcray.core.commands import ReportEnd
 from arcray.core.errors import ArcrayError, InvalidArgumentError
+from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.resources import Allocation, GpuShare
 from arcray.core.workload import Phase, RestartRule
 from arcray.facades.claw.specs import restart_of
@@ -117,8 +118,19 @@ class Work:
         self.untold.extend(told)
         return told
 
-    def restart_delay_s(self, report: ReportEnd, now_s: float) -> float | None:
-        """Returns how long it waits to be started again after an end, by its own policy; None where it is not."""
+    def unseen_end(self, node_id: NodeId) -> ReportEnd:
+        """Returns what is to be said of an end of which nothing is known: it is not here any more."""
+        return ReportEnd(
+            node_id=node_id,
+            epoch=0,
+            workload_id=WorkloadId(self.id),
+            attempt=self.attempt,
+            phase=Phase.STOPPED if self.stop_asked else Phase.FAILED,
+            message="it ended while its node's agent was away",
+        )
+
+    def restart(self, report: ReportEnd, now_s: float) -> str | None:
+        """Has it start again after an end, if its own policy says so; returns what to say, None if it is over."""
         if self.stop_asked or not self.began or report.phase is Phase.STOPPED:
             return None
         policy = restart_of(self.workload.spec.restart_policy)
@@ -129,7 +141,10 @@ class Work:
         if policy.max_restarts is not None and self.restarts >= policy.max_restarts:
             return None
         self.streak = 0 if now_s - self.began_at_s >= _RAN_LONG_S else self.streak + 1
-        return min(_RESTART_MAX_S, _RESTART_S * 2.0 ** min(max(0, self.streak - 1), _RESTART_DOUBLINGS))
+        delay_s = min(_RESTART_MAX_S, _RESTART_S * 2.0 ** min(max(0, self.streak - 1), _RESTART_DOUBLINGS))
+        self.restart_at_s = now_s + delay_s
+        self.restarts += 1
+        return f"{report.message or 'it ended'}; started again in {delay_s:g} s, time {self.restarts}"
 
     def unsent(self) -> None:
         """Takes that a connection is gone, and with it whatever of the log was not heard.
@@ -197,6 +212,7 @@ def record_of(work: Work) -> bytes:
             "state": (work.live if is_log_unheard else work.state).value,
             "attempt": work.attempt,
             "restarts": work.restarts,
+            "restartDue": work.restart_at_s is not None,
             "stopAsked": work.stop_asked,
             "logBytes": work.log_heard,
             "ports": sorted(work.ports),
@@ -227,6 +243,7 @@ def read_record(data: bytes) -> Work:
             state=WorkloadState(found["state"]),
             attempt=int(found["attempt"]),
             restarts=int(found["restarts"]),
+            restart_at_s=0.0 if found.get("restartDue") else None,  # clocks of two processes have nothing in common
             stop_asked=bool(found["stopAsked"]),
             log_sent=int(found["logBytes"]),
             log_heard=int(found["logBytes"]),

@@ -47,7 +47,7 @@ class Joining:
         api_key: shown to the gateway; "" shows none.
     """
 
-    gateway: str
+    gateway: str = field(repr=False)
     name: str = ""
     max_workloads: int = 100
     api_key: str = field(default="", repr=False)
@@ -103,7 +103,7 @@ async def run(settings: Settings, joining: Joining) -> None:
         if not can.programs:
             _log.warning("this machine cannot run programs", extra={"containers": can.containers})
         await agent.start(registration)
-        _log.info("works for the gateway", extra={"node_id": node_id, "gateway": url})
+        _log.info("works for the gateway", extra={"node_id": node_id, "gateway": peer.shown})
         for what, work in (("link", link.run()), ("node", agent.ended()), ("stop", stop.wait())):
             working[what] = asyncio.create_task(work, name=what)
         done, _ = await asyncio.wait(working.values(), return_when=asyncio.FIRST_COMPLETED)

@@ -24,6 +24,7 @@ from arcray.core.node import NodeRegistration
 from arcray.core.orders import Order
 from arcray.facades.hivemind.tasks import FACADE
 from arcray.facades.hivemind.workers import LEASE
+from arcray.logs import without_credentials
 from arcray.node.agent import NodeAgent
 from arcray.node.identity import hostname, machine_node_id
 from arcray.wire.system import RandomIds, SystemClock
@@ -163,8 +164,8 @@ def host_and_port(text: str, field: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
-        raise InvalidArgumentError(f"must be HOST:PORT, got {text!r}", field=field)
+    if not colon or not host or "@" in host or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidArgumentError(f"must be HOST:PORT, got {without_credentials(text)!r}", field=field)
     return host, int(port)
 
 

@@ -21,6 +21,7 @@ from websockets.frames import Close
 
 from arcray.core.errors import InvalidArgumentError, PermissionDeniedError, UnauthenticatedError
 from arcray.core.ports import Clock, Ids
+from arcray.logs import without_credentials
 
 __all__ = ["Backoff", "Frame", "Link", "Peer", "Session", "websocket_url"]
 
@@ -97,10 +98,15 @@ class Peer:
         register_s: how long it may take to answer a registration.
     """
 
-    url: str
+    url: str = field(repr=False)
     api_key: str = field(default="", repr=False)
     max_message_bytes: int
     register_s: float = 10.0
+
+    @property
+    def shown(self) -> str:
+        """Its URL for people and logs, who need not know what it lets in."""
+        return without_credentials(self.url)
 
 
 class Backoff:
@@ -166,7 +172,7 @@ class Link(Generic[_A]):
         Raises:
             UnauthenticatedError, PermissionDeniedError: the gateway does not let this machine in, which it never has.
         """
-        gateway = self._peer.url
+        gateway = self._peer.shown
         while True:
             began_s, pause_s = self._clock.monotonic(), 0.0
             try:
@@ -174,7 +180,8 @@ class Link(Generic[_A]):
             except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
                 self._check_may_try(error)
                 pause_s = _pause_s(error)
-                _log.warning("gateway not reached", extra={"gateway": gateway, "reason": _reason(error)})
+                reason = _reason(error).replace(self._peer.url, gateway)
+                _log.warning("gateway not reached", extra={"gateway": gateway, "reason": reason})
                 closed = None
             if self._lost is not None:
                 await self._lost()
@@ -222,7 +229,7 @@ class Link(Generic[_A]):
         try:
             await socket.send(self._session.opened())
             await self._until_registered(socket)
-            _log.info("registered", extra={"gateway": peer.url})
+            _log.info("registered", extra={"gateway": peer.shown})
             await self._speak(socket)
         except ConnectionClosed as error:
             return error.rcvd or _BROKEN
@@ -310,10 +317,11 @@ def websocket_url(text: str, path: str) -> str:
     try:
         parts = urlsplit(text)
         is_one = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+        is_one = is_one and (parts.username is None) == (parts.password is None)
     except ValueError:  # a port that is no number
         is_one = False
     if not is_one:
         raise InvalidArgumentError(
-            f"must be ws://HOST:PORT{path} or wss://HOST:PORT{path}, got {text!r}", field="gateway"
+            f"must be ws://HOST:PORT{path} or wss://HOST:PORT{path}, got {without_credentials(text)!r}", field="gateway"
         )
     return text

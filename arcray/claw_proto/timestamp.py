@@ -1,7 +1,10 @@
 """Moments as the wire has them: RFC 3339 text, in UTC, to the nanosecond.
 
 Written with ``Z`` and 0, 3, 6 or 9 digits of a second, the fewest that say it. Any offset is read. Python's own
-datetimes end at the microsecond, and what comes in is to go out unchanged.
+datetimes end at the microsecond and have no leap seconds, and what comes in is to go out unchanged.
+
+RFC 3339 has a leap second, ``:60``, at the end of a month. Peers take one at the end of any minute, because an offset
+moves it there, and what they take has to be read: so it is here.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ _TEXT: Final = re.compile(
 )
 _ZERO: Final = timedelta(0)
 _MINUTES, _HOURS = 60, 24
+_NANOSECONDS: Final = 10**9
+_MICROSECONDS: Final = 10**6
+_THOUSAND: Final = 1_000
+_LEAP: Final = 60
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,14 +36,17 @@ class Timestamp:
 
     Args:
         at: in UTC, aware.
-        nanosecond: what it has beyond the microsecond, 0 to 999.
+        nanosecond: what it has beyond the microsecond, 0 to 999. Beyond the last one of a minute there may be a leap
+            second: a thousand and the nanoseconds of that.
     """
 
     at: datetime
     nanosecond: int = 0
 
     def __post_init__(self) -> None:
-        if self.at.utcoffset() != _ZERO or not 0 <= self.nanosecond < 1000:
+        is_last = self.at.second == _LEAP - 1 and self.at.microsecond == _MICROSECONDS - 1
+        longest = _THOUSAND + is_last * _NANOSECONDS
+        if self.at.utcoffset() != _ZERO or not 0 <= self.nanosecond < longest:
             raise ValueError("a Timestamp is in UTC, with 0 to 999 nanoseconds beyond it; see Timestamp.of")
 
     @classmethod
@@ -56,9 +66,13 @@ class Timestamp:
             raise InvalidMessageError("must be a time as RFC 3339 has it, like 2026-02-03T12:34:56Z")
         year, month, day, hour, minute, second, fraction, sign, hours, minutes = found.groups()
         nanoseconds = 0 if fraction is None else int(fraction[:9].ljust(9, "0"))
-        microsecond, rest = divmod(nanoseconds, 1000)
+        seconds = int(second)
+        if seconds == _LEAP:
+            seconds, microsecond, rest = seconds - 1, _MICROSECONDS - 1, _THOUSAND + nanoseconds
+        else:
+            microsecond, rest = divmod(nanoseconds, _THOUSAND)
         try:
-            at = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), microsecond, UTC)
+            at = datetime(int(year), int(month), int(day), int(hour), int(minute), seconds, microsecond, UTC)
             if sign is not None:
                 at -= _offset(sign, int(hours), int(minutes))
         except (ValueError, OverflowError) as error:
@@ -69,8 +83,9 @@ class Timestamp:
         at = self.at
         # By hand: strftime pads no year on some platforms, and takes three times as long.
         day = f"{at.year:04d}-{at.month:02d}-{at.day:02d}"
-        clock = f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
-        return f"{day}T{clock}{_fraction(at.microsecond * 1000 + self.nanosecond)}Z"
+        leap, nanoseconds = divmod(at.microsecond * _THOUSAND + self.nanosecond, _NANOSECONDS)
+        clock = f"{at.hour:02d}:{at.minute:02d}:{at.second + leap:02d}"
+        return f"{day}T{clock}{_fraction(nanoseconds)}Z"
 
 
 EPOCH: Final = Timestamp(datetime(1970, 1, 1, tzinfo=UTC))

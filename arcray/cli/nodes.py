@@ -161,5 +161,6 @@ def _row(said: Mapping[str, Any]) -> dict[str, Any]:
         "drained": said["drained"],
         "deadline": drain["deadline"] if drain else None,
         "workloads": said["workloads"],
+        "latency ms": said.get("latencyMs"),
         "labels": [f"{key}={value}" for key, value in said["labels"].items()],
     }

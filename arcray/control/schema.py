@@ -233,6 +233,10 @@ Index(
     "ix_events_audit_node", EVENTS.c.node_id, EVENTS.c.at, EVENTS.c.seq, sqlite_where=_AUDITED,
     postgresql_where=_AUDITED,
 )  # fmt: skip
+Index(
+    "ix_events_audit_account_node", EVENTS.c.account, EVENTS.c.node_id, EVENTS.c.at, EVENTS.c.seq,
+    sqlite_where=_AUDITED, postgresql_where=_AUDITED,
+)  # fmt: skip
 # Statements, newest first.
 Index("ix_postings_account", POSTINGS.c.account, POSTINGS.c.seq)
 # Idempotency keys older than what memory remembers, and the newest of them at recovery.

@@ -118,6 +118,7 @@ class Telemetry:
         battery_level: 0.0 to 1.0; 1.0 for machines without a battery.
         gpus: one entry per device, sorted by index.
         at: when the machine read it.
+        latency_ms: how long the machine took to answer when it was asked last; None where its protocol does not ask.
     """
 
     at: datetime
@@ -127,6 +128,7 @@ class Telemetry:
     energy_source: EnergySource = EnergySource.GRID
     battery_level: float = 1.0
     gpus: tuple[GpuTelemetry, ...] = ()
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,10 +27,11 @@ from arcray.gateway.measures import CONTENT_TYPE, Measures
 from arcray.gateway.rpc import RpcListener
 from arcray.runtime.actors import tune_interpreter
 from arcray.runtime.gauges import QueueGauges
+from arcray.runtime.installed import installed_version
 from arcray.runtime.policy import answer_s
 from arcray.runtime.remote_blobs import blobs_for
 from arcray.runtime.remote_plane import RemotePlane
-from arcray.runtime.scheduler_actor import create_scheduler, installed_version
+from arcray.runtime.scheduler_actor import create_scheduler
 from arcray.runtime.scheduler_handle import SchedulerHandle
 from arcray.wire.access import Door
 from arcray.wire.attachments import Attachments

@@ -22,6 +22,8 @@ from arcray.core.workload import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from arcray.core.node import NodeView
+
 __all__ = ["Gauges", "QueueGauges", "readings"]
 
 _log = logging.getLogger(__name__)
@@ -92,6 +94,7 @@ def readings(
     health = Counter(node.health for node in stats.nodes)
     for each in Health:
         yield metrics.NODES, (each.value,), health[each]
+    yield from _latencies(stats.nodes)
     for phase in Phase:
         if not phase.terminal:
             yield metrics.WORKLOADS, (phase.value,), stats.workloads.get(phase, 0)
@@ -107,6 +110,17 @@ def readings(
     yield metrics.IMBALANCE, (), stats.imbalance
     yield metrics.WRITES_TAKEN, (), int(not queues.refusal)
     yield from _queue_readings(queues.readings)
+
+
+def _latencies(nodes: Sequence[NodeView]) -> Iterator[tuple[metrics.Metric, tuple[str, ...], float]]:
+    measured = sorted(
+        node.telemetry.latency_ms
+        for node in nodes
+        if node.health is Health.HEALTHY and node.telemetry is not None and node.telemetry.latency_ms is not None
+    )
+    for quantile, share in (("p50", 0.5), ("p99", 0.99)):
+        if measured:
+            yield metrics.NODE_LATENCY, (quantile,), measured[int(share * (len(measured) - 1) + 0.5)]
 
 
 def _queue_readings(

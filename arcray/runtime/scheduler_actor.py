@@ -10,7 +10,6 @@ it again and again (measured on two cores at 100,000 finished workloads: 0.1 s o
 from __future__ import annotations
 
 import gc
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from arcray.core.ids import WorkloadId
     from arcray.runtime.line import LineAddress
 
-__all__ = ["SchedulerActor", "create_scheduler", "installed_version"]
+__all__ = ["SchedulerActor", "create_scheduler"]
 
 
 class SchedulerActor:
@@ -70,11 +69,3 @@ def create_scheduler(settings: Settings) -> Any:
     return keep(
         SchedulerActor, settings, name=SCHEDULER, node_id=head_node_id(), groups={BLOBS: 16}, max_concurrency=10_000
     )
-
-
-def installed_version() -> str:
-    """Returns arcray's version, as its installation states it."""
-    try:
-        return version("arcray")
-    except PackageNotFoundError:
-        return "0+source"

@@ -28,11 +28,11 @@ from arcray.drivers.line import LineDriver
 from arcray.drivers.ray_actor import RayActorDriver
 from arcray.runtime.actors import supervise, tune_interpreter
 from arcray.runtime.gauges import Gauges
+from arcray.runtime.installed import installed_version
 from arcray.runtime.line import LineAddress, LineServer
 from arcray.runtime.policy import policy_of
 from arcray.runtime.ray_nodes import RayNodes
 from arcray.runtime.reconcile import Reconciler
-from arcray.runtime.scheduler_actor import installed_version
 from arcray.runtime.scheduler_handle import SCHEDULER
 from arcray.runtime.switchboard import Switchboard
 from arcray.wire.attachments import DRIVER

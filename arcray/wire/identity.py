@@ -35,8 +35,8 @@ from arcray.core.ids import AccountId, KeyId, NodeId
 from arcray.core.keys import KeyView, Scope
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import FindKey
+from arcray.wire.address_limit import AddressLimit
 from arcray.wire.event_hub import EventHub
-from arcray.wire.failures import FailureLimit
 from arcray.wire.headers import header
 from arcray.wire.key_cache import Identity, KeyCache, Known
 from arcray.wire.sites import OwnSites
@@ -80,7 +80,7 @@ class Authenticator:
         self._cache = KeyCache(
             limit=settings.key_cache, term_s=settings.key_cache_s, wrong_term_s=settings.wrong_key_cache_s
         )
-        self._failures = FailureLimit(settings.failures_per_minute)
+        self._failures = AddressLimit(settings.failures_per_minute)
         self._asking = asyncio.Semaphore(_AT_ONCE)
         self._standing = False
         self._term_s = settings.key_cache_s

@@ -185,6 +185,33 @@ async def test_the_next_agent_goes_on_where_a_killed_one_was(
     assert not left(docker_client, goes_on)
 
 
+async def test_the_next_agent_holds_restart_policies_of_a_killed_one(
+    image: str, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    """Takes seconds: three interpreters start, and containers do."""
+    once = claw.OnFailure(max_retries=1)
+    async with a_gateway() as (gateway, url):
+        async with a_machine(url, tmp_path, exits=None) as process:
+            await gateway.joined()
+            found = waiting(image, tmp_path, restart_policy=once)
+            gone = a_deployment(image, "sleep", "1000", restart_policy=once)
+            for workload in (found, gone):
+                await gateway.deploy(workload)
+                await gateway.reached(workload, S.RUNNING)
+            process.kill()
+        for container in left(docker_client, gone):
+            container.remove(force=True)
+        away = "it ended while its node's agent was away"
+        async with a_machine(url, tmp_path, exits=None) as process:
+            await gateway.told(gone, f"{away}; started again in 1 s, time 1")
+            (tmp_path / "in" / "go").write_text("badly\n")
+            await gateway.told(found, "exit code 1; started again in 1 s, time 1")
+            process.kill()  # while it waits to start that again
+        async with a_machine(url, tmp_path):
+            assert (await gateway.reached(found, S.FAILED)).message == "exit code 1"
+            assert not left(docker_client, found)
+
+
 async def test_a_machine_that_is_to_leave_gracefully_waits_for_what_runs(image: str, tmp_path: Path) -> None:
     """Takes seconds: an interpreter starts, and a container does."""
     async with a_gateway() as (gateway, url), a_machine(url, tmp_path) as process:

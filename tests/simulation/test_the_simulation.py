@@ -17,13 +17,25 @@ from arcray.testing.simulation.stage import simulate
 from tests.simulation.planted import PLANTED
 
 FOUND_WITHIN = 100
+FOUND_BY = {
+    "a claim without end": 70,
+    "a gang starts in part": 15,
+    "a gang waits for ever": 15,
+    "a key is good for two": 19,
+    "a limit is not looked at": 31,
+    "a reservation is granted twice": 15,
+    "a revoked key is good": 22,
+    "work beside what was given up": 82,
+}
+"""The seeds that found them lately, to begin with; when schedules are drawn otherwise, others will."""
 
 
 @pytest.mark.timeout(900)  # as for the promises
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_bug_is_found(name: str) -> None:
-    """Each takes as many seeds as it needs, most of them one or two, and the slowest some seconds."""
-    assert first_broken(PLANTED[name], range(1, FOUND_WITHIN + 1)), f"{name}: not found in {FOUND_WITHIN} seeds"
+    """Each takes as many seeds as it needs, most of them one or two."""
+    seeds = (FOUND_BY.get(name, 1), *range(1, FOUND_WITHIN + 1))
+    assert first_broken(PLANTED[name], seeds), f"{name}: not found in {FOUND_WITHIN} seeds"
 
 
 def test_a_seed_tells_the_same_story_again() -> None:

@@ -20,7 +20,12 @@ from typing import Any, Final, TypeAlias, assert_never
 from arcray.claw_proto.frames import Frame
 from arcray.core.blobkeys import log_key
 from arcray.core.commands import ReportEnd, ReportPhase, Running
-from arcray.core.errors import ArcrayError, Code, IllegalTransitionError, StaleReportError, UnavailableError
+from arcray.core.errors import (
+    ArcrayError,
+    ResourceExhaustedError,
+    StaleReportError,
+    UnavailableError,
+)
 from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Telemetry
 from arcray.core.orders import Order
@@ -42,7 +47,7 @@ from arcray.facades.claw.session import (
     Told,
     Wrote,
 )
-from arcray.wire.asking import ask
+from arcray.wire.telling import AGAIN, tell
 
 __all__ = ["REPLACED_CLOSE", "Limits", "Link"]
 
@@ -54,12 +59,12 @@ _ANSWERS: Final = 16_384  # that a node may leave unread, beside its orders
 _RECORDS, _RECORDS_S = 20, 10.0  # refusals that are logged of one node in that time; others are counted
 _RETRY_S: Final = 0.2  # doubles
 _RETRY_MAX_S: Final = 5.0
-_AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
-_UNWANTED: Final = frozenset({Code.STALE_REPORT, Code.NOT_FOUND, Code.CONFLICT})
 _CUT: Final = b"[no more is kept of what it writes]\n"
 
 REPLACED_CLOSE: Final = Close(REPLACED, "the node has a newer connection, or was lost: register again")
 """How a connection ends that is not its node's any more."""
+
+_TOO_OFTEN: Final = ResourceExhaustedError("too many registrations come from this address; wait, then register again")
 
 _Word: TypeAlias = Told | Rejected | Wrote
 
@@ -81,12 +86,12 @@ class Link:
     """Implements ``wire.attachments.AttachedNode`` for one connection.
 
     Args:
+        admits: asked at each registration; one that it does not admit ends the connection.
         join: is awaited when the node registers, here or again; attaches it.
         heard: is told of every sign of life.
 
     Attributes:
         closed: how the connection is to end, or has ended; None while it stands.
-        latency_s: how long the node took to answer the last ping; None before.
     """
 
     def __init__(
@@ -96,16 +101,18 @@ class Link:
         clock: Clock,
         *,
         limits: Limits,
+        admits: Callable[[], bool],
         join: Callable[[Link], Awaitable[None]],
         heard: Callable[[Link, Telemetry | None], None],
     ) -> None:
         self.session: Final = session
         self.closed: Close | None = None
-        self.latency_s: float | None = None
+        self._reading: Telemetry | None = None
         self.heard_s = clock.monotonic()
         self._plane = plane
         self._clock = clock
         self._limits = limits
+        self._admits = admits
         self._join = join
         self._heard = heard
         self._epoch = 0
@@ -240,10 +247,14 @@ class Link:
                     self._put(action.frame)
                 case Close():
                     self.close(action)
-                case Join():
+                case Join() if self._admits():
                     self._joining.set()
+                case Join():
+                    # Whoever admits it not has logged that: each of a storm would be a line here.
+                    refusal = self.session.turn_away(_TOO_OFTEN, AGAIN_LATER)
+                    self.act([each for each in refusal if not isinstance(each, Refused)])
                 case Beat():
-                    self._heard(self, action.telemetry)
+                    self._hear(action.telemetry)
                 case Told() | Rejected():
                     self._words.append(action)
                     self._to_tell.set()
@@ -252,12 +263,19 @@ class Link:
                 case Refused():
                     self._record(action.error)
                 case Latency():
-                    self.latency_s = action.seconds
-                    _log.debug("node answered", extra={"node_id": self.node_id, "seconds": action.seconds})
+                    reading = self._reading or Telemetry(at=self._clock.now())  # nodes without GPUs tell none
+                    self._reading = replace(reading, latency_ms=action.seconds * 1_000)
+                    self._heard(self, self._reading)
                 case _:
                     assert_never(action)
         if not self.session.unanswered:
             self._answered.set()
+
+    def _hear(self, telemetry: Telemetry | None) -> None:
+        if telemetry is not None:
+            latency_ms = None if self._reading is None else self._reading.latency_ms
+            self._reading = telemetry = replace(telemetry, latency_ms=latency_ms)
+        self._heard(self, telemetry)
 
     def _put(self, frame: Frame) -> None:
         if len(self._frames) >= self._limits.frames + _ANSWERS:
@@ -351,30 +369,22 @@ class Link:
 
     async def _report(self, report: ReportPhase | ReportEnd) -> bool:
         """Tells the cluster, until it has answered; returns whether it still wants the work."""
-        wait_s = _RETRY_S
-        while True:
-            epoch = self._epoch
-            try:
-                await ask(self._plane, replace(report, epoch=epoch))
-            except ArcrayError as error:
-                if error.code in _AGAIN:
-                    await self._clock.sleep(wait_s)
-                    wait_s = min(_RETRY_MAX_S, wait_s * 2)
-                    continue
-                if (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId")):
-                    if epoch != self._epoch:
-                        continue  # it attached again meanwhile
-                    if self._held and self.closed is None:
-                        await self._clock.sleep(_RETRY_S)  # it is attaching again
-                        continue
-                    self.close(REPLACED_CLOSE)
-                    return True  # whoever attached it since knows
-                _log.info(
-                    "report refused",
-                    extra={"node_id": self.node_id, "workload_id": report.workload_id, "reason": str(error)},
-                )
-                return error.code not in _UNWANTED or isinstance(error, IllegalTransitionError)
+        return await tell(
+            self._plane,
+            self._clock,
+            report,
+            epoch=lambda: self._epoch,
+            lost=self._lost,
+            first_s=_RETRY_S,
+            longest_s=_RETRY_MAX_S,
+        )
+
+    async def _lost(self, _: ArcrayError) -> bool:
+        if self._held and self.closed is None:
+            await self._clock.sleep(_RETRY_S)  # it is attaching again
             return True
+        self.close(REPLACED_CLOSE)
+        return False
 
     async def _write(self, word: Wrote) -> None:
         workload_id = word.work.workload_id
@@ -391,7 +401,7 @@ class Link:
                 if data:
                     await self._plane.blobs.append(key, data)
             except ArcrayError as error:
-                if error.code not in _AGAIN:
+                if error.code not in AGAIN:
                     _log.warning("log of a node lost", extra=self._fields(word.work) | {"reason": str(error)})
                     return
                 await self._clock.sleep(wait_s)

@@ -21,7 +21,7 @@ from arcray.core.commands import Attached, AttachNode, DetachNode, ReportTelemet
 from arcray.core.errors import ArcrayError, Code, NotFoundError, UnavailableError
 from arcray.core.events import Event, Topic
 from arcray.core.ids import NodeId
-from arcray.core.node import LeaseTerms, NodeRegistration, NodeView, Telemetry
+from arcray.core.node import DriverCapabilities, LeaseTerms, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import GetNode
 from arcray.core.queues import Queue, QueueReading
@@ -30,6 +30,7 @@ from arcray.facades.claw.link import REPLACED_CLOSE, Limits, Link
 from arcray.facades.claw.nodes import FACADE, check_is_claw
 from arcray.facades.claw.session import AGAIN_LATER, POLICY, ClawSession, Close, Terms
 from arcray.facades.claw.wishes import Wishes, wishes_of
+from arcray.wire.address_limit import AddressLimit
 from arcray.wire.asking import ask
 from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 _FLUSH_S: Final = 0.25
 _DRAIN_S: Final = 30.0
 _REOPEN_S: Final = 1.0
+_REFUSALS_S: Final = 60.0  # between two lines about registrations that are too many
 _TOPICS: Final = frozenset({Topic.NODES})
 _PASSING: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
 _LEFT: Final = "an operator had it leave"
@@ -66,6 +68,8 @@ class NodeLinks:
         self._turns = KeyedTurns()
         self._beats: dict[NodeId, Telemetry | None] = {}
         self._heard = asyncio.Event()
+        self._registrations = AddressLimit(settings.registrations_per_minute)
+        self._refused_s = -_REFUSALS_S
 
     def __len__(self) -> int:
         return len(self._links)
@@ -80,11 +84,12 @@ class NodeLinks:
             QueueReading(queue=Queue.CLAW_WORDS, length=words, limit=Link.words_allowed()),
         )
 
-    def open(self, identity: Identity) -> Link:
+    def open(self, identity: Identity, address: str) -> Link:
         """Returns the link of a new connection.
 
         Args:
             identity: who opened it.
+            address: where from; its registrations are counted.
         """
 
         async def join(link: Link) -> None:
@@ -99,9 +104,18 @@ class NodeLinks:
             self._plane,
             self._clock,
             limits=Limits(frames=settings.socket_queue, log_bytes=settings.log_bytes),
+            admits=lambda: self._admits(address),
             join=join,
             heard=self._hear,
         )
+
+    def _admits(self, address: str) -> bool:
+        now_s = self._clock.monotonic()
+        admitted = self._registrations.take(address, now_s)
+        if not admitted and now_s - self._refused_s >= _REFUSALS_S:
+            self._refused_s = now_s
+            _log.warning("too many registrations", extra={"address": address, "setting": "registrations_per_minute"})
+        return admitted
 
     async def leave(self, link: Link) -> None:
         """Takes that a connection has ended."""
@@ -149,6 +163,8 @@ class NodeLinks:
         wishes = self._wishes(known.labels) if known is not None else Wishes()
         link.act(session.configure(wishes.config))
         registration = self._with_terms(session.registration, wishes)
+        if wishes.leaves or session.leaves:
+            registration = replace(registration, capabilities=DriverCapabilities())  # it takes nothing new
         inventory, placed = await self._inventory(link, known)
         attached: Attached = await ask(self._plane, AttachNode(registration=registration, inventory=tuple(inventory)))
         if link.closed is not None:
@@ -293,12 +309,10 @@ class NodeLinks:
             return
         told = link.session.configure(wishes.config)
         link.act(told)
-        if told:
-            link.rejoin()  # how much work it takes may be another
-        if wishes.leaves:
-            self._have_leave(link, wishes)
-        else:
+        if not wishes.leaves:
             self._leaving.discard(node_id)
+        if told or (wishes.leaves and node_id not in self._leaving):
+            link.rejoin()  # how much work it takes may be another; it is told to leave once it is given no more
 
     def _have_leave(self, link: Link, wishes: Wishes) -> None:
         if link.node_id not in self._leaving:

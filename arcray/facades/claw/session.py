@@ -180,6 +180,7 @@ class ClawSession:
         self._answered_in = Form.INTERNAL  # the form of what came last, which its answer has
         self._registration: NodeRegistration | None = None
         self._waits = False  # for the answer to its registration
+        self._leaves = False
         self._attempts = Attempts(self._dialect)
         self._asked: dict[claw.WorkloadId, Running] = {}
         self._recalled: list[Running] = []
@@ -195,6 +196,11 @@ class ClawSession:
     def dialect(self) -> Dialect:
         """Whose messages it speaks."""
         return self._dialect
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it was told to leave, and has not registered since: no word calls that off."""
+        return self._leaves
 
     @property
     def unanswered(self) -> int:
@@ -266,7 +272,7 @@ class ClawSession:
             refused = self._refuse(error)
             return (*refused, _closing(PROTOCOL_ERROR, str(error))) if first else refused
         self._registration = registration
-        self._waits = True
+        self._waits, self._leaves = True, False
         return (Join(registration=registration),)
 
     def _beat(self, message: claw.Heartbeat, now: datetime) -> Sequence[Action]:
@@ -422,6 +428,7 @@ class ClawSession:
 
     def shut_down(self, reason: str, *, graceful: bool) -> Sequence[Action]:
         """Has the node leave; the first implementation has no word for it, and is hung up on."""
+        self._leaves = True
         message = replies.shut_down(self._dialect, reason, graceful=graceful)
         return (_closing(POLICY, reason),) if message is None else (self._said(message),)
 

@@ -7,7 +7,7 @@ Source: claw-proto API Reference, "Workload Specification" and "Validation".
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import assert_never
 
 from arcray import claw_proto as claw
 from arcray.claw_proto import original
@@ -18,9 +18,7 @@ from arcray.core.quantity import CPU_MILLI, MIB
 from arcray.core.resources import Demand
 from arcray.core.workload import Container, PortMapping, RestartPolicy, RestartRule, VolumeMount
 
-__all__ = ["container_of", "demand_of", "original_spec_of", "policy_of", "restart_of", "spec_of"]
-
-_U32: Final = 2**32 - 1
+__all__ = ["container_of", "demand_of", "original_spec_of", "restart_of", "spec_of"]
 
 
 def container_of(spec: claw.WorkloadSpec) -> Container:
@@ -92,24 +90,6 @@ def restart_of(policy: claw.RestartPolicy) -> RestartPolicy:
             return RestartPolicy(rule=RestartRule.ON_FAILURE, max_restarts=policy.max_retries or None)
         case _:
             assert_never(policy)
-
-
-def policy_of(restart: RestartPolicy) -> claw.RestartPolicy:
-    """Returns when work is started again, in claw's words; what they lack is left out of them.
-
-    They have no rule for work that was lost with its node, and no bound for what always runs.
-    """
-    if restart.max_restarts == 0:
-        return claw.No()  # on claw's wire 0 is without limit
-    match restart.rule:
-        case RestartRule.NEVER | RestartRule.ON_LOSS:
-            return claw.No()
-        case RestartRule.ON_FAILURE:
-            return claw.OnFailure(max_retries=min(restart.max_restarts or 0, _U32))
-        case RestartRule.ALWAYS:
-            return claw.UnlessStopped() if restart.max_restarts is None else claw.Always()
-        case _:
-            assert_never(restart.rule)
 
 
 def spec_of(order: StartWorkload) -> claw.WorkloadSpec:

@@ -13,16 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, assert_never
 
-from arcray.core.blobkeys import inline
 from arcray.core.commands import DetachNode, ReportEnd, ReportPhase
 from arcray.core.errors import (
     ArcrayError,
-    Code,
-    IllegalTransitionError,
     InvalidArgumentError,
     NotFoundError,
     StaleReportError,
@@ -39,7 +36,8 @@ from arcray.facades.hivemind.own_words import saying_allocation, saying_attempt
 from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Answer, Certainty, WorkerChannel
 from arcray.facades.hivemind.worker_queue import Forget, Item, Unstarted, WorkerQueue
-from arcray.wire.asking import ask
+from arcray.wire.blobs import read_blob
+from arcray.wire.telling import AGAIN, tell
 
 __all__ = ["Limits", "WorkerLink"]
 
@@ -50,8 +48,6 @@ _MISSES: Final = 3  # calls in a row without an answer
 _RETRY_S: Final = 0.5  # doubles
 _RETRY_MAX_S: Final = 10.0
 _S_PER_MIB: Final = 1.0
-_AGAIN: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED})
-_UNWANTED: Final = frozenset({Code.STALE_REPORT, Code.NOT_FOUND, Code.CONFLICT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,13 +293,10 @@ class WorkerLink:
     async def _request(self, order: StartWorkload, history: Sequence[AttemptRecord]) -> pool.ExecuteTaskRequest:
         code = stdin = b""
         if isinstance(order.payload, Program):
-            code = await self._blob(order.payload.blob)
-            stdin = await self._blob(order.payload.stdin_blob) if order.payload.stdin_blob else b""
+            code = await read_blob(self._plane.blobs, order.payload.blob)
+            if order.payload.stdin_blob:
+                stdin = await read_blob(self._plane.blobs, order.payload.stdin_blob)
         return await asyncio.to_thread(execution_of, order, code, stdin, history=history)
-
-    async def _blob(self, key: str) -> bytes:
-        own = inline(key)
-        return await self._plane.blobs.get(key) if own is None else own
 
     async def _begun(self, order: StartWorkload, task_id: str) -> None:
         report = ReportPhase(
@@ -351,7 +344,7 @@ class WorkerLink:
             except NotFoundError:
                 return None
             except ArcrayError as error:
-                if error.code not in _AGAIN:
+                if error.code not in AGAIN:
                     raise
                 await self._clock.sleep(_RETRY_S)
             else:
@@ -377,24 +370,19 @@ class WorkerLink:
 
     async def _tell(self, report: ReportPhase | ReportEnd | DetachNode) -> bool:
         """Tells the cluster, until it has answered; returns whether it still wants the work."""
-        wait_s = _RETRY_S
-        while True:
-            epoch = self._epoch
-            try:
-                await ask(self._plane, replace(report, epoch=epoch))
-            except ArcrayError as error:
-                if error.code in _AGAIN:
-                    await self._clock.sleep(wait_s)
-                    wait_s = min(_RETRY_MAX_S, wait_s * 2)
-                    continue
-                if (error.code, error.field) in ((Code.STALE_REPORT, "epoch"), (Code.NOT_FOUND, "nodeId")):
-                    if epoch != self._epoch:
-                        continue  # it attached again meanwhile
-                    _log.info("worker is another's now", extra={"node_id": self.node_id, "reason": str(error)})
-                    raise _LeftError from error
-                _log.info("report refused", extra={"node_id": self.node_id, "reason": str(error)})
-                return error.code not in _UNWANTED or isinstance(error, IllegalTransitionError)
-            return True
+        return await tell(
+            self._plane,
+            self._clock,
+            report,
+            epoch=lambda: self._epoch,
+            lost=self._lost,
+            first_s=_RETRY_S,
+            longest_s=_RETRY_MAX_S,
+        )
+
+    async def _lost(self, error: ArcrayError) -> bool:
+        _log.info("worker is another's now", extra={"node_id": self.node_id, "reason": str(error)})
+        raise _LeftError from error
 
 
 def _fields(node_id: NodeId, order: StartWorkload) -> dict[str, object]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeAlias, assert_never
 
-from arcray.core.blobkeys import inline, log_key, result_key
+from arcray.core.blobkeys import log_key, result_key
 from arcray.core.commands import ReportEnd, ReportPhase, Running
 from arcray.core.errors import (
     ArcrayError,
@@ -31,6 +31,7 @@ from arcray.core.workload import Phase, Program, Result
 from arcray.facades.pool.assignments import Assignments, Ended, Files
 from arcray.facades.pool.messages import TaskComplete
 from arcray.wire.asking import ask
+from arcray.wire.blobs import read_blob, size_of_blob
 
 __all__ = ["DeviceWork"]
 
@@ -156,11 +157,9 @@ class DeviceWork:
         return Files(code=code, stdin=stdin)
 
     async def _read(self, key: str) -> bytes:
-        own = inline(key)
-        size = len(own) if own is not None else await self._plane.blobs.size(key) or 0
-        if size > _FRAME_BYTES:
+        if await size_of_blob(self._plane.blobs, key) > _FRAME_BYTES:
             raise InvalidArgumentError(f"has more than the {_FRAME_BYTES} bytes that a device is sent", field="payload")
-        return await self._plane.blobs.get(key) if own is None else own
+        return await read_blob(self._plane.blobs, key)
 
     def _stop(self, order: StopAttempt, group: asyncio.TaskGroup) -> None:
         frame = self._assignments.stop(order)

@@ -97,7 +97,8 @@ class DrainView(Message):
 class NodeStateView(Message):
     """What an operator has said of a node, and what came of it.
 
-    ``drained`` says that the node, or those of its GPUs that are being drained, have no work left.
+    ``drained`` says that the node, or those of its GPUs that are being drained, have no work left. ``latencyMs`` is how
+    long the node took to answer when it was asked last, null where its protocol does not ask.
     """
 
     id: str
@@ -109,6 +110,7 @@ class NodeStateView(Message):
     drained: bool
     labels: dict[str, str]
     workloads: int
+    latency_ms: float | None
 
 
 class NodeStatesView(Message):

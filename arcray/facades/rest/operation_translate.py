@@ -56,6 +56,7 @@ def node_state_view(view: NodeView) -> om.NodeStateView:
         drained=view.drain is not None and view.drain.done_at is not None,
         labels=dict(view.labels),
         workloads=view.workloads,
+        latency_ms=None if view.telemetry is None else view.telemetry.latency_ms,
     )
 
 

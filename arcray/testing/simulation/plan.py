@@ -50,7 +50,7 @@ from arcray.testing.simulation.happenings import (
 )
 from arcray.testing.simulation.lies import LieKind
 from arcray.testing.simulation.network import Weather
-from arcray.testing.simulation.nouns.accounts import draw_credits, draw_terms, draw_wealth
+from arcray.testing.simulation.nouns.accounts import draw_credits, draw_login, draw_terms, draw_wealth
 from arcray.testing.simulation.nouns.cast import ACCOUNTS, OWNER, Cast
 from arcray.testing.simulation.nouns.gangs import draw_member
 from arcray.testing.simulation.nouns.keys import draw_key
@@ -219,6 +219,7 @@ _COMMANDS: Final[Mapping[Draw, int]] = {
 _OF_THE_LEDGER: Final[Mapping[Draw, int]] = {
     _asked(draw_credits): 4,
     _asked(draw_terms): 1,
+    _asked(draw_login): 1,
     _asked(draw_key): 1,
     _look_at_account: 1,
 }

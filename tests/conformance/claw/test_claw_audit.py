@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from arcray.control.audit import audit_rows
-from arcray.core.audit_log import AuditCursor, ReadAudit
 from arcray.core.commands import SubmitWorkload
-from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.workload import Phase
-from arcray.testing.builders import T0, a_workload, an_inference
+from arcray.testing.builders import a_workload, an_inference
 from arcray.testing.simulated_node import Script, SimulatedNode
 
 
@@ -114,52 +109,3 @@ async def test_what_cannot_be_asked_names_its_field(serve: Any, field: str, valu
     async with serve(nodes=[]) as served:
         answer = await served.client.get("/api/v1/audit", params={field: value})
         assert (answer.status_code, answer.json()["field"]) == (400, field)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        ReadAudit(),
-        ReadAudit(account=a_workload().origin.account),
-        ReadAudit(workload_id=WorkloadId("w")),
-        ReadAudit(node_id=NodeId("n"), since=T0),
-        ReadAudit(since=T0),
-        ReadAudit(after=AuditCursor(at=T0, seq=7)),
-        ReadAudit(node_id=NodeId("n"), after=AuditCursor(at=T0, seq=7)),
-    ],
-    ids=repr,
-)
-async def test_a_page_is_found_by_an_index_and_not_sorted(serve: Any, query: ReadAudit) -> None:
-    plan = await plan_of(serve, query)
-    assert "USING INDEX ix_events_audit" in plan
-    assert "TEMP B-TREE" not in plan
-
-
-WORK = ReadAudit(workload_id=WorkloadId("w"))
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        WORK,
-        replace(WORK, account=a_workload().origin.account),
-        replace(WORK, node_id=NodeId("n")),
-        replace(WORK, account=a_workload().origin.account, node_id=NodeId("n"), since=T0),
-        replace(WORK, account=a_workload().origin.account, after=AuditCursor(at=T0, seq=7)),
-    ],
-    ids=repr,
-)
-async def test_what_happened_to_a_workload_is_found_among_no_more_than_that(serve: Any, query: ReadAudit) -> None:
-    plan = await plan_of(serve, query)
-    assert "USING INDEX ix_events_audit_subject" in plan
-    assert "TEMP B-TREE" not in plan
-
-
-async def plan_of(serve: Any, query: ReadAudit) -> str:
-    async with serve(nodes=[]) as served:
-        engine = sa.create_engine(f"sqlite:///{served.state_dir}/arcray.db")
-        text = audit_rows(query).compile(engine, compile_kwargs={"literal_binds": True})
-        with engine.connect() as connection:
-            plan = " ".join(row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
-        engine.dispose()
-    return plan

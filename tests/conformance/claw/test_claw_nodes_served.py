@@ -40,6 +40,7 @@ from tests.conformance.claw.claw_rig import (
 S = WorkloadState
 FORMS = list(Form)
 QUICK = ClawSettings(recall_s=0.3)
+TOO_OFTEN = "too many registrations come from this address; wait, then register again"
 ON_LOSS = RestartPolicy(rule=RestartRule.ON_LOSS, max_restarts=3)
 
 
@@ -296,6 +297,18 @@ async def test_a_connection_that_does_not_register_is_closed(
         assert (await node.closed())[0] == 1008
 
 
+async def test_an_address_that_registers_too_often_is_told_to_wait(serve: Any) -> None:
+    async with serve(nodes=[], listen=True, claw=ClawSettings(registrations_per_minute=1)) as served:
+        async with a_node(served) as node:
+            await node.register()
+        async with a_node(served) as node:
+            await node.say(registration())
+            assert await node.closed() == (1013, TOO_OFTEN)
+        async with a_node(served, dialect=Dialect.ORIGINAL) as node:
+            assert await node.register() == original.Error(code=1004, message=TOO_OFTEN)
+            assert await node.closed() == (1013, TOO_OFTEN)
+
+
 # -- what an operator wants ------------------------------------------------------------------------------------------
 
 
@@ -313,6 +326,22 @@ async def test_labels_configure_a_node(serve: Any) -> None:
         await until(served, holds)
         async with a_node(served) as again:
             assert (await again.register()).config == config  # type: ignore[union-attr]  # of what a node registers by
+
+
+async def test_how_long_a_node_takes_to_answer_is_shown_also_where_it_has_no_gpu(serve: Any) -> None:
+    async with serve(nodes=[], listen=True, claw=ClawSettings(ping_s=0.05)) as served, a_node(served) as node:
+        await node.register()
+        state = f"/api/v1/nodes/{ID}/scheduling"
+        assert (await served.client.get(state)).json()["latencyMs"] is None
+        assert isinstance(await node.hear(), claw.Ping)
+        await node.beat()
+
+        async def is_known() -> bool:
+            telemetry = (await node_of(served)).telemetry
+            return telemetry is not None and telemetry.latency_ms is not None
+
+        await until(served, is_known)
+        assert (await served.client.get(state)).json()["latencyMs"] > 0
 
 
 async def test_what_a_node_says_last_is_heard_before_it_has_left(serve: Any) -> None:
@@ -351,6 +380,25 @@ async def test_a_node_that_is_told_to_leave_has_left_when_it_hangs_up(serve: Any
         assert await node.hear() == claw.Shutdown(reason="an operator had it leave", graceful=True)
         await node.socket.close()
         await in_health(served, ID, Health.GONE)
+
+
+async def test_a_node_that_is_told_to_leave_gets_no_new_work_until_it_registers_without_the_label(serve: Any) -> None:
+    async with serve(nodes=[], listen=True) as served:
+        label = served.cluster.ask
+        async with a_node(served) as node:
+            await node.register()
+            await running(served, node)
+            await label(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: "graceful"}))
+            assert isinstance(await node.hear(), claw.Shutdown)
+            await submit(served, 2)
+            # The node is leaving all the same, whatever the label says from now on.
+            await label(cmd.LabelNode(node_id=NodeId(ID), labels={SHUTDOWN: None, LOG_LEVEL: "debug"}))
+            assert isinstance(await node.hear(), claw.UpdateConfig)
+            why = await served.cluster.plane.query(ExplainWorkload(workload_id=a_workload(2).id))
+            assert [refusal.filter for refusal in why.placement.refusals] == ["features"]
+            assert not (await node_of(served)).cordoned  # that is the operator's
+            await node.register()
+            assert (await node.deployed()).id == wire_id(a_workload(2).id, 1)
 
 
 # -- who may come in -------------------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ async def test_node_is_cordoned_and_uncordoned(serve: Any) -> None:
             "drain": None,
             "drained": False,
             "labels": {},
+            "latencyMs": None,
         }
         await node.delivered(1)
         assert (await client.get(f"{path}/scheduling")).json()["workloads"] == 1

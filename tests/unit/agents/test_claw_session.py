@@ -495,6 +495,43 @@ def test_the_next_agent_goes_on_with_what_the_one_before_has_left() -> None:
     assert third.attach(a_node(), [stranger]) == (stranger,)
 
 
+def the_next(rig: Rig, *found: Running) -> Rig:
+    """The next agent, which has the records of the one before and finds these."""
+    later = a_session(rig.clock)
+    later.restore([record for record in rig.session.changes().values() if record is not None])
+    assert later.attach(a_node(), found) == ()
+    following = Rig(later, rig.clock, rig.form)
+    following.register()
+    return following
+
+
+async def test_the_next_agent_starts_again_what_ended_while_none_was_there() -> None:
+    rig = a_rig()
+    rig.run(restart_policy=claw.OnFailure(max_retries=2))
+    rig = the_next(rig)
+    assert rig.told()[-1] == ("1", S.RUNNING, "it ended while its node's agent was away; started again in 1 s, time 1")
+    await rig.clock.advance(1.0)
+    assert [order.attempt for order in rig.session.restarts()] == [2]
+    rig = the_next(rig, Running(workload_id=WorkloadId(W1), attempt=2))
+    rig.end(Phase.FAILED, attempt=2)
+    assert rig.told()[-1] == ("1", S.RUNNING, "it ended; started again in 1 s, time 2")
+    await rig.clock.advance(1.0)
+    rig.session.restarts()
+    rig.phase(Phase.RUNNING, attempt=3)
+    rig = the_next(rig)
+    for work in rig.session.logged():
+        rig.session.finish(work)
+    assert rig.told()[-1] == ("1", S.FAILED, "it ended while its node's agent was away")
+
+
+async def test_the_next_agent_starts_again_what_waited_for_that() -> None:
+    rig = a_rig()
+    rig.run(restart_policy=claw.OnFailure(max_retries=1))
+    rig.end(Phase.FAILED)
+    rig = the_next(rig)
+    assert [order.attempt for order in rig.session.restarts()] == [2]
+
+
 def test_an_end_that_was_not_heard_is_told_by_the_next_agent() -> None:
     rig = a_rig()
     rig.run()

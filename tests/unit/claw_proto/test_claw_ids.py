@@ -56,6 +56,10 @@ def test_an_id_survives_pickling() -> None:
         ("2026-02-03T12:34:56+05:30", "2026-02-03T07:04:56Z"),
         ("2026-02-03T12:34:56.25-01:00", "2026-02-03T13:34:56.250Z"),
         ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:60Z"),
+        ("2016-12-31T23:59:60.000000001Z", "2016-12-31T23:59:60.000000001Z"),
+        ("2016-12-31T18:59:60.999999999-05:00", "2016-12-31T23:59:60.999999999Z"),
+        ("9999-12-31T23:59:60.5Z", "9999-12-31T23:59:60.500Z"),
     ],
 )
 def test_times_are_read_with_any_offset_and_written_in_the_fewest_digits(text: str, written: str) -> None:
@@ -67,7 +71,8 @@ def test_times_are_read_with_any_offset_and_written_in_the_fewest_digits(text: s
     "text",
     [
         "", "2026-02-03", "2026-02-03T12:34:56", "2026-02-03T12:34Z", "1770122096", "2026-02-30T12:34:56Z",
-        "2026-02-03T24:00:00Z", "2026-02-03T23:59:60Z", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+00:01",
+        "2026-02-03T24:00:00Z", "2026-02-03T23:59:61Z", "2026-02-03T24:59:60Z", "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+00:01",
         "2026-02-03T12:34:56+24:00", "2026-02-03T12:34:56+0100", "2026-02-03T12:34:56.Z",
         "\u0662\u0660\u0662\u0666-02-03T12:34:56Z",
         "2026-02-03T12:34:56Z\n",
@@ -78,15 +83,25 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
         Timestamp.parse(text)
 
 
+LAST = datetime(2016, 12, 31, 23, 59, 59, 999999, UTC)
+LEAP_END = 1_000 + 10**9
+
+
 def test_moments_of_python_are_brought_to_utc_and_others_are_none() -> None:
     there = datetime(2026, 2, 3, 14, tzinfo=timezone(timedelta(hours=2)))
     assert Timestamp.of(there) == Timestamp(datetime(2026, 2, 3, 12, tzinfo=UTC))
-    for at, nanosecond in ((there, 0), (there.replace(tzinfo=None), 0), (there.astimezone(UTC), 1000)):
+    for at, nanosecond in (
+        (there, 0),
+        (there.replace(tzinfo=None), 0),
+        (there.astimezone(UTC), 1000),
+        (LAST, LEAP_END),
+    ):
         with pytest.raises(ValueError, match=r"Timestamp\.of"):
             Timestamp(at, nanosecond)
 
 
 def test_moments_are_in_order_to_the_nanosecond() -> None:
-    texts = ["2026-02-03T12:34:56Z", "2026-02-03T12:34:56.000000001Z", "2026-02-03T12:34:56.000001Z"]
+    whole = ["2026-02-03T12:34:56", "2026-02-03T12:34:59", "2026-02-03T12:34:60", "2026-02-03T12:35:00"]
+    texts = [f"{each}{fraction}Z" for each in whole for fraction in ("", ".000000001", ".000001", ".999999999")]
     found = [Timestamp.parse(text) for text in texts]
-    assert found[0] < found[1] < found[2]
+    assert found == sorted(set(found))

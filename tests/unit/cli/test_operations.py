@@ -20,6 +20,7 @@ NODE: dict[str, Any] = {
     "drained": True,
     "labels": {"zone": "eu"},
     "workloads": 0,
+    "latencyMs": 12.5,
 }
 LETTER: dict[str, Any] = {
     "id": "w1",

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from arcray.logs import JsonFormatter, RedactApiKeys, TextFormatter, configure, redact
+from arcray.logs import JsonFormatter, RedactApiKeys, TextFormatter, configure, redact, without_credentials
 
 
 def a_record(message: str = "node lost", **fields: object) -> logging.LogRecord:
@@ -105,3 +105,21 @@ def test_configured_process_prints_no_api_key_of_a_websocket() -> None:
         teller.removeHandler(handler)
     assert stream.getvalue() == '127.0.0.1:5 - "WebSocket /telemetry?apiKey=***" [accepted]\n'
     assert sum(isinstance(known, RedactApiKeys) for known in teller.filters) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("ws://h:8080/claw", "ws://h:8080/claw"),
+        ("pool.example:50051", "pool.example:50051"),
+        ("ws://user:s3cret@h:8080/claw", "ws://***@h:8080/claw"),
+        ("wss://h/claw?token=s3cret", "wss://h/claw?***"),
+        ("ws://user:s3cret@[::1]:1/claw?a=1&token=s3cret#s3cret", "ws://***@[::1]:1/claw?***"),
+        ("user:s3cret@h:1", "***@h:1"),
+        ("ws://user:s3/cr?et@s3cret#@h:x/", "ws://***@h:x/"),
+        ("ws://user:s3cret\n@h", "ws://***@h"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_shown_without_what_lets_somebody_in(address: str, shown: str) -> None:
+    assert without_credentials(address) == shown

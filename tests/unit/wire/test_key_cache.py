@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arcray.testing.builders import a_key
-from arcray.wire.failures import FailureLimit
+from arcray.wire.address_limit import AddressLimit
 from arcray.wire.key_cache import KeyCache
 
 
@@ -33,7 +33,7 @@ def test_a_key_that_was_let_go_of_can_be_forgotten() -> None:
 
 
 def test_failures_run_off_with_time_and_addresses_are_apart() -> None:
-    limit = FailureLimit(per_minute=60)
+    limit = AddressLimit(per_minute=60)
     for _ in range(60):
         limit.note("a", 0.0)
     assert limit.exceeded("a", 0.0)
@@ -42,7 +42,14 @@ def test_failures_run_off_with_time_and_addresses_are_apart() -> None:
 
 
 def test_addresses_are_remembered_up_to_a_bound() -> None:
-    limit = FailureLimit(per_minute=1)
+    limit = AddressLimit(per_minute=1)
     for number in range(20_000):
         limit.note(str(number), 0.0)
     assert len(limit) == 10_000
+
+
+def test_what_is_over_the_limit_is_not_counted() -> None:
+    limit = AddressLimit(per_minute=60)
+    assert [limit.take("a", 0.0) for _ in range(62)] == [True] * 60 + [False] * 2
+    assert [limit.take("a", 1.0) for _ in range(2)] == [True, False]
+    assert all(AddressLimit(per_minute=0).take("a", 0.0) for _ in range(62))

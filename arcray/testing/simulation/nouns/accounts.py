@@ -24,7 +24,7 @@ from arcray.core.ledger import ISSUER, Account, Entry, SpendingLimit
 from arcray.testing.simulation.nouns.cast import ACCOUNTS, OWNER, Cast
 from arcray.testing.simulation.promise import must
 
-__all__ = ["BookFacts", "draw_credits", "draw_terms", "draw_wealth"]
+__all__ = ["BookFacts", "draw_credits", "draw_login", "draw_terms", "draw_wealth"]
 
 _STRANGER: Final = AccountId("eve")  # may never be opened
 
@@ -49,17 +49,17 @@ def draw_wealth(dice: Random, cast: Cast) -> list[Command]:
 
 def draw_terms(dice: Random, cast: Cast) -> Command:
     """Returns an account that is opened, again or otherwise, or a limit that is set or lifted."""
+    _ = cast
     account = dice.choice((*ACCOUNTS, OWNER, _STRANGER))
     if dice.random() < 0.3:
-        again = dice.choice((0, 0, 30, None))
-        return _login(dice, cast, account) if again is None else OpenAccount(account_id=account, overdraft=again)
+        return OpenAccount(account_id=account, overdraft=dice.choice((0, 0, 30)))
     limit = SpendingLimit(credits=dice.choice((0, 15, 60, 500)), period_s=dice.choice((1, 5, 3600)))
     return SetSpendingLimit(account_id=account, limit=dice.choice((None, limit, limit)))
 
 
-def _login(dice: Random, cast: Cast, account: AccountId) -> Command:
+def draw_login(dice: Random, cast: Cast) -> Command:
     """Returns a login that is new, opened again, or wants an account that is another's."""
-    user = dice.choice((account, *map(AccountId, ("user-1", "user-2", "user-3"))))
+    user = dice.choice((*ACCOUNTS, OWNER, _STRANGER, *map(AccountId, ("user-1", "user-2", "user-3"))))
     secret = f"secret {dice.randrange(2)}"
     return OpenLogin(account_id=user, secret=secret, entry_id=_entry_id(cast), credits=dice.choice((0, 100)))
 

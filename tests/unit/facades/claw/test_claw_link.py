@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 import pytest
@@ -21,7 +22,7 @@ from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Container, Phase
 from arcray.facades.claw.link import Limits, Link
 from arcray.facades.claw.session import ClawSession, Terms
-from arcray.testing.builders import a_workload
+from arcray.testing.builders import T0, a_workload
 from arcray.testing.clock import FakeClock
 from arcray.testing.node_fakes import MemoryBlobs
 from tests.conformance.claw.claw_rig import AT, ID, registration
@@ -79,22 +80,26 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*, frames: int = 16, log_bytes: int = 1 << 20) -> AsyncIterator[Rig]:
+async def rig(
+    *, frames: int = 16, log_bytes: int = 1 << 20, heard: list[Telemetry | None] | None = None
+) -> AsyncIterator[Rig]:
     plane, clock = AnsweringPlane(), FakeClock()
 
     async def join(link: Link) -> None:
         link.attached(1)
 
-    def heard(_: Link, __: Telemetry | None) -> None:
-        pass
+    def hear(_: Link, telemetry: Telemetry | None) -> None:
+        if heard is not None:
+            heard.append(telemetry)
 
     link = Link(
         ClawSession(Terms(heartbeat_s=30, metrics_s=10)),
         plane,  # type: ignore[arg-type]  # of a plane it uses no more than there is
         clock,
         limits=Limits(frames=frames, log_bytes=log_bytes),
+        admits=lambda: True,
         join=join,
-        heard=heard,
+        heard=hear,
     )
     tasks = [asyncio.create_task(link.tell_forever()), asyncio.create_task(link.join_forever())]
     await link.take(write_to_gateway(registration(), Form.INTERNAL))
@@ -115,6 +120,22 @@ def a_start(number: int = 1) -> StartWorkload:
         allocation=Allocation(),
         owner="o",
     )
+
+
+async def test_a_nodes_latency_is_in_all_of_its_readings() -> None:
+    heard: list[Telemetry | None] = []
+    async with rig(heard=heard) as found:
+        metrics = claw.Metrics(node_id=claw.NodeId(ID), gpu_metrics=(), timestamp=AT)
+        beat = claw.Heartbeat(node_id=claw.NodeId(ID), timestamp=AT)
+        await found.say(metrics)
+        found.link.act(found.link.session.ping(found.clock.now()))
+        await found.clock.advance(0.25)
+        await found.say(beat)
+        await found.clock.advance(1)
+        await found.say(metrics)
+        await found.say(beat)
+    assert [None if each is None else each.latency_ms for each in heard] == [None, None, 250, 250, None]
+    assert [None if each is None else each.at for each in heard][1:] == [None, T0, T0 + timedelta(seconds=1.25), None]
 
 
 async def test_words_are_told_in_order_under_the_present_attachment() -> None:

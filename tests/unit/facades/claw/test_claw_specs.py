@@ -15,7 +15,7 @@ from arcray.core.orders import StartWorkload
 from arcray.core.quantity import GIB, MIB
 from arcray.core.resources import Allocation, Demand
 from arcray.core.workload import Container, PortMapping, Program, RestartPolicy, RestartRule, VolumeMount
-from arcray.facades.claw.specs import container_of, demand_of, original_spec_of, policy_of, restart_of, spec_of
+from arcray.facades.claw.specs import container_of, demand_of, original_spec_of, restart_of, spec_of
 
 FULL = claw.WorkloadSpec(
     image="ghcr.io/a/b:1",
@@ -134,22 +134,8 @@ def test_only_what_the_host_has_is_mounted(kind: claw.MountType) -> None:
         (claw.OnFailure(max_retries=0), RestartPolicy(rule=RestartRule.ON_FAILURE, max_restarts=None)),
     ],
 )
-def test_restarts_carry_over_both_ways(policy: claw.RestartPolicy, restart: RestartPolicy) -> None:
+def test_a_restart_policy_is_in_cores_words(policy: claw.RestartPolicy, restart: RestartPolicy) -> None:
     assert restart_of(policy) == restart
-    assert policy_of(restart) == policy
-
-
-@pytest.mark.parametrize(
-    ("restart", "policy"),
-    [
-        (RestartPolicy(rule=RestartRule.ON_LOSS), claw.No()),
-        (RestartPolicy(rule=RestartRule.ALWAYS, max_restarts=3), claw.Always()),
-        (RestartPolicy(rule=RestartRule.ON_FAILURE, max_restarts=0), claw.No()),
-        (RestartPolicy(rule=RestartRule.ON_FAILURE, max_restarts=2**40), claw.OnFailure(max_retries=2**32 - 1)),
-    ],
-)
-def test_what_claw_has_no_word_for_is_left_out(restart: RestartPolicy, policy: claw.RestartPolicy) -> None:
-    assert policy_of(restart) == policy
 
 
 def test_always_is_until_somebody_stops_it() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from examples.digits import container
-from tests.integration.served.conftest import Started
+from tests.served.conftest import Started
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 

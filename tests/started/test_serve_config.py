@@ -21,7 +21,7 @@ from arcray.client import Client
 from arcray.core.errors import ArcrayError
 from tests.ports import free_ports
 
-CONFIG = Path(__file__).parents[3] / "serve_configs" / "local.yaml"
+CONFIG = Path(__file__).parents[2] / "serve_configs" / "local.yaml"
 BIN = Path(sys.executable).parent
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]

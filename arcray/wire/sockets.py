@@ -1,0 +1,94 @@
+"""WebSockets of facades: how many there may be, what comes in as a frame, and how one is brought to its end.
+
+What lives here: what every endpoint of one does alike. What does not: what a frame means, and why a connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeAlias
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+__all__ = ["Frame", "Places", "end", "next_frame", "send", "until_one_ends"]
+
+_CLOSE_S: Final = 1.0  # a peer that reads nothing does not answer a close either
+
+Frame: TypeAlias = str | bytes
+
+
+class Places:
+    """Counts the connections of an endpoint.
+
+    Args:
+        most: at a time.
+
+    Attributes:
+        taken: how many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most: Final = most
+        self.taken = 0
+
+    @property
+    def are_full(self) -> bool:
+        """Whether there is none for another."""
+        return self.taken >= self.most
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Takes a place for the time of the block."""
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+async def next_frame(socket: WebSocket) -> Frame | None:
+    """Returns the next frame; None when the peer has left."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        return None
+    text: str | None = message.get("text")
+    data: bytes | None = message.get("bytes")
+    return text if text is not None else data or b""
+
+
+async def send(socket: WebSocket, frame: Frame) -> None:
+    """Sends a frame.
+
+    Raises:
+        WebSocketDisconnect, RuntimeError: the peer has left.
+    """
+    if isinstance(frame, str):
+        await socket.send_text(frame)
+    else:
+        await socket.send_bytes(frame)
+
+
+async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
+    """Does several things until the first of them is over, and ends the others; raises what it ended by."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()  # what failed by our fault is raised
+
+
+async def end(socket: WebSocket, left: Iterable[Frame], code: int, reason: str) -> None:
+    """Sends what is left, and closes; does neither where the peer has left or reads nothing."""
+    if socket.application_state is not WebSocketState.CONNECTED:
+        return
+    with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
+        async with asyncio.timeout(_CLOSE_S):
+            for frame in left:
+                await send(socket, frame)
+            await socket.close(code, reason)
