@@ -21,13 +21,14 @@ class PoolProgram(_Section):
         args: arguments of the image, or of the function after the input.
         entry_point: ``module:function`` of one importable module, which goes to the node by itself and so may import
             the standard library alone. The function takes the input, and its text is the output.
-        input: where the task's input goes: to standard input, or as the last argument. An image takes an argument.
+        input: where the task's input goes: to standard input, or as the last argument. An image takes an argument, a
+            function without a word its standard input.
     """
 
     image: str = ""
     args: tuple[str, ...] = ()
     entry_point: str = ""
-    input: Literal["stdin", "argument"] = "stdin"
+    input: Literal["stdin", "argument"] | None = None
 
     @model_validator(mode="after")
     def _it_is_one_of_both(self) -> PoolProgram:
@@ -37,7 +38,7 @@ class PoolProgram(_Section):
         names = (*module.split("."), function)
         if self.entry_point and not all(name.isidentifier() for name in names):
             raise ValueError(f"entry_point {self.entry_point!r} is no module:function")
-        if self.image and self.input == "stdin" and "input" in self.model_fields_set:
+        if self.image and self.input == "stdin":
             raise ValueError("an image takes its input as an argument")
         return self
 

@@ -24,8 +24,12 @@ def cluster() -> Iterator[Cluster]:
     """Takes about ten seconds, once per session; Ray's sockets need a short path."""
     from arcray.runtime.bootstrap import up  # Ray costs a second, which a run without cluster tests need not pay
     from tests.embedded_cluster import Cluster
+    from tests.engine_fixtures import IMAGE
+    from tests.matrix.stage import PROGRAMS, SCRIPT
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # A function that tasks call is found where the gateway runs, which has the modules of this process's environment.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PROGRAMS), os.environ.get("PYTHONPATH", ""))))
     directory = Path(tempfile.mkdtemp(prefix="arcray-", dir="/tmp"))
     first, second, grpc, serve = free_ports(4)
     settings = load(
@@ -43,7 +47,13 @@ def cluster() -> Iterator[Cluster]:
             "labels": {"suite": "cluster"},
             "models": {"python_path": tuple(Path(__file__).parent / each / "models" for each in ("cluster", "gpu"))},
         },
-        pool={"programs": {"process-data": {"entry_point": "arcray.facades.pool.demonstration:process_data"}}},
+        pool={
+            "programs": {
+                "process-data": {"entry_point": "arcray.facades.pool.demonstration:process_data"},
+                "matrix-program": {"entry_point": "matrix_program:wait"},
+                "matrix-image": {"image": IMAGE, "args": ("sh", "-c", SCRIPT)},
+            }
+        },
     )
     arcray = up(
         settings,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from arcray.core.errors import NotFoundError
 from tests.conformance.hivemind.worker_rig import Pool
 from tests.ports import free_ports
 
-__all__ = ["NAME", "PASSWORD", "PATIENCE_S", "a_machine", "an_agent", "takes_work"]
+__all__ = ["NAME", "PASSWORD", "PATIENCE_S", "an_agent", "takes_work"]
 
 PATIENCE_S = 40.0
 NAME = "machine-7"
@@ -44,19 +43,6 @@ async def an_agent(
             process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE_S):
             assert await process.wait() == 0
-
-
-@contextmanager
-def a_machine(
-    address: str, state_dir: Path, *, user: str = "", containers: str = "never"
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The same for tests that are no coroutines, or share one."""
-    with subprocess.Popen(_words(address, state_dir, user), env=_environment(containers)) as process:
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_S) == 0
 
 
 def _words(address: str, state_dir: Path, user: str) -> Sequence[str]:

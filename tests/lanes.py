@@ -18,6 +18,7 @@ LANE: Final = (
     "tests/contract/",
     "tests/docker/",
     "tests/gpu/",
+    "tests/matrix/",
     "tests/served/",
     "tests/started/",
 )

@@ -66,14 +66,21 @@ class DevicePool:
         _ = report
 
     async def end(self, report: ReportEnd) -> None:
-        """Tells how a task ended, with what it wrote."""
+        """Tells how a task ended, with what it wrote; what of that is not there any more has it fail.
+
+        Raises:
+            UnavailableError: the disk cannot be read now.
+        """
         task = self._session.task(report)
         if task is None:
             return
         output, files = "", dict[str, bytes]()
         if not task.silent:
-            report, files = await self._files(report)
-            output = await self._output(task, report)
+            try:
+                report, files = await self._files(report)
+                output = await self._output(task, report)
+            except NotFoundError as error:
+                report = replace(report, phase=Phase.FAILED, message=f"its results are lost: {error}")
         await self._clean(task)
         self._session.ended(task, report, output, files)
         self._end.set()
@@ -141,12 +148,9 @@ class DevicePool:
     async def _output(self, task: HeldTask, report: ReportEnd) -> str:
         """Returns what a task wrote: of a success the beginning, of a failure the end."""
         key = log_key(task.workload_id)
-        try:
-            size = await self._blobs.size(key) or 0
-            start = 0 if report.phase is Phase.SUCCEEDED else max(0, size - self._output_bytes)
-            data = await self._blobs.get(key, start, start + self._output_bytes) if size else b""
-        except NotFoundError:
-            data = b""
+        size = await self._blobs.size(key) or 0
+        start = 0 if report.phase is Phase.SUCCEEDED else max(0, size - self._output_bytes)
+        data = await self._blobs.get(key, start, start + self._output_bytes) if size else b""
         return data.decode(errors="replace")
 
     async def _clean(self, task: HeldTask) -> None:

@@ -5,6 +5,9 @@ and the node (``device_pool``).
 
 - **A connection that ends takes its tasks along.** The server gives them up with the device, so they end here, without
   a word, before the next connection begins. The same goes for a machine that leaves.
+- **A machine that was taken for gone** hears so as everybody does. What it runs then was given up, and ends; its next
+  sign of life brings it back. That it ended is said all the same, should the word have been about an earlier
+  connection.
 - **A task is begun once**, whatever comes twice. What comes between a registration and its answer is of an earlier one.
 - **Bounds.** So many tasks run, so many ends wait to be said; a server that asks faster than it listens is read more
   slowly (``congested``).
@@ -22,6 +25,7 @@ from arcray.agents.device_tasks import DeviceTasks, HeldTask, order_of, ready_of
 from arcray.agents.device_words import (
     Assigned,
     Cancelled,
+    Left,
     Listed,
     Misread,
     complete_frame,
@@ -50,6 +54,7 @@ _WAITING: Final = 1_000  # ends that wait to be said, beyond which nothing is re
 _SEEN: Final = 4_096
 _CANCEL_GRACE_S: Final = 5.0
 _LOST_GRACE_S: Final = 2.0
+_TAKEN_FOR_GONE: Final = "its device was silent and taken for gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +154,7 @@ class DeviceSession:
                 task_id=task.task_id,
                 success=succeeded,
                 output=output,
-                error="" if succeeded else report.message or f"it {report.phase}",
+                error="" if succeeded else task.why or report.message or f"it {report.phase}",
                 files=files,
                 exit_code=report.result.exit_code,
                 refused=report.refused,
@@ -276,6 +281,8 @@ class DeviceSession:
                 return self._on_assigned(message)
             case Cancelled():
                 return self._on_cancelled(message.task_id)
+            case Left():
+                return self._on_left(message.device_id)
             case None:
                 pass
         return []
@@ -312,6 +319,14 @@ class DeviceSession:
             _log.info("no such task to end", extra={"task_id": task_id})
             return []
         return [self._stopped(task, _CANCEL_GRACE_S)]
+
+    def _on_left(self, device_id: str) -> list[Action]:
+        if device_id != self._device_id:
+            return []
+        _log.warning("taken for gone", extra={"tasks": len(self._tasks)})
+        for task in self._tasks:
+            task.why = _TAKEN_FOR_GONE
+        return [self._stopped(task, _LOST_GRACE_S) for task in self._tasks]
 
     def _stopped(self, task: HeldTask, grace_s: float) -> StopAttempt:
         task.ending = True

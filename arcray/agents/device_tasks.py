@@ -1,8 +1,8 @@
 """Tasks that this machine was given as a device, until their end was said; and how one becomes a node's order. No I/O.
 
 A server has given up what it had handed out before a connection broke, so a task may come again under its id: it is
-another one here. Its number is higher than any before it, also than those of an earlier life of this machine; so
-numbers begin with the time.
+another one here. Its number is higher than any before it, also than those of an earlier life of this machine, whose
+containers may still be here; so numbers begin with the time, of which a second has more than it has tasks.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from arcray.facades.pool.tasks import demand_of
 
 __all__ = ["DeviceTasks", "HeldTask", "order_of", "ready_of"]
 
+_PER_S: Final = 1_000
 _WORK: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.[0-9]{1,9})?")
 
 
@@ -41,6 +42,7 @@ class HeldTask:
         allocation: the slice of this machine that it uses.
         ending: it was asked to end, so that what it holds may be another's already.
         silent: its end is said to nobody: the server has given it up.
+        why: it was asked to end, where the server has not done so.
     """
 
     task_id: str
@@ -50,6 +52,7 @@ class HeldTask:
     allocation: Allocation
     ending: bool = False
     silent: bool = False
+    why: str = ""
 
 
 class DeviceTasks:
@@ -82,7 +85,7 @@ class DeviceTasks:
         if self.named(assigned.task_id) is not None:
             raise ConflictError("runs here already", field="taskId")
         demand, allocation = self._room_for(assigned.requirements, capacity)
-        self._last_attempt = max(self._last_attempt + 1, int(self._clock.now().timestamp()))
+        self._last_attempt = max(self._last_attempt + 1, int(self._clock.now().timestamp() * _PER_S))
         known = _WORK.fullmatch(assigned.task_id)  # arcray's own are known to people by their ids
         workload_id = WorkloadId(known[1] if known and known[1] not in self._tasks else self._ids.new())
         task = HeldTask(

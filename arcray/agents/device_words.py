@@ -27,6 +27,7 @@ __all__ = [
     "Assigned",
     "Cancelled",
     "Code",
+    "Left",
     "Listed",
     "Misread",
     "ServerMessage",
@@ -106,7 +107,14 @@ class Listed:
     """The answer to a registration."""
 
 
-ServerMessage: TypeAlias = Assigned | Misread | Cancelled | Listed
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A device has left, or was silent for so long that it is taken for gone."""
+
+    device_id: str
+
+
+ServerMessage: TypeAlias = Assigned | Misread | Cancelled | Left | Listed
 
 
 def read(frame: str | bytes) -> ServerMessage | None:
@@ -122,6 +130,8 @@ def read(frame: str | bytes) -> ServerMessage | None:
     match values.get("type"):
         case "devices":
             return Listed()
+        case "device_left":
+            return Left(fields.text("deviceId"))
         case "task_cancel":
             return Cancelled(_id(fields))
         case "task_assign":

@@ -2,7 +2,7 @@
 
 A task that comes again after its end is another one, under the same id or under one that names a later attempt; its
 number here is higher than any before it, also than those of an earlier life of this machine; so numbers begin with the
-time. One of an earlier and a later attempt is here at a time.
+time, of which a second has more than it has tasks. One of an earlier and a later attempt is here at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from arcray.core.errors import ConflictError
 from arcray.core.ids import WorkloadId
@@ -18,6 +19,8 @@ from arcray.facades.hivemind.orders import attempt_of, workload_of
 from arcray.facades.hivemind.own_words import Words
 
 __all__ = ["LiveTask", "LiveTasks"]
+
+_PER_S: Final = 1_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +78,7 @@ class LiveTasks:
         here = self._tasks.get(workload_id)
         if here is not None:
             raise ConflictError(f"runs here already, as {here.task_id}", field="task_id")
-        self._last_attempt = max(self._last_attempt + 1, int(self._clock.now().timestamp()))
+        self._last_attempt = max(self._last_attempt + 1, int(self._clock.now().timestamp() * _PER_S))
         task = LiveTask(task_id=task_id, own_id=own_id, workload_id=workload_id, attempt=self._last_attempt)
         self._tasks[workload_id] = task
         return task

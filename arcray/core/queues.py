@@ -1,7 +1,9 @@
-"""Queues: every bounded place where something waits, by a name from one closed set.
+"""Queues: every bounded place where something waits, by name.
 
-What lives here: the names, and what a reading is. What does not: the queues themselves; whoever keeps one says how long
-it is. Every limit of the settings that bounds a queue has its name here, which a test holds to.
+What lives here: the names of those that there are whatever protocols are served, and what a reading is. What does
+not: the queues themselves; whoever keeps one says how long it is. A protocol names its own in its folder and declares
+them in its descriptor, so that the set is closed all the same. Every limit of the settings that bounds a queue has a
+name in one of these places, which a test holds to.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ __all__ = ["Meter", "Queue", "QueueReading"]
 
 
 class Queue(StrEnum):
-    """A kind of queue; where a process has several of a kind, the longest one counts."""
+    """A kind of queue that no protocol brings; where a process has several of a kind, the longest one counts."""
 
     # kept by the scheduler
     PENDING = "pending"  # workloads that wait for a place
@@ -32,25 +34,19 @@ class Queue(StrEnum):
     STREAM_EVENTS = "stream_events"  # events that came over the line and wait for one reader
     READER_EVENTS = "reader_events"  # events that wait for one reader of the process's fan-out
     CONNECTIONS = "connections"  # open HTTP connections of one listener
-    SOCKETS = "sockets"  # open telemetry WebSockets
-    SOCKET_FRAMES = "socket_frames"  # frames that wait for one of those
-    LOGINS = "logins"  # passwords that are worked on, or wait for their turn
-    CLAW_SOCKETS = "claw_sockets"  # open WebSockets of claw nodes
-    CLAW_FRAMES = "claw_frames"  # frames that wait for one of those
-    CLAW_WORDS = "claw_words"  # what one claw node has said and the scheduler has not taken
-    DEVICE_SOCKETS = "device_sockets"  # open WebSockets of devices that lend
-    DEVICE_FRAMES = "device_frames"  # frames that wait for one of those
-    TASKS = "tasks"  # tasks of one socket that it waits for
-    DIALS = "dials"  # orders that wait for one worker, or are on their way to it
     # kept by a machine
     WORK = "work"  # orders taken, and ends not yet acknowledged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueReading:
-    """How long a queue is now, and how long it may be."""
+    """How long a queue is now, and how long it may be.
 
-    queue: Queue
+    Args:
+        queue: one of ``Queue``, or one that a protocol has declared.
+    """
+
+    queue: StrEnum
     length: int
     limit: int
 

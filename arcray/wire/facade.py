@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastapi import APIRouter
@@ -18,7 +19,7 @@ from arcray.config import Settings
 from arcray.core.errors import InvalidArgumentError
 from arcray.core.node import LeaseTerms
 from arcray.core.ports import Clock, ControlPlane, Ids
-from arcray.core.queues import Meter
+from arcray.core.queues import Meter, Queue
 from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
 from arcray.wire.facade_names import check_names, is_built_in, shipped
@@ -81,22 +82,27 @@ class Facade:
         summary: one line for people, shown in the API documentation.
         lease: how long a machine that joined by it may be silent.
         open: builds its endpoints; called once per process, before anything is served. Must not block.
+        queues: names of all queues that ``FacadeEndpoints.queues`` reads; nobody else's.
     """
 
     name: str
     summary: str
     lease: LeaseTerms
     open: Callable[[FacadeContext], FacadeEndpoints]
+    queues: frozenset[StrEnum] = frozenset()
 
 
 def load_facades(names: Sequence[str]) -> tuple[Facade, ...]:
     """Returns the descriptors of these protocols in this order.
 
     Raises:
-        InvalidArgumentError: a name is unknown or comes twice, or what it leads to is no ``Facade`` of that name.
+        InvalidArgumentError: a name is unknown or comes twice, what it leads to is no ``Facade`` of that name, or two
+            of them have a queue of one name.
     """
     check_names(names)
-    return tuple(_load(name) for name in names)
+    facades = tuple(_load(name) for name in names)
+    _check_queues(facades)
+    return facades
 
 
 def _load(name: str) -> Facade:
@@ -104,6 +110,18 @@ def _load(name: str) -> Facade:
     if not isinstance(found, Facade) or found.name != name:
         raise InvalidArgumentError(f"{name!r} does not lead to a Facade of that name", field="facades")
     return found
+
+
+def _check_queues(facades: Sequence[Facade]) -> None:
+    """A label that two series share would make Prometheus refuse the page."""
+    keepers: dict[str, str] = dict.fromkeys(Queue, "arcray itself")
+    for facade in facades:
+        for queue in sorted(facade.queues):
+            if queue in keepers:
+                raise InvalidArgumentError(
+                    f"{facade.name!r} has a queue {queue.value!r}, as {keepers[queue]} does", field="facades"
+                )
+            keepers[queue] = facade.name
 
 
 def _built_in(name: str) -> object:

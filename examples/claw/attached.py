@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Final
 
 from arcray.client import Client, NodeInfo, WorkOptions
@@ -10,14 +9,12 @@ from arcray.core.resources import Demand
 from examples.digits import container
 from examples.digits.promises import require
 from examples.digits.report import Report, Row, show_log
-from examples.machine import agent
 
 __all__ = ["Attached"]
 
 _GREETING: Final = "hello from a claw node"
 _KIND: Final = "claw container"
 _LIMIT_S: Final = 120.0
-_SETTINGS: Final = {"ARCRAY_NODE__CONTAINERS__ENABLED": "always", "ARCRAY_NODE__MODELS__ENABLED": "false"}
 
 
 class Attached:
@@ -27,22 +24,12 @@ class Attached:
         self._client = client
         self._report = report
 
-    def run(self) -> None:
-        """Attaches a machine if there is a container engine, and runs a container on it."""
+    def run(self, node: NodeInfo) -> None:
+        """Runs a container on the machine, if there is a container engine."""
         missing = container.build()
         if missing:
             self._report.rows.append(Row(work="hello", kind=_KIND, result=f"not run: {missing}"))
             return
-        name = f"claw-{secrets.token_hex(3)}"
-        words = ["--protocol", "claw", "--gateway", gateway_of(self._client.url), "--encoding", "bincode"]
-        with agent(name, [*words, "--name", name], _SETTINGS, lambda: self._node(name) is not None) as pid:
-            node = self._node(name)
-            require(node is not None, f"{name} has gone")
-            assert node is not None
-            print(f"    {name} has joined, process {pid}")
-            self._contain(node)
-
-    def _contain(self, node: NodeInfo) -> None:
         work = self._client.submit_container(
             container.IMAGE,
             command=["/bin/busybox"],
@@ -64,11 +51,3 @@ class Attached:
                 ms=done.duration_ms,
             )
         )
-
-    def _node(self, name: str) -> NodeInfo | None:
-        return next((node for node in self._client.nodes() if node.name == name), None)
-
-
-def gateway_of(url: str) -> str:
-    """Returns where an arcray takes claw nodes, by its URL."""
-    return f"{url.replace('http', 'ws', 1).rstrip('/')}/claw"

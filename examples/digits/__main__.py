@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 
 from arcray.client import Client
 from arcray.core.errors import ArcrayError
 from examples.claw.attached import Attached
-from examples.digits.job import Job
+from examples.digits.job import Job, Training
 from examples.digits.own import OwnArcray
 from examples.digits.promises import UnwellError
 from examples.digits.report import Report, Row
 from examples.hivemind.search import Search
+from examples.joined import Joined, joined
+from examples.matrix.everywhere import Everywhere
+from examples.pool.lent import Lent
 
 
 def main() -> int:
@@ -27,7 +31,7 @@ def main() -> int:
     report = Report()
     try:
         if given.url:
-            _run(given.url, given.hivemind, report)
+            _run(given.url, given.hivemind, report, own=False)
         else:
             _run_on_own(report)
     except (ArcrayError, UnwellError) as error:
@@ -43,7 +47,7 @@ def _run_on_own(report: Report) -> None:
     try:
         with report.phase("start arcray"):
             url = own.start()
-        _run(url, own.hivemind, report)
+        _run(url, own.hivemind, report, own=True)
         well = True
     finally:
         with report.phase("end arcray"):
@@ -54,7 +58,7 @@ def _run_on_own(report: Report) -> None:
             print(f"the log of arcray is kept in {own.log}", file=sys.stderr)
 
 
-def _run(url: str, hivemind: str | None, report: Report) -> None:
+def _run(url: str, hivemind: str | None, report: Report, *, own: bool) -> None:
     with Client(url) as client:
         job = Job(client, report)
         with report.phase("train a classifier as a program"):
@@ -65,13 +69,27 @@ def _run(url: str, hivemind: str | None, report: Report) -> None:
             job.infer(training)
         with report.phase("run a container"):
             job.contain()
-        with report.phase("run a container on a claw node"):
-            Attached(client, report).run()
-        if hivemind is None:
-            report.rows.append(Row(work="search", kind="HiveMind task", result="not run: --hivemind says where"))
-            return
-        with report.phase("search by HiveMind tasks"):
-            Search(client, hivemind, report).run()
+        with ExitStack() as stack:
+            with report.phase("have a machine join by every protocol"):
+                machines = stack.enter_context(joined(client, hivemind))
+            _run_on(machines, client, training, report, own=own)
+            with report.phase("have the machines leave"):
+                stack.close()
+
+
+def _run_on(machines: Joined, client: Client, training: Training, report: Report, *, own: bool) -> None:
+    with report.phase("run a container on a claw node"):
+        Attached(client, report).run(machines.claw)
+    with report.phase("run a task of the Resource Pool, and a program on a device"):
+        Lent(client, report).run(machines.device)
+    if machines.worker is None:
+        report.rows.append(Row(work="search", kind="HiveMind task", result="not run: --hivemind says where"))
+        return
+    with report.phase("search by HiveMind tasks"):
+        Search(client, report).run(machines.worker.pool, machines.worker.owner)
+    if own:  # nodes are cordoned for it
+        with report.phase("every protocol on every kind of machine"):
+            Everywhere(client, training, report).run(machines, machines.worker)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,9 @@ _SOCKET: Final = Path("/var/run/docker.sock")  # where the SDK looks unless DOCK
 _INTERPRETER: Final = b"/ld-linux"  # of an ELF file that needs the system's libraries, near its beginning
 
 
+@cache
 def build() -> str:
-    """Makes ``IMAGE`` of nothing but this machine's busybox; returns what is missing for it, "" when it is made.
+    """Makes ``IMAGE`` of nothing but this machine's busybox, once; returns what is missing for it, "" when it is made.
 
     Raises:
         UnavailableError: an engine is there and does not work.

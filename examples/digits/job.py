@@ -21,10 +21,12 @@ from examples.digits.listener import Listener
 from examples.digits.promises import require
 from examples.digits.report import Report, Row, percentiles, show_log
 
-__all__ = ["Job", "Training"]
+__all__ = ["MODEL", "Job", "Training"]
+
+MODEL: Final = "digits"
+"""What is trained and loaded."""
 
 _TRAIN: Final = Path(__file__).with_name("train.py")
-_MODEL: Final = "digits"
 _MIN_REQUESTS: Final = 500
 _MIN_ACCURACY: Final = 0.9
 _IN_FLIGHT: Final = 16
@@ -89,16 +91,16 @@ class Job:
         """Registers what was trained as a model and waits until a node answers for it."""
         began = time.perf_counter()
         self._client.register_model(
-            _MODEL,
+            MODEL,
             "onnx",
             from_workload=(training.workload_id, "model.onnx"),
             demand=Demand(cpu_milli=500, memory_bytes=2**28),
         )
-        model = self._client.wait_model(_MODEL, timeout_s=120)
+        model = self._client.wait_model(MODEL, timeout_s=120)
         ms = (time.perf_counter() - began) * 1000
         self._report.rows.append(
             Row(
-                work=_MODEL,
+                work=MODEL,
                 kind="model",
                 node=self._node(model.ready_on[0]),
                 pid=next(iter(model.pids), None),
@@ -158,7 +160,7 @@ class Job:
 
     def _ask(self, pixels: list[float]) -> _Timed:
         began = time.perf_counter()
-        answer = self._client.infer(_MODEL, {"pixels": [pixels]})
+        answer = self._client.infer(MODEL, {"pixels": [pixels]})
         return _Timed(answer=answer, ms=(time.perf_counter() - began) * 1000)
 
     def _check_servers(self, asked: list[_Timed]) -> None:
@@ -174,7 +176,7 @@ class Job:
             require(pid not in gateway, f"the gateway, process {pid}, answered by itself")
             self._report.rows.append(
                 Row(
-                    work=_MODEL,
+                    work=MODEL,
                     kind="inference",
                     node=self._node(node_id),
                     pid=pid,

@@ -17,10 +17,16 @@ from typing import Final
 from arcray.cli import daemon
 from arcray.config import GatewaySettings
 from arcray.core.errors import UnavailableError
+from examples.digits import container
+from examples.matrix.ways import LINES, LINES_COMMAND
 
 __all__ = ["OwnArcray", "free_ports"]
 
 _GRPC_PORT: Final = "ARCRAY_GATEWAY__GRPC_PORT"
+_PROGRAMS: Final = {
+    "process-data": {"entry_point": "arcray.facades.pool.demonstration:process_data"},
+    LINES_COMMAND: {"image": container.IMAGE, "args": ["/bin/busybox", "sh", "-c", LINES]},
+}
 
 
 class OwnArcray:
@@ -29,7 +35,8 @@ class OwnArcray:
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="arcray-demo-"))
         # A settings file of the user's is for the user's own arcray.
-        self._env = {name: value for name, value in os.environ.items() if name != "ARCRAY_CONFIG"} | _ports()
+        self._env = {name: value for name, value in os.environ.items() if name != "ARCRAY_CONFIG"}
+        self._env |= _ports() | {"ARCRAY_POOL__PROGRAMS": json.dumps(_PROGRAMS)}
 
     @property
     def log(self) -> Path:

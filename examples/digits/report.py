@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
 from arcray.cli.output import table
 
 __all__ = ["Balance", "Report", "Row", "percentiles", "show_log"]
+
+
+_REASONS = ("no: ", "not run: ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +44,15 @@ class Balance:
 
 @dataclass(slots=True)
 class Report:
-    """What ran, who paid for it, and the seconds of each part."""
+    """What ran, who paid for it, and the seconds of each part.
+
+    Args:
+        matrix: for each way to submit work what came of it on each kind of machine.
+    """
 
     rows: list[Row] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
+    matrix: Sequence[Mapping[str, str]] = ()
     phases: list[tuple[str, float]] = field(default_factory=list)
 
     @contextmanager
@@ -64,11 +72,26 @@ class Report:
             _print(Balance, self.balances)
         total = ("total", sum(seconds for _, seconds in self.phases))
         print(f"\n{table(['phase', 'seconds'], [*self.phases, total])}")
+        if self.matrix:
+            print(f"\n{_grid(self.matrix)}")
 
 
 def _print(kind: type[Row | Balance], rows: Sequence[Row | Balance]) -> None:
     columns = [each.name for each in fields(kind)]
     print(f"\n{table(columns, [[getattr(row, column) for column in columns] for row in rows])}")
+
+
+def _grid(rows: Sequence[Mapping[str, str]]) -> str:
+    """Returns a table whose longer reasons stand below it, each once."""
+    notes: dict[str, int] = {}
+
+    def short(value: str) -> str:
+        if not value.startswith(_REASONS):
+            return value
+        return f"no [{notes.setdefault(value, len(notes) + 1)}]"
+
+    shown = table(list(rows[0]), [[short(value) for value in row.values()] for row in rows])
+    return "\n".join((shown, *(f"[{number}] {reason}" for reason, number in notes.items())))
 
 
 def show_log(texts: Iterable[str]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from examples.hivemind.pool import Pool, User
-from examples.machine import agent
+from examples.machine import Start
 
-__all__ = ["lent"]
+__all__ = ["lending"]
 
 # A little of this machine, which is in the pool with all of it already: so small a one is filled first.
 _OFFERED: Final = {
@@ -19,14 +17,11 @@ _OFFERED: Final = {
 }
 
 
-@contextmanager
-def lent(pool: Pool, owner: User) -> Iterator[int]:
-    """Lends the machine for the time of the block, in which the pool has it; yields its agent's process.
-
-    Raises:
-        UnavailableError: it does not join; says where its log is.
-    """
-    words = ["--protocol", "hivemind", "--pool", pool.address, "--listen", "127.0.0.1:0", "--user", owner.name]
-    env = {**_OFFERED, "ARCRAY_AGENT_PASSWORD": owner.password}
-    with agent(f"of {owner.name}", words, env, lambda: pool.health(owner.name) == "healthy") as pid:
-        yield pid
+def lending(pool: Pool, owner: User) -> Start:
+    """Returns how the machine joins; its pool then has it under its owner's name."""
+    return Start(
+        name=f"the machine of {owner.name}",
+        words=["--protocol", "hivemind", "--pool", pool.address, "--listen", "127.0.0.1:0", "--user", owner.name],
+        env={**_OFFERED, "ARCRAY_AGENT_PASSWORD": owner.password},
+        has_joined=lambda: pool.health(owner.name) == "healthy",
+    )

@@ -98,9 +98,14 @@ class User:
         """Returns the credits that they may spend."""
         return int(self._ask("UserService", "GetBalance", username=self.name).balance)
 
-    def upload(self, task_id: str, archive: bytes) -> None:
-        """Hands a task in."""
-        self._ask("MasterNodeService", "UploadTask", task_id=task_id, task_data=archive, user_id=self.name)
+    def upload(self, task_id: str, program: bytes, **wanted: int) -> None:
+        """Hands a task in.
+
+        Args:
+            program: Python source, or a zip archive of it.
+            wanted: what it asks of its machine, as fields of the request.
+        """
+        self._ask("MasterNodeService", "UploadTask", task_id=task_id, task_data=program, user_id=self.name, **wanted)
 
     def poll(self, task_id: str) -> tuple[str, list[str]]:
         """Returns a task's status and the last lines of its output."""

@@ -18,7 +18,6 @@ from typing import Any, Final
 from arcray.client import Client
 from examples.digits.promises import require
 from examples.digits.report import Balance, Report, Row, show_log
-from examples.hivemind.machine import lent
 from examples.hivemind.pool import Pool, User
 
 __all__ = ["Search", "archive_of"]
@@ -33,32 +32,27 @@ _LIVE: Final = frozenset({"PENDING", "RUNNING"})
 
 
 class Search:
-    """The search on one arcray.
+    """The search on one arcray."""
 
-    Args:
-        hivemind: where it serves HiveMind, ``host:port``.
-    """
-
-    def __init__(self, client: Client, hivemind: str, report: Report) -> None:
+    def __init__(self, client: Client, report: Report) -> None:
         self._client = client
-        self._hivemind = hivemind
         self._report = report
 
-    def run(self) -> None:
-        """Uploads a task for each candidate, waits for all, fetches what they left, and sees who paid whom."""
-        with Pool(self._hivemind) as pool:
-            sender, owner = pool.user("ana"), pool.user("ben")
-            with lent(pool, owner) as agent:
-                print(
-                    f"    {owner.name} lends a machine, process {agent}; {sender.name} sends {len(_CANDIDATES)} tasks"
-                )
-                before = [user.balance() for user in (sender, owner)]
-                names = {f"{sender.name}/C={value:g}": value for value in _CANDIDATES}
-                for task_id, value in names.items():
-                    sender.upload(task_id, archive_of(value))
-                show_log(_lines_until_ended(sender, list(names)))
-                self._show(sender)
-                after = [user.balance() for user in (sender, owner)]
+    def run(self, pool: Pool, owner: User) -> None:
+        """Uploads a task for each candidate, waits for all, fetches what they left, and sees who paid whom.
+
+        Args:
+            owner: who lends a machine.
+        """
+        sender = pool.user("ana")
+        print(f"    {owner.name} lends a machine; {sender.name} sends {len(_CANDIDATES)} tasks")
+        before = [user.balance() for user in (sender, owner)]
+        names = {f"{sender.name}/C={value:g}": value for value in _CANDIDATES}
+        for task_id, value in names.items():
+            sender.upload(task_id, archive_of(value))
+        show_log(_lines_until_ended(sender, list(names)))
+        self._show(sender)
+        after = [user.balance() for user in (sender, owner)]
         self._report.balances += [
             Balance(user=user.name, before=had, after=has)
             for user, had, has in zip((sender, owner), before, after, strict=True)

@@ -7,7 +7,9 @@ import urllib.request
 
 import pytest
 
+from arcray.config import Settings
 from arcray.core.queues import Queue
+from arcray.wire.facade import load_facades
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
 
@@ -22,6 +24,8 @@ def test_every_queue_of_gateway_and_scheduler_shows_its_length_and_its_limit(ser
         }
         for what in ("waiting", "allowed")
     )
-    assert lengths.keys() == limits.keys() == set(Queue) - {Queue.WORK}  # which machines tell Ray's exporter of
+    of_protocols = {queue for facade in load_facades(Settings().facades) for queue in facade.queues}
+    assert lengths.keys() == limits.keys()
+    assert lengths.keys() == of_protocols | set(Queue) - {Queue.WORK}  # which machines tell Ray's exporter of
     assert all(lengths[name] <= limits[name] for name in lengths)
     assert "arcray_scheduler_reached_state 1\n" in text

@@ -38,7 +38,8 @@ def test_main_job_is_well_from_start_to_end() -> None:
     assert gateway is not None, said
     assert gateway[1] not in servers
     assert re.search(r"^events seen: .*\b540 inference completed\b", said, flags=re.MULTILINE), said
-    kinds = re.findall(r"^\S+ +(program|model|inference|container) ", said, flags=re.MULTILINE)
+    ran, _, grid = said.partition("\nPROTOCOL ")
+    kinds = re.findall(r"^\S+ +(program|model|inference|container) ", ran, flags=re.MULTILINE)
     assert kinds == ["program", "model", "inference", "container"]
     assert len(re.findall(r"^C=\S+ +HiveMind task .* accuracy 0\.9\d+ in 5 folds", said, flags=re.MULTILINE)) == 4, said
     balances = re.findall(r"^(ana|ben)-\w+ +(\d+) +(\d+)$", said, flags=re.MULTILINE)
@@ -49,3 +50,16 @@ def test_main_job_is_well_from_start_to_end() -> None:
     assert "    hello from a container\n" in said
     assert "    hello from a claw node\n" in said
     assert re.search(r"^hello +claw container +claw-[0-9a-f]{6} ", said, flags=re.MULTILINE), said
+    found = {(row[0], row[1]): row[2:] for row in (re.split(" {2,}", line) for line in grid.splitlines()[1:8])}
+    assert {way: tuple(cell.startswith("no") for cell in cells) for way, cells in found.items()} == {
+        #                             Ray    HiveMind claw  pool
+        ("REST", "program"): (False, False, True, False),
+        ("REST", "container"): (False, False, False, False),
+        ("REST", "model"): (False, True, True, True),
+        ("ArcNet", "inference"): (False, True, True, True),
+        ("HiveMind", "task"): (False, False, True, False),
+        ("Resource Pool", "task"): (False, False, True, False),
+        ("Resource Pool", "image"): (False, False, False, False),
+    }, grid
+    assert found["HiveMind", "task"][3] == "1229 primes"
+    assert "[1] no: must offer program or program-in-container\n" in grid

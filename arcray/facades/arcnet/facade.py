@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from arcray.core.keys import Scope
 from arcray.core.node import LeaseTerms
+from arcray.facades.arcnet.queues import Queue
 from arcray.facades.arcnet.rest import INFERENCE_PATH, ArcnetRest
 from arcray.facades.arcnet.telemetry import TelemetryEndpoint, TelemetryFeed
 from arcray.facades.arcnet.translate import FACADE as NAME
@@ -34,4 +35,5 @@ FACADE: Final = Facade(
     summary="ArcNet: nodes, inference and statistics over REST, live telemetry over WebSocket",
     lease=LeaseTerms(unhealthy_after_s=STALE_AFTER.total_seconds(), lost_after_s=OFFLINE_AFTER.total_seconds()),
     open=_open,
+    queues=frozenset(Queue),
 )

@@ -18,8 +18,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from arcray.core.errors import ArcrayError, NotFoundError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Event
 from arcray.core.queries import GetWorkload
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.arcnet.projection import TOPICS, Frame, TelemetryProjection
+from arcray.facades.arcnet.queues import Queue
 from arcray.facades.arcnet.session import Close, Reply, TelemetrySession
 from arcray.wire.access import deny, identity_of
 from arcray.wire.event_hub import Subscription
@@ -117,7 +118,7 @@ class TelemetryFeed:
         longest = max(map(len, self._listeners), default=0)
         return (
             QueueReading(queue=Queue.SOCKETS, length=self._places, limit=settings.max_sockets),
-            QueueReading(queue=Queue.SOCKET_FRAMES, length=longest, limit=settings.socket_queue),
+            QueueReading(queue=Queue.FRAMES, length=longest, limit=settings.socket_queue),
         )
 
     @asynccontextmanager

@@ -10,9 +10,10 @@ from typing import Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from arcray.core.errors import ResourceExhaustedError
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.claw.link import Link
 from arcray.facades.claw.links import NodeLinks
+from arcray.facades.claw.queues import Queue
 from arcray.facades.claw.session import POLICY, Close
 from arcray.wire.access import deny, identity_of
 from arcray.wire.sockets import Places, end, next_frame, send, until_one_ends
@@ -38,7 +39,7 @@ class NodeEndpoint:
 
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many connections there are."""
-        return (QueueReading(queue=Queue.CLAW_SOCKETS, length=self._places.taken, limit=self._places.most),)
+        return (QueueReading(queue=Queue.SOCKETS, length=self._places.taken, limit=self._places.most),)
 
     async def serve(self, socket: WebSocket) -> None:
         """Serves one node until it leaves or is closed."""

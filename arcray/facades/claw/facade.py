@@ -12,6 +12,7 @@ from arcray.facades.claw.endpoint import NodeEndpoint
 from arcray.facades.claw.links import NodeLinks
 from arcray.facades.claw.nodes import FACADE as NAME
 from arcray.facades.claw.nodes import LEASE
+from arcray.facades.claw.queues import Queue
 from arcray.wire.access import Door
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
 
@@ -37,4 +38,5 @@ FACADE: Final = Facade(
     summary="claw-proto: nodes over WebSocket, in JSON and bincode; the audit log over REST",
     lease=LEASE,
     open=_open,
+    queues=frozenset(Queue),
 )

@@ -24,10 +24,11 @@ from arcray.core.ids import NodeId
 from arcray.core.node import DriverCapabilities, LeaseTerms, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import GetNode
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.facades.claw.link import REPLACED_CLOSE, Limits, Link
 from arcray.facades.claw.nodes import FACADE, check_is_claw
+from arcray.facades.claw.queues import Queue
 from arcray.facades.claw.session import AGAIN_LATER, POLICY, ClawSession, Close, Terms
 from arcray.facades.claw.wishes import Wishes, wishes_of
 from arcray.wire.address_limit import AddressLimit
@@ -80,8 +81,8 @@ class NodeLinks:
         frames = max((link.frames for link in links), default=0)
         words = max((link.words for link in links), default=0)
         return (
-            QueueReading(queue=Queue.CLAW_FRAMES, length=frames, limit=self._settings.socket_queue),
-            QueueReading(queue=Queue.CLAW_WORDS, length=words, limit=Link.words_allowed()),
+            QueueReading(queue=Queue.FRAMES, length=frames, limit=self._settings.socket_queue),
+            QueueReading(queue=Queue.WORDS, length=words, limit=Link.words_allowed()),
         )
 
     def open(self, identity: Identity, address: str) -> Link:

@@ -17,6 +17,7 @@ from arcray.facades.hivemind.desk import TaskDesk
 from arcray.facades.hivemind.guesses import Guesses
 from arcray.facades.hivemind.node_service import NodeService
 from arcray.facades.hivemind.passwords import Passwords
+from arcray.facades.hivemind.queues import Queue
 from arcray.facades.hivemind.reasons import Reasons
 from arcray.facades.hivemind.refusals import Subject
 from arcray.facades.hivemind.task_files import TaskFiles
@@ -127,4 +128,5 @@ FACADE: Final = Facade(
     summary="HiveMind: users, tasks and worker nodes over gRPC",
     lease=LEASE,
     open=_open,
+    queues=frozenset(Queue),
 )

@@ -19,12 +19,13 @@ from arcray.core.ids import AccountId
 from arcray.core.ledger import Login
 from arcray.core.ports import ControlPlane, Ids
 from arcray.core.queries import FindLogin, GetAccount
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.hivemind.callers import Callers
 from arcray.facades.hivemind.calls import Call, Method
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.guesses import Guesses
 from arcray.facades.hivemind.passwords import SALT_BYTES, Passwords
+from arcray.facades.hivemind.queues import Queue
 from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.tokens import Tokens
 from arcray.facades.hivemind.users import (

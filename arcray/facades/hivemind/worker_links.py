@@ -30,8 +30,9 @@ from arcray.core.ids import NodeId, WorkloadId
 from arcray.core.node import Health, NodeRegistration, NodeView, Telemetry
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.queries import GetNode
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.core.workload import Phase, WorkloadView
+from arcray.facades.hivemind.queues import Queue
 from arcray.facades.hivemind.tasks import FACADE
 from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Dial

@@ -20,12 +20,13 @@ from arcray.core.ids import AccountId, ReservationId, WorkloadId
 from arcray.core.lowering import wanted
 from arcray.core.ports import Clock, ControlPlane, Ids
 from arcray.core.queries import GetWorkload
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.facades.pool.codec import result_frame
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.messages import Task
 from arcray.facades.pool.programs import Programs, Ready
+from arcray.facades.pool.queues import Queue
 from arcray.facades.pool.tasks import NO_PLACE, demand_of, keeps_off, outcome_of, spec_of
 from arcray.wire.asking import ask
 from arcray.wire.event_hub import EventHub

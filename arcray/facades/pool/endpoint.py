@@ -7,9 +7,10 @@ from contextlib import suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from arcray.core.errors import ResourceExhaustedError
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.links import PoolLinks
+from arcray.facades.pool.queues import Queue
 from arcray.wire.access import deny, identity_of
 from arcray.wire.sockets import Places, end, next_frame, until_one_ends
 
@@ -30,7 +31,7 @@ class SocketEndpoint:
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many connections there are, and how much waits for the one that has the most."""
         return (
-            QueueReading(queue=Queue.DEVICE_SOCKETS, length=self._places.taken, limit=self._places.most),
+            QueueReading(queue=Queue.SOCKETS, length=self._places.taken, limit=self._places.most),
             *self._links.queues(),
         )
 

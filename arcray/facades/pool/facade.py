@@ -13,6 +13,7 @@ from arcray.facades.pool.endpoint import SocketEndpoint
 from arcray.facades.pool.links import PoolLinks
 from arcray.facades.pool.nodes import FACADE as NAME
 from arcray.facades.pool.nodes import LEASE
+from arcray.facades.pool.queues import Queue
 from arcray.facades.pool.rest import PoolRest
 from arcray.wire.access import Door
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
@@ -46,5 +47,6 @@ FACADE: Final = Facade(
     summary="Resource Pool: devices that lend and borrow over REST and WebSocket",
     lease=LEASE,
     open=_open,
+    queues=frozenset(Queue),
 )
 """The Resource Pool."""

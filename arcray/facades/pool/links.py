@@ -15,7 +15,7 @@ from uuid import UUID
 
 from arcray.core.errors import ArcrayError
 from arcray.core.keys import Scope
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.pool import codec
 from arcray.facades.pool.attaching import Attaching
 from arcray.facades.pool.desk import TaskDesk, Terms
@@ -25,6 +25,7 @@ from arcray.facades.pool.messages import Allocation, Device, ResourceRequest, Ta
 from arcray.facades.pool.nodes import lease_of, node_id_of
 from arcray.facades.pool.others import Others
 from arcray.facades.pool.programs import Programs
+from arcray.facades.pool.queues import Queue
 from arcray.facades.pool.session import (
     POLICY,
     Action,
@@ -116,7 +117,7 @@ class PoolLinks:
     def queues(self) -> tuple[QueueReading, ...]:
         """Reads the queue of the connection that has the longest, and the tasks."""
         frames = max(map(len, self._links.values()), default=0)
-        reading = QueueReading(queue=Queue.DEVICE_FRAMES, length=frames, limit=self._settings.socket_queue)
+        reading = QueueReading(queue=Queue.FRAMES, length=frames, limit=self._settings.socket_queue)
         return (reading, *self._desk.queues())
 
     async def listing(self) -> Sequence[Device]:

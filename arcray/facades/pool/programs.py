@@ -89,7 +89,7 @@ class Programs:
 
 def _archive(program: PoolProgram, field: str) -> bytes:
     module, _, function = program.entry_point.partition(":")
-    main = _MAIN.format(module=_MODULE, function=function, given=_GIVEN[program.input])
+    main = _MAIN.format(module=_MODULE, function=function, given=_GIVEN[program.input or "stdin"])
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as bundle:
         bundle.writestr("main.py", main)

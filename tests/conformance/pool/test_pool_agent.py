@@ -16,12 +16,14 @@ import pytest
 from arcray.core.blobkeys import log_key, program_key, result_key
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.queries import GetWorkload
+from arcray.core.resources import Demand
 from arcray.core.workload import Phase, Program, RestartPolicy, RestartRule, Result, WorkloadSpec, WorkloadView
 from arcray.pool_settings import PoolProgram, PoolSettings
 from arcray.testing.builders import a_workload
 from tests.agent_process import PATIENCE_S, an_agent
 from tests.conformance.conftest import Serve, Served
 from tests.conformance.pool.pool_rig import a_client, nodes_of, until
+from tests.integration.test_node_gpu_stub import build
 from tests.ports import free_ports
 
 PROCESS = PoolProgram(entry_point="arcray.facades.pool.demonstration:process_data")
@@ -94,8 +96,17 @@ async def program(served: Served, number: int, code: bytes, **more: Any) -> Work
 
 async def test_a_machine_runs_what_the_pool_has(serve: Serve, tmp_path: Path) -> None:
     """Takes seconds: an interpreter starts, and a sandbox is tried out."""
-    async with a_pool(serve) as served, agent(served, tmp_path), a_client(served) as client:
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    build(libraries)
+    async with (
+        a_pool(serve) as served,
+        agent(served, tmp_path / "state", LD_LIBRARY_PATH=str(libraries)),
+        a_client(served) as client,
+    ):
         (device,) = await joined(served, "machine")
+        listed = (await client.register("laptop"))[0]["resources"]
+        assert (listed["hasGPU"], listed["gpuName"], listed["gpuUsage"]) == (True, "Stub GPU", 25.5)
         task = {"id": "t", "data": {"command": "process-data", "input": "3 and 4"}}
         await client.say("task_submit", task=task)
         result = (await client.hear("task_result"))["result"]
@@ -110,6 +121,11 @@ async def test_a_machine_runs_what_the_pool_has(serve: Serve, tmp_path: Path) ->
         assert view.result == Result(exit_code=0, blobs=(result_key(good.id, "answer"),))
         assert await blobs.get(log_key(good.id)) == b"xxxxxxxxxx\n"
         assert await blobs.get(result_key(good.id, "answer")) == b"42"
+
+        code = b"import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+        with_gpu = await program(served, 4, code, demand=Demand(cpu_milli=100, gpus=1))
+        assert (await served.cluster.finished(with_gpu.id, PATIENCE_S)).phase is Phase.SUCCEEDED
+        assert await blobs.get(log_key(with_gpu.id)) == b"GPU-a\n"
 
         bad = await program(served, 2, b"import sys; print('bad'); sys.exit(3)")
         view = await served.cluster.finished(bad.id, PATIENCE_S)
@@ -143,6 +159,26 @@ async def test_work_of_a_machine_that_goes_is_done_elsewhere(
             assert "its socket was closed" in view.message
             view = await in_phase(served, moves, Phase.RUNNING, attempt=2)
             assert view.node_id == other
+
+
+async def test_a_machine_that_was_taken_for_gone_begins_what_it_had_again(serve: Serve, tmp_path: Path) -> None:
+    """Takes seconds: an interpreter starts, and a process is stopped until it is missed."""
+    async with (
+        a_pool(serve, heartbeat_s=1.0, sweep_s=0.1) as served,
+        a_client(served) as client,
+        agent(served, tmp_path, ARCRAY_POOL__DEVICE__HEARTBEAT_S="0.2") as process,
+    ):
+        (device,) = await joined(served, "machine")
+        work = await program(served, 1, ENDLESS, restart=RestartPolicy(rule=RestartRule.ON_LOSS))
+        await in_phase(served, work, Phase.RUNNING)
+        process.send_signal(signal.SIGSTOP)
+        assert (await client.hear("device_left"))["deviceId"] == device
+        process.send_signal(signal.SIGCONT)
+        await in_phase(served, work, Phase.RUNNING, attempt=2)
+        quick = await program(served, 2, b"print('done')")
+        assert (await served.cluster.finished(quick.id, PATIENCE_S)).phase is Phase.SUCCEEDED
+        await served.cluster.ask(StopWorkload(workload_id=work.id))
+        assert (await served.cluster.finished(work.id, PATIENCE_S)).phase is Phase.STOPPED
 
 
 async def test_a_machine_comes_back_to_a_gateway_that_was_away(serve: Serve, tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ async def test_results_that_no_frame_takes_have_a_task_fail(rig: Rig) -> None:
     assert done.error == "its results have 4194304 bytes, and at most 4194304 can be returned"
 
 
+async def test_results_that_are_lost_have_a_task_fail(rig: Rig) -> None:
+    order = await rig.assign()
+    await rig.end(order, result=Result(exit_code=0, blobs=(result_key(T, "gone", order.attempt),)))
+    (done,) = rig.ends()
+    assert done.error.startswith("its results are lost: ")
+
+
 async def test_a_task_that_the_node_does_not_take_is_refused(rig: Rig) -> None:
     rig.refusal = UnavailableError("full")
     await rig.say("task_assign", taskId=T, task={"data": {"program": {"source": ""}}})

@@ -350,6 +350,22 @@ def test_a_connection_that_ends_takes_its_tasks_along() -> None:
     assert again.order.attempt > begin.order.attempt
 
 
+def test_a_machine_that_was_taken_for_gone_ends_what_was_given_up() -> None:
+    rig = opened()
+    begin = rig.begin(gpu=True)
+    assert rig.say("device_left", deviceId="another") == []
+    (stop,) = rig.say("device_left", deviceId=DEVICE)
+    assert isinstance(stop, StopAttempt)
+    assert stop.workload_id == begin.order.workload_id
+    again = rig.begin(f"{T1}.2", gpu=True)
+    rig.end(begin, Phase.STOPPED, message="stopped on request")
+    rig.end(again)
+    assert [(done.task_id, done.error) for done in rig.ends()] == [
+        (T1, "its device was silent and taken for gone"),
+        (f"{T1}.2", ""),
+    ]
+
+
 def test_a_later_attempt_is_another_piece_of_work_while_the_earlier_one_ends() -> None:
     rig = opened()
     first = rig.begin()

@@ -114,6 +114,22 @@ def test_report_shows_who_paid_whom_where_somebody_did(capsys: pytest.CaptureFix
     assert lines[at + 1] == "ana      100     98"
 
 
+def test_report_ends_with_what_ran_where_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report()
+    report.matrix = [
+        {"protocol": "REST", "ray": "1229 primes", "claw": "no: must offer program"},
+        {"protocol": "HiveMind", "ray": "not run: no engine", "claw": "no: must offer program"},
+    ]
+    report.show()
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "PROTOCOL  RAY          CLAW",
+        "REST      1229 primes  no [1]",
+        "HiveMind  no [2]       no [1]",
+        "[1] no: must offer program",
+        "[2] not run: no engine",
+    ]
+
+
 def test_part_that_fails_is_timed_too() -> None:
     report = Report()
     with pytest.raises(RuntimeError), report.phase("train"):

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from arcray.config import Settings
 from arcray.core.queues import Queue
+from arcray.facades.arcnet.queues import Queue as Arcnet
+from arcray.facades.claw.queues import Queue as Claw
+from arcray.facades.hivemind.queues import Queue as HiveMind
+from arcray.facades.pool.queues import Queue as Pool
+from arcray.wire.facade import load_facades
 
 PACKAGE = Path(__file__).parents[3] / "arcray"
 
-LIMITS = {
-    "arcnet.max_sockets": {Queue.SOCKETS},
-    "arcnet.socket_queue": {Queue.SOCKET_FRAMES},
-    "claw.max_sockets": {Queue.CLAW_SOCKETS},
-    "claw.socket_queue": {Queue.CLAW_FRAMES},
+LIMITS: dict[str, set[StrEnum]] = {
+    "arcnet.max_sockets": {Arcnet.SOCKETS},
+    "arcnet.socket_queue": {Arcnet.FRAMES},
+    "claw.max_sockets": {Claw.SOCKETS},
+    "claw.socket_queue": {Claw.FRAMES},
     "gateway.max_connections": {Queue.CONNECTIONS},
-    "hivemind.max_dials": {Queue.DIALS},
-    "hivemind.max_hashing": {Queue.LOGINS},
+    "hivemind.max_dials": {HiveMind.DIALS},
+    "hivemind.max_hashing": {HiveMind.LOGINS},
     "inference.max_waiting": {Queue.WAITING},
     "node.max_orders": {Queue.WORK},
-    "pool.max_sockets": {Queue.DEVICE_SOCKETS},
-    "pool.max_tasks": {Queue.TASKS},
-    "pool.socket_queue": {Queue.DEVICE_FRAMES},
+    "pool.max_sockets": {Pool.SOCKETS},
+    "pool.max_tasks": {Pool.TASKS},
+    "pool.socket_queue": {Pool.FRAMES},
     "scheduler.commit_batch": {Queue.BATCH},
     "scheduler.event_buffer": {Queue.EVENTS},
     "scheduler.max_commands": {Queue.COMMANDS, Queue.CALLERS, Queue.LOOKUPS},
@@ -33,7 +40,7 @@ LIMITS = {
     "scheduler.max_queued_orders": {Queue.ORDERS},
 }
 # Limits that hold apart from any setting: of what waits in and for one process, see where it is read.
-FIXED = {Queue.ASKS, Queue.STREAM_EVENTS, Queue.READER_EVENTS, Queue.CLIENT_EVENTS, Queue.CLAW_WORDS}
+FIXED: set[StrEnum] = {Queue.ASKS, Queue.STREAM_EVENTS, Queue.READER_EVENTS, Queue.CLIENT_EVENTS, Claw.WORDS}
 
 NO_QUEUES = {
     "blobs.max_blob_bytes": "the size of one thing",
@@ -82,23 +89,38 @@ def limits(settings: type[BaseModel], path: str = "") -> Iterator[str]:
             yield path + name
 
 
+def every_queue() -> set[StrEnum]:
+    """What is named in core, and by the protocols."""
+    return {*Queue, *(queue for facade in load_facades(Settings().facades) for queue in facade.queues)}
+
+
+def queues_read_in(source: str) -> Iterator[StrEnum]:
+    """Yields what a module has readings of; its enumeration is the one that it imports."""
+    tree = ast.parse(source)
+    (names,) = [
+        importlib.import_module(node.module).Queue
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == "Queue" for alias in node.names)
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "QueueReading":
+            yield from (
+                names[keyword.value.attr]
+                for keyword in node.keywords
+                if keyword.arg == "queue" and isinstance(keyword.value, ast.Attribute)
+            )
+
+
 def test_every_limit_of_a_queue_is_a_metric() -> None:
     assert set(limits(Settings)) == LIMITS.keys() | NO_QUEUES.keys()
 
 
 def test_every_queue_is_bounded_by_a_setting_or_by_design() -> None:
-    assert set().union(*LIMITS.values()) | FIXED == set(Queue)
+    assert FIXED.union(*LIMITS.values()) == every_queue()
 
 
 def test_every_queue_is_read_in_one_place() -> None:
     sources = (path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
-    read = [
-        keyword.value.attr
-        for source in sources
-        if "QueueReading(" in source  # to parse all of them takes half a second
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "QueueReading"
-        for keyword in node.keywords
-        if keyword.arg == "queue" and isinstance(keyword.value, ast.Attribute)
-    ]
-    assert sorted(read) == sorted(queue.name for queue in Queue)
+    # To parse all of them would take half a second.
+    read = [queue for source in sources if "QueueReading(" in source for queue in queues_read_in(source)]
+    assert sorted(read) == sorted(every_queue())

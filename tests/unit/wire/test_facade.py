@@ -10,14 +10,28 @@ from arcray.core.errors import InvalidArgumentError
 from arcray.wire.facade import load_facades
 
 SIXTH = """
+from enum import StrEnum
+
 from arcray.core.node import LeaseTerms
 from arcray.wire.facade import Facade, FacadeEndpoints
+
+
+class Queue(StrEnum):
+    PENDING = "pending"
+
 
 FACADE = Facade(
     name="sixth",
     summary="a protocol that ships elsewhere",
     lease=LeaseTerms(unhealthy_after_s=1.0, lost_after_s=2.0),
     open=lambda context: FacadeEndpoints(),
+)
+GREEDY = Facade(
+    name="greedy",
+    summary="a protocol with a queue of another's name",
+    lease=LeaseTerms(unhealthy_after_s=1.0, lost_after_s=2.0),
+    open=lambda context: FacadeEndpoints(),
+    queues=frozenset(Queue),
 )
 NOT_ONE = object()
 """
@@ -35,6 +49,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "sixth = sixth_protocol:FACADE\n"
         "other = sixth_protocol:FACADE\n"
         "nothing = sixth_protocol:NOT_ONE\n"
+        "greedy = sixth_protocol:GREEDY\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -65,3 +80,9 @@ def test_what_is_no_protocol_of_that_name_is_refused(shipped: None, name: str) -
 def test_name_that_comes_twice_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="twice"):
         load_facades(["rest", "rest"])
+
+
+def test_queue_of_a_name_that_is_taken_is_refused(shipped: None) -> None:
+    with pytest.raises(InvalidArgumentError, match="'greedy' has a queue 'pending', as arcray itself does") as refusal:
+        load_facades(["rest", "greedy"])
+    assert refusal.value.field == "facades"

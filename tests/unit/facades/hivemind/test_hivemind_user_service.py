@@ -10,11 +10,12 @@ import pytest
 
 from arcray.core.errors import ResourceExhaustedError
 from arcray.core.ids import AccountId
-from arcray.core.queues import Queue, QueueReading
+from arcray.core.queues import QueueReading
 from arcray.facades.hivemind.callers import ANYBODY, Callers
 from arcray.facades.hivemind.calls import Call
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.guesses import Guesses
+from arcray.facades.hivemind.queues import Queue
 from arcray.facades.hivemind.tokens import KEY_BYTES, Tokens
 from arcray.facades.hivemind.user_service import UserService
 from arcray.testing.builders import T0

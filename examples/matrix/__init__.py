@@ -1,0 +1,1 @@
+"""One pool: work of every protocol, on machines that joined by every protocol."""

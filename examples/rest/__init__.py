@@ -1,0 +1,1 @@
+"""Clients of arcray's own API."""
