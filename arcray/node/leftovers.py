@@ -89,11 +89,16 @@ def _remove_small(directory: Path, depth: int) -> None:
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
             _remove_small(Path(entry), depth - 1)
-        elif entry.stat(follow_symlinks=False).st_size > _SMALL_FILE_BYTES:
+        elif _bytes(entry.stat(follow_symlinks=False)) > _SMALL_FILE_BYTES:
             raise OSError(errno.E2BIG, "is not small")
         else:
             Path(entry).unlink()
     directory.rmdir()
+
+
+def _bytes(found: os.stat_result) -> int:
+    """Returns how much a file takes, which may be much beyond its end."""
+    return max(found.st_size, found.st_blocks * 512)
 
 
 def remove_tree(root: Path) -> None:

@@ -23,14 +23,18 @@ program = sys.modules["arcray.node.forks.inside_server"].main(
 )
 if program is not None:
     failure: BaseException | None = None
+    status, leaves = 0, False
     try:
         exec(program.code, program.namespace)  # noqa: S102 - this is the point of it
     except SystemExit as ended:
-        program.ended(ended.code)
-        raise
+        if type(ended.code) is not int and ended.code is not None:
+            raise
+        status, leaves = ended.code or 0, True
     except BaseException as error:  # noqa: BLE001 - as the interpreter
         failure = error
-    if failure is None:
-        program.ended()
-    else:
+    # Only now: an exception holds what all the functions held that it has left, such as files that are not written out.
+    if failure is not None:
         program.failed(failure)
+    program.ended(status)
+    if leaves:
+        raise SystemExit(status)

@@ -18,7 +18,7 @@ import struct
 
 from arcray.node.forks.frames import FrameError, Request, Seat
 
-__all__ = ["PROGRAMS", "Seated", "become", "checked", "confine_slot", "libc", "rehearse_becoming", "take_seat"]
+__all__ = ["PROGRAMS", "OwnNetwork", "Seated", "become", "checked", "confine_slot", "libc", "rehearse_becoming", "take_seat"]
 
 PROGRAMS = b"/dev/shm"
 
@@ -31,6 +31,8 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # numbers of every machine
 _CLOSE_ON_EXEC, _CREATE = 1, 6
 _OPEN_TO_ALL = (b"/tmp", PROGRAMS, b"/dev/pts")
+_IN_MEMORY = (b"/tmp", PROGRAMS)
+_SOCKETS = b"/proc/self/net/sockstat"
 _IPC_TABLES = (b"/proc/sysvipc/shm", b"/proc/sysvipc/sem", b"/proc/sysvipc/msg")
 _TABLE_BYTES = 4096  # more than the heads, which is all that is there while there are no objects
 # As bubblewrap does: what root could use, and some kernels let others write.
@@ -127,6 +129,7 @@ class Seated:
         self._tables = [os.open(place, os.O_RDONLY | os.O_CLOEXEC) for place in _IPC_TABLES]
         self._told = [os.pread(table, _TABLE_BYTES, 0) for table in self._tables]
         self._queues = _queues()
+        self._taken = _taken()
 
     def check(self, request: Request) -> None:
         """Raises FrameError where a program is to have another seat."""
@@ -142,9 +145,38 @@ class Seated:
                     os.pread(each, _TABLE_BYTES, 0) == told for each, told in zip(self._tables, self._told, strict=True)
                 )
                 and (self._queues < 0 or _holds(self._queues, []))
+                and _taken() == self._taken
             )
         except OSError:
             return False
+
+
+class OwnNetwork:
+    """A network that the programs of this process alone use, as it was before the first one.
+
+    Ports of connections that were closed are taken for a minute. And sockets that are on their way to each other are
+    there, with all files that they were sent, until somebody on this machine closes one.
+    """
+
+    def __init__(self) -> None:
+        self._table = os.open(_SOCKETS, os.O_RDONLY | os.O_CLOEXEC)  # tells of the network of this process
+        self._before = self._counted()
+
+    def is_as_it_was(self) -> bool:
+        """Returns whether the programs so far have left no sockets in it."""
+        return self._counted() == self._before
+
+    def _counted(self) -> tuple[bytes, bytes]:
+        """Returns how many sockets there are, and how many waiting ports. What else is told is of the whole machine."""
+        text = os.pread(self._table, _TABLE_BYTES, 0)
+        used, _, rest = text.partition(b"\n")
+        return used, rest.partition(b" tw ")[2].partition(b" ")[0]
+
+
+def _taken() -> list[tuple[int, int]]:
+    """Returns how much is free in what is in memory: files without a name take of it too, as long as they are open."""
+    found = [os.statvfs(place) for place in _IN_MEMORY]
+    return [(each.f_bfree, each.f_ffree) for each in found]
 
 
 def _holds(place: bytes | int, names: list[bytes]) -> bool:

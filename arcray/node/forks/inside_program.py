@@ -48,12 +48,13 @@ _READ_AT_START = (
     "ASAN_",
     "GCONV_",
 )
-_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType})
 _MANY = 1_000
-_RUNNING = 4  # objects that there are while a program begins and not when it has ended
 _MAX_CODE = 255
-_MAIN = frozenset(("__loader__", "__annotations__"))
 _LOADER = sys.modules["_frozen_importlib_external"].SourceFileLoader  # as in importlib.machinery, not imported here
+# What ends without anything that could be noticed; what it holds is looked at for itself. What the collector does not
+# know is without a word too: whoever makes a kind of object that is not makes a class, which the collector knows.
+_QUIET = frozenset({dict, list, tuple, set, frozenset, type(list[int]), type(int | None), types.ModuleType,
+                    types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CellType, _LOADER})  # fmt: skip
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
 
@@ -125,7 +126,6 @@ class Program:
 
     def __init__(self, interpreter: Interpreter) -> None:
         self._interpreter = interpreter
-        self._alive = 0
 
     def begin(self, request: Request, files: list[int], line: _socket.socket) -> None:
         """Makes this process that program, up to its first instruction.
@@ -171,27 +171,31 @@ class Program:
         self._ends_without_a_word(0)
         gc.disable()
 
-    def ended(self, status: Any = None) -> None:
-        """Ends the process where nothing can notice; else returns, for the interpreter to end by itself.
-
-        Args:
-            status: as for ``sys.exit``.
-        """
-        code = 0 if status is None else status
+    def ended(self, code: int) -> None:
+        """Ends the process where nothing can notice; else returns, for the interpreter to end by itself."""
         if self._ends_without_a_word(code):
             os._exit(code)
 
-    def _ends_without_a_word(self, code: Any) -> bool:
-        if type(code) is not int or not 0 <= code <= _MAX_CODE or not self._interpreter.untouched():
+    def _ends_without_a_word(self, code: int) -> bool:
+        if not 0 <= code <= _MAX_CODE or not self._interpreter.untouched():
             return False
-        further = [each for name, each in self.namespace.items() if name not in _MAIN and type(each) not in _ATOMS]
-        if further and not _end_without_a_word(further):
+        if self._left_nothing():
+            return True
+        gc.collect()  # what is left may be garbage, which may end with a word
+        return self._interpreter.untouched() and self._left_nothing()
+
+    def _left_nothing(self) -> bool:
+        """Returns whether all that the program has made, wherever it is, ends without anything that could be noticed."""
+        left = gc.get_objects()
+        told = False
+        if len(left) > _MANY:
             return False
-        alive, *older = gc.get_count()
-        if alive != self._alive - _RUNNING or any(older):
-            gc.collect()  # something is left, which may be garbage that ends with a word
-            return self._interpreter.untouched()
-        return True
+        for each in left:
+            if type(each) not in _QUIET:
+                return False
+            if each is self.namespace:  # else the program has had all of it left aside by the collector
+                told = True
+        return told
 
     def failed(self, error: BaseException) -> None:
         """Tells an exception that nobody caught, as the interpreter does, without our own frame, and leaves."""
@@ -224,7 +228,11 @@ class Program:
 
     @staticmethod
     def _arrange_files(output: int, source: int | None) -> None:
-        if source is not None:
+        if source is None:  # locks and flags of a file of the slot's would be there for all of its programs
+            nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nothing, 0)
+            os.close(nothing)
+        else:
             os.dup2(source, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -275,8 +283,8 @@ class Program:
 
     def _enter(self, code: types.CodeType, entry: str) -> None:
         self.code = code
+        gc.freeze()  # from here on the collector tells what the program has made
         self.namespace = self._main(entry)
-        self._alive = gc.get_count()[0]
 
     @staticmethod
     def _main(entry: str) -> dict[str, Any]:
@@ -296,22 +304,3 @@ class Program:
 
 def _tell_nothing(*_: object) -> None:
     """Stands for what has told an exception already."""
-
-
-def _end_without_a_word(values: list[Any]) -> bool:
-    """Returns whether these values, and what they hold, certainly end without anything that could be noticed."""
-    for seen, value in enumerate(values):  # which grows
-        if seen > _MANY:
-            return False
-        kind = type(value)
-        if kind in (list, tuple, set, frozenset):
-            values += [each for each in value if type(each) not in _ATOMS]
-        elif kind is dict:
-            values += [each for pair in value.items() for each in pair if type(each) not in _ATOMS]
-        elif kind is types.FunctionType:
-            if value.__closure__ or value.__dict__ or value.__kwdefaults__:
-                return False
-            values += [each for each in value.__defaults__ or () if type(each) not in _ATOMS]
-        else:
-            return False
-    return True

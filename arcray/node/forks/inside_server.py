@@ -19,7 +19,7 @@ import signal
 import sys
 
 from arcray.node.forks.frames import ENDED, LAST, MADE, MAX_BYTES, NO_SEAT, READY, Answer, FrameError, Request, Seat
-from arcray.node.forks.inside_confinement import Seated, become, checked, confine_slot, libc, take_seat
+from arcray.node.forks.inside_confinement import OwnNetwork, Seated, become, checked, confine_slot, libc, take_seat
 from arcray.node.forks.inside_program import Interpreter, Program
 from arcray.node.launcher import deny_calls, leave_keyring
 
@@ -35,12 +35,18 @@ class _Slot:
     """This process, as one that runs programs."""
 
     def __init__(
-        self, line: _socket.socket, interpreter: Interpreter, covered: tuple[bytes, ...], seat: Seat | None
+        self,
+        line: _socket.socket,
+        interpreter: Interpreter,
+        covered: tuple[bytes, ...],
+        seat: Seat | None,
+        network: OwnNetwork | None,
     ) -> None:
         self._line = line
         self._interpreter = interpreter
         self._covered = covered
         self._seated = Seated(seat, covered) if seat is not None else None
+        self._network = network
         self._asked = bytearray(MAX_BYTES)
 
     def serve(self) -> Program:
@@ -56,10 +62,15 @@ class _Slot:
             for file in files:
                 os.close(file)
             code = _ended(pid)
-            if self._seated is not None and not self._seated.is_as_it_was():
+            if not self._is_as_it_was():
                 self._line.send(Answer(LAST, code).encoded())
                 os._exit(0)
             self._line.send(Answer(ENDED, code).encoded())
+
+    def _is_as_it_was(self) -> bool:
+        return (self._seated is None or self._seated.is_as_it_was()) and (
+            self._network is None or self._network.is_as_it_was()
+        )
 
     def _become(self, asked: bytes, files: list[int]) -> Program:
         """Confines this process, which is to run a program. Only here is read what is asked, for the same reason."""
@@ -121,7 +132,9 @@ class _Server:
                 self._line.close()
                 os.close(self._own)
                 confine_slot(network=self._network)
-                return _Slot(_socket.socket(fileno=files[0]), self._interpreter, self._covered, seat).serve()
+                network = None if self._network else OwnNetwork()
+                line = _socket.socket(fileno=files[0])
+                return _Slot(line, self._interpreter, self._covered, seat, network).serve()
             checked(libc.setns(self._own, _CLONE_NEWPID))
             os.close(files[0])
             self._tell(pid)

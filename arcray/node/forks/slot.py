@@ -54,6 +54,7 @@ class Slot:
         self._idle = idle
         self._gone = gone
         self._dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._killed = False
         self._closed = False
         asyncio.get_running_loop().add_reader(line.fileno(), self._read)
 
@@ -81,6 +82,7 @@ class Slot:
 
     def kill(self) -> None:
         """Kills it, and its program with it."""
+        self._killed = True
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -128,7 +130,7 @@ class Slot:
             return
         program, self.program = self.program, None
         program.ended(answer.code)
-        if answer.kind == frames.LAST:
+        if answer.kind == frames.LAST or self._killed:  # as its program ended, and it is not gone yet
             self.close()
         else:
             self._idle(self)
