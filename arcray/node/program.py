@@ -167,7 +167,7 @@ class ProgramRunner:
                 libraries=self._devices.libraries if order.allocation.gpus else (),
                 stays=place is not None,
             )
-            if place is None:
+            if place is None and root.exists():  # else it would wait for what others have left to be removed
                 await _removed(root)
             if place is None or not root.exists():
                 root.mkdir(mode=0o711)

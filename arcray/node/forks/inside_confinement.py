@@ -18,7 +18,17 @@ import struct
 
 from arcray.node.forks.frames import FrameError, Request, Seat
 
-__all__ = ["PROGRAMS", "OwnNetwork", "Seated", "become", "checked", "confine_slot", "libc", "rehearse_becoming", "take_seat"]
+__all__ = [
+    "PROGRAMS",
+    "OwnNetwork",
+    "Seated",
+    "become",
+    "checked",
+    "confine_slot",
+    "libc",
+    "rehearse_becoming",
+    "take_seat",
+]
 
 PROGRAMS = b"/dev/shm"
 

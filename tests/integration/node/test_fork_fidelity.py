@@ -84,6 +84,16 @@ PROGRAMS: dict[str, str | bytes] = {
     "unflushed file": "import os\nf = open(os.environ['ARCRAY_RESULT_DIR'] + '/f', 'w')\nf.write('kept')",
     "unflushed cycle": "import os\nclass C: pass\nc = C(); c.c = c\n"
     "c.f = open(os.environ['ARCRAY_RESULT_DIR'] + '/f', 'w'); c.f.write('kept')\ndel c",
+    "unflushed file of a function": "import os, sys\ndef f():\n    f = open(os.environ['ARCRAY_RESULT_DIR'] + '/f', 'w')\n"
+    "    f.write('kept')\n    sys.exit(0)\nf()",
+    "unflushed file of a failed function": "import os, sys\ndef f():\n"
+    "    f = open(os.environ['ARCRAY_RESULT_DIR'] + '/f', 'w')\n    f.write('kept')\n    1/0\n"
+    "try: f()\nexcept ZeroDivisionError: sys.exit()",
+    "unflushed file of a method": "import os\nwrite = open(os.environ['ARCRAY_RESULT_DIR'] + '/f', 'w').write\nwrite('kept')",
+    "unflushed file of a module": "import os, sys\nsys.f = open(os.environ['ARCRAY_RESULT_DIR'] + '/f', 'w')\nsys.f.write('kept')",
+    "unflushed file left aside": "import gc, os\nf = open(os.environ['ARCRAY_RESULT_DIR'] + '/f', 'w')\nf.write('kept')\n"
+    "gc.freeze()",
+    "finalizer in annotations": "class C:\n    def __del__(self): print('gone')\ndef f(c: C()): pass\nx: C() = 1\ndel C",
     "finalizer": "class C:\n    def __del__(self): print('gone', x)\nx = 3\nc = C()",
     "finalizers": "class C:\n    def __init__(self, n): self.n = n\n    def __del__(self): print('gone', self.n)\na = C(1)\n_b = C(2)\nc = C(3)",
     "finalizer of a module": "import os, sys\nopen('own.py', 'w').write('class C:\\n def __del__(s): print(1)\\nc = C()')\nimport own",

@@ -122,19 +122,33 @@ LEFT = {
     "semaphores": "assert libc.semget(7, 1, 0o1666) >= 0",
     "messages": "assert libc.msgget(7, 0o1666) >= 0",
     "a message queue": "assert libc.mq_open(b'/x', 0o102, 0o600, None) >= 0",
+    "a waiting port": "s = socket.create_server(('127.0.0.1', 4242)); c = socket.create_connection(('127.0.0.1', 4242))\n"
+    "a, _ = s.accept(); a.close(); c.recv(1); c.close()",
+    "sockets on their way": "a, b = socket.socketpair(); f = open('/tmp/x', 'w'); os.unlink('/tmp/x')\n"
+    "for s in (a, b): socket.send_fds(s, [b'x'], [a.fileno(), b.fileno(), f.fileno()])",
+    "flags of a directory": "f = os.open('.', 0); fcntl.ioctl(f, 0x40086602, (fcntl.ioctl(f, 0x80086601, bytes(8))[0]"
+    " | 8).to_bytes(8, sys.byteorder))",
+    "blocks beyond an end": "f = open('main.py', 'rb+'); assert not libc.fallocate(f.fileno(), 1, 0, 1 << 20)",
+    "a lease": "f = os.open('main.py', 0); fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK); a, b = socket.socketpair()\n"
+    "for s in (a, b): socket.send_fds(s, [b'x'], [a.fileno(), b.fileno(), f])",
+    "a lock of what is read": "fcntl.flock(0, fcntl.LOCK_EX)",
     "a terminal": "os.openpty()",
     "a process": "os.fork() or time.sleep(60)",
     "a file of its own": "open('x', 'w').close()",
 }
-_ENDS_A_SLOT = {*LEFT} - {"nothing", "a terminal", "a process"}
+_ENDS_A_SLOT = {*LEFT} - {"nothing", "a terminal", "a process", "a lock of what is read"}
+_PREPARES = "import ctypes, fcntl, os, socket, sys, time\nlibc = ctypes.CDLL('librt.so.1')\n"
+_LOOKS = "import fcntl\nfcntl.flock(open('/dev/null'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 
 
 async def test_a_slot_ends_with_a_program_that_left_what_the_next_one_would_find(forked_bench: Bench) -> None:
     slots: dict[str, tuple[int | None, int | None]] = {}
     for left, source in LEFT.items():
-        first = await forked_bench.run(f"import ctypes, os, time\nlibc = ctypes.CDLL('librt.so.1')\n{source}")
+        first = await forked_bench.run(f"{_PREPARES}{source}")
         assert first.phase is Phase.SUCCEEDED, (left, forked_bench.log)
-        slots[left] = first.result.pid, (await forked_bench.run("")).result.pid
+        then = await forked_bench.run(_LOOKS)
+        assert then.phase is Phase.SUCCEEDED, (left, forked_bench.log)
+        slots[left] = first.result.pid, then.result.pid
     assert {left for left, (before, after) in slots.items() if before != after} == _ENDS_A_SLOT
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,13 @@ def replaced_by_a_link(path: Path) -> None:
     path.symlink_to("/etc/passwd")
 
 
+def kept_blocks(path: Path, size: int) -> None:
+    """Has a file take so many bytes, of which it holds none; as large as that where a file system cannot."""
+    with path.open("rb+") as file:
+        if ctypes.CDLL(None).fallocate(file.fileno(), 1, ctypes.c_long(0), ctypes.c_long(size)):
+            file.truncate(size)
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a file": lambda root: (root / "work" / "x").touch(),
     "a result": lambda root: (root / "results" / "x").touch(),
@@ -54,6 +63,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a readable file": lambda root: (root / "work" / SOURCE).chmod(0o644),
     "a link": lambda root: replaced_by_a_link(root / "work" / SOURCE),
     "another name": lambda root: os.link(root / "work" / SOURCE, root.parent / "other"),
+    "blocks beyond an end": lambda root: kept_blocks(root / "work" / SOURCE, 1 << 20),
     "a large file": lambda root: os.truncate(root / "work" / SOURCE, 1 << 20),
 }
 
@@ -78,6 +88,18 @@ def test_what_has_attributes_is_not_used_again(places: Places) -> None:
     assert not places.give_back("one", place)
 
 
+def test_what_has_more_attributes_than_can_be_listed_is_not_used_again() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:  # other file systems take fewer
+        places = Places(Path(directory), lambda _, place: remove_small_tree(place.root))
+        place = used(places, "one")
+        try:
+            for number in range(300):
+                os.setxattr(place.root / "work", f"user.{number:0240}", b"")
+        except OSError:
+            pytest.skip("this file system has no attributes")
+        assert not places.give_back("one", place)
+
+
 def test_only_so_many_are_kept_and_none_in_the_end(places: Places, tmp_path: Path) -> None:
     kept = [used(places, "one") for _ in range(70)]
     assert all(places.give_back("one", place) for place in kept)
@@ -88,8 +110,8 @@ def test_only_so_many_are_kept_and_none_in_the_end(places: Places, tmp_path: Pat
 
 
 def test_a_small_tree_is_removed_at_once_and_another_one_is_not(tmp_path: Path) -> None:
-    small, wide, deep, large = (tmp_path / name for name in ("small", "wide", "deep", "large"))
-    for each in (small, wide, deep, large):
+    small, wide, deep, large, long = (tmp_path / name for name in ("small", "wide", "deep", "large", "long"))
+    for each in (small, wide, deep, large, long):
         (each / "work").mkdir(parents=True)
     (small / "work" / "x").write_text("x")
     (small / "link").symlink_to(tmp_path)
@@ -98,5 +120,7 @@ def test_a_small_tree_is_removed_at_once_and_another_one_is_not(tmp_path: Path) 
     (deep / "work" / "a" / "b").mkdir(parents=True)
     (large / "work" / "x").touch()
     os.truncate(large / "work" / "x", (1 << 20) + 1)
-    assert [remove_small_tree(each) for each in (small, wide, deep, large)] == [True, False, False, False]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "large", "wide"]
+    (long / "work" / "x").touch()
+    kept_blocks(long / "work" / "x", 2 << 20)
+    assert [remove_small_tree(each) for each in (small, wide, deep, large, long)] == [True, False, False, False, False]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "large", "long", "wide"]
