@@ -19,7 +19,16 @@ import signal
 import sys
 
 from arcray.node.forks.frames import ENDED, LAST, MADE, MAX_BYTES, NO_SEAT, READY, Answer, FrameError, Request, Seat
-from arcray.node.forks.inside_confinement import OwnNetwork, Seated, become, checked, confine_slot, libc, take_seat
+from arcray.node.forks.inside_confinement import (
+    OwnNetwork,
+    Seated,
+    become,
+    checked,
+    collect_sockets,
+    confine_slot,
+    libc,
+    take_seat,
+)
 from arcray.node.forks.inside_program import Interpreter, Program
 from arcray.node.launcher import deny_calls, leave_keyring
 
@@ -68,9 +77,11 @@ class _Slot:
             self._line.send(Answer(ENDED, code).encoded())
 
     def _is_as_it_was(self) -> bool:
-        return (self._seated is None or self._seated.is_as_it_was()) and (
-            self._network is None or self._network.is_as_it_was()
-        )
+        if self._network is None:
+            collect_sockets()
+        elif not self._network.is_as_it_was():
+            return False
+        return self._seated is None or self._seated.is_as_it_was()
 
     def _become(self, asked: bytes, files: list[int]) -> Program:
         """Confines this process, which is to run a program. Only here is read what is asked, for the same reason."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from arcray.config import ForkServerSettings
+from arcray.config import ForkServerSettings, ProgramSettings
 from arcray.core.blobkeys import log_key
 from arcray.core.workload import Phase, Program
 from arcray.node import program
@@ -127,7 +127,7 @@ LEFT = {
     "sockets on their way": "a, b = socket.socketpair(); f = open('/tmp/x', 'w'); os.unlink('/tmp/x')\n"
     "for s in (a, b): socket.send_fds(s, [b'x'], [a.fileno(), b.fileno(), f.fileno()])",
     "flags of a directory": "f = os.open('.', 0); fcntl.ioctl(f, 0x40086602, (fcntl.ioctl(f, 0x80086601, bytes(8))[0]"
-    " | 8).to_bytes(8, sys.byteorder))",
+    " | 64).to_bytes(8, sys.byteorder))",
     "blocks beyond an end": "f = open('main.py', 'rb+'); assert not libc.fallocate(f.fileno(), 1, 0, 1 << 20)",
     "a lease": "f = os.open('main.py', 0); fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK); a, b = socket.socketpair()\n"
     "for s in (a, b): socket.send_fds(s, [b'x'], [a.fileno(), b.fileno(), f])",
@@ -150,6 +150,22 @@ async def test_a_slot_ends_with_a_program_that_left_what_the_next_one_would_find
         assert then.phase is Phase.SUCCEEDED, (left, forked_bench.log)
         slots[left] = first.result.pid, then.result.pid
     assert {left for left, (before, after) in slots.items() if before != after} == _ENDS_A_SLOT
+
+
+ON_THEIR_WAY = """
+import socket
+ends = socket.socketpair()
+name = socket.socket(socket.AF_UNIX); name.bind("\\0arcray on its way")
+for end in ends: socket.send_fds(end, [b"x"], [each.fileno() for each in (*ends, name)])
+"""
+
+
+async def test_sockets_that_a_program_left_on_their_way_are_gone_from_a_network_that_is_not_its_own(
+    forked_bench: Bench,
+) -> None:
+    forked_bench.settings = ProgramSettings(network=True)
+    assert (await forked_bench.run(ON_THEIR_WAY)).phase is Phase.SUCCEEDED
+    await until(lambda: "arcray on its way" not in Path("/proc/net/unix").read_text(encoding="utf-8"))
 
 
 async def test_programs_that_follow_each_other_in_a_place_are_one_user_and_others_are_not(forked_bench: Bench) -> None:
