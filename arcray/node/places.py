@@ -3,8 +3,9 @@
 A file system takes long to make a directory, and some take longer the more were removed of late: ext4 passes over what
 was removed within a minute, which at hundreds of programs a second is a millisecond for each. A directory is used again
 for programs of the same owner alone, and only if it holds nothing but the program's own file, with the rights, the one
-name, the attributes and the flags that it began with. Its user goes with it: what is a user's stays so, and a process that waits
-for the next program of a place can have made all of its sandbox.
+name, the attributes and the flags that it began with, and so few blocks that to write to it is no work. Its user goes
+with it: what is a user's stays so, and a process that waits for the next program of a place can have made all of its
+sandbox.
 """
 
 from __future__ import annotations

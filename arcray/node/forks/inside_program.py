@@ -51,10 +51,10 @@ _READ_AT_START = (
 _MANY = 1_000
 _MAX_CODE = 255
 _LOADER = sys.modules["_frozen_importlib_external"].SourceFileLoader  # as in importlib.machinery, not imported here
-# What ends without anything that could be noticed; what it holds is looked at for itself. What the collector does not
-# know is without a word too: whoever makes a kind of object that is not makes a class, which the collector knows.
-_QUIET = frozenset({dict, list, tuple, set, frozenset, type(list[int]), type(int | None), types.ModuleType,
-                    types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CellType, _LOADER})  # fmt: skip
+# What ends without anything that could be noticed; what it holds is looked at for itself. So does what the garbage
+# collector does not know, numbers and words: who derives something else of them makes a class, which it knows.
+_QUIET = frozenset({dict, list, tuple, set, frozenset, type(list[int]), type(int | None), types.ModuleType, _LOADER,
+                    types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CellType})  # fmt: skip
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
 
@@ -185,7 +185,7 @@ class Program:
         return self._interpreter.untouched() and self._left_nothing()
 
     def _left_nothing(self) -> bool:
-        """Returns whether all that the program has made, wherever it is, ends without anything that could be noticed."""
+        """Returns whether all that the program has made, wherever it is, ends without anything to be noticed."""
         left = gc.get_objects()
         told = False
         if len(left) > _MANY:
