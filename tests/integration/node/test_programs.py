@@ -544,6 +544,20 @@ print(libc.syscall({keyctl}, 1, None), ctypes.get_errno())
     assert bench.log == "-1 38\n" * 3
 
 
+async def test_a_program_makes_no_sockets_that_are_in_no_network_namespace(bench: Bench) -> None:
+    """Those of vsock lead to the host of a virtual machine; io_uring could make them unseen."""
+    await bench.run(
+        """
+import ctypes, socket
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.socket(40, socket.SOCK_STREAM, 0), ctypes.get_errno())
+print(libc.syscall(425, 8, (ctypes.c_uint32 * 30)()), ctypes.get_errno())
+print([socket.socket(family).family.name for family in (socket.AF_INET, socket.AF_UNIX)])
+"""
+    )
+    assert bench.log == "-1 97\n-1 38\n['AF_INET', 'AF_UNIX']\n"
+
+
 async def test_shared_memory_counts(bench: Bench) -> None:
     end = await bench.run(
         """
