@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
@@ -94,8 +95,10 @@ class RpcListener:
             limit_bytes=settings.grpc_bodies_bytes,
             largest_bytes=settings.max_body_bytes,
             timeout_s=settings.grpc_body_timeout_s,
+            waiting=max(1, settings.max_connections // 4),
         )
-        shielded: Any = _Shielding(self._server, self._bodies, settings.grpc_body_timeout_s)
+        streams = _Streams(settings.grpc_body_timeout_s, watchers=max(1, settings.max_connections // 4))
+        shielded: Any = _Shielding(self._server, self._bodies, streams)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, shielded)
         self._names = [name for register in services for name in register(shielded)]
         shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -150,10 +153,10 @@ class RpcListener:
 class _Shielding:
     """What services register at: the server, where what their handlers raise becomes a status."""
 
-    def __init__(self, server: grpc.aio.Server, bodies: Bodies, streams_s: float) -> None:
+    def __init__(self, server: grpc.aio.Server, bodies: Bodies, streams: _Streams) -> None:
         self._server = server
         self._bodies = bodies
-        self._streams = _Streams(streams_s)
+        self._streams = streams
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
         self._server.add_generic_rpc_handlers([_Shield(each, self._bodies, self._streams) for each in handlers])
@@ -192,16 +195,20 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         inner = getattr(handler, kind)
         if not handler.request_streaming:
             streaming = kind.replace("unary_", "stream_", 1)
-            return handler._replace(**{kind: None, streaming: _guarded(self._read(inner)), "request_streaming": True})
+            return handler._replace(**{kind: None, streaming: _guarded(self._read(inner, streams=kind == "unary_stream")), "request_streaming": True})
         bounded = inner if kind == "stream_unary" else self._streams.bounded(inner)
         return handler._replace(**{kind: _guarded(bounded)})
 
-    def _read(self, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Returns a handler of a stream of messages that gives the first of them to one of a message."""
+    def _read(self, inner: Callable[[Any, Any], Any], *, streams: bool) -> Callable[[Any, Any], Any]:
+        """Returns a handler of a stream of messages that gives the first of them to one of a message.
+
+        Args:
+            streams: that one answers more than once, as a generator or by writing to the context.
+        """
         bodies = self._bodies
 
         async def read(context: Any) -> Any:
-            request = await bodies.receive(context.read)
+            request = await bodies.receive(context.read, lambda: context.peer().rpartition(":")[0])
             if request is _END:
                 raise InvalidArgumentError("is absent", field="message")
             return request
@@ -215,25 +222,55 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
             finally:
                 bodies.let_go(size_bytes)
 
-        async def stream(_: object, context: Any) -> AsyncIterator[Any]:
+        async def begin(context: Any) -> Any:
             request = await read(context)
             size_bytes = _size(request)
-            bodies.hold(size_bytes)
-            try:
-                async for response in inner(request, context):
-                    yield response
-            finally:
-                bodies.let_go(size_bytes)
+            if size_bytes > _STREAM_BYTES:
+                raise ResourceExhaustedError(f"has {size_bytes} bytes, at most {_STREAM_BYTES}", field="message")
+            return request
 
-        return stream if inspect.isasyncgenfunction(inner) else call
+        async def watched(_: object, context: Any) -> None:
+            with self._streams.watcher():
+                await inner(await begin(context), context)
+
+        async def stream(_: object, context: Any) -> AsyncIterator[Any]:
+            with self._streams.watcher():
+                async for response in inner(await begin(context), context):
+                    yield response
+
+        if not streams:
+            return call
+        return stream if inspect.isasyncgenfunction(inner) else watched
 
 
 class _Streams:
-    """Bounds the calls whose messages are read one by one, of any size, without a turn."""
+    """Bounds the calls that are answered more than once.
 
-    def __init__(self, longest_s: float) -> None:
+    Args:
+        longest_s: of those whose messages are read one by one, of any size, without a turn.
+        watchers: those that have one message and last as long as their client wants, at a time.
+    """
+
+    def __init__(self, longest_s: float, *, watchers: int) -> None:
         self._longest_s = longest_s
         self._open = 0
+        self._most_watchers = watchers
+        self._watchers = 0
+
+    @contextmanager
+    def watcher(self) -> Iterator[None]:
+        """Counts one that lasts as long as its client wants, for the time of the block.
+
+        Raises:
+            ResourceExhaustedError: there are enough.
+        """
+        if self._watchers >= self._most_watchers:
+            raise ResourceExhaustedError(f"{self._most_watchers} such streams are open already")
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
 
     def bounded(self, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
@@ -255,6 +292,7 @@ class _Streams:
 _END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # exported, and unseen by the stubs
 _KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _MOST_HANDLERS: Final = 1_000
+_STREAM_BYTES: Final = 64 * 1024  # a stream keeps its message, of which health has the name of a service
 _MOST_STREAMS: Final = 8  # of reflection, which nothing but tools use
 
 
