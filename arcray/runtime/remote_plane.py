@@ -248,7 +248,7 @@ class RemotePlane:
             answer.set_result(self._ended)
         elif len(self._asked) >= self._limit:
             answer.set_result(ResourceExhaustedError(f"{self._limit} calls wait for the scheduler already"))
-        elif self._asked and self._asked_bytes + ask.weight_bytes > self._limit_bytes:
+        elif self._asked and ask.weight_bytes and self._asked_bytes + ask.weight_bytes > self._limit_bytes:
             answer.set_result(ResourceExhaustedError(f"{self._limit_bytes} bytes wait for the scheduler already"))
         else:
             self._asked[ask.ticket] = ask

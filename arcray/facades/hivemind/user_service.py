@@ -37,6 +37,7 @@ from arcray.facades.hivemind.users import (
     wrong_login,
 )
 from arcray.wire.asking import ask
+from arcray.wire.keyed_turns import KeyedTurns
 
 __all__ = ["UserService"]
 
@@ -77,6 +78,7 @@ class UserService:
         self._initial_balance = initial_balance
         self._reserved = reserved
         self._registers = registers
+        self._turns = KeyedTurns()
         self._hashing = _Turns(max_hashing, _WAITING)
 
     def methods(self) -> Mapping[str, Method]:
@@ -117,17 +119,18 @@ class UserService:
         except InvalidArgumentError as error:
             call.code = ErrorCode.INVALID_PASSWORD
             raise wrong_login() from error  # nobody has such a name or password
-        self._guesses.take(shown.username)
-        try:
-            stored = await self._secret_of(shown.username)
-            right = await self._hashing.take(partial(self._passwords.matches, stored, shown.password))
-        except ArcrayError:
-            self._guesses.give_back(shown.username)
-            raise
-        if not right:
-            call.code = ErrorCode.INVALID_PASSWORD
-            raise wrong_login()
-        self._guesses.right(shown.username)
+        stored = await self._secret_of(shown.username)
+        async with self._turns.turn(shown.username):  # a guess that is being looked at is no wrong one yet
+            self._guesses.take(shown.username)
+            try:
+                right = await self._hashing.take(partial(self._passwords.matches, stored, shown.password))
+            except ArcrayError:
+                self._guesses.give_back(shown.username)
+                raise
+            if not right:
+                call.code = ErrorCode.INVALID_PASSWORD
+                raise wrong_login()
+            self._guesses.right(shown.username)
         return pool.LoginResponse(success=True, message="logged in", token=self._tokens.issue(shown.username, call.now))
 
     async def transfer(self, request: pool.TransferRequest, call: Call) -> pool.TransferResponse:
