@@ -156,8 +156,8 @@ class Bodies:
         self._granted.remove(host)  # it is counted as coming next
 
     def _go_without(self, host: str, turn: asyncio.Future[None]) -> None:
-        turns = self._waiting.get(host, ())
-        if turn in turns:
+        turns = self._waiting.get(host)
+        if turns is not None and turn in turns:
             turns.remove(turn)
             if not turns:
                 del self._waiting[host]

@@ -195,7 +195,8 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         inner = getattr(handler, kind)
         if not handler.request_streaming:
             streaming = kind.replace("unary_", "stream_", 1)
-            return handler._replace(**{kind: None, streaming: _guarded(self._read(inner, streams=kind == "unary_stream")), "request_streaming": True})
+            read = _guarded(self._read(inner, streams=kind == "unary_stream"))
+            return handler._replace(**{kind: None, streaming: read, "request_streaming": True})
         bounded = inner if kind == "stream_unary" else self._streams.bounded(inner)
         return handler._replace(**{kind: _guarded(bounded)})
 

@@ -170,7 +170,7 @@ async def test_a_watcher_keeps_no_message_in_memory_and_no_place_of_others() -> 
     async with listening(max_body_bytes=LARGEST, grpc_bodies_bytes=LARGEST, max_connections=8) as (listener, channel):
         stub = health_pb2_grpc.HealthStub(channel)
         large = stub.Watch(health_pb2.HealthCheckRequest(service="s" * (LARGEST - 100)))
-        with pytest.raises(grpc.aio.AioRpcError, match="message: has 1048[0-9]+ bytes, at most 65536"):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"message: has \d+ bytes, at most 65536"):
             [each async for each in large]
         watching = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
         for each in watching:

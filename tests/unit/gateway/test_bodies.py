@@ -131,9 +131,10 @@ async def test_a_message_that_does_not_come_is_given_up_and_others_come() -> Non
 
 async def test_a_message_that_is_there_counts_with_its_own_size() -> None:
     bodies = bodies_of(2)
-    bodies.hold(LARGEST)
-    assert bodies.has_room
-    bodies.hold(1)
-    assert not bodies.has_room
+    rooms: list[bool] = []
+    for size in (LARGEST, 1):
+        bodies.hold(size)
+        rooms.append(bodies.has_room)
     bodies.let_go(1)
-    assert bodies.has_room
+    rooms.append(bodies.has_room)
+    assert rooms == [True, False, True]
