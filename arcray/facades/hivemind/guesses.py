@@ -35,7 +35,7 @@ class Guesses:
         self._spent: dict[AccountId, tuple[float, float]] = {}  # how many, and when that was
 
     def take(self, name: AccountId) -> None:
-        """Counts a guess before it is looked at, so that many at once are no way around.
+        """Counts a guess, before it is looked at.
 
         Raises:
             ResourceExhaustedError: too many were wrong.
@@ -47,11 +47,6 @@ class Guesses:
         self._set(name, spent + 1)
         if len(self._spent) > self._names:
             del self._spent[min(self._spent, key=self._spent_on)]
-
-    def give_back(self, name: AccountId) -> None:
-        """Counts one less: it was not looked at."""
-        if name in self._spent:
-            self._set(name, max(0.0, self._spent_on(name) - 1))
 
     def right(self, name: AccountId) -> None:
         """Forgets the wrong ones."""
