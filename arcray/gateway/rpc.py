@@ -16,6 +16,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -97,8 +98,10 @@ class RpcListener:
             timeout_s=settings.grpc_body_timeout_s,
             waiting=max(1, settings.max_connections // 4),
         )
-        streams = _Streams(settings.grpc_body_timeout_s, watchers=max(1, settings.max_connections // 4))
-        shielded: Any = _Shielding(self._server, self._bodies, streams)
+        limits = _Limits(
+            self._bodies, _Streams(settings.grpc_body_timeout_s), watchers=max(1, settings.max_connections // 4)
+        )
+        shielded: Any = _Shielding(self._server, limits)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, shielded)
         self._names = [name for register in services for name in register(shielded)]
         shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -150,16 +153,28 @@ class RpcListener:
             self._bodies.give_up_late()
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What bounds the calls of a server.
+
+    Args:
+        watchers: calls of one method that have one message and last as long as their client wants.
+    """
+
+    bodies: Bodies
+    streams: _Streams
+    watchers: int
+
+
 class _Shielding:
     """What services register at: the server, where what their handlers raise becomes a status."""
 
-    def __init__(self, server: grpc.aio.Server, bodies: Bodies, streams: _Streams) -> None:
+    def __init__(self, server: grpc.aio.Server, limits: _Limits) -> None:
         self._server = server
-        self._bodies = bodies
-        self._streams = streams
+        self._limits = limits
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
-        self._server.add_generic_rpc_handlers([_Shield(each, self._bodies, self._streams) for each in handlers])
+        self._server.add_generic_rpc_handlers([_Shield(each, self._limits) for each in handlers])
 
     def add_registered_method_handlers(
         self, service_name: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
@@ -171,10 +186,9 @@ class _Shielding:
 class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Turns what the handlers of one service raise into statuses, and bounds what they hold."""
 
-    def __init__(self, inner: grpc.GenericRpcHandler[Any, Any], bodies: Bodies, streams: _Streams) -> None:
+    def __init__(self, inner: grpc.GenericRpcHandler[Any, Any], limits: _Limits) -> None:
         self._inner = inner
-        self._bodies = bodies
-        self._streams = streams
+        self._limits = limits
         self._shielded: dict[int, tuple[Any, Any]] = {}  # by identity, with the handler that it is of
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -197,7 +211,7 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
             streaming = kind.replace("unary_", "stream_", 1)
             read = _guarded(self._read(inner, streams=kind == "unary_stream"))
             return handler._replace(**{kind: None, streaming: read, "request_streaming": True})
-        bounded = inner if kind == "stream_unary" else self._streams.bounded(inner)
+        bounded = inner if kind == "stream_unary" else self._limits.streams.bounded(inner)
         return handler._replace(**{kind: _guarded(bounded)})
 
     def _read(self, inner: Callable[[Any, Any], Any], *, streams: bool) -> Callable[[Any, Any], Any]:
@@ -206,7 +220,7 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         Args:
             streams: that one answers more than once, as a generator or by writing to the context.
         """
-        bodies = self._bodies
+        bodies, watchers = self._limits.bodies, _Watchers(self._limits.watchers)
 
         async def read(context: Any) -> Any:
             request = await bodies.receive(context.read, lambda: context.peer().rpartition(":")[0])
@@ -231,11 +245,11 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
             return request
 
         async def watched(_: object, context: Any) -> None:
-            with self._streams.watcher():
+            with watchers.one():
                 await inner(await begin(context), context)
 
         async def stream(_: object, context: Any) -> AsyncIterator[Any]:
-            with self._streams.watcher():
+            with watchers.one():
                 async for response in inner(await begin(context), context):
                     yield response
 
@@ -244,34 +258,35 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         return stream if inspect.isasyncgenfunction(inner) else watched
 
 
-class _Streams:
-    """Bounds the calls that are answered more than once.
+class _Watchers:
+    """Bounds the calls of one method that have one message and last as long as their client wants."""
 
-    Args:
-        longest_s: of those whose messages are read one by one, of any size, without a turn.
-        watchers: those that have one message and last as long as their client wants, at a time.
-    """
-
-    def __init__(self, longest_s: float, *, watchers: int) -> None:
-        self._longest_s = longest_s
-        self._open = 0
-        self._most_watchers = watchers
-        self._watchers = 0
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._here = 0
 
     @contextmanager
-    def watcher(self) -> Iterator[None]:
-        """Counts one that lasts as long as its client wants, for the time of the block.
+    def one(self) -> Iterator[None]:
+        """Counts one for the time of the block.
 
         Raises:
             ResourceExhaustedError: there are enough.
         """
-        if self._watchers >= self._most_watchers:
-            raise ResourceExhaustedError(f"{self._most_watchers} such streams are open already")
-        self._watchers += 1
+        if self._here >= self._most:
+            raise ResourceExhaustedError(f"{self._most} such streams are open already")
+        self._here += 1
         try:
             yield
         finally:
-            self._watchers -= 1
+            self._here -= 1
+
+
+class _Streams:
+    """Bounds the calls whose messages are read one by one, of any size, without a turn."""
+
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self._open = 0
 
     def bounded(self, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
