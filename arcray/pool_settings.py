@@ -94,6 +94,7 @@ class PoolSettings(_Section):
         gpu_sharing: whether GPUs are allocated at all.
         max_sockets: WebSockets of one gateway process.
         socket_queue: frames that wait for one slow socket; a longer queue closes it with 1008.
+        socket_queue_characters: of those frames together; more close it likewise.
         max_tasks: tasks of one socket at a time; more are answered at once that they have no place.
         max_allocations: held by one socket at a time.
         task_timeout_s: longest that a task may take, from its submission.
@@ -118,6 +119,7 @@ class PoolSettings(_Section):
     gpu_sharing: bool = True
     max_sockets: int = Field(default=1_000, ge=1)
     socket_queue: int = Field(default=4_096, ge=16)
+    socket_queue_characters: int = Field(default=64 * 2**20, ge=2**16)
     max_tasks: int = Field(default=64, ge=1)
     max_allocations: int = Field(default=64, ge=1)
     task_timeout_s: float = Field(default=300.0, gt=0)

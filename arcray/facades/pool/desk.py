@@ -13,7 +13,7 @@ from typing import Final
 
 from arcray.core import events as ev
 from arcray.core.blobkeys import log_key
-from arcray.core.commands import Reservable, Reserve, StopWorkload
+from arcray.core.commands import ReleaseReservation, Reservable, Reserve, StopWorkload
 from arcray.core.errors import ArcrayError, Code, InvalidArgumentError, NotFoundError
 from arcray.core.events import Topic
 from arcray.core.ids import AccountId, ReservationId, WorkloadId
@@ -156,7 +156,11 @@ class TaskDesk:
             now=self._clock.now(),
             longest_s=self._terms.longest_s,
         )
-        await submit_work(self._plane, spec, ready.blobs)
+        try:
+            await submit_work(self._plane, spec, ready.blobs)
+        except ArcrayError:
+            await self._free(place, account)
+            raise
         view = await self._end(workload_id, due_s)
         if view is None:
             await self._stop(workload_id)
@@ -172,6 +176,13 @@ class TaskDesk:
         command = Reserve(reservation_id=reservation_id, account=account, slices=(piece,), ttl_s=_HELD_S)
         await ask(self._plane, command)
         return reservation_id
+
+    async def _free(self, place: ReservationId, account: AccountId) -> None:
+        """Gives a place back that no workload has taken."""
+        try:
+            await ask(self._plane, ReleaseReservation(reservation_id=place, account=account))
+        except ArcrayError as error:  # then it expires
+            _log.info("place not given back", extra={"reservation": place, "reason": str(error)})
 
     async def _end(self, workload_id: WorkloadId, due_s: float) -> WorkloadView | None:
         """Returns a workload that has ended; None where it has not in time."""

@@ -91,9 +91,9 @@ class Lending:
 
     async def release(self, allocation_id: str, account: AccountId) -> None:
         """Gives an allocation back; one that the account does not have, or that has ended, does nothing."""
-        for held in self._holders.values():
-            held[:] = [each for each in held if each[0] != allocation_id]
-        await self._release(ReservationId(allocation_id), account)
+        if await self._release(ReservationId(allocation_id), account):
+            for held in self._holders.values():
+                held[:] = [each for each in held if each[0] != allocation_id]
 
     async def leave(self, socket: SocketId, account: AccountId) -> None:
         """Gives back all that a socket holds that has ended."""
@@ -121,7 +121,7 @@ class Lending:
             shares = [share for share in found.shares if share.demand != NO_DEMAND]
             if not found.fulfilled or not shares:
                 return found
-            held = self._held_by(socket, request.device_id)
+            held = self._held_by(socket, request.device_id, account)
             if held is None:
                 return Plan(fulfilled=False, allocated=found.allocated, shares=())
             command = Reserve(
@@ -145,10 +145,12 @@ class Lending:
         _log.info("allocation refused", extra={"reason": str(refusal)})
         return Plan(fulfilled=False, allocated=found.allocated, shares=())
 
-    def _held_by(self, socket: SocketId, device_id: str) -> list[tuple[ReservationId, float]] | None:
+    def _held_by(
+        self, socket: SocketId, device_id: str, account: AccountId
+    ) -> list[tuple[ReservationId, float]] | None:
         """Returns what a device holds, without what has expired; None where its socket holds as much as it may.
 
-        Its own socket answers for it, if it has one.
+        Its own socket answers for it, if it has one that is of the account that asks.
         """
         now_s = self._clock.monotonic()
         for key, held in list(self._holders.items()):
@@ -156,7 +158,7 @@ class Lending:
             if not held:
                 del self._holders[key]
         member = self._roster.member(device_id)
-        answers = member.socket if member is not None else socket
+        answers = member.socket if member is not None and member.account == account else socket
         if sum(len(held) for key, held in self._holders.items() if key[0] == answers) >= self._settings.max_allocations:
             return None
         return self._holders.setdefault((answers, device_id), [])
@@ -185,8 +187,11 @@ class Lending:
             if not page.reservations or len(found) >= page.total:
                 return found
 
-    async def _release(self, allocation_id: ReservationId, account: AccountId) -> None:
+    async def _release(self, allocation_id: ReservationId, account: AccountId) -> bool:
+        """Returns whether it is given back."""
         try:
             await ask(self._plane, ReleaseReservation(reservation_id=allocation_id, account=account))
         except ArcrayError as error:  # then it expires
             _log.info("allocation not released", extra={"allocation": allocation_id, "reason": str(error)})
+            return False
+        return True

@@ -1,6 +1,7 @@
 """One socket's queue: frames that wait for it, and how it is to end.
 
-A queue that is full ends the connection: who does not keep up with the pool would be told of what it was.
+A queue that is full ends the connection: who does not keep up with the pool would be told of what it was. It is full by
+the number of its frames or by their size, because some of them hold whole programs, or what their sender liked to say.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ class Link:
     Args:
         identity: who opened it.
         most: frames that may wait.
+        most_characters: of them together; one frame alone may have more.
 
     Attributes:
         closed: code and reason of how it is to end, or has ended; None while it stands.
     """
 
-    def __init__(self, socket: SocketId, identity: Identity, most: int) -> None:
+    def __init__(self, socket: SocketId, identity: Identity, most: int, most_characters: int) -> None:
         self.id: Final = socket
         self.identity: Final = identity
         self.closed: tuple[int, str] | None = None
         self._most = most
+        self._most_characters = most_characters
+        self._characters = 0
         self._frames: deque[str] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = asyncio.Event()
@@ -46,7 +50,8 @@ class Link:
         if self.closed is not None:
             return
         frames = self._frames
-        if len(frames) >= self._most:
+        self._characters += len(frame)
+        if len(frames) >= self._most or (frames and self._characters > self._most_characters):
             frames.clear()
             self.close(POLICY, "this socket does not keep up")
             return
@@ -68,6 +73,7 @@ class Link:
         """Returns what waits, and takes it off the queue."""
         frames = tuple(self._frames)
         self._frames.clear()
+        self._characters = 0
         return frames
 
     def close(self, code: int, reason: str) -> None:

@@ -39,6 +39,7 @@ from arcray.facades.pool.session import (
     Limits,
     Member,
     Moment,
+    Refuse,
     Release,
     Request,
     Roster,
@@ -135,7 +136,9 @@ class PoolLinks:
             identity: who opened it.
             address: where from.
         """
-        link = Link(next(self._numbers), identity, self._settings.socket_queue)
+        link = Link(
+            next(self._numbers), identity, self._settings.socket_queue, self._settings.socket_queue_characters
+        )
         self._links[link.id] = link
         self._others.listen(wanted=True)
         self._roster.open(link.id, address=address, account=identity.account, trusted=identity.scope.allows(Scope.NODE))
@@ -195,6 +198,9 @@ class PoolLinks:
                     await self._lending.release(action.allocation_id, link.identity.account)
             case Submit():
                 self._submit(action.task, link)
+            case Refuse():
+                if link is not None:
+                    link.send(codec.result_frame(action.task_id, error=action.reason))
             case Ignored():
                 _log.debug("frame ignored", extra={"code": action.error.code, "reason": str(action.error)})
             case _:

@@ -24,6 +24,7 @@ from arcray.facades.pool.messages import (
     CAN_RUN,
     Device,
     Heartbeat,
+    Misread,
     Register,
     ResourceRelease,
     ResourceRequest,
@@ -47,6 +48,7 @@ __all__ = [
     "Limits",
     "Member",
     "Moment",
+    "Refuse",
     "Release",
     "Request",
     "Roster",
@@ -192,6 +194,14 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """A task that was handed in cannot be read: its sender is told."""
+
+    task_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A device has ended a task."""
 
@@ -206,7 +216,7 @@ class Ignored:
     error: ArcrayError
 
 
-Action: TypeAlias = Broadcast | Close | Join | Beat | Left | Request | Release | Submit | Done | Ignored
+Action: TypeAlias = Broadcast | Close | Join | Beat | Left | Request | Release | Submit | Refuse | Done | Ignored
 
 
 @dataclass(slots=True)
@@ -279,6 +289,8 @@ class Roster:
                 return (Release(message.allocation_id),)
             case TaskSubmit():
                 return (Submit(message.task),)
+            case Misread():
+                return (Refuse(message.task_id, message.reason),)
             case TaskComplete():
                 return self._completed(socket, message)
             case _:
@@ -288,21 +300,22 @@ class Roster:
         """Takes that a connection has ended, by which its devices leave."""
         self._sockets.pop(socket, None)
         gone = [member for member in self._members.values() if member.socket == socket]
-        return [action for member in gone for action in self._leave(member, "its socket was closed")]
+        return self._leave(gone, "its socket was closed")
 
     def sweep(self, now: Moment) -> Sequence[Action]:
         """Has the devices leave that have been silent for too long."""
         since_s = now.monotonic_s - self._limits.silent_s
-        actions: list[Action] = []
-        for member in [member for member in self._members.values() if member.heard_s < since_s]:
-            reason = f"no heartbeat came within {self._limits.silent_s:g} s"
-            actions += self._leave(member, reason)
+        silent = [member for member in self._members.values() if member.heard_s < since_s]
+        reason = f"no heartbeat came within {self._limits.silent_s:g} s"
+        if self._limits.close_silent:
+            sockets = dict.fromkeys(member.socket for member in silent)
+            ends = [Close(socket=socket, code=POLICY, reason=reason) for socket in sockets]
+            return self._leave(silent, reason, *ends)
+        for member in silent:
             socket = self._sockets.get(member.socket)
-            if self._limits.close_silent:
-                actions.append(Close(socket=member.socket, code=POLICY, reason=reason))
-            elif socket is not None:
+            if socket is not None:
                 socket.silent[member.device.id] = member
-        return actions
+        return self._leave(silent, reason)
 
     def forget(self, device_id: str) -> None:
         """Drops a device that is another process's now; nobody is told, because it has not left."""
@@ -405,9 +418,12 @@ class Roster:
         for socket in self._sockets.values():
             socket.silent.pop(device_id, None)
 
-    def _leave(self, member: Member, reason: str) -> Sequence[Action]:
-        del self._members[member.device.id]
-        return Broadcast(frame=codec.left_frame(member.device.id)), Left(member, reason)
+    def _leave(self, gone: Sequence[Member], reason: str, *ends: Close) -> Sequence[Action]:
+        """Has devices leave. Everybody is told before the cluster is: that takes time, and one may be back by then."""
+        for member in gone:
+            del self._members[member.device.id]
+        told = [Broadcast(frame=codec.left_frame(member.device.id)) for member in gone]
+        return [*told, *ends, *(Left(member, reason) for member in gone)]
 
 
 def _size(resources: Resources) -> tuple[object, ...]:

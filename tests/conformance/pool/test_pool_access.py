@@ -16,7 +16,8 @@ from arcray.pool_settings import PoolProgram, PoolSettings
 from arcray.testing.builders import a_key
 from arcray.testing.simulated_node import Script, SimulatedNode
 from tests.conformance.conftest import Serve
-from tests.conformance.pool.pool_rig import a_client, has, nodes_of
+from tests.conformance.pool.pool_rig import a_client, has, nodes_of, until
+from tests.conformance.pool.test_pool_lending import active
 
 KEYS: Final = AuthSettings(mode="keys", keys={"root": "k-root"}, scopes={"root": Scope.ADMIN})
 PROGRAM: Final = PoolProgram(entry_point="arcray.facades.pool.demonstration:process_data")
@@ -105,3 +106,24 @@ async def test_accounts_neither_take_over_nor_release_what_is_anothers(serve: Se
             await bo.say("register", deviceId="A")
             assert (await bo.closed())[0] == 1008
             assert [device["id"] for device in await ana.register("A")] == ["A"]
+
+
+async def test_what_an_account_holds_ends_with_its_own_socket(serve: Serve) -> None:
+    """Whatever device it names as the requester, and whoever else wants it released."""
+    async with served_by(serve) as served:
+        await issue(served)
+        async with a_client(served, **by(SUBMIT)) as ana, a_client(served, **by(SUBMIT)) as lender:
+            await ana.register("A")
+            await lender.register("L")
+            await lender.update("L", **has())
+            async with a_client(served, **by(THEIRS)) as bo:
+                allocations = [await bo.request(name, cpu=10) for name in ("A", "B")]
+                assert [each["fulfilled"] for each in allocations] == [True, True]
+                for each in allocations:
+                    await ana.say("resource_release", allocationId=each["id"])
+                await ana.quiet("A")
+
+            async def released() -> bool:
+                return await active(served) == 0
+
+            await until(served, released)

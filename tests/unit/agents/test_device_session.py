@@ -260,6 +260,23 @@ def test_a_task_that_cannot_be_read_has_failed_by_name(data: Any, reason: str) -
 
 
 @pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("1e999", "cannot be written as JSON"),
+        ('{"a":"\\ud800"}', "cannot be written as JSON"),
+        ('"\\ud800"', "holds half of a surrogate pair"),
+    ],
+)
+def test_an_input_that_is_no_text_has_its_task_fail_and_harms_no_other(given: str, reason: str) -> None:
+    rig = opened()
+    data = f'{{"command":"shout","input":{given}}}'
+    assert rig.session.received(f'{{"type":"task_assign","taskId":"{T1}","task":{{"data":{data}}}}}') == []
+    (done,) = rig.ends()
+    assert (done.task_id, done.error) == (T1, f"task.data.input: {reason}")
+    rig.begin(T2)
+
+
+@pytest.mark.parametrize(
     "frame",
     ["", "[]", b"\xff", '{"type":"task_assign"}', '{"type":"task_cancel","taskId":1}', '{"type":"device_joined"}'],
 )
