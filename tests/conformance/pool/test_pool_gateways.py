@@ -19,6 +19,7 @@ from arcray.core.ports import ControlPlane
 from arcray.core.queries import Query
 from arcray.facades.pool.facade import FACADE
 from arcray.testing.plane import InProcessPlane, in_process_plane
+from arcray.testing.simulated_node import SimulatedNode
 from arcray.wire import problem
 from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
@@ -152,6 +153,21 @@ async def test_devices_come_and_go_while_the_scheduler_is_away_and_are_attached_
 
             await until(one, attached)
     assert (refused.status_code, refused.json()["code"]) == (503, "UNAVAILABLE")
+
+
+async def test_the_id_of_another_node_is_refused_when_the_scheduler_is_back_and_the_node_stays() -> None:
+    """Takes a second, after which attaching is tried again."""
+    node = SimulatedNode()
+    async with in_process_plane(nodes=[node]) as cluster, gateway(cluster, "one") as one, a_client(one) as watch:
+        one.plane.away = True
+        async with a_client(one) as client:
+            await client.register(node.id)
+            one.plane.away = False
+            code, reason = await client.closed()
+        assert (code, reason) == (1008, "deviceId: is the id of another node")
+        assert (await watch.hear("device_left"))["deviceId"] == node.id
+        (view,) = (await nodes_of(one)).values()
+        assert (view.registration.id, view.health) == (node.id, Health.HEALTHY)
 
 
 async def test_a_device_that_leaves_while_it_is_being_attached_is_detached() -> None:

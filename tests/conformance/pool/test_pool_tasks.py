@@ -13,7 +13,8 @@ from typing import Any
 
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.orders import StartWorkload
-from arcray.core.queries import ListWorkloads, WorkloadPage
+from arcray.core.queries import ListReservations, ListWorkloads, ReservationPage, WorkloadPage
+from arcray.core.reservation import ReservationState
 from arcray.core.workload import Container, Phase, Program, WorkloadView
 from arcray.pool_settings import PoolProgram, PoolSettings
 from arcray.testing.builders import a_workload
@@ -176,6 +177,21 @@ async def test_a_long_output_is_cut(serve: Serve) -> None:
         assert await submit(client) == {"success": True, "result": "proc"}
 
 
+async def test_a_task_that_cannot_be_kept_leaves_no_place_behind(serve: Serve) -> None:
+    async with served_by(serve, a_node()) as served, a_client(served) as client:
+        (served.state_dir / "blobs").mkdir(exist_ok=True)
+        (served.state_dir / "blobs" / "programs").write_text("a file in the way of all programs")
+        assert (await submit(client))["success"] is False
+        page: ReservationPage = await served.cluster.plane.query(ListReservations())
+        assert [each.state for each in page.reservations] == [ReservationState.RELEASED]
+
+
+async def test_a_task_that_cannot_be_read_is_told_why(serve: Serve) -> None:
+    async with served_by(serve, a_node()) as served, a_client(served) as client:
+        result = await submit(client, cpu="100")
+    assert (result["success"], "task.requirements.cpu: must be a number" in result["error"]) == (False, True)
+
+
 async def test_a_task_without_a_task_is_passed_over(serve: Serve) -> None:
     async with served_by(serve, a_node()) as served, registered(served, "A") as client:
         await client.say("task_submit")
@@ -219,6 +235,17 @@ async def test_a_device_tells_of_a_failure(serve: Serve) -> None:
         await runner.say("task_complete", deviceId="W", taskId=assigned["taskId"], result=failed)
         result = (await client.hear("task_result"))["result"]
     assert result == {"success": False, "error": "out of paper"}
+
+
+async def test_a_result_that_no_store_takes_is_a_failure(serve: Serve) -> None:
+    async with served_by(serve) as served, a_client(served) as runner, a_client(served) as client:
+        await joined(runner, "W", "task")
+        await send(client)
+        assigned = await runner.hear("task_assign")
+        done = {"success": True, "result": "", "files": {"../../passwd": "cm9vdA=="}}
+        await runner.say("task_complete", deviceId="W", taskId=assigned["taskId"], result=done)
+        result = (await client.hear("task_result"))["result"]
+    assert (result["success"], result["error"].partition(":")[0]) == (False, "what it left cannot be kept")
 
 
 async def test_a_task_is_kept_off_the_device_that_hands_it_in(serve: Serve) -> None:
