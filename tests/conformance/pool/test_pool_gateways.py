@@ -36,6 +36,7 @@ class Away:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self.away = False
+        self.broken = False
         self.hold: asyncio.Event | None = None
         self.held = asyncio.Event()
         self.blobs = plane.blobs
@@ -56,6 +57,8 @@ class Away:
     def _check(self) -> None:
         if self.away:
             raise UnavailableError
+        if self.broken:
+            raise RuntimeError("nobody has foreseen this")
 
 
 @asynccontextmanager
@@ -168,6 +171,16 @@ async def test_the_id_of_another_node_is_refused_when_the_scheduler_is_back_and_
         assert (await watch.hear("device_left"))["deviceId"] == node.id
         (view,) = (await nodes_of(one)).values()
         assert (view.registration.id, view.health) == (node.id, Health.HEALTHY)
+
+
+async def test_a_fault_of_the_server_closes_its_socket_with_1011() -> None:
+    async with in_process_plane(nodes=[]) as cluster, gateway(cluster, "one") as one, a_client(one) as watch:
+        async with registered(one, "A") as client:
+            one.plane.broken = True
+            await client.say("resource_request", deviceId="A", requirements={})
+            assert await client.closed() == (1011, "internal error")
+            one.plane.broken = False
+        assert (await watch.hear("device_left"))["deviceId"] == "A"
 
 
 async def test_a_device_that_leaves_while_it_is_being_attached_is_detached() -> None:
