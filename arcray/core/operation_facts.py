@@ -33,6 +33,7 @@ OperationFact: TypeAlias = (
     ev.NodeSchedulingChanged | ev.NodeDrainChanged | ev.NodeRelabelled | ev.QuotaChanged | ev.WorkloadSettled
 )
 
+
 def apply_operation(state: ClusterState, fact: OperationFact) -> None:
     """Changes the state as the fact says."""
     match fact:

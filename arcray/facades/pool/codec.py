@@ -220,7 +220,10 @@ def _completed(fields: Fields, values: Mapping[str, Any]) -> TaskComplete:
         return _complete(device_id, task_id, _object(values, "result"))
     except InvalidArgumentError as error:
         return TaskComplete(
-            device_id=device_id, task_id=task_id, success=False, error=f"its device tells no end that can be read: {error}"
+            device_id=device_id,
+            task_id=task_id,
+            success=False,
+            error=f"its device tells no end that can be read: {error}",
         )
 
 

@@ -21,7 +21,7 @@ from arcray.core.lowering import wanted
 from arcray.core.ports import Clock, ControlPlane, Ids
 from arcray.core.queries import GetWorkload
 from arcray.core.queues import QueueReading
-from arcray.core.workload import WorkloadView
+from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.pool.codec import result_frame
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.messages import Task
@@ -165,7 +165,7 @@ class TaskDesk:
         if view is None:
             await self._stop(workload_id)
             return result_frame(task.id, error=f"Timed out after {self._terms.longest_s:g} s")
-        return outcome_of(task.id, view, await self._output(workload_id))
+        return outcome_of(task.id, view, await self._output(view))
 
     async def _place(self, task: Task, ready: Ready, account: AccountId, submitter: str) -> ReservationId:
         """Takes a place for a task, which it has whatever else is submitted meanwhile."""
@@ -205,11 +205,12 @@ class TaskDesk:
             if view.phase.terminal and ended is not None and not ended.done():
                 ended.set_result(view)
 
-    async def _output(self, workload_id: WorkloadId) -> bytes:
-        try:
-            return await self._plane.blobs.get(log_key(workload_id), 0, self._terms.result_bytes)
-        except NotFoundError:
-            return b""
+    async def _output(self, view: WorkloadView) -> bytes:
+        """Returns what a task wrote: of a success the beginning, of a failure the end."""
+        key, most = log_key(view.spec.id), self._terms.result_bytes
+        size = await self._plane.blobs.size(key) or 0
+        start = 0 if view.phase is Phase.SUCCEEDED else max(0, size - most)
+        return await self._plane.blobs.get(key, start, start + most) if size else b""
 
     async def _stop(self, workload_id: WorkloadId) -> None:
         try:

@@ -136,9 +136,7 @@ class PoolLinks:
             identity: who opened it.
             address: where from.
         """
-        link = Link(
-            next(self._numbers), identity, self._settings.socket_queue, self._settings.socket_queue_characters
-        )
+        link = Link(next(self._numbers), identity, self._settings.socket_queue, self._settings.socket_queue_characters)
         self._links[link.id] = link
         self._others.listen(wanted=True)
         self._roster.open(link.id, address=address, account=identity.account, trusted=identity.scope.allows(Scope.NODE))
@@ -215,8 +213,8 @@ class PoolLinks:
             await self._attaching.join(member, fresh=join.fresh)
         except ArcrayError as error:
             _log.info("device refused", extra={"device": device_id, "reason": str(error)})
-            self._roster.forget(device_id)
-            self._attaching.drop(device_id)
+            if self._roster.refuse(join):
+                self._attaching.drop(device_id)
             link.close(POLICY, str(error))
             return
         self._lending.moved(device_id, link.id)

@@ -149,9 +149,11 @@ class Join:
         listed: whether its socket is then sent the list of devices.
         new: whether the others are told.
         fresh: whether it has begun anew, and so has none of the tasks that it had.
+        before: whose place it takes; None where it takes nobody's.
     """
 
     member: Member
+    before: Member | None = None
     listed: bool = False
     new: bool = False
     fresh: bool = False
@@ -268,7 +270,9 @@ class Roster:
         """
         self._sockets[socket] = _Socket(address, account, trusted)
 
-    def receive(self, socket: SocketId, frame: str | bytes, now: Moment) -> Sequence[Action]:  # noqa: PLR0911
+    def receive(  # noqa: C901, PLR0911  one arm per message
+        self, socket: SocketId, frame: str | bytes, now: Moment
+    ) -> Sequence[Action]:
         """Takes a frame of a socket; returns what to do about it, in this order."""
         try:
             message = codec.read(frame)
@@ -314,12 +318,30 @@ class Roster:
         for member in silent:
             socket = self._sockets.get(member.socket)
             if socket is not None:
+                if len(socket.silent) >= self._limits.devices:
+                    del socket.silent[next(iter(socket.silent))]
                 socket.silent[member.device.id] = member
         return self._leave(silent, reason)
 
     def forget(self, device_id: str) -> None:
         """Drops a device that is another process's now; nobody is told, because it has not left."""
         self._members.pop(device_id, None)
+
+    def refuse(self, join: Join) -> bool:
+        """Drops a device that may not join; whose place it has taken gets it back where its socket still stands.
+
+        Returns:
+            Whether nobody has that place now.
+        """
+        device_id, before = join.member.device.id, join.before
+        now = self._members.get(device_id)
+        if now is None or now.socket != join.member.socket:
+            return now is None
+        if before is not None and before.socket != now.socket and before.socket in self._sockets:
+            self._members[device_id] = before
+            return False
+        self.forget(device_id)
+        return True
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -347,7 +369,7 @@ class Roster:
             max_tasks=register.max_tasks,
         )
         self._members[device_id] = member
-        return (Join(member=member, listed=True, new=True, fresh=True),)
+        return (Join(member=member, before=known, listed=True, new=True, fresh=True),)
 
     def _heard(self, socket: SocketId, device_id: str, now: Moment) -> Sequence[Action]:
         revived = self._revived(socket, device_id, now)

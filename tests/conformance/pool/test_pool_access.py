@@ -11,6 +11,7 @@ from arcray.config import AuthSettings
 from arcray.core import commands as cmd
 from arcray.core.ids import AccountId
 from arcray.core.keys import Scope
+from arcray.core.node import Health
 from arcray.facades.pool.nodes import node_id_of
 from arcray.pool_settings import PoolProgram, PoolSettings
 from arcray.testing.builders import a_key
@@ -92,6 +93,24 @@ async def test_a_machines_key_is_for_that_machine_and_submits_nothing(serve: Ser
         async with a_client(served, **by(SUBMIT)) as client:
             await client.say("task_submit", task={"id": "t", "data": {"command": "p"}})
             assert (await client.hear("task_result"))["result"] == {"success": True, "result": "done"}
+
+
+async def test_a_machine_that_claims_anothers_id_takes_nothing_from_it(serve: Serve) -> None:
+    """Both have keys of the same account."""
+    async with served_by(serve) as served:
+        await issue(served)
+        await served.cluster.ask(cmd.IssueKey(key=a_key(5, scope=Scope.NODE, node_id=node_id_of("X"))))
+        async with a_client(served, **by(NODE)) as machine, a_client(served, **by("secret-5")) as impostor:
+            await machine.register("W", capabilities=["task"])
+            await impostor.say("register", deviceId="W", deviceName="mine")
+            assert (await impostor.closed())[0] == 1008
+            assert await machine.update("W", cpuUsage=7)
+            (device,) = (await served.client.get("/api/devices", headers=by(ROOT)["additional_headers"])).json()[
+                "devices"
+            ]
+            assert (device["name"], device["resources"]["cpuUsage"]) == ("Wname", 7)
+            await machine.say("heartbeat", deviceId="W")
+            assert (await nodes_of(served))["W"].health is Health.HEALTHY
 
 
 async def test_accounts_neither_take_over_nor_release_what_is_anothers(serve: Serve) -> None:

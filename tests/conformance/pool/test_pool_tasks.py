@@ -134,6 +134,13 @@ async def test_a_failure_is_told_with_the_last_it_wrote(serve: Serve) -> None:
     assert result == {"success": False, "error": "exited with 1: ValueError: no"}
 
 
+async def test_the_last_line_of_a_failure_is_told_however_much_it_wrote(serve: Serve) -> None:
+    broken = Script(end=Phase.FAILED, message="exited with 1", log=b"x\n" * 20 + b"ValueError: no\n")
+    short = SETTINGS.model_copy(update={"max_result_bytes": 18})
+    async with served_by(serve, a_node(broken), settings=short) as served, a_client(served) as client:
+        assert (await submit(client))["error"] == "exited with 1: ValueError: no"
+
+
 async def test_a_task_that_takes_too_long_is_stopped_and_told(serve: Serve) -> None:
     """Takes a third of a second."""
     quick = SETTINGS.model_copy(update={"task_timeout_s": 0.3})

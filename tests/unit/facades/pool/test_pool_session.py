@@ -203,6 +203,39 @@ def test_a_silent_device_finds_its_place_taken() -> None:
     assert kinds(rig.say(1, "heartbeat", 33.0, deviceId="A")) == [Close]
 
 
+def test_who_may_not_join_gives_its_place_back_to_whom_it_took_it_from() -> None:
+    rig = Rig()
+    rig.register(1, "A", deviceName="first")
+    (join,) = rig.register(2, "A", deviceName="second")
+    assert isinstance(join, Join)
+    assert not rig.roster.refuse(join)
+    assert [member.device.name for member in rig.roster.members] == ["first"]
+    assert not rig.roster.refuse(join)  # the place is no more its own
+    (join,) = rig.register(2, "B")
+    assert isinstance(join, Join)
+    assert rig.roster.refuse(join)
+    assert rig.listed() == ["A"]
+
+
+def test_who_may_not_join_gives_no_place_back_to_who_has_left() -> None:
+    rig = Rig()
+    rig.register(1, "A")
+    (join,) = rig.register(2, "A")
+    assert isinstance(join, Join)
+    rig.roster.close(1)
+    assert rig.roster.refuse(join)
+    assert rig.listed() == []
+
+
+def test_as_many_silent_devices_of_a_socket_are_remembered_as_there_may_be() -> None:
+    rig = Rig(devices=1)
+    for number in range(3):
+        rig.register(1, str(number), number * 40.0)
+        rig.roster.sweep(at(number * 40.0 + 31.0))
+    assert rig.say(1, "heartbeat", 120.0, deviceId="1") == ()
+    assert kinds(rig.say(1, "heartbeat", 120.0, deviceId="2")) == [Join]
+
+
 def test_who_is_not_trusted_gets_no_work() -> None:
     rig = Rig()
     rig.roster.open(3, address="", account=ME, trusted=False)
