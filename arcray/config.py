@@ -144,12 +144,16 @@ class GatewaySettings(_Section):
         serve_port: Ray Serve's own HTTP proxy.
         replicas: gateway processes; the listeners share their ports.
         max_body_bytes: largest request body; inference has a limit of its own.
+        grpc_bodies_bytes: of the bodies of all gRPC calls at a time, where one that comes counts as the largest: by
+            default 18 may come at once. More wait for their turn.
+        grpc_body_timeout_s: longest that one may take to come, and longest wait for a turn.
         max_header_bytes, max_headers: largest head of a request, its target counted, and how many headers it may have;
             more is answered 431, a longer target 414.
         ws_max_bytes: largest WebSocket message the listener accepts; protocols have tighter limits.
         ws_frames_per_s: frames that a WebSocket may send a second, five times as many at once; above that it is closed
             with 1008. 0 is no limit.
         max_connections: open connections per listener; more are answered 503.
+        max_asks_bytes: of what one process, a node's among them, has asked of the scheduler and waits for.
         call_timeout_s: longest wait for an answer of the scheduler.
         header_timeout_s: longest that the headers of a request may take, from the connection or their first byte; and
             that a WebSocket may take to be opened, from its headers.
@@ -166,11 +170,14 @@ class GatewaySettings(_Section):
     serve_port: Port = 8000
     replicas: int = Field(default=1, ge=1, le=64)
     max_body_bytes: int = Field(default=110 * 2**20, ge=1024)
+    grpc_bodies_bytes: int = Field(default=2 * 2**30, ge=1024)
+    grpc_body_timeout_s: float = Field(default=300.0, gt=0)
     max_header_bytes: int = Field(default=64 * 2**10, ge=1024)
     max_headers: int = Field(default=256, ge=16)
     ws_max_bytes: int = Field(default=8 * 2**20, ge=1024)
     ws_frames_per_s: int = Field(default=1_000, ge=0)
     max_connections: int = Field(default=4096, ge=1)
+    max_asks_bytes: int = Field(default=256 * 2**20, ge=2**20)
     call_timeout_s: float = Field(default=30.0, gt=0)
     header_timeout_s: float = Field(default=20.0, gt=0)
     body_timeout_s: float = Field(default=30.0, gt=0)

@@ -24,6 +24,7 @@ class HivemindSettings(BaseModel):
         house_rate_per_minute: credits for each begun minute of a task on the pool's own nodes.
         show_cluster_nodes: whether lists of nodes have those that joined by other protocols.
         max_hashing: passwords that one gateway works on at a time; each takes 19 MiB and a core for 40 ms.
+        guesses, guesses_per_minute: wrong passwords of one user that a gateway takes at once, and as time goes by.
         dial_timeout_s: longest wait for a worker to take or to stop a task; a second more for each MiB.
         max_dials: orders that wait for one worker.
     """
@@ -38,6 +39,8 @@ class HivemindSettings(BaseModel):
     house_rate_per_minute: int = Field(default=0, ge=0, le=10**9)
     show_cluster_nodes: bool = False
     max_hashing: int = Field(default=2, ge=1, le=64)
+    guesses: int = Field(default=10, ge=1, le=10_000)
+    guesses_per_minute: float = Field(default=6.0, gt=0, le=10_000)
     dial_timeout_s: float = Field(default=10.0, gt=0, le=600)
     max_dials: int = Field(default=256, ge=1)
 

@@ -48,12 +48,14 @@ class Bench:
         self.attempt: Attempt | None = None
         self.owner = "local"
         self.forks: ForkServers | None = None
+        self.users = UserPool()
 
     def with_forks(self, settings: ForkServerSettings | None = None) -> ForkServers:
         """Has programs start as forks from now on; returns the servers, which somebody has to close."""
         self.forks = ForkServers(
             sandbox=self.sandbox,
             programs=self.directory,
+            users=self.users,
             settings=settings or ForkServerSettings(),
             clock=SystemClock(),
         )
@@ -64,7 +66,7 @@ class Bench:
             blobs=self.blobs,
             settings=self.settings,
             sandbox=self.sandbox,
-            users=UserPool(),
+            users=self.users,
             directory=self.directory,
             devices=self.devices,
             shares=GpuShares(self.holdings, SystemClock()),
@@ -72,11 +74,16 @@ class Bench:
         )
 
     def start(self, source: str | bytes, *, demand: Demand | None = None, max_duration_s: float | None = None,
-              allocation: Allocation | None = None, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
+              allocation: Allocation | None = None, attempt: int = 1, **payload: Any) -> asyncio.Task[End]:  # fmt: skip
         self.blobs.data["code"] = source.encode() if isinstance(source, str) else source
         program = Program(blob="code", **payload)
         self.attempt = self.attempts.of(
-            program, demand=demand, max_duration_s=max_duration_s, allocation=allocation, owner=self.owner
+            program,
+            demand=demand,
+            max_duration_s=max_duration_s,
+            allocation=allocation,
+            owner=self.owner,
+            attempt=attempt,
         )
         return asyncio.create_task(self.runner().run(self.attempt))
 

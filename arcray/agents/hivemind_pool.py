@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -37,7 +38,7 @@ from arcray.facades.hivemind.containers import OFFERS_CONTAINERS
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import INT32
 from arcray.facades.hivemind.outputs import result_data
-from arcray.facades.hivemind.own_words import Words, saying_gpus
+from arcray.facades.hivemind.own_words import Words, saying_gpus, saying_instance
 from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.tasks import POINTS_PER_CORE
 from arcray.facades.hivemind.uploads import TASK_BYTES
@@ -91,6 +92,7 @@ class HivemindPool:
         self._port = port
         self._location = location
         self._disowned = disowned
+        self._instance = secrets.token_hex(8)
         self._attached = False
         self._forgotten = False
         self._reading: Telemetry | None = None
@@ -105,7 +107,7 @@ class HivemindPool:
         request = _registration(
             registration, node_id=self._node_id, host=self._host, port=self._port, location=self._location
         )
-        words = saying_gpus(registration.capacity.gpus)
+        words = {**saying_gpus(registration.capacity.gpus), **saying_instance(self._instance)}
         told = await self._tell("NodeManagerService.RegisterWorkerNode", request, words)
         if not told.success:
             raise PermissionDeniedError(f"the pool refuses this machine: {told.message}")

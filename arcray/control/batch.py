@@ -24,7 +24,7 @@ from arcray.core.reservation import Reservation
 from arcray.core.state import ClusterState
 from arcray.core.workload import Workload
 
-__all__ = ["Batch", "Reply", "answer", "image"]
+__all__ = ["Barrier", "Batch", "Reply", "answer", "image"]
 
 
 class Reply(Protocol):
@@ -36,6 +36,18 @@ class Reply(Protocol):
 
     def set_result(self, result: object, /) -> None:
         """Takes the answer, once."""
+        ...
+
+
+class Barrier(Protocol):
+    """Who waits for a commit; a future is one."""
+
+    def done(self) -> bool:
+        """Returns whether nobody waits any more."""
+        ...
+
+    def set_result(self, on_disk: bool, /) -> None:
+        """Takes whether it succeeded, once."""
         ...
 
 
@@ -60,7 +72,7 @@ class Batch:
         self.published: list[Tagged] = []
         self.orders: list[NodeOrder] = []
         self.replies: list[tuple[Reply, object]] = []
-        self.barriers: list[asyncio.Future[bool]] = []
+        self.barriers: list[Barrier] = []
         self.records: Records | None = None
 
     async def on_disk(self) -> bool:

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count, islice
@@ -34,6 +35,7 @@ __all__ = ["Entry", "FsspecBlobs"]
 _T = TypeVar("_T")
 
 _KEY: Final = re.compile(r"(?!.*//)[\w.=-][\w.=/-]{0,510}[\w.=-]|[\w.=-]")
+_THREADS: Final = 16
 _PARTIAL: Final = ".partial"  # blobs being written; same file system, so that the last step is a rename
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MODIFIED: Final = ("LastModified", "last_modified", "mtime", "updated", "created")  # as stores call it
@@ -70,6 +72,8 @@ class FsspecBlobs:
         self._local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
         self._limit = max_blob_bytes
         self._writes = count()
+        # Its own: a disk that hangs must hold up nothing else that the process does in threads.
+        self._threads = ThreadPoolExecutor(_THREADS, "blobs")
 
     async def put(self, key: str, data: bytes) -> None:
         """Writes a whole blob; on a local disk it is there after a power cut too.
@@ -134,7 +138,7 @@ class FsspecBlobs:
     async def _run(self, key: str, work: Callable[..., _T], *args: Any) -> _T:
         path = f"{self._root}/{_checked(key)}"
         try:
-            return await asyncio.to_thread(work, path, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, path, *args)
         except OSError as error:
             raise _mapped(error, key) from error
 

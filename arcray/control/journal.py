@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -53,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=str)
-_IN_LIMIT: Final = 500  # values in one statement; SQLite takes 999 before 3.32
+_IN_LIMIT: Final = 512  # values in one statement; SQLite takes 999 before 3.32
 _MEMORIES: Final = 1_000  # that one scheduler can make before their numbers are those of the next one
 
 
@@ -194,7 +195,8 @@ class Journal:
 
     async def workload(self, workload_id: WorkloadId) -> Workload | None:
         """Returns a workload's row."""
-        return await self._found(self._one, Workload, WORKLOADS, workload_id)
+        found = await self.earlier({workload_id}, {})
+        return found[0] if found else None
 
     async def earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
         """Returns the workloads that have one of these ids, or were submitted under one of these idempotency keys."""
@@ -453,16 +455,14 @@ class Journal:
         return None if row is None else decode_row(kind, row.id, row.body)
 
     def _earlier(self, ids: AbstractSet[WorkloadId], keys: Mapping[AccountId, AbstractSet[str]]) -> list[Workload]:
-        wanted = sa.select(WORKLOADS.c.id, WORKLOADS.c.body)
-        conditions: list[sa.ColumnElement[bool]] = [WORKLOADS.c.id.in_(some) for some in _portions(ids)]
-        for account, requests in keys.items():
-            keyed = sa.and_(WORKLOADS.c.account == account, sa.text("request_id <> ''"))
-            conditions += [sa.and_(keyed, WORKLOADS.c.request_id.in_(some)) for some in _portions(requests)]
+        by_id, by_key = self._sql.by_id, self._sql.by_key
         found: dict[WorkloadId, Workload] = {}
         with self._engine.begin() as connection:
-            for condition in conditions:
-                for row in connection.execute(wanted.where(condition)):
-                    found[row.id] = decode_row(Workload, row.id, row.body)
+            results = [by_id.rows(connection, some) for some in _portions(ids)]
+            for account, requests in keys.items():
+                results += [by_key.rows(connection, some, account) for some in _portions(requests)]
+            for row in chain.from_iterable(results):
+                found[row.id] = decode_row(Workload, row.id, row.body)
         return list(found.values())
 
     def _events(self, after: int, limit: int) -> list[tuple[int, Event]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -39,6 +39,9 @@ from arcray.core.ports import BlobStore, Clock, NodeDriver
 from arcray.core.queries import (
     Answer,
     ExplainWorkload,
+    FindLogin,
+    GetAccount,
+    GetNode,
     GetQueues,
     GetReservation,
     GetStatement,
@@ -60,6 +63,27 @@ _HEAR_FIRST_S: Final = 1.0  # then what has come meanwhile is heard before anybo
 _STOP_PATIENCE_S: Final = 10.0
 _QUERY_TIMEOUT_S: Final = 30.0
 _AUDIT_S: Final = 60.0
+
+
+_OF_MEMORY: Final = frozenset({FindLogin, GetAccount, GetNode, GetWorkload})
+
+
+class _Pending:
+    """An answer that waits for a commit."""
+
+    __slots__ = ("_answered", "_told")
+
+    def __init__(self, answered: Answer | ArcrayError, told: Callable[[Answer | ArcrayError | None], None]) -> None:
+        self._answered = answered
+        self._told = told
+
+    def done(self) -> bool:
+        """Returns whether nobody waits any more, which is seen to where it is told."""
+        return False
+
+    def set_result(self, on_disk: bool, /) -> None:
+        """Tells it, or that it did not come true."""
+        self._told(self._answered if on_disk else None)
 
 
 class _StopError(Exception):
@@ -231,6 +255,28 @@ class Plane:
                 return await self._query(query)
         except TimeoutError:
             raise UnavailableError("the database does not answer") from None
+
+    def answer_soon(self, query: Query, told: Callable[[Answer | ArcrayError | None], None]) -> bool:
+        """Answers one thing from memory once what it states is on disk, without a task: most of what is asked.
+
+        Args:
+            told: gets the answer, or None where it did not come true after all; then it is to be asked by ``query``.
+
+        Returns:
+            Whether ``told`` will be called, or was; else it is to be asked by ``query``.
+        """
+        if type(query) not in _OF_MEMORY or not self._writer.readable.is_set() or self._writer.ended is not None:
+            return False
+        answered = contain(self._writer.cluster.answer, query, self._clock.now())
+        final = isinstance(answered, NotFoundError) and type(query) is not GetWorkload  # else the rows may have it
+        if isinstance(answered, ArcrayError) and not final:
+            return False
+        tail = self._writer.commits.tail
+        if tail is None:
+            told(answered)
+        else:
+            tail.barriers.append(_Pending(answered, told))
+        return True
 
     def events(self, topics: frozenset[Topic]) -> EventReader:
         """Subscribes; see ``core.ports.ControlPlane``."""

@@ -7,6 +7,7 @@ Core never makes a random id; commands bring theirs, made by an ``Ids`` port at 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NewType
 from uuid import UUID, uuid5
 
@@ -48,6 +49,7 @@ def canonical_uuid(text: str, field: str = "id") -> str:
         raise InvalidArgumentError("is not a UUID", field=field) from error
 
 
+@lru_cache(maxsize=4_096)  # a kilobyte each at the most; whoever names a thing names it again and again
 def foreign_id(facade: str, external_id: str) -> str:
     """Returns the core id of a thing that another protocol named: its own UUID, or the UUIDv5 of ``facade:id``."""
     try:

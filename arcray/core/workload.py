@@ -274,6 +274,7 @@ class Result:
         duration_ms: on the node, from start to end.
         blobs: keys of result files in the blob store, sorted.
         pid: process that did the work; None where unknown.
+        log_bytes: of the workload's log at the end; None where that is not known, or may have grown since.
     """
 
     exit_code: int | None = None
@@ -281,6 +282,7 @@ class Result:
     duration_ms: float | None = None
     blobs: tuple[str, ...] = ()
     pid: int | None = None
+    log_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,7 @@ class Ingress:
             client=client,
             give_up_s=settings.gateway.call_timeout_s,
             answer_s=answer_s(settings),
+            limit_bytes=settings.gateway.max_asks_bytes,
             orders=attachments.take,
         )
         hub = EventHub(plane, clock)

@@ -4,7 +4,9 @@ What lives here: the server, its limits, and what our errors are in gRPC's codes
 leaves with its code and message, and with our stable code as trailing metadata beside what the facade says of it;
 anything unexpected leaves as INTERNAL with nothing of its traceback, which the log has.
 
-Handlers are shielded where they are registered and not by an interceptor, which costs a fifth of a bare call.
+Handlers are shielded where they are registered and not by an interceptor, which costs a fifth of a bare call. A service
+is asked for its handler before the message of a call is read: there it can refuse by the metadata, with a handler that
+takes a stream of messages and reads none. When a message is read, ``bodies`` decides.
 """
 
 from __future__ import annotations
@@ -18,11 +20,21 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from arcray.config import GatewaySettings
-from arcray.core.errors import ArcrayError, Code, InternalError, UnavailableError
+from arcray.core.errors import (
+    ArcrayError,
+    Code,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from arcray.gateway.bodies import Bodies
 from arcray.wire.facade import RegisterServices
+from arcray.wire.system import SystemClock
 
 __all__ = ["STATUS", "RpcListener"]
 
@@ -48,6 +60,7 @@ STATUS: Final[Mapping[Code, grpc.StatusCode]] = {
 """The gRPC status of every code; total, and tested to be."""
 
 _CODE_KEY: Final = "arcray-code"
+_SWEEP_S: Final = 1.0
 
 
 class RpcListener:
@@ -76,23 +89,43 @@ class RpcListener:
             ),
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set at import, unseen by the stubs
-        shielded: Any = _Shielding(self._server)
+        self._bodies = Bodies(
+            SystemClock(),
+            limit_bytes=settings.grpc_bodies_bytes,
+            largest_bytes=settings.max_body_bytes,
+            timeout_s=settings.grpc_body_timeout_s,
+        )
+        shielded: Any = _Shielding(self._server, self._bodies, settings.grpc_body_timeout_s)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, shielded)
         self._names = [name for register in services for name in register(shielded)]
-        reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        servicer: Any = reflection.aio.ReflectionServicer(shown)  # type: ignore[attr-defined]  # as that of health
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, shielded)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
             raise UnavailableError(f"cannot listen at {host}:{port} for gRPC") from error
         self._ended: asyncio.Task[bool] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listens."""
         await self._server.start()
         self._ended = asyncio.create_task(self._server.wait_for_termination(), name=f"grpc {self.port}")
+        self._sweeper = asyncio.create_task(self._sweep(), name=f"grpc bodies {self.port}")
         for name in ("", *self._names, health.SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more of the largest messages may come now."""
+        return self._bodies.has_room
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for that, with their message unread."""
+        return self._bodies.waiting
 
     def check(self) -> None:
         """Raises ``UnavailableError`` when it listens no more."""
@@ -105,16 +138,25 @@ class RpcListener:
         await self._server.stop(self._drain_s)
         if self._ended is not None:
             await self._ended
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self._bodies.give_up_late()
 
 
 class _Shielding:
     """What services register at: the server, where what their handlers raise becomes a status."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, bodies: Bodies, streams_s: float) -> None:
         self._server = server
+        self._bodies = bodies
+        self._streams = _Streams(streams_s)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
-        self._server.add_generic_rpc_handlers([_Shield(each) for each in handlers])
+        self._server.add_generic_rpc_handlers([_Shield(each, self._bodies, self._streams) for each in handlers])
 
     def add_registered_method_handlers(
         self, service_name: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
@@ -124,27 +166,103 @@ class _Shielding:
 
 
 class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Turns what the handlers of one service raise into statuses."""
+    """Turns what the handlers of one service raise into statuses, and bounds what they hold."""
 
-    def __init__(self, inner: grpc.GenericRpcHandler[Any, Any]) -> None:
+    def __init__(self, inner: grpc.GenericRpcHandler[Any, Any], bodies: Bodies, streams: _Streams) -> None:
         self._inner = inner
+        self._bodies = bodies
+        self._streams = streams
+        self._shielded: dict[int, tuple[Any, Any]] = {}  # by identity, with the handler that it is of
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         handler: Any = self._inner.service(handler_call_details)
         if handler is None:  # no such method, which the server answers itself
             return None
-        for kind in _KINDS:
-            inner = getattr(handler, kind)
-            if inner is not None:
-                # A named tuple in fact; the stubs know only its attributes.
-                return handler._replace(**{kind: _shielded(inner)})  # type: ignore[no-any-return]
-        raise AssertionError("a handler has one of four kinds")
+        known = self._shielded.get(id(handler))
+        if known is not None:
+            return known[1]
+        shielded = self._shield(handler)
+        if len(self._shielded) < _MOST_HANDLERS:  # a service has the same ones each time
+            self._shielded[id(handler)] = (handler, shielded)
+        return shielded
+
+    def _shield(self, handler: Any) -> Any:
+        # A handler is a named tuple in fact; the stubs know only its attributes.
+        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        inner = getattr(handler, kind)
+        if not handler.request_streaming:
+            streaming = kind.replace("unary_", "stream_", 1)
+            return handler._replace(**{kind: None, streaming: _guarded(self._read(inner)), "request_streaming": True})
+        bounded = inner if kind == "stream_unary" else self._streams.bounded(inner)
+        return handler._replace(**{kind: _guarded(bounded)})
+
+    def _read(self, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Returns a handler of a stream of messages that gives the first of them to one of a message."""
+        bodies = self._bodies
+
+        async def read(context: Any) -> Any:
+            request = await bodies.receive(context.read)
+            if request is _END:
+                raise InvalidArgumentError("is absent", field="message")
+            return request
+
+        async def call(_: object, context: Any) -> Any:
+            request = await read(context)
+            size_bytes = _size(request)
+            bodies.hold(size_bytes)
+            try:
+                return await inner(request, context)
+            finally:
+                bodies.let_go(size_bytes)
+
+        async def stream(_: object, context: Any) -> AsyncIterator[Any]:
+            request = await read(context)
+            size_bytes = _size(request)
+            bodies.hold(size_bytes)
+            try:
+                async for response in inner(request, context):
+                    yield response
+            finally:
+                bodies.let_go(size_bytes)
+
+        return stream if inspect.isasyncgenfunction(inner) else call
 
 
+class _Streams:
+    """Bounds the calls whose messages are read one by one, of any size, without a turn."""
+
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self._open = 0
+
+    def bounded(self, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            if self._open >= _MOST_STREAMS:
+                raise ResourceExhaustedError(f"{_MOST_STREAMS} such streams are open already")
+            self._open += 1
+            try:
+                async with asyncio.timeout(self._longest_s):
+                    async for response in inner(requests, context):
+                        yield response
+            except TimeoutError:
+                raise DeadlineExceededError(f"a stream lasts {self._longest_s:g} s at the most") from None
+            finally:
+                self._open -= 1
+
+        return stream
+
+
+_END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # exported, and unseen by the stubs
 _KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+_MOST_HANDLERS: Final = 1_000
+_MOST_STREAMS: Final = 8  # of reflection, which nothing but tools use
 
 
-def _shielded(inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _size(request: Any) -> int:
+    return len(request) if isinstance(request, bytes) else int(request.ByteSize())
+
+
+def _guarded(inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Returns the handler with its exceptions turned into statuses; it stays a coroutine or a generator as it was."""
 
     async def call(request: Any, context: Any) -> Any:

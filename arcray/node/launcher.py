@@ -21,10 +21,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 _KILLED = 128 + signal.SIGKILL
 _PART = 100_000  # characters of each part but the last
 
-# By machine: the kernel's name for it (AUDIT_ARCH_*), and its numbers of clone and unshare.
-_CALLS = {"x86_64": (0xC000003E, 56, 272), "aarch64": (0xC00000B7, 220, 97)}
+# By machine: the kernel's name for it (AUDIT_ARCH_*), and its numbers of clone, of unshare, and of add_key, which
+# request_key and keyctl follow.
+_CALLS = {"x86_64": (0xC000003E, 56, 272, 248), "aarch64": (0xC00000B7, 220, 97, 217)}
+_KEY_CALLS = 3
 _CLONE3 = 435
-_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
 _X32 = 0x40000000  # numbers from here on are another calling convention of x86_64
 _CLONE_NEWUSER = 0x10000000
@@ -43,22 +44,26 @@ def limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
-def deny_user_namespaces(libc: ctypes.CDLL) -> None:
-    """Denies this process, and all that it becomes and starts, user namespaces of its own.
+def deny_calls(libc: ctypes.CDLL) -> None:
+    """Denies this process, and all that it becomes and starts, user namespaces of its own, and keys.
 
-    In one it would be root: it could mount file systems in memory, which nobody counts, and reach much of the kernel
-    that is closed to users. By a filter of system calls, because the limit on their number is the whole machine's.
-    clone3 hides its flags in memory, where a filter cannot look; without it the C library takes clone. So do other
-    calling conventions hide what is called, and are closed.
+    A user's keyring outlives its processes, and another program may be that user later.
+
+    In a user namespace it would be root: it could mount file systems in memory, which nobody counts, and reach much of
+    the kernel that is closed to users. By a filter, because the limit on their number is the whole machine's. clone3
+    hides its flags in memory, where a filter cannot look; without it the C library takes clone. So do other calling
+    conventions hide what is called, and are closed.
     """
-    machine, clone, unshare = _CALLS[os.uname().machine]
+    machine, clone, unshare, keys = _CALLS[os.uname().machine]
     # Each is (operation, jump if true, jump if false, operand); jumps count from the next.
     rules = (
         (_LOAD, 0, 0, _AT_MACHINE),
-        (_IF_EQUAL, 0, 8, machine),
+        (_IF_EQUAL, 0, 10, machine),
         (_LOAD, 0, 0, _AT_NUMBER),
-        (_IF_AT_LEAST, 6, 0, _X32),
-        (_IF_EQUAL, 5, 0, _CLONE3),
+        (_IF_AT_LEAST, 8, 0, _X32),
+        (_IF_EQUAL, 7, 0, _CLONE3),
+        (_IF_AT_LEAST, 0, 1, keys),
+        (_IF_AT_LEAST, 0, 5, keys + _KEY_CALLS),
         (_IF_EQUAL, 1, 0, clone),
         (_IF_EQUAL, 0, 2, unshare),
         (_LOAD, 0, 0, _AT_FIRST_ARGUMENT),
@@ -69,7 +74,7 @@ def deny_user_namespaces(libc: ctypes.CDLL) -> None:
     )
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
     if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, struct.pack("HP", len(rules), ctypes.addressof(code))):
-        raise OSError(ctypes.get_errno(), "user namespaces cannot be denied")
+        raise OSError(ctypes.get_errno(), "calls of the system cannot be denied")
 
 
 def leave_keyring(libc: ctypes.CDLL) -> None:
@@ -78,7 +83,8 @@ def leave_keyring(libc: ctypes.CDLL) -> None:
     Who inherits one may read and write what is in it, whatever user it becomes: the keys of whoever started the agent,
     and those that other programs put there. Where keys are absent or forbidden, they are so for programs too.
     """
-    joined = libc.syscall(_KEYCTL[os.uname().machine], _JOIN_SESSION_KEYRING, None)
+    keyctl = _CALLS[os.uname().machine][3] + _KEY_CALLS - 1
+    joined = libc.syscall(keyctl, _JOIN_SESSION_KEYRING, None)
     if joined < 0 and ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
         raise OSError(ctypes.get_errno(), "the agent's keyring cannot be left")
 
@@ -123,7 +129,7 @@ def main() -> None:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if spec["confined"]:
         leave_keyring(libc)
-        deny_user_namespaces(libc)  # only who gains no new privileges may
+        deny_calls(libc)  # only who gains no new privileges may
     if spec["bare"]:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGHUP, lambda *_: _end(_KILLED))

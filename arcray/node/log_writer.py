@@ -63,6 +63,16 @@ class LogWriter:
         self._size: int | None = None  # of the blob after the last append; unknown before the first
         self._unanswered = 0  # bytes of an append that may have been made
 
+    @property
+    def size(self) -> int | None:
+        """Bytes of the blob; None where that is not known, as before anything was written."""
+        return None if self._unanswered else self._size
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing was written."""
+        return self._size is None and not self._unanswered
+
     async def __aenter__(self) -> Self:
         self._flusher = asyncio.create_task(self._flush_until_closed(), name=f"log {self._key}")
         return self

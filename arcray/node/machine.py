@@ -268,6 +268,7 @@ class Machine:
             self._forks = self._forks or ForkServers(
                 sandbox=self._sandbox,
                 programs=self._programs_directory,
+                users=self._users,
                 settings=programs.fork_server,
                 clock=self._clock,
             )

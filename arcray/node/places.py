@@ -3,7 +3,8 @@
 A file system takes long to make a directory, and some take longer the more were removed of late: ext4 passes over what
 was removed within a minute, which at hundreds of programs a second is a millisecond for each. A directory is used again
 for programs of the same owner alone, and only if it holds nothing but the program's own file, with the rights, the one
-name and the attributes that it began with.
+name and the attributes that it began with. Its user goes with it: what is a user's stays so, and a process that waits
+for the next program of a place can have made all of its sandbox.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SOURCE", "Places"]
+__all__ = ["SOURCE", "Place", "Places"]
 
 SOURCE: Final = "main.py"
 _KEPT: Final = 64
@@ -23,46 +25,59 @@ _DIRECTORY: Final = stat.S_IFDIR | 0o700
 _FILE: Final = stat.S_IFREG | 0o600
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory with the directories ``work`` and ``results`` in it, and whose they are.
+
+    Args:
+        root: may be there already, or not yet.
+    """
+
+    root: Path
+    uid: int
+
+
 class Places:
-    """Names and keeps directories, each with the directories ``work`` and ``results`` in it.
+    """Names and keeps places.
 
     Args:
         directory: where they are.
-        remove: removes one that was lately kept and is not wanted any more; it is small.
+        clear: does away with one of an owner that was kept and is not wanted any more; it is small.
     """
 
-    def __init__(self, directory: Path, remove: Callable[[Path], object]) -> None:
+    def __init__(self, directory: Path, clear: Callable[[str, Place], object]) -> None:
         self._directory = directory
-        self._remove = remove
-        self._spare: dict[Path, str] = {}  # with the owner; the oldest first
+        self._clear = clear
+        self._spare: dict[Place, str] = {}  # with the owner; the oldest first
         self._numbers = count(1)
 
-    def take(self, owner: str) -> Path:
-        """Returns one for a program whose file will be ``work/main.py``; it is the caller's until it is given back.
-
-        It may be there already, or not yet.
-        """
-        for root, whose in self._spare.items():
+    def take(self, owner: str) -> Place | None:
+        """Returns one of this owner's, that given back last; it is the caller's until it is given back."""
+        for place, whose in reversed(self._spare.items()):
             if whose == owner:
-                del self._spare[root]
-                return root
-        return self._directory / f"place-{next(self._numbers)}"
+                del self._spare[place]
+                return place
+        return None
 
-    def give_back(self, owner: str, root: Path, uid: int) -> bool:
-        """Keeps one if the program of this user has left it as it was; returns whether it does."""
-        if not _is_as_made(root, uid):
+    def named(self, uid: int) -> Place:
+        """Returns another one, for a program whose file will be ``work/main.py``; the caller makes its directories."""
+        return Place(self._directory / f"place-{next(self._numbers)}", uid)
+
+    def give_back(self, owner: str, place: Place) -> bool:
+        """Keeps one if its program has left it as it was; returns whether it does."""
+        if not _is_as_made(place.root, place.uid):
             return False
-        self._spare[root] = owner
+        self._spare[place] = owner
         if len(self._spare) > _KEPT:
             oldest = next(iter(self._spare))
-            del self._spare[oldest]
-            self._remove(oldest)
+            self._clear(self._spare.pop(oldest), oldest)
         return True
 
     def close(self) -> None:
-        """Removes all that it keeps."""
+        """Does away with all that it keeps."""
         while self._spare:
-            self._remove(self._spare.popitem()[0])
+            place, owner = self._spare.popitem()
+            self._clear(owner, place)
 
 
 def _is_as_made(root: Path, uid: int) -> bool:

@@ -42,7 +42,7 @@ from arcray.node.process_tree import (
 )
 from arcray.node.program_image import ProgramImage, ProgramStart
 from arcray.node.program_start import ProgramStarter
-from arcray.node.sandbox import Confinement, Limits, Sandbox, SandboxKind, UserPool
+from arcray.node.sandbox import THREAD_COUNTS, Confinement, Limits, Sandbox, SandboxKind, UserPool, search_path
 from arcray.node.transfer import fetch, upload_results
 from arcray.node.work import STOPPED_EARLY, Attempt, End, Ending, within
 
@@ -60,8 +60,7 @@ _COUNTERS: Final = ThreadPoolExecutor(4, thread_name_prefix="count")  # likewise
 def thread_environment(cpu_milli: int) -> dict[str, str]:
     """Returns the variables by which numeric libraries size their thread pools: whole cores, at least one."""
     threads = str(max(1, math.ceil(cpu_milli / 1000)))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return dict.fromkeys(names, threads)
+    return dict.fromkeys(THREAD_COUNTS, threads)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,19 +142,22 @@ class ProgramRunner:
                 clock=attempt.clock,
             )
             async with log:
-                return await self._execute(attempt, start, log)
+                end = await self._execute(attempt, start, log)
+            if order.attempt > 1:  # an earlier one may write to it yet
+                return end
+            return replace(end, result=replace(end.result, log_bytes=0 if log.unused else log.size))
 
     @asynccontextmanager
     async def _place(self, order: StartWorkload) -> AsyncIterator[Confinement]:
-        """Makes the program's directories and its user; removes everything of both in the end."""
-        uid = self._users.take() if self._sandbox.own_user else None
+        """Makes the program's directories and its user; removes everything of both in the end, or keeps them."""
         assert isinstance(order.payload, Program)
         one_file = not order.payload.archive and not order.payload.stdin_blob
-        places = self._forks.places if self._forks is not None and one_file and uid is not None else None
-        own = self._directory / f"{order.workload_id}-{order.attempt}"
-        root = places.take(order.owner) if places is not None else own
+        forks = self._forks if self._sandbox.own_user and one_file else None
+        place = None if forks is None else forks.take_place(order.owner)
+        root = self._directory / f"{order.workload_id}-{order.attempt}" if place is None else place.root
+        uid = place.uid if place is not None else self._users.take() if self._sandbox.own_user else None
         try:
-            place = Confinement(
+            confinement = Confinement(
                 work=root / "work",
                 results=root / "results",
                 limits=self._limits(order),
@@ -163,23 +165,26 @@ class ProgramRunner:
                 network=self._settings.network,
                 devices=self._devices.files(order.allocation),
                 libraries=self._devices.libraries if order.allocation.gpus else (),
+                stays=place is not None,
             )
-            if places is None:
+            if place is None:
                 await _removed(root)
-            if places is None or not root.exists():
+            if place is None or not root.exists():
                 root.mkdir(mode=0o711)
-                for directory in (place.work, place.results):
+                for directory in (confinement.work, confinement.results):
                     directory.mkdir(mode=0o700)
-            yield place
+            yield confinement
         finally:
             kept = False
             if uid is not None:
-                if uid not in self._ended:
-                    kill_user(uid)
-                elif places is not None:
-                    kept = places.give_back(order.owner, root, uid)
+                ended = uid in self._ended
                 self._ended.discard(uid)
-                self._users.give_back(uid)
+                if not ended:
+                    kill_user(uid)
+                if forks is not None and place is not None:
+                    kept = forks.give_back_place(order.owner, place, ended=ended)
+                else:
+                    self._users.give_back(uid)
             if not kept and not remove_small_tree(root):
                 await _removed(root)
 
@@ -289,11 +294,10 @@ class ProgramRunner:
     def _environment(self, order: StartWorkload, place: Confinement) -> Mapping[str, str]:
         assert isinstance(order.payload, Program)
         work, results = self._sandbox.paths(place)
-        own = () if self._image is not None else (str(Path(self._sandbox.python).parent),)
         return {
             "HOME": str(work),
             "LANG": "C.UTF-8",
-            "PATH": ":".join((*own, "/usr/local/bin", "/usr/bin", "/bin")),
+            "PATH": search_path() if self._image is not None else search_path(self._sandbox.python),
             "PYTHONUNBUFFERED": "1",
             **thread_environment(order.demand.cpu_milli),
             "TASK_ID": order.workload_id,  # or by what name its protocol knows it

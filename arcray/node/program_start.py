@@ -51,7 +51,7 @@ class ProgramStarter:
             return None
         if start.archive:
             await asyncio.to_thread(self._sandbox.give, place)
-        else:
+        elif not self._sandbox.is_given(place):
             self._sandbox.give(place)  # two directories and a file
         request = Request(
             directory=place.work.parent.name,
@@ -68,7 +68,11 @@ class ProgramStarter:
         try:
             with _opened(start) as source:
                 child = await self._forks.fork(
-                    owner, request, [write_end, *([] if source is None else [source])], network=place.network
+                    owner,
+                    request,
+                    [write_end, *([] if source is None else [source])],
+                    network=place.network,
+                    stays=place.stays,
                 )
         except BaseException:
             output.close()

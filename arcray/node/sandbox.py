@@ -48,6 +48,9 @@ INSIDE: Final = Path("/sandbox")
 PROGRAMS: Final = "/dev/shm"  # noqa: S108 - where a fork server, and no program, sees the directories of programs
 # For namespaces and mounts, for loopback interfaces, to become programs' users, and to end them.
 _SERVER_RIGHTS: Final = ("SYS_ADMIN", "NET_ADMIN", "SETUID", "SETGID", "KILL")
+THREAD_COUNTS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Variables by which numeric libraries size their thread pools."""
+
 _LAUNCHER: Final = (Path(__file__).with_name("launcher.py")).read_text(encoding="utf-8")
 _PART_NAME: Final = "ARCRAY_LAUNCH_"
 _PART: Final = 100_000  # characters, all of them ASCII; Linux takes 131,071 bytes. The launcher knows it too
@@ -89,6 +92,7 @@ class Confinement:
         uid: the user it becomes; None stays who we are.
         devices: device files that it may use.
         libraries: directories of libraries that it reads besides those of the system and of the interpreter.
+        stays: whether programs to come have the same directories and user, if this one leaves them as they are.
     """
 
     work: Path
@@ -98,6 +102,7 @@ class Confinement:
     network: bool = False
     devices: tuple[Path, ...] = ()
     libraries: tuple[Path, ...] = ()
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +215,19 @@ class Sandbox:
             *("--perms", "0755", "--dir", str(INSIDE), "--dir", str(work), "--dir", str(INSIDE / "results")),
             *("--chdir", "/", "--", self.python, "-u", "-c", *arguments, *covered),
         )
-        env = {"HOME": str(work), "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
-        return Command(argv=argv, env=env)
+        return Command(argv=argv, env=self.usual_environment())
+
+    def usual_environment(self) -> dict[str, str]:
+        """Returns the variables that most programs have in bubblewrap alike; a fork sets those anew that differ."""
+        return {
+            "HOME": str(INSIDE / "work"),
+            "LANG": "C.UTF-8",
+            "PATH": search_path(self.python),
+            "PYTHONUNBUFFERED": "1",
+            **dict.fromkeys(THREAD_COUNTS, "1"),
+            "CUDA_VISIBLE_DEVICES": "",
+            "ARCRAY_RESULT_DIR": str(INSIDE / "results"),
+        }
 
     def prepare(self, place: Confinement) -> None:
         """Hands the directories to the program's user, and writes what stands for /etc inside. Blocks on the disk."""
@@ -229,6 +245,11 @@ class Sandbox:
         if place.uid is not None:
             for directory in (place.work, place.results):
                 _give(directory, place.uid)
+
+    @staticmethod
+    def is_given(place: Confinement) -> bool:
+        """Returns whether the directories are the program's user's already, as they are where a place stays."""
+        return place.work.stat().st_uid == place.uid
 
     def _namespaces(self, *, network: bool) -> Iterator[str]:
         yield from (self.bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
@@ -260,6 +281,11 @@ class Sandbox:
         work, results = self.paths(place)
         yield from ("--perms", "0755", "--dir", str(INSIDE))
         yield from ("--bind", str(place.work), str(work), "--bind", str(place.results), str(results), "--")
+
+
+def search_path(*pythons: str) -> str:
+    """Returns where programs look for others: beside these interpreters, and where the system has them."""
+    return ":".join((*[str(Path(python).parent) for python in pythons], "/usr/local/bin", "/usr/bin", "/bin"))
 
 
 def environment_roots(python: str) -> tuple[tuple[Path, Path], ...]:

@@ -89,6 +89,7 @@ class NodeActor:
             client=self._name,
             give_up_s=self._settings.gateway.call_timeout_s,
             answer_s=answer_s(self._settings),
+            limit_bytes=self._settings.gateway.max_asks_bytes,
             orders=self._take,
             connected=self._greet,
         )

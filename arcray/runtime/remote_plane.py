@@ -6,7 +6,7 @@ submitted; every ask is answered once, by the scheduler or by an ``UnavailableEr
 
 Batching is adaptive and needs no timer: what is asked in one turn of the event loop is one frame, except that every
 ``CHUNK`` asks go at once, so that the scheduler begins while this process still reads requests. A line that is full
-makes the next frame larger, up to ``_FRAME`` asks and ``_FRAME_BYTES``: what is asked again after a restart would else
+makes the next frame larger, up to ``FRAME`` asks and ``FRAME_BYTES``: what is asked again after a restart would else
 be one frame of any size, which a line refuses and which holds up everyone else at the scheduler.
 """
 
@@ -30,7 +30,16 @@ from arcray.core.queues import Queue, QueueReading
 from arcray.core.repeats import was_done_before
 from arcray.drivers.frames import decode, encode
 from arcray.runtime.line import Receiver
-from arcray.runtime.messages import CHUNK, BlobCall, FromClient, FromScheduler, with_spec
+from arcray.runtime.messages import (
+    CHUNK,
+    FRAME,
+    FRAME_BYTES,
+    BlobCall,
+    FromClient,
+    FromScheduler,
+    weight_of,
+    with_spec,
+)
 from arcray.runtime.remote_blobs import RemoteBlobs
 from arcray.runtime.switchboard import Outlet
 from arcray.wire.event_hub import Subscription
@@ -40,8 +49,6 @@ __all__ = ["Dialer", "RemotePlane", "TakeOrders"]
 _log = logging.getLogger(__name__)
 
 _BACKOFF_S: Final = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)  # a killed scheduler is back in 3 s: until then, look often
-_FRAME: Final = 256
-_FRAME_BYTES: Final = 64 * 2**20
 _TAKEN_S: Final = 0.001
 _SWEEP_S: Final = 1.0
 _EVENT_LIMIT: Final = 16_384
@@ -77,6 +84,7 @@ class _Ask:
     command: bool
     since_s: float
     answer: asyncio.Future[Any]
+    weight_bytes: int
     sent: bool = False
     again: bool = False
 
@@ -109,6 +117,7 @@ class RemotePlane:
         orders: takes what the scheduler orders nodes of this process to do; None in a process that has none.
         connected: called whenever a line stands; the scheduler behind it may be another one than before.
         limit: asks that may wait for an answer; more are refused at once.
+        limit_bytes: of what of them may be large; also refused at once, unless nothing else waits.
     """
 
     def __init__(
@@ -123,6 +132,7 @@ class RemotePlane:
         orders: TakeOrders | None = None,
         connected: Callable[[], None] | None = None,
         limit: int = 50_000,
+        limit_bytes: int = 256 * 2**20,
     ) -> None:
         self._dialer = dialer
         self._blobs = blobs
@@ -135,6 +145,8 @@ class RemotePlane:
         self._take_orders = orders
         self._connected = connected
         self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._asked_bytes = 0
         self._tickets = 0
         self._asked: dict[int, _Ask] = {}
         self._unsent: list[_Ask] = []
@@ -231,19 +243,28 @@ class RemotePlane:
     def _ask(self, what: Command | Query | BlobCall, *, command: bool) -> _Ask:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._tickets += 1
-        ask = _Ask(self._tickets, what, command, self._clock.monotonic(), answer)
+        ask = _Ask(self._tickets, what, command, self._clock.monotonic(), answer, weight_of(what))
         if self._ended is not None:
             answer.set_result(self._ended)
         elif len(self._asked) >= self._limit:
             answer.set_result(ResourceExhaustedError(f"{self._limit} calls wait for the scheduler already"))
+        elif self._asked and self._asked_bytes + ask.weight_bytes > self._limit_bytes:
+            answer.set_result(ResourceExhaustedError(f"{self._limit_bytes} bytes wait for the scheduler already"))
         else:
             self._asked[ask.ticket] = ask
+            self._asked_bytes += ask.weight_bytes
             if self._line is not None:  # else a new line begins with all that is unanswered
                 self._unsent.append(ask)
                 if len(self._unsent) >= CHUNK:
                     self._flush()
                 else:
                     self._flush_soon()
+        return ask
+
+    def _drop(self, ticket: int) -> _Ask | None:
+        ask = self._asked.pop(ticket, None)
+        if ask is not None:
+            self._asked_bytes -= ask.weight_bytes
         return ask
 
     async def _answer(self, what: Query | BlobCall) -> Any:
@@ -272,7 +293,7 @@ class RemotePlane:
                 line.send(frame)
 
     def _next(self) -> FromClient:
-        asks, self._unsent = self._unsent[:_FRAME], self._unsent[_FRAME:]
+        asks, self._unsent = self._unsent[:FRAME], self._unsent[FRAME:]
         for ask in asks:
             ask.sent = True
         streams: dict[int, frozenset[Topic]] | None = None
@@ -296,12 +317,12 @@ class RemotePlane:
         """Takes what the scheduler says."""
         said: FromScheduler = decode(frame)
         for ticket, reply in said.replies:
-            ask = self._asked.pop(ticket, None)
+            ask = self._drop(ticket)
             if ask is not None and not ask.answer.done():  # its caller may have gone
                 done = ask.again and isinstance(reply, ArcrayError) and was_done_before(ask.what, reply)
                 ask.answer.set_result(None if done else reply)
         for ticket, rest in said.ends:
-            ask = self._asked.pop(ticket, None)
+            ask = self._drop(ticket)
             if ask is not None and not ask.answer.done():
                 ask.answer.set_result(with_spec(ask.what.spec, rest))
         for number, node_id, epoch, orders in said.orders:
@@ -357,7 +378,7 @@ class RemotePlane:
         self._lost = asyncio.get_running_loop().create_future()
         line = await self._dialer.dial(self)
         for ask in [ask for ask in self._asked.values() if ask.answer.cancelled()]:
-            del self._asked[ask.ticket]  # nobody waits for it any more
+            self._drop(ask.ticket)  # nobody waits for it any more
         self._unsent = list(self._asked.values())
         for ask in self._unsent:
             ask.again = ask.sent
@@ -402,7 +423,7 @@ class RemotePlane:
 
     def _fail(self, asks: list[_Ask], error: ArcrayError) -> None:
         for ask in asks:
-            self._asked.pop(ask.ticket, None)
+            self._drop(ask.ticket)
             if not ask.answer.done():
                 ask.answer.set_result(error)
 
@@ -415,7 +436,7 @@ def _frames_of(said: FromClient) -> Iterator[bytes]:
     """Yields what is said as one frame, or as several where few of its asks are already more than one should carry."""
     frame = encode(said)
     commands, queries = said.commands, said.queries
-    if len(frame) <= _FRAME_BYTES or len(commands) + len(queries) < 2:
+    if len(frame) <= FRAME_BYTES or len(commands) + len(queries) < 2:
         yield frame
         return
     half = (len(commands) + len(queries)) // 2

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final, Protocol, cast
@@ -26,10 +27,21 @@ from arcray.core.events import Topic
 from arcray.core.ids import NodeId
 from arcray.core.orders import Order
 from arcray.core.ports import ControlPlane, EventBatch
+from arcray.core.queries import Answer, Query
 from arcray.core.queues import Queue, QueueReading
 from arcray.core.workload import WorkloadView
 from arcray.drivers.frames import decode, encode
-from arcray.runtime.messages import CHUNK, REPEATABLE, BlobCall, FromClient, FromScheduler, Streams, without_spec
+from arcray.runtime.messages import (
+    CHUNK,
+    FRAME,
+    FRAME_BYTES,
+    REPEATABLE,
+    BlobCall,
+    FromClient,
+    FromScheduler,
+    Streams,
+    without_spec,
+)
 
 __all__ = ["LocalPlane", "Outlet", "Switchboard"]
 
@@ -45,6 +57,10 @@ class LocalPlane(ControlPlane, Protocol):
 
     def take(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         """Handles commands in order; each reply gets the answer or the ``ArcrayError`` that refused its command."""
+        ...
+
+    def answer_soon(self, query: Query, told: Callable[[Answer | ArcrayError | None], None]) -> bool:
+        """Answers what it can without a task; see ``control.plane.Plane``."""
         ...
 
 
@@ -170,9 +186,8 @@ class _Client:
             replies = [_Ticket(self, number, command) for number, command in said.commands]
             self._plane.take([command for _, command in said.commands], replies)
         for ticket, query in said.queries:
-            work = self._blob(query) if isinstance(query, BlobCall) else self._plane.query(query)
-            asking = self._board.spawn(contain_async(work, type(query).__name__))
-            asking.add_done_callback(partial(self._answer_query, ticket))
+            if isinstance(query, BlobCall) or not self._plane.answer_soon(query, partial(self._told, ticket, query)):
+                self._ask(ticket, query)
 
     def on_room(self) -> None:
         """There is room to send again."""
@@ -216,6 +231,17 @@ class _Client:
         self._ends.append((ticket, without_spec(view)))
         self._flush_soon()
 
+    def _told(self, ticket: int, query: Query, answered: Answer | ArcrayError | None) -> None:
+        if answered is not None:
+            self.answer(ticket, answered)
+        elif not self.gone:  # it never came true, and memory is being rebuilt
+            self._ask(ticket, query)
+
+    def _ask(self, ticket: int, asked: Query | BlobCall) -> None:
+        work = self._blob(asked) if isinstance(asked, BlobCall) else self._plane.query(asked)
+        asking = self._board.spawn(contain_async(work, type(asked).__name__))
+        asking.add_done_callback(partial(self._answer_query, ticket))
+
     async def _blob(self, asked: BlobCall) -> object:
         if asked.operation not in REPEATABLE:
             raise InvalidArgumentError("is no call that may be made twice", field="operation")
@@ -236,20 +262,25 @@ class _Client:
         self._flush()
 
     def _flush(self) -> None:
-        if self.gone or self.line.full or not (self._replies or self._ends or self._orders or self._events):
-            return
+        while self._replies or self._ends or self._orders or self._events:
+            if self.gone or self.line.full:
+                return
+            for frame in _frames_of(self._next()):
+                self.line.send(frame)
+
+    def _next(self) -> FromScheduler:
+        """Returns what is said next. What a full line has gathered is said in portions, each once there is room."""
         said = FromScheduler(
-            replies=tuple(self._replies),
-            ends=tuple(self._ends),
+            replies=tuple(self._replies[:FRAME]),
+            ends=tuple(self._ends[:FRAME]),
             events=tuple(self._events),
             orders=tuple(self._orders),
         )
-        self._replies.clear()
-        self._ends.clear()
+        del self._replies[:FRAME], self._ends[:FRAME]
         self._orders.clear()
         self._events.clear()
         self.event_count = 0
-        self.line.send(encode(said))
+        return said
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -310,6 +341,17 @@ class _Ticket:
             self._client.tell_end(self._number, result)
         else:
             self._client.answer(self._number, result)
+
+
+def _frames_of(said: FromScheduler) -> Iterator[bytes]:
+    """Yields what is said as one frame, or as several where its replies are already more than one should carry."""
+    frame = encode(said)
+    if len(frame) <= FRAME_BYTES or len(said.replies) <= 1:
+        yield frame
+        return
+    half = len(said.replies) // 2
+    yield from _frames_of(replace(said, replies=said.replies[:half]))
+    yield from _frames_of(FromScheduler(replies=said.replies[half:]))
 
 
 def _value(task: asyncio.Task[object]) -> object:

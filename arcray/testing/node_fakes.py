@@ -158,11 +158,12 @@ class Attempts:
         allocation: Allocation | None = None,
         max_duration_s: float | None = None,
         workload_id: str = "0b000000-0000-4000-8000-000000000001",
+        attempt: int = 1,
         owner: str = "local",
     ) -> Attempt:
         order = StartWorkload(
             workload_id=WorkloadId(workload_id),
-            attempt=1,
+            attempt=attempt,
             payload=ModelServer(model=payload) if isinstance(payload, Model) else payload,
             demand=demand or Demand(cpu_milli=1000, memory_bytes=512 * 2**20),
             allocation=allocation or Allocation(),

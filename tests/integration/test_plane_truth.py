@@ -59,7 +59,21 @@ async def read_to_the_end(reader: AsyncIterator[EventBatch]) -> None:
 
 async def look_around(cluster: InProcessPlane, url: str, lies: list[str]) -> None:
     """Asks all the time, and notes every workload that is shown before it is on disk."""
+
+    def look(views: Sequence[WorkloadView]) -> None:
+        on_disk = stored_workloads(url)
+        lies.extend(
+            f"{view.spec.id} is {view.phase}"
+            for view in views
+            if view.spec.id not in on_disk or (view.phase.terminal and not on_disk[view.spec.id].phase.terminal)
+        )
+
+    def hear(answered: object) -> None:
+        look([answered] if isinstance(answered, WorkloadView) else [])
+
     while True:
+        for number in (1, 2):
+            cluster.plane.answer_soon(GetWorkload(workload_id=a_workload(number).id), hear)
         try:
             page = await cluster.plane.query(ListWorkloads())
         except ArcrayError:
@@ -67,12 +81,7 @@ async def look_around(cluster: InProcessPlane, url: str, lies: list[str]) -> Non
         finally:
             await asyncio.sleep(0)
         assert isinstance(page, WorkloadPage)
-        on_disk = stored_workloads(url)
-        lies += [
-            f"{view.spec.id} is {view.phase}"
-            for view in page.workloads
-            if view.spec.id not in on_disk or (view.phase.terminal and not on_disk[view.spec.id].phase.terminal)
-        ]
+        look(page.workloads)
 
 
 async def use_it(cluster: InProcessPlane) -> dict[str, object]:
@@ -183,6 +192,27 @@ async def test_a_disk_that_stays_full_for_a_while_leaves_no_untruth(
     tmp_path: Path, database_url: str, first: int
 ) -> None:
     await scenario(tmp_path, database_url, lambda taken: first <= taken < first + 12)
+
+
+async def test_what_is_answered_soon_is_told_with_the_commit_or_not_at_all(tmp_path: Path, database_url: str) -> None:
+    """Whoever is told nothing asks in the other way; so does who asks for what memory has not."""
+    async with a_plane(tmp_path, database_url) as cluster:
+        plane = cluster.plane
+        told: list[object] = []
+        first, second = a_workload(1), a_workload(2)
+        assert not plane.answer_soon(GetWorkload(workload_id=first.id), told.append)
+        assert not plane.answer_soon(ListNodes(), told.append)
+        (reply,) = plane.begin([SubmitWorkload(spec=first)])
+        assert plane.answer_soon(GetWorkload(workload_id=first.id), told.append)
+        assert told == []
+        await reply
+        (view,) = told
+        assert isinstance(view, WorkloadView)
+        with FailPoints(plane).arm(lambda _: True):
+            (reply,) = plane.begin([SubmitWorkload(spec=second)])
+            assert plane.answer_soon(GetWorkload(workload_id=second.id), told.append)
+            assert isinstance(await reply, UnavailableError)
+        assert told[1:] == [None]
 
 
 async def test_while_nothing_can_be_written_reads_and_heartbeats_go_on(tmp_path: Path, database_url: str) -> None:

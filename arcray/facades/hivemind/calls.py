@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from arcray.core.errors import ArcrayError, InvalidArgumentError
+from arcray.core.errors import ArcrayError, InvalidArgumentError, UnauthenticatedError
 from arcray.core.ports import Clock
 from arcray.facades.hivemind.callers import Caller, Callers
 from arcray.facades.hivemind.own_words import PREFIX, Words
@@ -70,10 +70,27 @@ class Surface:
             methods: by name, of those that the contract has; the others are answered UNIMPLEMENTED.
             subject: what its refusals are about.
         """
-        handlers = {
-            name: self._handler(service.methods_by_name[name], method, subject) for name, method in methods.items()
-        }
-        return grpc.method_handlers_generic_handler(service.full_name, handlers)
+        handlers = {}
+        for name, method in methods.items():
+            contract = service.methods_by_name[name]
+            handlers[f"/{service.full_name}/{name}"] = _Handlers(
+                name, self._handler(contract, method, subject), self._refusal(contract, subject)
+            )
+        return _Guarded(handlers, self._callers, self._clock)
+
+    def _refusal(self, contract: MethodDescriptor, subject: Subject) -> grpc.RpcMethodHandler[Any, Any]:
+        """Returns what answers a call that shows wrong credentials: it reads nothing of what the call sends."""
+        name = contract.name
+
+        async def refuse(requests: object, context: Any) -> None:
+            _ = requests
+            try:
+                self._callers.of_call(name, _shown(context.invocation_metadata())[0], self._clock.now())
+            except ArcrayError as error:
+                _refuse(error, subject, context, code_of(error, subject))
+            raise UnauthenticatedError("is not valid yet", field=_AUTHORIZATION)  # the clock went back meanwhile
+
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
     def _handler(self, contract: MethodDescriptor, method: Method, subject: Subject) -> grpc.RpcMethodHandler[Any, Any]:
         name = contract.name
@@ -83,9 +100,8 @@ class Surface:
         def refuse(error: ArcrayError, call: Call | None, context: Any) -> Any:
             code = code_of(error, subject) if call is None or call.code is ErrorCode.SUCCESS else call.code
             response = None if call is None else answer(response_of, error, subject)
-            if response is None:  # a status, which the gateway makes of it
-                context.set_trailing_metadata(_told(code))
-                raise as_told(error, subject) from error
+            if response is None:
+                _refuse(error, subject, context, code)
             context.set_trailing_metadata(metadata(error, subject, code))
             return response
 
@@ -94,7 +110,7 @@ class Surface:
             call = None
             context.set_trailing_metadata(_FAILED)  # for what nobody thought of; every other way out sets its own
             try:
-                shown, words = _shown(context)
+                shown, words = _shown(context.invocation_metadata())
                 call = Call(self._callers.of_call(name, shown, now), now, words)
                 response = await method(_read(request_of, body), call)
             except ArcrayError as error:
@@ -105,6 +121,45 @@ class Surface:
         return grpc.unary_unary_rpc_method_handler(serve, None, response_of.SerializeToString)
 
 
+class _Handlers(NamedTuple):
+    """One method.
+
+    Args:
+        own: answers it.
+        refusing: answers calls with wrong credentials.
+    """
+
+    name: str
+    own: grpc.RpcMethodHandler[Any, Any]
+    refusing: grpc.RpcMethodHandler[Any, Any]
+
+
+class _Guarded(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """The handlers of one service; who shows wrong credentials gets one that reads no message, of 100 MiB maybe."""
+
+    def __init__(self, methods: Mapping[str, _Handlers], callers: Callers, clock: Clock) -> None:
+        self._methods = methods
+        self._callers = callers
+        self._clock = clock
+
+    def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Returns the handler of a call; asked before its message is read."""
+        found = self._methods.get(handler_call_details.method)
+        if found is None:
+            return None
+        try:
+            self._callers.of_call(found.name, _shown(handler_call_details.invocation_metadata)[0], self._clock.now())
+        except ArcrayError:
+            return found.refusing
+        return found.own
+
+
+def _refuse(error: ArcrayError, subject: Subject, context: Any, code: ErrorCode) -> NoReturn:
+    """Refuses by a status, which the gateway makes of it."""
+    context.set_trailing_metadata(_told(code))
+    raise as_told(error, subject) from error
+
+
 def _told(code: ErrorCode) -> tuple[tuple[str, str], ...]:
     return () if code is ErrorCode.SUCCESS else ((CODE_KEY, str(code.value)),)
 
@@ -112,10 +167,10 @@ def _told(code: ErrorCode) -> tuple[tuple[str, str], ...]:
 _FAILED: Final = _told(ErrorCode.INTERNAL_ERROR)
 
 
-def _shown(context: Any) -> tuple[list[str], Words]:
+def _shown(metadata: Any) -> tuple[list[str], Words]:
     """Returns every authorization that a call shows, and arcray's own words."""
     authorizations, words = [], {}
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata or ():
         if key == _AUTHORIZATION:
             authorizations.append(value)
         elif key.startswith(PREFIX) and isinstance(value, str):  # a key in -bin has bytes

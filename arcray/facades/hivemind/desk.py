@@ -14,7 +14,7 @@ from arcray.core.blobkeys import INLINE_BYTES
 from arcray.core.commands import StopWorkload, Submitted
 from arcray.core.errors import AlreadyExistsError, ConflictError, IdempotencyMismatchError, NotFoundError
 from arcray.core.ids import AccountId
-from arcray.core.ports import ControlPlane, Ids
+from arcray.core.ports import Clock, ControlPlane, Ids
 from arcray.core.queries import GetAccount, GetWorkload
 from arcray.core.workload import WorkloadView
 from arcray.facades.hivemind.callers import Caller
@@ -26,6 +26,8 @@ from arcray.wire.submitting import submit_work
 
 __all__ = ["TaskDesk"]
 
+_UNKNOWN_S: Final = 1.0  # so long a user who registers meanwhile has their tasks stay off nodes that want pay
+_ACCOUNTS: Final = 4_096
 _THREAD_BYTES: Final = 64 * 1024  # judging a larger archive holds up others
 
 
@@ -37,8 +39,12 @@ class TaskDesk:
         unpacked_bytes: most that an archive may unpack to.
     """
 
-    def __init__(self, plane: ControlPlane, ids: Ids, *, house_rate: int, unpacked_bytes: int) -> None:
+    def __init__(self, plane: ControlPlane, ids: Ids, clock: Clock, *, house_rate: int, unpacked_bytes: int) -> None:
         self._plane = plane
+        self._clock = clock
+        self._accounts: dict[
+            AccountId, tuple[float, bool]
+        ] = {}  # until when, and whether there is one; the newest last
         self._ids = ids
         self._house_rate = house_rate
         self._unpacked_bytes = unpacked_bytes
@@ -66,7 +72,7 @@ class TaskDesk:
         is_small = len(request.task_data) <= INLINE_BYTES
         if not is_small and await self._is_there(GetWorkload(workload_id=workload_id)):
             raise _taken()  # before its code is stored
-        registered = await self._is_there(GetAccount(account_id=account))
+        registered = await self._has_account(account)
         call_id = self._ids.new()
 
         def judged() -> Upload:
@@ -113,6 +119,18 @@ class TaskDesk:
         if view.phase.terminal:
             raise ConflictError(f"is {status_of(view).value} already", field="task_id")
         await ask(self._plane, StopWorkload(workload_id=view.spec.id, account=caller.sees))
+
+    async def _has_account(self, account: AccountId) -> bool:
+        """Returns whether a user has an account. One is never closed; that there is none is known for a second."""
+        now_s = self._clock.monotonic()
+        until_s, found = self._accounts.get(account, (now_s, False))
+        if not found and until_s <= now_s:
+            found = await self._is_there(GetAccount(account_id=account))
+            self._accounts.pop(account, None)
+            self._accounts[account] = (now_s + _UNKNOWN_S, found)
+            while len(self._accounts) > _ACCOUNTS:
+                del self._accounts[next(iter(self._accounts))]
+        return found
 
     async def _is_there(self, query: GetWorkload | GetAccount) -> bool:
         try:

@@ -14,6 +14,7 @@ from arcray.facades.hivemind.calls import Method, Surface
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.contract import taskworker_pb2 as taskworker
 from arcray.facades.hivemind.desk import TaskDesk
+from arcray.facades.hivemind.guesses import Guesses
 from arcray.facades.hivemind.node_service import NodeService
 from arcray.facades.hivemind.passwords import Passwords
 from arcray.facades.hivemind.queues import Queue
@@ -64,6 +65,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
         callers,
         tokens,
         passwords=Passwords(),
+        guesses=Guesses(context.clock, at_once=own.guesses, per_minute=own.guesses_per_minute),
         initial_balance=own.initial_balance,
         reserved={LOCAL.account, settings.ledger.operator_account, *settings.auth.keys},
         max_hashing=own.max_hashing,
@@ -72,6 +74,7 @@ def _open(context: FacadeContext) -> FacadeEndpoints:
     desk = TaskDesk(
         context.plane,
         context.ids,
+        context.clock,
         house_rate=own.house_rate_per_minute,
         unpacked_bytes=settings.node.programs.max_archive_bytes,
     )

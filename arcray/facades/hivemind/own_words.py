@@ -21,10 +21,12 @@ __all__ = [
     "allocation_of",
     "echoed",
     "gpus_of",
+    "instance_of",
     "is_of_attempt",
     "saying_allocation",
     "saying_attempt",
     "saying_gpus",
+    "saying_instance",
 ]
 
 Words: TypeAlias = Mapping[str, str]
@@ -35,6 +37,7 @@ PREFIX: Final = "arcray-"
 _GPUS: Final = "arcray-gpus"
 _ALLOCATION: Final = "arcray-allocation"
 _ATTEMPT: Final = "arcray-attempt"
+_INSTANCE: Final = "arcray-instance"
 _MOST_GPUS: Final = 64
 _LONGEST: Final = 256
 _INT64: Final = 2**63
@@ -65,6 +68,23 @@ def gpus_of(words: Words) -> tuple[Gpu, ...] | None:
     if len(gpus) > _MOST_GPUS:
         raise InvalidArgumentError(f"may have {_MOST_GPUS} GPUs", field=_GPUS)
     return gpus
+
+
+def saying_instance(instance: str) -> Words:
+    """Returns how a worker tells, when it registers, which process it is: another one knows nothing of its tasks."""
+    return {_INSTANCE: instance}
+
+
+def instance_of(words: Words) -> str:
+    """Returns which process a worker is; "" where it does not say.
+
+    Raises:
+        InvalidArgumentError: it cannot be one.
+    """
+    instance = words.get(_INSTANCE, "")
+    if len(instance) > _LONGEST:
+        raise InvalidArgumentError(f"may have {_LONGEST} characters", field=_INSTANCE)
+    return instance
 
 
 def saying_allocation(allocation: Allocation) -> Words:

@@ -47,7 +47,8 @@ class TaskFiles:
         """Returns the end of what a task wrote."""
         if view.placed_at is None and not view.attempts:
             return b""  # nobody has begun it
-        return await self._tail(log_key(view.spec.id), size_bytes)
+        known = None if view.result is None else view.result.log_bytes
+        return await self._tail(log_key(view.spec.id), size_bytes, known)
 
     async def polled_output(self, view: WorkloadView) -> bytes:
         """Returns the same for a poll; of a task that has ended it may be a second old."""
@@ -93,8 +94,9 @@ class TaskFiles:
         key = returned_key(view)
         return () if await self._blobs.size(key) is None else (key,)
 
-    async def _tail(self, key: str, size_bytes: int) -> bytes:
-        end = await self._blobs.size(key)
+    async def _tail(self, key: str, size_bytes: int, end: int | None = None) -> bytes:
+        if end is None:
+            end = await self._blobs.size(key)
         if not end:
             return b""
         try:

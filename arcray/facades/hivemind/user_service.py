@@ -8,7 +8,13 @@ from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
-from arcray.core.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, ResourceExhaustedError
+from arcray.core.errors import (
+    ArcrayError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+)
 from arcray.core.ids import AccountId
 from arcray.core.ledger import Login
 from arcray.core.ports import ControlPlane, Ids
@@ -17,6 +23,7 @@ from arcray.core.queues import QueueReading
 from arcray.facades.hivemind.callers import Callers
 from arcray.facades.hivemind.calls import Call, Method
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.guesses import Guesses
 from arcray.facades.hivemind.passwords import SALT_BYTES, Passwords
 from arcray.facades.hivemind.queues import Queue
 from arcray.facades.hivemind.refusals import ErrorCode
@@ -55,6 +62,7 @@ class UserService:
         tokens: Tokens,
         *,
         passwords: Passwords,
+        guesses: Guesses,
         initial_balance: int,
         reserved: Container[str],
         max_hashing: int,
@@ -65,6 +73,7 @@ class UserService:
         self._callers = callers
         self._tokens = tokens
         self._passwords = passwords
+        self._guesses = guesses
         self._initial_balance = initial_balance
         self._reserved = reserved
         self._registers = registers
@@ -108,11 +117,17 @@ class UserService:
         except InvalidArgumentError as error:
             call.code = ErrorCode.INVALID_PASSWORD
             raise wrong_login() from error  # nobody has such a name or password
-        stored = await self._secret_of(shown.username)
-        right = await self._hashing.take(partial(self._passwords.matches, stored, shown.password))
+        self._guesses.take(shown.username)
+        try:
+            stored = await self._secret_of(shown.username)
+            right = await self._hashing.take(partial(self._passwords.matches, stored, shown.password))
+        except ArcrayError:
+            self._guesses.give_back(shown.username)
+            raise
         if not right:
             call.code = ErrorCode.INVALID_PASSWORD
             raise wrong_login()
+        self._guesses.right(shown.username)
         return pool.LoginResponse(success=True, message="logged in", token=self._tokens.issue(shown.username, call.now))
 
     async def transfer(self, request: pool.TransferRequest, call: Call) -> pool.TransferResponse:

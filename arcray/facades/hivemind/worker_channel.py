@@ -54,10 +54,12 @@ class Answer:
 
     Args:
         message: for people.
+        slow: it was connected, and did not answer in time.
     """
 
     certainty: Certainty
     message: str = ""
+    slow: bool = False
 
 
 class WorkerChannel(Protocol):
@@ -155,7 +157,8 @@ class GrpcChannel:
             response = await method(request, timeout=timeout_s, metadata=tuple(words.items()))
         except grpc.aio.AioRpcError as error:
             certainty = Certainty.REFUSED if error.code() in _REFUSALS else Certainty.UNKNOWN
-            return Answer(certainty, f"its worker answers {error.code().name}: {(error.details() or '')[:_WORDS]}")
+            told = f"its worker answers {error.code().name}: {(error.details() or '')[:_WORDS]}"
+            return Answer(certainty, told, slow=error.code() is grpc.StatusCode.DEADLINE_EXCEEDED)
         if response.success:
             return Answer(Certainty.ACCEPTED, response.message[:_WORDS])
         return Answer(Certainty.REFUSED, f"its worker refuses: {response.message[:_WORDS] or 'without a word'}")

@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 4
 _MISSES: Final = 3  # calls in a row without an answer
+_SLOW: Final = 20  # the same from a worker that is there
 _RETRY_S: Final = 0.5  # doubles
 _RETRY_MAX_S: Final = 10.0
 _S_PER_MIB: Final = 1.0
@@ -103,6 +104,7 @@ class WorkerLink:
         self._leaving = asyncio.Event()
         self._doubted = asyncio.Event()
         self._misses = 0
+        self._slow = 0
         self._broke_at: datetime | None = None
 
     @property
@@ -264,17 +266,17 @@ class WorkerLink:
         answer = await self._dial(order, request)
         match answer.certainty:
             case Certainty.ACCEPTED:
-                self._misses = 0
+                self._misses = self._slow = 0
                 await self._begun(order, request.task_id)
             case Certainty.REFUSED:
-                self._misses = 0
+                self._misses = self._slow = 0
                 await self._end(order, Phase.FAILED, answer.message, refused=True)
             case Certainty.UNREACHED:
                 await self._end(order, Phase.FAILED, answer.message, refused=True)
-                await self._missed(answer.message)
+                await self._missed(answer.message, slow=answer.slow)
             case Certainty.UNKNOWN:
                 _log.warning("worker may have a task", extra=_fields(self.node_id, order) | _told(answer))
-                await self._missed(answer.message)
+                await self._missed(answer.message, slow=answer.slow)
                 await self._stopped(order, request.task_id)
                 await self._end(order, Phase.FAILED, answer.message, refused=True, begun=True)
             case _:
@@ -315,18 +317,23 @@ class WorkerLink:
         while True:
             answer = await self._channel.stop(task_id, self._limits.dial_timeout_s + grace_s)
             if answer.certainty in (Certainty.ACCEPTED, Certainty.REFUSED):
-                self._misses = 0
+                self._misses = self._slow = 0
                 self._begun_work.ended(self.node_id, which.workload_id, which.attempt)
                 return
-            await self._missed(answer.message)
+            await self._missed(answer.message, slow=answer.slow)
             await self._clock.sleep(wait_s)
             wait_s = min(_RETRY_MAX_S, wait_s * 2)
 
-    async def _missed(self, reason: str) -> None:
-        """Counts a call without an answer; lets the worker go at the last of several in a row."""
-        self._misses += 1
+    async def _missed(self, reason: str, *, slow: bool = False) -> None:
+        """Counts a call without an answer; lets the worker go at the last of several in a row.
+
+        Args:
+            slow: it is there, and may be busy; what it is at it says by its heartbeats.
+        """
+        self._slow += slow
+        self._misses += not slow
         self._doubted.set()
-        if self._misses < _MISSES:
+        if self._misses < _MISSES and self._slow < _SLOW:
             return
         _log.warning("worker does not answer", extra={"node_id": self.node_id, "reason": reason})
         await self._tell(DetachNode(node_id=self.node_id, epoch=self._epoch, reason=reason))

@@ -3,8 +3,10 @@
 A worker cannot say what it runs, so what the cluster has placed on it is taken for what it runs. Only what was placed
 and may not have arrived is not: the cluster gives it another attempt, and the worker is told to end this one first. So
 it is told, when it comes back, of what it began before it was given up (``worker_begun``), and a worker that registers
-again at another address, or after its connection has broken, of what it had: it is most likely another process, which
-knows of nothing. If it is the same one, its work begins again.
+again of what it had, where it is another process, which knows of nothing. Our own workers say which they are. Others
+most likely are at another address, after their connection has broken, and where this process has no link to them: it
+may have been started anew, and missed that; who went on is heard of by a heartbeat. If it is the same one after all,
+its work begins again.
 
 A worker that registers offers nothing until it was reached; then it attaches again with what it can do. So an address
 that is wrong, or another's, never gets anybody's code, and costs its owner the work and not the pool.
@@ -35,7 +37,7 @@ from arcray.facades.hivemind.tasks import FACADE
 from arcray.facades.hivemind.worker_begun import BegunWork
 from arcray.facades.hivemind.worker_channel import Dial
 from arcray.facades.hivemind.worker_link import Limits, WorkerLink
-from arcray.facades.hivemind.workers import LEASE, dial_address_of, reached, was_reached
+from arcray.facades.hivemind.workers import LEASE, dial_address_of, is_same_process, reached, was_reached
 from arcray.wire.asking import ask
 from arcray.wire.attachments import Attachments
 from arcray.wire.keyed_turns import KeyedTurns
@@ -107,11 +109,15 @@ class WorkerLinks:
         """
         async with self._turns.turn(registration.id):
             known, standing = await self._known(registration.id), self._link_to(registration)
-            moved = known is not None and dial_address_of(known.registration) != dial_address_of(registration)
+            same = None if known is None else is_same_process(known.registration, registration)
             if standing is not None and known is not None and was_reached(known.registration):
                 registration = reached(registration)
             link = self._linked(registration) if standing is None else standing
-            await self._attach(link, registration, gone=lambda work: moved or link.doubts(work))
+
+            def gone(work: WorkloadView) -> bool:
+                return (standing is None or link.doubts(work)) if same is None else not same
+
+            await self._attach(link, registration, gone=gone)
 
     async def hear(self, node_id: NodeId, telemetry: Telemetry | None = None) -> None:
         """Takes a sign of life of a worker. The cluster is told shortly.

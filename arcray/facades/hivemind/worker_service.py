@@ -26,7 +26,7 @@ from arcray.facades.hivemind.calls import Call, Method
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
 from arcray.facades.hivemind.fields import text
 from arcray.facades.hivemind.outputs import stored_logs, stored_output
-from arcray.facades.hivemind.own_words import gpus_of
+from arcray.facades.hivemind.own_words import gpus_of, instance_of
 from arcray.facades.hivemind.refusals import ErrorCode
 from arcray.facades.hivemind.returned import returned_key, store_returned
 from arcray.facades.hivemind.tasks import FACADE, check_is_task, status_of, workload_id_of
@@ -92,6 +92,7 @@ class WorkerService:
             speaker=call.caller.user,
             address=self._links.address,
             gpus=gpus_of(call.words),
+            instance=instance_of(call.words),
         )
         await self._links.join(registration)
         return pool.StatusResponse(success=True, message=f"registered {request.node_id}")

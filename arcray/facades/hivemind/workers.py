@@ -9,7 +9,7 @@ Source: HiveMind API Documentation, "Node Management API" and "Worker Node API".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -44,6 +44,7 @@ __all__ = [
     "end_of",
     "health_answer",
     "is_listed",
+    "is_same_process",
     "node_id_of",
     "node_info",
     "node_list",
@@ -69,6 +70,7 @@ _HIGH_TRUST, _NORMAL_TRUST = 100, 50  # credits from which on a worker is truste
 _CREDIT: Final = 100  # what a user begins with, and what the pool's own nodes are trusted with
 
 _SPEAKER: Final = f"{FACADE}/registered-by"
+_INSTANCE: Final = f"{FACADE}/instance"
 
 # Labels, and the fields that they keep.
 _NUMBERS: Final = ("cpu_cores", "cpu_score", "gpu_score", "trust_level", "port")
@@ -99,6 +101,7 @@ def registration_of(
     speaker: AccountId | None = None,
     address: str = "",
     gpus: tuple[Gpu, ...] | None = None,
+    instance: str = "",
 ) -> NodeRegistration:
     """Returns what a worker says of itself. Its heartbeat is not read: the pool goes by when it hears.
 
@@ -109,6 +112,7 @@ def registration_of(
         speaker: who registers it; from then on nobody else speaks for it. None is nobody in particular.
         address: of the process that dials it.
         gpus: all that it has, where it says so beside the message, which has one.
+        instance: which process it is, where it says so.
 
     Raises:
         InvalidArgumentError: names the field.
@@ -135,7 +139,8 @@ def registration_of(
         external_id=request.node_id,
         address=address,
         hostname=request.hostname,
-        labels=_labels(request, offered, owned=owner is not None, speaker=speaker),
+        labels=_labels(request, offered, owned=owner is not None, speaker=speaker)
+        | ({_INSTANCE: instance} if instance else {}),
         owner=owner,
         tier=_tier(_CREDIT if owner is not None else request.trust_level, request.docker_status),
     )
@@ -194,6 +199,12 @@ def speakers_of(registration: NodeRegistration) -> frozenset[str]:
     return frozenset(filter(None, (registration.owner, speaker)))
 
 
+def is_same_process(one: NodeRegistration, other: NodeRegistration) -> bool | None:
+    """Returns whether two registrations of a worker are by one process; None where that is not said."""
+    instances = [each.labels.get(_INSTANCE, "") for each in (one, other)]
+    return instances[0] == instances[1] if all(instances) else None
+
+
 def was_registered_by_a_user(registration: NodeRegistration) -> bool:
     """Returns whether who registered a worker showed a token."""
     return _SPEAKER in registration.labels
@@ -201,7 +212,7 @@ def was_registered_by_a_user(registration: NodeRegistration) -> bool:
 
 def _labels(
     request: pool.RegisterWorkerNodeRequest, gpus: Sequence[Gpu], *, owned: bool, speaker: AccountId | None
-) -> Mapping[str, str]:
+) -> dict[str, str]:
     labels = {_label(field): str(getattr(request, field)) for field in _NUMBERS}
     labels |= {_label(field): text(getattr(request, field), field, longest=_TEXT_LIMIT) for field in _TEXTS}
     alike = len({gpu.name for gpu in gpus}) <= 1  # which of several a task gets, a label cannot say

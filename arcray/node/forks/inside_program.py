@@ -22,7 +22,7 @@ import sys
 import types
 
 from arcray.node.forks.frames import Request
-from arcray.node.forks.inside_confinement import libc
+from arcray.node.forks.inside_confinement import libc, rehearse_becoming
 from arcray.node.launcher import limit
 
 TYPE_CHECKING = False  # importing typing would be a fifth of what the server holds
@@ -50,9 +50,10 @@ _READ_AT_START = (
 )
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType})
 _MANY = 1_000
-_RUNNING = 2  # objects that there are while a program begins and not when it has ended
+_RUNNING = 4  # objects that there are while a program begins and not when it has ended
 _MAX_CODE = 255
 _MAIN = frozenset(("__loader__", "__annotations__"))
+_LOADER = sys.modules["_frozen_importlib_external"].SourceFileLoader  # as in importlib.machinery, not imported here
 _SAME = ("HOME", "LANG", "PYTHONUNBUFFERED")  # fixed by the server's own start
 
 
@@ -72,6 +73,11 @@ class Interpreter:
         self._further: dict[str, list[str]] = {}  # modules that only the server has loaded, by their first names
         for name in sys.modules.keys() - early - set(self.ours) - set(sys.builtin_module_names):
             self._further.setdefault(name.partition(".")[0], []).append(name)
+
+    def hide(self) -> None:
+        """Takes what is ours from the modules that a program finds; they go on without being found."""
+        for name in self.ours:
+            sys.modules.pop(name, None)
 
     def suits(self, env: Mapping[str, str]) -> bool:
         """Returns whether an interpreter started with these variables would be as this one is."""
@@ -112,19 +118,26 @@ class Program:
     """One program, in the process that runs it.
 
     The bootstrap runs ``code`` in ``namespace``, so that no frame of ours but one is below it, and says how that ended.
-
-    Args:
-        files: what it writes to, the token of its start, and what it reads if anything.
     """
 
-    def __init__(self, interpreter: Interpreter, request: Request, files: list[int], line: _socket.socket) -> None:
+    code: types.CodeType
+    namespace: dict[str, Any]
+
+    def __init__(self, interpreter: Interpreter) -> None:
         self._interpreter = interpreter
+        self._alive = 0
+
+    def begin(self, request: Request, files: list[int], line: _socket.socket) -> None:
+        """Makes this process that program, up to its first instruction.
+
+        Args:
+            files: what it writes to, the token of its start, and what it reads if anything.
+            line: of the slot, which is closed here.
+        """
         output, token = files[:2]
-        for name, value in request.limits.items():
-            limit(getattr(resource, name), value)
-        os.umask(0o077)
+        self._limit(request)
         os.chdir(_WORK)
-        suits = interpreter.suits(request.env)
+        suits = self._interpreter.suits(request.env)
         libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # undoes what the change of user did: its files in /proc were root's
         if not os.read(token, 1):
             raise RuntimeError("the start was called off")
@@ -137,9 +150,26 @@ class Program:
         if code is None:
             os.execve(sys.executable, [sys.executable, "-u", request.entry, *request.args], request.env)  # noqa: S606
         self._arrange_interpreter(request)
-        self.code = code
-        self.namespace = self._main(request.entry)
-        self._alive = gc.get_count()[0]
+        self._enter(code, request.entry)
+
+    def rehearse(self, request: Request) -> None:
+        """Does what ``begin`` and ``ended`` do, but for what cannot be undone.
+
+        An interpreter writes to much that it uses first: caches of attributes, code that it specializes. Each page that
+        a fork is the first to write to it has to copy, which is most of what a fork costs.
+        """
+        request = Request.decoded(request.encoded())
+        rehearse_becoming()
+        self._limit(request)
+        self._interpreter.suits(request.env)
+        self._arrange_files(1, None)
+        code = self._compiled(request.entry)
+        assert code is not None, "ours"
+        self._arrange_interpreter(request)
+        self._enter(code, request.entry)
+        exec(self.code, self.namespace)  # noqa: S102 - ours
+        self._ends_without_a_word(0)
+        gc.disable()
 
     def ended(self, status: Any = None) -> None:
         """Ends the process where nothing can notice; else returns, for the interpreter to end by itself.
@@ -148,17 +178,20 @@ class Program:
             status: as for ``sys.exit``.
         """
         code = 0 if status is None else status
+        if self._ends_without_a_word(code):
+            os._exit(code)
+
+    def _ends_without_a_word(self, code: Any) -> bool:
         if type(code) is not int or not 0 <= code <= _MAX_CODE or not self._interpreter.untouched():
-            return
+            return False
         further = [each for name, each in self.namespace.items() if name not in _MAIN and type(each) not in _ATOMS]
         if further and not _end_without_a_word(further):
-            return
+            return False
         alive, *older = gc.get_count()
         if alive != self._alive - _RUNNING or any(older):
             gc.collect()  # something is left, which may be garbage that ends with a word
-            if not self._interpreter.untouched():
-                return
-        os._exit(code)
+            return self._interpreter.untouched()
+        return True
 
     def failed(self, error: BaseException) -> None:
         """Tells an exception that nobody caught, as the interpreter does, without our own frame, and leaves."""
@@ -182,6 +215,12 @@ class Program:
             sys.excepthook = _tell_nothing
             raise KeyboardInterrupt
         sys.exit(1)
+
+    @staticmethod
+    def _limit(request: Request) -> None:
+        for name, value in request.limits.items():
+            limit(getattr(resource, name), value)
+        os.umask(0o077)
 
     @staticmethod
     def _arrange_files(output: int, source: int | None) -> None:
@@ -230,21 +269,24 @@ class Program:
         sys.orig_argv = [sys.executable, "-u", *sys.argv]
         sys.path[0] = place
         shadowed = self._interpreter.shadowed(os.listdir(place)) if request.archive else ()  # noqa: PTH208
-        for name in (*self._interpreter.ours, *shadowed):
+        for name in shadowed:
             sys.modules.pop(name, None)
         gc.enable()
+
+    def _enter(self, code: types.CodeType, entry: str) -> None:
+        self.code = code
+        self.namespace = self._main(entry)
+        self._alive = gc.get_count()[0]
 
     @staticmethod
     def _main(entry: str) -> dict[str, Any]:
         """Returns the namespace of a new ``__main__``."""
-        from importlib.machinery import SourceFileLoader
-
         main = types.ModuleType("__main__")
         del sys.modules["__main__"]
         sys.modules["__main__"] = main  # last, for ``untouched``
         namespace = vars(main)
         path = f"{_WORK}/{entry}"
-        namespace["__loader__"] = SourceFileLoader("__main__", path)
+        namespace["__loader__"] = _LOADER("__main__", path)
         namespace["__annotations__"] = {}
         namespace["__builtins__"] = builtins
         namespace["__file__"] = path

@@ -19,8 +19,8 @@ from arcray.node.forks.frames import Request
 from arcray.node.forks.server import BOOTSTRAP, ForkServer, line
 from arcray.node.forks.slot import Forked
 from arcray.node.leftovers import remove_small_tree
-from arcray.node.places import Places
-from arcray.node.sandbox import Sandbox
+from arcray.node.places import Place, Places
+from arcray.node.sandbox import Sandbox, UserPool
 
 __all__ = ["ForkServers"]
 
@@ -35,12 +35,12 @@ class ForkServers:
 
     Args:
         programs: the directory in which programs have theirs.
-
-    Attributes:
-        places: directories of programs that are kept for the next ones.
+        users: that programs become.
     """
 
-    def __init__(self, *, sandbox: Sandbox, programs: Path, settings: ForkServerSettings, clock: Clock) -> None:
+    def __init__(
+        self, *, sandbox: Sandbox, programs: Path, users: UserPool, settings: ForkServerSettings, clock: Clock
+    ) -> None:
         self._sandbox = sandbox
         self._programs = programs
         self._settings = settings
@@ -50,8 +50,9 @@ class ForkServers:
         self._ending: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._retired: list[ForkServer] = []
-        self._none_until_s = 0.0
-        self.places = Places(programs, remove_small_tree)
+        self._none_until_s: dict[_Whose, float] = {}
+        self._users = users
+        self._places = Places(programs, self._clear)
         self._closed = False
 
     @property
@@ -59,12 +60,30 @@ class ForkServers:
         """Whose servers run; who was asked last is last."""
         return tuple(owner for owner, _ in self._servers)
 
-    async def fork(self, owner: str, request: Request, files: Sequence[int], *, network: bool) -> Forked | None:
+    def take_place(self, owner: str) -> Place:
+        """Returns a place for a program of one file; it is the caller's until it is given back."""
+        return self._places.take(owner) or self._places.named(self._users.take())
+
+    def give_back_place(self, owner: str, place: Place, *, ended: bool) -> bool:
+        """Takes back a place and its user; returns whether they are kept. Else the caller removes what is there.
+
+        Args:
+            ended: whether its program is known to have ended with all that it started.
+        """
+        if ended and self._places.give_back(owner, place):
+            return True
+        self._leave(owner, place)
+        return False
+
+    async def fork(
+        self, owner: str, request: Request, files: Sequence[int], *, network: bool, stays: bool
+    ) -> Forked | None:
         """Has a program run; returns None if it does not run and never will, and is to be started in another way.
 
         Args:
             request: as for ``ForkServer.fork``, like ``files``.
             network: whether it may use the network.
+            stays: whether its directory and user are those of a place.
         """
         whose = owner, network
         if self._closed:
@@ -76,11 +95,11 @@ class ForkServers:
                 return None
         else:
             self._servers[whose] = self._servers.pop(whose)
-        return await server.fork(request, files)
+        return await server.fork(request, files, stays=stays)
 
     def doubt(self, owner: str, *, network: bool) -> None:
         """Takes a server out of use: it has made processes that did not begin to run their program."""
-        self._none_until_s = self._clock.monotonic() + self._settings.retry_s
+        self._do_without(owner, network)
         if (server := self._servers.pop((owner, network), None)) is not None:
             _log.warning("fork server does not work, so programs start without it", extra={"owner": owner})
             self._retire(server)
@@ -88,7 +107,7 @@ class ForkServers:
     async def close(self) -> None:
         """Ends all of them and waits for it."""
         self._closed = True
-        self.places.close()
+        self._places.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
@@ -101,11 +120,28 @@ class ForkServers:
         """Returns the owner's server, started once for all that wait for it; None if there can be none now."""
         starting = self._starting.get(whose)
         if starting is None:
-            if self._clock.monotonic() < self._none_until_s or not self._has_room(whose):
+            if self._clock.monotonic() < self._none_until_s.get(whose, 0.0) or not self._has_room(whose):
                 return None
             starting = self._starting[whose] = asyncio.create_task(self._start(whose), name="start fork server")
             starting.add_done_callback(lambda _: self._starting.pop(whose, None))
         return await asyncio.shield(starting)
+
+    def _do_without(self, owner: str, network: bool) -> None:
+        """Has an owner's programs not forked for a while. Nobody else's: what one's programs do is not theirs."""
+        now_s = self._clock.monotonic()
+        self._none_until_s = {each: until_s for each, until_s in self._none_until_s.items() if until_s > now_s}
+        self._none_until_s[owner, network] = now_s + self._settings.retry_s
+
+    def _clear(self, owner: str, place: Place) -> None:
+        """Removes a place that was kept and is not wanted any more."""
+        self._leave(owner, place)
+        remove_small_tree(place.root)
+
+    def _leave(self, owner: str, place: Place) -> None:
+        for network in (False, True):
+            if (server := self._servers.get((owner, network))) is not None:
+                server.leave(place.root.name)
+        self._users.give_back(place.uid)
 
     def _has_room(self, whose: _Whose) -> bool:
         """Makes room for one more; returns whether there is."""
@@ -127,7 +163,7 @@ class ForkServers:
         except UnavailableError as error:
             ours.close()
             its.close()
-            self._none_until_s = self._clock.monotonic() + self._settings.retry_s
+            self._do_without(*whose)
             _log.warning("programs start without a fork server", extra={"reason": error.message})
             return None
         self._servers[whose] = server

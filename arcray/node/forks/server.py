@@ -16,7 +16,7 @@ from typing import Final
 from arcray.core.errors import UnavailableError
 from arcray.core.ports import Clock
 from arcray.node.forks import frames
-from arcray.node.forks.frames import Answer, FrameError, Request
+from arcray.node.forks.frames import Answer, FrameError, Request, Seat
 from arcray.node.forks.slot import Forked, Slot
 from arcray.node.process import Child, Output, spawn_piped
 from arcray.node.sandbox import Command
@@ -61,7 +61,7 @@ class ForkServer:
         self._answer_s = answer_s
         self._slots: set[Slot] = set()
         self._free: list[Slot] = []
-        self._ordered: deque[tuple[socket.socket, asyncio.Future[bool]]] = deque()
+        self._ordered: deque[tuple[socket.socket, Seat | None, asyncio.Future[bool]]] = deque()
         self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._idle_since = clock.monotonic()
         self._serves = True
@@ -118,25 +118,34 @@ class ForkServer:
         """For how long no program of it has run."""
         return 0.0 if self.busy else self._clock.monotonic() - self._idle_since
 
-    async def fork(self, request: Request, files: Sequence[int]) -> Forked | None:
+    async def fork(self, request: Request, files: Sequence[int], *, stays: bool) -> Forked | None:
         """Has a program run; returns None if it does not run and never will.
 
         Args:
             files: what it writes to, and what it reads if anything; not ours.
+            stays: whether programs to come have the same seat, unless it is left.
         """
         data = request.encoded()
         if len(data) > frames.MAX_BYTES:
             return None
+        seat = request.seat if stays else None
         while self._serves:
-            if not self._free and not await self._made():
+            slot = self._take_free(seat)
+            if slot is None and not await self._made(seat):
                 return None
-            if self._free:  # else another program took it
-                slot = self._free.pop()
+            if slot is not None:  # else it is there now, unless another program took it
                 try:
                     return slot.run(data, files, self._answer_s)
                 except OSError:
                     slot.close()
         return None
+
+    def leave(self, directory: str) -> None:
+        """Makes no further use of a seat, whose directory is removed."""
+        for slot in tuple(self._free):
+            if slot.seat is not None and slot.seat.directory == directory:
+                self._free.remove(slot)
+                slot.close()
 
     def retire(self) -> None:
         """Has it make no further programs, and ends it once those that it has made have ended."""
@@ -156,15 +165,23 @@ class ForkServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _made(self) -> bool:
+    def _take_free(self, seat: Seat | None) -> Slot | None:
+        """Returns a slot of this seat that is free, and is so no more."""
+        for slot in reversed(self._free):
+            if slot.seat == seat:
+                self._free.remove(slot)
+                return slot
+        return None
+
+    async def _made(self, seat: Seat | None) -> bool:
         """Asks for one more slot; returns whether it came."""
         ours, its = line()
         made: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._ordered.append((ours, made))
+        self._ordered.append((ours, seat, made))
         try:
             with its:
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FILE.pack(its.fileno()))]
-                self._line.sendmsg([frames.SLOT], ancillary)
+                self._line.sendmsg([frames.NO_SEAT if seat is None else seat.encoded()], ancillary)
             async with asyncio.timeout(self._answer_s):
                 return await made
         except (TimeoutError, OSError):
@@ -175,7 +192,7 @@ class ForkServer:
         """Makes no further use of a server that fails; its programs go on."""
         _log.warning("fork server does not answer", extra={"pid": self._child.pid})
         while self._ordered:
-            ours, made = self._ordered.popleft()
+            ours, _, made = self._ordered.popleft()
             ours.close()
             if not made.done():
                 made.set_result(False)
@@ -190,7 +207,7 @@ class ForkServer:
         if not self._ready.done():
             self._ready.set_result(False)
         while self._ordered:
-            ours, made = self._ordered.popleft()
+            ours, _, made = self._ordered.popleft()
             ours.close()
             if not made.done():
                 made.set_result(False)
@@ -230,8 +247,8 @@ class ForkServer:
         if not self._ordered:  # given up; with its line closed it ends
             os.close(pidfd)
             return
-        ours, made = self._ordered.popleft()
-        slot = Slot(ours, pid, pidfd, idle=self._is_idle, gone=self._is_gone)
+        ours, seat, made = self._ordered.popleft()
+        slot = Slot(ours, pid, pidfd, seat=seat, idle=self._is_idle, gone=self._is_gone)
         self._slots.add(slot)
         self._free.append(slot)
         if not made.done():
@@ -239,10 +256,12 @@ class ForkServer:
 
     def _is_idle(self, slot: Slot) -> None:
         self._idle_since = self._clock.monotonic()
-        if self._serves and len(self._free) < _MAX_IDLE_SLOTS:
-            self._free.append(slot)
-        else:
+        if not self._serves:
             slot.close()
+            return
+        self._free.append(slot)
+        if len(self._free) > _MAX_IDLE_SLOTS:
+            self._free.pop(0).close()  # was not wanted for longest
 
     def _is_gone(self, slot: Slot) -> None:
         self._slots.discard(slot)

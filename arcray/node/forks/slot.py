@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 from arcray.node.forks import frames
-from arcray.node.forks.frames import Answer, FrameError
+from arcray.node.forks.frames import Answer, FrameError, Seat
 
 __all__ = ["Forked", "Slot"]
 
@@ -31,6 +31,7 @@ class Slot:
         line: our end of its line; ours alone.
         pid: its number, which is that of the first process of each of its programs.
         pidfd: of it; ours from now on.
+        seat: of all its programs; None where each has its own.
         idle: told when its program has ended and it could run another one.
         gone: told when it has ended.
     """
@@ -41,10 +42,12 @@ class Slot:
         pid: int,
         pidfd: int,
         *,
+        seat: Seat | None,
         idle: Callable[[Slot], None],
         gone: Callable[[Slot], None],
     ) -> None:
         self.pid = pid
+        self.seat = seat
         self.program: Forked | None = None
         self._line = line
         self._pidfd = pidfd
@@ -120,12 +123,15 @@ class Slot:
         except (OSError, FrameError):  # an end of file among them
             self.close()
             return
-        if answer.kind != frames.ENDED or self.program is None:
+        if answer.kind not in (frames.ENDED, frames.LAST) or self.program is None:
             self.close()
             return
         program, self.program = self.program, None
         program.ended(answer.code)
-        self._idle(self)
+        if answer.kind == frames.LAST:
+            self.close()
+        else:
+            self._idle(self)
 
 
 class Forked:

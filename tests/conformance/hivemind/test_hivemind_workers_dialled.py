@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from arcray.core.blobkeys import program_key
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.node import Health
-from arcray.core.workload import Phase, Program
+from arcray.core.workload import Phase, Program, WorkloadSpec
 from arcray.facades.hivemind.containers import OFFERS_CONTAINERS, asked_of
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.own_words import Words, saying_instance
 from arcray.testing.builders import a_container, a_workload
+from arcray.testing.plane import in_process_plane
 from arcray.testing.simulated_node import SimulatedNode
-from tests.conformance.hivemind.worker_rig import CODE, PATIENCE_S, FakeWorker, a_pool, in_phase, upload
+from arcray.wire.system import SystemClock
+from tests.conformance.hivemind.worker_rig import (
+    CODE,
+    PATIENCE_S,
+    FakeWorker,
+    Pool,
+    Stub,
+    a_gateway,
+    a_pool,
+    in_phase,
+    upload,
+)
 
 
 async def test_a_worker_gets_a_task_as_it_was_uploaded_and_runs_it() -> None:
@@ -141,6 +156,49 @@ async def test_the_work_of_a_worker_that_died_and_was_started_again_at_once_begi
         await in_phase(served, spec, Phase.RUNNING, attempt=2)
         assert [request.task_id for request in again.taken] == ["task-001.arcray-2"]
         assert set(again.stopped) == {"task-001"}
+
+
+@asynccontextmanager
+async def restarted_gateway() -> AsyncIterator[tuple[Pool, FakeWorker, WorkloadSpec]]:
+    """A pool whose gateway was started anew while a worker had a task, and has heard of nobody yet."""
+    clock, worker = SystemClock(), FakeWorker()
+    async with in_process_plane(nodes=[]) as cluster:
+        await worker.start()
+        async with a_gateway(cluster, clock) as before:
+            stub = Stub(before.address, words=saying_instance("one"))
+            await before.register(worker, stub=stub)
+            await stub.close()
+            spec = await upload(before)
+            await in_phase(before, spec, Phase.RUNNING)
+        async with a_gateway(cluster, clock) as after:
+            yield after, worker, spec
+        await worker.die()
+
+
+@pytest.mark.parametrize("words", [saying_instance("two"), {}])
+async def test_the_work_of_a_worker_that_was_started_again_while_its_gateway_was_begins_again(words: Words) -> None:
+    async with restarted_gateway() as (served, worker, spec):
+        await worker.die()
+        await worker.start()
+        stub = Stub(served.address, words=words)
+        await served.register(worker, stub=stub)
+        await in_phase(served, spec, Phase.RUNNING, attempt=2)
+        assert "task-001" in worker.stopped
+        await stub.close()
+
+
+async def test_the_work_of_a_worker_that_goes_on_while_its_gateway_is_started_again_goes_on() -> None:
+    async with restarted_gateway() as (served, worker, spec):
+        assert (await served.call("NodeManagerService.ReportStatus", node_id="worker-1", status="Busy")).success
+        stub = Stub(served.address, words=saying_instance("one"))
+        await served.register(worker, stub=stub)
+        assert (await served.work(spec.id)).attempt == 1
+        assert (
+            await served.call("MasterNodeService.TaskCompleted", task_id="task-001", node_id="worker-1", success=True)
+        ).success
+        assert (await served.work(spec.id)).phase is Phase.SUCCEEDED
+        assert worker.stopped == []
+        await stub.close()
 
 
 async def test_a_task_is_stopped_once_its_worker_has_said_so() -> None:

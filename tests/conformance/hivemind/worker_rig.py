@@ -184,10 +184,13 @@ class Pool:
                     break
         await events.aclose()
 
-    async def register(self, worker: FakeWorker, name: str = "worker-1", **fields: Any) -> pool.StatusResponse:
+    async def register(
+        self, worker: FakeWorker, name: str = "worker-1", *, stub: Stub | None = None, **fields: Any
+    ) -> pool.StatusResponse:
         """Has a worker register, and waits until it was reached."""
         given = {"node_id": name, "hostname": "127.0.0.1", "cpu_cores": 8, "memory_gb": 8, "port": worker.port}
-        answer: pool.StatusResponse = await self.call("NodeManagerService.RegisterWorkerNode", **(given | fields))
+        call = stub or self.call
+        answer: pool.StatusResponse = await call("NodeManagerService.RegisterWorkerNode", **(given | fields))
         if answer.success:
 
             async def reached() -> bool:

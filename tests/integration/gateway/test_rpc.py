@@ -66,6 +66,52 @@ async def test_a_service_of_a_facade_is_served() -> None:
         assert [each async for each in channel.unary_stream(f"/{SERVICE}/Stream")(b"x")] == [b"first", b"x"]
 
 
+class Sending:
+    """A call whose message does not come until it is sent."""
+
+    def __init__(self, channel: Any, method: str) -> None:
+        self.message: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.call = channel.stream_unary(f"/{SERVICE}/{method}")(self._messages())
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        yield await self.message
+
+
+async def until_waiting(listener: RpcListener, calls: int) -> None:
+    """Returns once so many calls have come that one more would not fit."""
+    while listener.has_room or listener.waiting < calls:  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0.001)
+
+
+LARGEST = 1 << 20
+
+
+async def test_messages_that_come_at_once_are_bounded_and_others_wait_unread() -> None:
+    async with listening(max_body_bytes=LARGEST, grpc_bodies_bytes=2 * LARGEST) as (listener, channel):
+        held = [Sending(channel, "Unary"), Sending(channel, "Unary")]
+        await until_waiting(listener, 0)
+        late = [asyncio.ensure_future(unary(channel, b"x" * LARGEST)), asyncio.ensure_future(unary(channel, b"y"))]
+        streamed = channel.unary_stream(f"/{SERVICE}/Stream")(b"z")
+        await until_waiting(listener, 3)
+        assert not any(each.done() for each in late)
+        held[0].message.set_result(b"first")
+        assert await held[0].call == b"first"
+        assert [await each for each in late] == [b"x" * LARGEST, b"y"]
+        assert [each async for each in streamed] == [b"first", b"z"]
+        held[1].call.cancel()
+        assert await unary(channel, b"again") == b"again"
+        assert listener.has_room
+
+
+async def test_a_message_that_does_not_come_gives_up_its_place() -> None:
+    """Waits for two seconds, of which the sweep needs one."""
+    async with listening(max_body_bytes=LARGEST, grpc_bodies_bytes=LARGEST, grpc_body_timeout_s=0.01) as (_, channel):
+        stuck = Sending(channel, "Unary")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stuck.call
+        assert await unary(channel, b"x") == b"x"
+
+
 async def test_an_error_leaves_with_its_status_its_message_and_our_code() -> None:
     async with listening() as (_, channel):
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -32,7 +32,15 @@ def processes(word: str = "early = frozenset") -> list[psutil.Process]:
     # Below a sandbox of this very process: the nodes of a shared cluster, which are below it too, have servers as well.
     sandboxes = [each for each in psutil.Process().children() if each.name() == "bwrap"]
     found = [each for sandbox in sandboxes for each in sandbox.children(recursive=True)]
-    return [each for each in found if each.name() != "bwrap" and word in " ".join(each.cmdline())]
+    return [each for each in found if each.name() != "bwrap" and word in said_by(each)]
+
+
+def said_by(process: psutil.Process) -> str:
+    """A process's command line; nothing where it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):
+        return ""
 
 
 def server() -> psutil.Process:
@@ -91,20 +99,54 @@ async def test_programs_of_one_owner_at_one_time_share_nothing_that_they_can_use
     await waiting
 
 
-async def test_the_next_program_in_a_slot_finds_nothing_of_the_last(forked_bench: Bench) -> None:
+async def test_the_next_program_finds_nothing_of_the_last(forked_bench: Bench) -> None:
     await forked_bench.run(
         WAITING.replace("time.sleep(60)", "os.fork() or (os.setsid(), os.fork() or time.sleep(60), os._exit(0))")
     )
     assert forked_bench.log == "segment True\nup\n"
-    before = {each.pid for each in processes()}
     forked_bench.blobs.data.clear()
     end = await forked_bench.run(LOOKING)
     said = forked_bench.log.splitlines()
     assert said[:2] == ["False False", str([False] * 4)]
     assert said[3] == "True"
     assert end.phase is Phase.SUCCEEDED
-    assert {each.pid for each in processes()} == before  # a server and one slot, which was used again
-    assert len(before) == 2
+    assert len(processes()) == 2  # a server and one slot
+
+
+# What a program can leave that its end does not take away, in places that the next one of its slot has too.
+LEFT = {
+    "nothing": "pass",
+    "a file in /tmp": "open('/tmp/x', 'w').close()",
+    "a file in /dev/shm": "open('/dev/shm/x', 'w').close()",
+    "shared memory": "assert libc.shmget(7, 4096, 0o1666) >= 0",
+    "semaphores": "assert libc.semget(7, 1, 0o1666) >= 0",
+    "messages": "assert libc.msgget(7, 0o1666) >= 0",
+    "a message queue": "assert libc.mq_open(b'/x', 0o102, 0o600, None) >= 0",
+    "a terminal": "os.openpty()",
+    "a process": "os.fork() or time.sleep(60)",
+    "a file of its own": "open('x', 'w').close()",
+}
+_ENDS_A_SLOT = {*LEFT} - {"nothing", "a terminal", "a process"}
+
+
+async def test_a_slot_ends_with_a_program_that_left_what_the_next_one_would_find(forked_bench: Bench) -> None:
+    slots: dict[str, tuple[int | None, int | None]] = {}
+    for left, source in LEFT.items():
+        first = await forked_bench.run(f"import ctypes, os, time\nlibc = ctypes.CDLL('librt.so.1')\n{source}")
+        assert first.phase is Phase.SUCCEEDED, (left, forked_bench.log)
+        slots[left] = first.result.pid, (await forked_bench.run("")).result.pid
+    assert {left for left, (before, after) in slots.items() if before != after} == _ENDS_A_SLOT
+
+
+async def test_programs_that_follow_each_other_in_a_place_are_one_user_and_others_are_not(forked_bench: Bench) -> None:
+    users: dict[str, set[str]] = {"one": set(), "two": set()}
+    for owner in ("one", "two", "one", "two"):
+        forked_bench.owner = owner
+        forked_bench.blobs.data.clear()
+        await forked_bench.run("import os\nprint(os.getuid())")
+        users[owner].add(forked_bench.log)
+    assert [len(each) for each in users.values()] == [1, 1]
+    assert users["one"] != users["two"]
 
 
 HASH = "print(hash('a'))"
@@ -121,6 +163,16 @@ async def test_owners_share_no_server(forked_bench: Bench) -> None:
     assert said["one"] != said["two"]
     assert forked_bench.forks is not None
     assert forked_bench.forks.owners == ("one", "two")
+
+
+async def test_a_server_that_does_not_work_is_no_affair_of_other_owners(forked_bench: Bench) -> None:
+    forks = forked_bench.with_forks()
+    forks.doubt("one", network=forked_bench.settings.network)
+    for owner in ("one", "two"):
+        forked_bench.owner = owner
+        assert (await forked_bench.run("")).phase is Phase.SUCCEEDED
+    assert forks.owners == ("two",)
+    await forks.close()
 
 
 async def test_who_was_not_asked_for_longest_gives_way(forked_bench: Bench) -> None:
@@ -225,12 +277,14 @@ async def test_an_end_that_is_asked_for_as_the_program_ends_reaches_no_other_pro
 
     async def asked_late(work: asyncio.Future[int]) -> Ending:
         await work
-        next_one.append(forked_bench.start("import time\nprint('up')\ntime.sleep(60)"))
+        waits = "import time\nprint('up')\ntime.sleep(60)"
+        next_one.append(forked_bench.start(waits, stdin_blob="read", attempt=2))
         await logged(forked_bench, forked_bench.attempt, "up\n")
         return Ending.STOP
 
     monkeypatch.setattr(program, "signal_all", asks)
-    first = forked_bench.start("")
+    forked_bench.blobs.data["read"] = b""  # what reads has no place, so its slot is free before it has been cleared up
+    first = forked_bench.start("", stdin_blob="read")
     assert forked_bench.attempt is not None
     monkeypatch.setattr(forked_bench.attempt, "until", asked_late)
     await first

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ async def test_a_key_may_have_letters_of_any_script(blobs: FsspecBlobs) -> None:
     assert await blobs.append("results/1/-2/結果=20é.txt", b"y") == 2
     await blobs.delete_below("results/1/-2")
     assert await blobs.size("results/1/-2/結果=20é.txt") is None
+
+
+async def test_a_disk_that_hangs_holds_up_no_other_threads(blobs: FsspecBlobs) -> None:
+    """The pool that everything else shares takes nothing here, and it works all the same."""
+    nobody = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(nobody)
+    nobody.shutdown()
+    await blobs.put("x", b"1")
+    assert await blobs.get("x") == b"1"
 
 
 async def test_putting_replaces(blobs: FsspecBlobs) -> None:

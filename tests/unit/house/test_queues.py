@@ -44,6 +44,7 @@ FIXED: set[StrEnum] = {Queue.ASKS, Queue.STREAM_EVENTS, Queue.READER_EVENTS, Que
 
 NO_QUEUES = {
     "blobs.max_blob_bytes": "the size of one thing",
+    "gateway.max_asks_bytes": "what waits in asks, by another measure",
     "gateway.max_body_bytes": "the size of one thing",
     "gateway.max_header_bytes": "the size of one thing",
     "gateway.max_headers": "the size of one thing",

@@ -6,7 +6,7 @@ from pathlib import Path
 from arcray.config import ForkServerSettings
 from arcray.node.forks.frames import Request
 from arcray.node.forks.pool import ForkServers
-from arcray.node.sandbox import Sandbox, SandboxKind
+from arcray.node.sandbox import Sandbox, SandboxKind, UserPool
 from arcray.testing.clock import FakeClock
 
 REQUEST = Request(
@@ -20,7 +20,11 @@ async def test_an_interpreter_that_a_fork_would_not_see_is_no_fault_of_the_progr
         interpreter.parent.mkdir()
         sandbox = Sandbox(kind=SandboxKind.BUBBLEWRAP, own_user=True, python=str(interpreter))
         servers = ForkServers(
-            sandbox=sandbox, programs=Path(directory), settings=ForkServerSettings(), clock=FakeClock()
+            sandbox=sandbox,
+            programs=Path(directory),
+            users=UserPool(),
+            settings=ForkServerSettings(),
+            clock=FakeClock(),
         )
-        assert await servers.fork("ana", REQUEST, [], network=False) is None
+        assert await servers.fork("ana", REQUEST, [], network=False, stays=False) is None
         await servers.close()

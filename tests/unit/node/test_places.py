@@ -9,33 +9,35 @@ from pathlib import Path
 import pytest
 
 from arcray.node.leftovers import remove_small_tree
-from arcray.node.places import SOURCE, Places
+from arcray.node.places import SOURCE, Place, Places
 
 UID = os.getuid()
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
-    return Places(tmp_path, remove_small_tree)
+    return Places(tmp_path, lambda _, place: remove_small_tree(place.root))
 
 
-def used(places: Places, owner: str) -> Path:
+def used(places: Places, owner: str, uid: int = UID) -> Place:
     """A place in which a program has run that left nothing."""
-    root = places.take(owner)
-    if not root.exists():
-        root.mkdir(mode=0o711)
+    place = places.take(owner) or places.named(uid)
+    if not place.root.exists():
+        place.root.mkdir(mode=0o711)
         for name in ("work", "results"):
-            (root / name).mkdir(mode=0o700)
-        os.close(os.open(root / "work" / SOURCE, os.O_CREAT | os.O_WRONLY, 0o600))
-    return root
+            (place.root / name).mkdir(mode=0o700)
+        os.close(os.open(place.root / "work" / SOURCE, os.O_CREAT | os.O_WRONLY, 0o600))
+    return place
 
 
 def test_what_was_left_as_it_was_is_used_again_by_the_same_owner_alone(places: Places) -> None:
-    root = used(places, "one")
-    assert places.give_back("one", root, UID)
-    assert used(places, "two") != root
-    assert used(places, "one") == root
-    assert used(places, "one") != root
+    first, second = used(places, "one"), used(places, "one")
+    assert places.give_back("one", first)
+    assert places.give_back("one", second)
+    assert used(places, "two") not in (first, second)
+    assert used(places, "one") == second  # the newest: what belongs to it is most likely there yet
+    assert used(places, "one") == first
+    assert used(places, "one") not in (first, second)
 
 
 def replaced_by_a_link(path: Path) -> None:
@@ -58,29 +60,29 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_a_program_has_changed_is_not_used_again(places: Places, change: str) -> None:
-    root = used(places, "one")
-    CHANGES[change](root)
-    assert not places.give_back("one", root, UID)
+    place = used(places, "one")
+    CHANGES[change](place.root)
+    assert not places.give_back("one", place)
 
 
 def test_what_is_another_users_is_not_used_again(places: Places) -> None:
-    assert not places.give_back("one", used(places, "one"), UID + 1)
+    assert not places.give_back("one", used(places, "one", UID + 1))
 
 
 def test_what_has_attributes_is_not_used_again(places: Places) -> None:
-    root = used(places, "one")
+    place = used(places, "one")
     try:
-        os.setxattr(root / "work", "user.x", b"1")
+        os.setxattr(place.root / "work", "user.x", b"1")
     except OSError:
         pytest.skip("this file system has no attributes")
-    assert not places.give_back("one", root, UID)
+    assert not places.give_back("one", place)
 
 
 def test_only_so_many_are_kept_and_none_in_the_end(places: Places, tmp_path: Path) -> None:
-    roots = [used(places, "one") for _ in range(70)]
-    assert all(places.give_back("one", root, UID) for root in roots)
+    kept = [used(places, "one") for _ in range(70)]
+    assert all(places.give_back("one", place) for place in kept)
     assert len(list(tmp_path.iterdir())) == 64
-    assert not roots[0].exists()
+    assert not kept[0].root.exists()
     places.close()
     assert list(tmp_path.iterdir()) == []
 

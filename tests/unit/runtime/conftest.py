@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -49,6 +49,10 @@ class ScriptedPlane:
         if self.auto is not None:
             for command, reply in zip(commands, replies, strict=True):
                 reply.set_result(self.auto(command))
+
+    def answer_soon(self, query: Query, told: Callable[[Any], None]) -> bool:
+        _ = query, told
+        return False
 
     async def submit(self, commands: Sequence[Command]) -> list[Any]:
         raise NotImplementedError
@@ -152,6 +156,7 @@ class Rig:
             orders=self._take,
             connected=self._connected,
             limit=1000,
+            limit_bytes=1000,
         )
         self._tasks: list[asyncio.Task[None]] = []
 

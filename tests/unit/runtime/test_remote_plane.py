@@ -182,7 +182,7 @@ async def test_what_is_asked_again_comes_in_frames_of_bounded_size_and_in_order(
 
 async def test_what_is_said_is_cut_into_frames_that_a_line_carries(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a restart, when all that is unanswered is said at once; one ask that is larger goes alone."""
-    monkeypatch.setattr(remote_plane, "_FRAME_BYTES", 10_000)
+    monkeypatch.setattr(remote_plane, "FRAME_BYTES", 10_000)
     large = [GetModel(model_id=ModelId("m" * size)) for size in (4_000, 4_000, 4_000, 30_000, 10)]
     asked = [asyncio.create_task(ask(rig, number)) for number in range(9)]
     asked += [asyncio.create_task(rig.remote.query(query)) for query in large]
@@ -194,6 +194,31 @@ async def test_what_is_said_is_cut_into_frames_that_a_line_carries(rig: Rig, mon
         assert len([said for said in rig.said if said.queries]) > 2
         for task in asked:
             task.cancel()
+
+
+class Held:
+    """A blob store that keeps those waiting who write."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def put(self, key: str, data: bytes) -> None:
+        _ = key, data
+        await self.go.wait()
+
+
+async def test_what_waits_for_the_scheduler_is_bounded_in_bytes(rig: Rig) -> None:
+    """What is larger than the bound is asked all the same, alone."""
+    store: Any = Held()
+    async with rig.running(), asyncio.timeout(5):
+        rig.plane.store = store
+        first = asyncio.create_task(rig.remote.blob("put", "a", b"x" * 2_000))
+        await rig.settle()
+        with pytest.raises(ResourceExhaustedError, match="1000 bytes wait for the scheduler already"):
+            await rig.remote.blob("put", "b", b"x")
+        store.go.set()
+        await first
+        await rig.remote.blob("put", "b", b"x")
 
 
 @pytest.mark.parametrize("removal", [RemoveModel(model_id=ModelId("m")), RevokeKey(key_id=KeyId("k"))])

@@ -3,13 +3,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from arcray.core.commands import StopWorkload
 from arcray.core.errors import InternalError
 from arcray.core.events import NodeDetached, Topic
-from arcray.core.ids import NodeId, WorkloadId
+from arcray.core.ids import ModelId, NodeId, WorkloadId
 from arcray.core.ports import EventBatch
-from arcray.core.queries import GetStats
+from arcray.core.queries import GetModel, GetStats
 from arcray.drivers.frames import decode, encode
+from arcray.runtime import switchboard
 from arcray.runtime.messages import FromClient, FromScheduler
 from arcray.testing.builders import T0
 
@@ -101,6 +104,30 @@ async def test_events_that_wait_for_a_slow_client_are_bounded_and_it_is_told(rig
         rig.line.other.set_full(False)
         assert await anext(stream) == EventBatch(events=(), gap=True)
         await stream.aclose()
+
+
+async def test_what_a_full_line_has_gathered_is_said_in_frames_of_bounded_size(rig: Rig) -> None:
+    async with rig.running(), asyncio.timeout(5):
+        rig.plane.answers = {GetStats(): "fine"}
+        assert rig.line.other is not None
+        rig.line.other.set_full(True)
+        asked = [asyncio.create_task(rig.remote.query(GetStats())) for _ in range(600)]
+        await rig.settle()
+        before = len(heard(rig.line))
+        rig.line.other.set_full(False)
+        assert await asyncio.gather(*asked) == ["fine"] * 600
+        assert [len(said.replies) for said in heard(rig.line)[before:]] == [256, 256, 88]
+
+
+async def test_replies_that_are_large_together_are_said_one_after_the_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switchboard, "FRAME_BYTES", 10_000)
+    async with rig.running(), asyncio.timeout(5):
+        rig.plane.answers = {GetModel(model_id=ModelId(str(number))): str(number) * 4_000 for number in range(9)}
+        asked = [asyncio.create_task(rig.remote.query(query)) for query in rig.plane.answers]
+        assert [len(answer) for answer in await asyncio.gather(*asked)] == [4_000] * 9
+        assert all(len(said.replies) <= 2 for said in heard(rig.line))
 
 
 async def test_a_query_that_fails_unexpectedly_is_an_internal_error_and_ends_nothing(rig: Rig) -> None:

@@ -43,9 +43,19 @@ class Context:
 
 
 class Details:
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, context: Context) -> None:
         self.method = method
-        self.invocation_metadata = ()
+        self.invocation_metadata = context.invocation_metadata()
+
+
+class Unread:
+    """What a call sends, which nobody may read."""
+
+    def __aiter__(self) -> Unread:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise AssertionError("it is not read")
 
 
 def served(
@@ -53,10 +63,16 @@ def served(
 ) -> Callable[[bytes, Context], Awaitable[Any]]:
     """One method as gRPC calls it."""
     surface = Surface(Callers(TOKENS, strict=strict), FakeClock())
-    details: Any = Details(f"/nodepool.MasterNodeService/{method}")
-    handler: Any = surface.service(MASTER, {method: answer}, Subject.TASK).service(details)
-    assert handler.request_deserializer is None
-    call: Callable[[bytes, Context], Awaitable[Any]] = handler.unary_unary
+    service = surface.service(MASTER, {method: answer}, Subject.TASK)
+
+    async def call(body: bytes, context: Context) -> Any:
+        details: Any = Details(f"/nodepool.MasterNodeService/{method}", context)
+        handler: Any = service.service(details)
+        assert handler.request_deserializer is None
+        if handler.request_streaming:
+            return await handler.stream_unary(Unread(), context)
+        return await handler.unary_unary(body, context)
+
     return call
 
 
@@ -138,7 +154,7 @@ async def test_wrong_credentials_of_a_call_are_a_status_whatever_its_answer_has(
     assert context.trailing == {"hivemind-error-code": "1004"}
 
 
-async def test_credentials_are_looked_at_before_the_request() -> None:
+async def test_credentials_are_looked_at_before_the_request_is_received() -> None:
     with pytest.raises(UnauthenticatedError):
         await served(refusing(AssertionError()), strict=True)(b"\xff", Context())
 

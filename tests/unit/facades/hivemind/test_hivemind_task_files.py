@@ -85,6 +85,15 @@ async def test_what_runs_is_read_each_time_and_what_has_ended_once_a_second() ->
     assert await files.polled_output(ended) == b"12"
 
 
+@pytest.mark.parametrize("log_bytes", [0, 7])
+async def test_where_its_end_says_how_much_a_task_wrote_nobody_is_asked(log_bytes: int) -> None:
+    plane = Plane()
+    plane.blobs.kept[log_key(ID)] = b"written, and more"
+    view = replace(a_view(Phase.SUCCEEDED), result=Result(log_bytes=log_bytes))
+    assert await files_of(plane, FakeClock()).polled_output(view) == b"written"[:log_bytes]
+    assert plane.blobs.read == [(log_key(ID), 0)][:log_bytes]
+
+
 async def test_what_is_remembered_is_bounded() -> None:
     plane = Plane()
     files, ended = files_of(plane, FakeClock()), a_view(Phase.SUCCEEDED)

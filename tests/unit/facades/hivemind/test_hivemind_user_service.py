@@ -14,11 +14,12 @@ from arcray.core.queues import QueueReading
 from arcray.facades.hivemind.callers import ANYBODY, Callers
 from arcray.facades.hivemind.calls import Call
 from arcray.facades.hivemind.contract import nodepool_pb2 as pool
+from arcray.facades.hivemind.guesses import Guesses
 from arcray.facades.hivemind.queues import Queue
 from arcray.facades.hivemind.tokens import KEY_BYTES, Tokens
 from arcray.facades.hivemind.user_service import UserService
 from arcray.testing.builders import T0
-from arcray.testing.clock import SequenceIds
+from arcray.testing.clock import FakeClock, SequenceIds
 from arcray.testing.node_fakes import FakePlane
 
 REQUEST = pool.RegisterRequest(username="ana", password="p")
@@ -52,6 +53,7 @@ def service_of(passwords: Passwords, at_once: int) -> UserService:
         Callers(tokens, strict=False),
         tokens,
         passwords=hashing,
+        guesses=Guesses(FakeClock(), at_once=3, per_minute=6),
         initial_balance=0,
         reserved={AccountId("local")},
         max_hashing=at_once,

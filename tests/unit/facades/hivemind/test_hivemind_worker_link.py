@@ -235,6 +235,21 @@ async def test_a_worker_that_never_answers_is_let_go() -> None:
             await rig.link.deliver(3, [START])
 
 
+SLOW = Answer(Certainty.UNKNOWN, "slow", slow=True)
+
+
+@pytest.mark.parametrize("slow_stops", [18, 19])
+async def test_a_worker_that_is_there_and_slow_is_kept_for_longer_and_not_for_ever(slow_stops: int) -> None:
+    async with linked(executions=[SLOW], stops=[*[SLOW] * slow_stops, YES]) as rig:
+        await rig.link.deliver(3, [START])
+        while not rig.plane.told:
+            await rig.clock.advance(10.0)
+        if slow_stops < 19:
+            assert ends(rig.plane.told) == [(Phase.FAILED, True, "slow")]
+        else:
+            assert rig.plane.told == [DetachNode(node_id=node_id(1), epoch=3, reason="slow")]
+
+
 async def test_a_worker_that_is_gone_is_noticed_after_the_first_call() -> None:
     async with linked(executions=[GONE], reachable=False) as rig:
         await rig.link.deliver(3, [START])
