@@ -140,7 +140,7 @@ def read(frame: str | bytes) -> ServerMessage | None:
             try:
                 return _assigned(task_id, _object(values, "task"))
             except InvalidArgumentError as error:
-                return Misread(task_id, str(error))
+                return Misread(task_id, str(error).encode(errors="replace").decode())  # it may name what is no text
         case _:
             return None
 
@@ -202,6 +202,7 @@ def _env(told: Mapping[str, Any], path: str) -> tuple[tuple[str, str], ...]:
     found = {} if told.get("env") is None else _object(told, "env", path.removesuffix("env"))
     values = Fields(found, path)
     for name in found:
+        Fields({path: name}).text(path)
         if not _NAME.fullmatch(name):
             raise InvalidArgumentError("is no name of a variable", field=f"{path}.{name[:_ID_LIMIT]}")
     return tuple((name, values.text(name, longest=_TEXT_LIMIT)) for name in found)

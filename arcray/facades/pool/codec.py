@@ -192,11 +192,12 @@ def read_requirements(asked: Mapping[str, Any], path: str) -> Requirements:
 
 
 def _submitted(told: Mapping[str, Any]) -> TaskSubmit | Misread:
+    task_id = ""
     try:
+        task_id = _id(Fields(told, "task"), "id")
         return TaskSubmit(task=_task(told))
     except InvalidArgumentError as error:
-        found = told.get("id")
-        return Misread(task_id=found if isinstance(found, str) and error.field != "task.id" else "", reason=str(error))
+        return Misread(task_id=task_id, reason=_told(error))
 
 
 def _task(told: Mapping[str, Any]) -> Task:
@@ -223,8 +224,13 @@ def _completed(fields: Fields, values: Mapping[str, Any]) -> TaskComplete:
             device_id=device_id,
             task_id=task_id,
             success=False,
-            error=f"its device tells no end that can be read: {error}",
+            error=f"its device tells no end that can be read: {_told(error)}",
         )
+
+
+def _told(error: InvalidArgumentError) -> str:
+    """Returns what is wrong as text that can be sent and kept: it may name a member whose name cannot."""
+    return str(error).encode(errors="replace").decode()
 
 
 def _complete(device_id: str, task_id: str, result: Mapping[str, Any]) -> TaskComplete:

@@ -69,8 +69,8 @@ class Lending:
             storage=settings.max_storage_allocation,
             gpu=settings.gpu_sharing,
         )
-        # Who holds what: by the requesting device and the socket that answers for it, newest last.
-        self._holders: dict[tuple[SocketId, str], list[tuple[ReservationId, float]]] = {}
+        # Who holds what: by the requesting device, whose it is, and the socket that answers for it; newest last.
+        self._holders: dict[tuple[SocketId, str, AccountId], list[tuple[ReservationId, float]]] = {}
 
     async def lend(self, request: ResourceRequest, socket: SocketId, account: AccountId) -> Allocation:
         """Answers a request; what it fulfils is held from then on."""
@@ -95,16 +95,16 @@ class Lending:
             for held in self._holders.values():
                 held[:] = [each for each in held if each[0] != allocation_id]
 
-    async def leave(self, socket: SocketId, account: AccountId) -> None:
+    async def leave(self, socket: SocketId) -> None:
         """Gives back all that a socket holds that has ended."""
         for key in [key for key in self._holders if key[0] == socket]:
             for allocation_id, _ in self._holders.pop(key):
-                await self._release(allocation_id, account)
+                await self._release(allocation_id, key[2])
 
-    def moved(self, device_id: str, socket: SocketId) -> None:
-        """Takes that a device has another socket, which answers for what it holds from then on."""
-        for key in [key for key in self._holders if key[1] == device_id and key[0] != socket]:
-            self._holders.setdefault((socket, device_id), []).extend(self._holders.pop(key))
+    def moved(self, device_id: str, socket: SocketId, account: AccountId) -> None:
+        """Takes that a device has another socket, which answers for what its account holds by it from then on."""
+        for key in [key for key in self._holders if key[1:] == (device_id, account) and key[0] != socket]:
+            self._holders.setdefault((socket, device_id, account), []).extend(self._holders.pop(key))
 
     # -- reserving ----------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Lending:
         answers = member.socket if member is not None and member.account == account else socket
         if sum(len(held) for key, held in self._holders.items() if key[0] == answers) >= self._settings.max_allocations:
             return None
-        return self._holders.setdefault((answers, device_id), [])
+        return self._holders.setdefault((answers, device_id, account), [])
 
     async def _candidates(self, requester: str) -> Sequence[Candidate]:
         views = await every_node(self._plane)

@@ -159,7 +159,7 @@ class PoolLinks:
         for action in self._roster.close(link.id):
             await self._act(action, link)
         await self._desk.leave(link)
-        await self._lending.leave(link.id, link.identity.account)
+        await self._lending.leave(link.id)
         if not self._links:
             self._others.listen(wanted=False)
 
@@ -217,7 +217,7 @@ class PoolLinks:
                 self._attaching.drop(device_id)
             link.close(POLICY, str(error))
             return
-        self._lending.moved(device_id, link.id)
+        self._lending.moved(device_id, link.id, member.account)
         if join.listed:
             link.send(codec.devices_frame(await self._listing_or_own()))
         if join.new:

@@ -141,6 +141,7 @@ async def test_what_an_account_holds_ends_with_its_own_socket(serve: Serve) -> N
                 for each in allocations:
                     await ana.say("resource_release", allocationId=each["id"])
                 await ana.quiet("A")
+                await lender.register("A")  # another socket answers for it from now on
 
             async def released() -> bool:
                 return await active(served) == 0

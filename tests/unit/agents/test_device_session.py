@@ -246,6 +246,8 @@ def test_an_output_that_no_frame_takes_is_cut_and_says_so() -> None:
         ({"program": {"archive": "é"}}, "task.data.program.archive: is not Base64"),
         ({"program": {"source": "", "env": {"A=": "b"}}}, "task.data.program.env.A=: is no name of a variable"),
         ({"program": {"source": "", "env": {"A": 1}}}, "task.data.program.env.A: must be a string"),
+        ({"program": {"source": "", "env": {"\ud800": ""}}}, "task.data.program.env: holds half of a surrogate pair"),
+        ({"program": {"source": "", "env": {"\ud800=": ""}}}, "task.data.program.env: holds half of a surrogate pair"),
         ({"program": {"source": "", "args": [1]}}, "task.data.program.args.0: must be a string"),
         ({"container": {"image": ""}}, "task.data.container.image: must have 1"),
         ({"input": "\ud800", **CODE}, "task.data.input: holds half of a surrogate pair"),

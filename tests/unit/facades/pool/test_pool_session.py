@@ -252,6 +252,7 @@ def test_who_is_not_trusted_gets_no_work() -> None:
         ({"success": True, "exitCode": 0.5}, "result.exitCode: must be an integer"),
         ({"success": True, "files": {"": ""}}, "result.files.: must have 1"),
         ({"success": True, "files": {"a": "!"}}, "result.files.a: is not Base64"),
+        ({"success": True, "files": {"\ud800": ""}}, "result.files.?: holds half of a surrogate pair"),
         ({"success": True, "result": "x" * (2**22 + 1)}, "result.result: must have"),
     ],
 )
@@ -268,6 +269,7 @@ def test_an_end_that_cannot_be_read_is_a_failure(result: Any, field: str) -> Non
     ("task", "refusal"),
     [
         ({"id": 5}, Refuse("", "task.id: must be a string")),
+        ({"id": "\ud800", "data": "p"}, Refuse("", "task.id: holds half of a surrogate pair")),
         ({"id": "t", "data": "p"}, Refuse("t", "task.data: must be an object")),
         ({"id": "t", "data": {"command": 5}}, Refuse("t", "task.data.command: must be a string")),
         (
