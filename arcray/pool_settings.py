@@ -110,7 +110,7 @@ class PoolSettings(_Section):
         gpu_sharing: whether GPUs are allocated at all.
         max_sockets: WebSockets of one gateway process.
         socket_queue: frames that wait for one slow socket; a longer queue closes it with 1008.
-        socket_queue_characters: of those frames together; more close it likewise.
+        socket_queue_characters: of those frames together that are for it alone; more close it likewise.
         max_tasks: tasks of one socket at a time; more are answered at once that they have no place.
         max_allocations: held by one socket at a time.
         task_timeout_s: longest that a task may take, from its submission.

@@ -1,7 +1,8 @@
 """One socket's queue: frames that wait for it, and how it is to end.
 
 A queue that is full ends the connection: who does not keep up with the pool would be told of what it was. It is full by
-the number of its frames or by their size, because some of them hold whole programs, or what their sender liked to say.
+the number of its frames, or by the size of those that are for this socket alone: some hold whole programs, or what their
+sender liked to say. What everybody is told is small, and not measured: it has a hundred receivers at a time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from arcray.wire.identity import Identity
 
 __all__ = ["Link"]
 
+_BEHIND: Final = "this socket does not keep up"
 _REASON_BYTES: Final = 123  # what a close frame has room for
 
 
@@ -25,7 +27,7 @@ class Link:
     Args:
         identity: who opened it.
         most: frames that may wait.
-        most_characters: of them together; one frame alone may have more.
+        most_characters: of those among them together that are for it alone; one frame may have more.
 
     Attributes:
         closed: code and reason of how it is to end, or has ended; None while it stands.
@@ -46,14 +48,22 @@ class Link:
         return len(self._frames)
 
     def send(self, frame: str) -> None:
-        """Queues a frame; of one that is to end, or is behind too far, nothing."""
+        """Queues a frame of any size; of one that is to end, or is behind too far, nothing."""
+        waits = self._characters
+        self._characters += len(frame)
+        if waits and self._characters > self._most_characters:
+            self._frames.clear()
+            self.close(POLICY, _BEHIND)
+        self.tell(frame)
+
+    def tell(self, frame: str) -> None:
+        """Queues what everybody is told."""
         if self.closed is not None:
             return
         frames = self._frames
-        self._characters += len(frame)
-        if len(frames) >= self._most or (frames and self._characters > self._most_characters):
+        if len(frames) >= self._most:
             frames.clear()
-            self.close(POLICY, "this socket does not keep up")
+            self.close(POLICY, _BEHIND)
             return
         frames.append(frame)
         waiter = self._waiter

@@ -259,7 +259,7 @@ class PoolLinks:
     def _broadcast(self, frame: str, *, but: SocketId | None = None) -> None:
         for link in self._links.values():
             if link.id != but:
-                link.send(frame)
+                link.tell(frame)
 
     def _link_of(self, member: Member) -> Link | None:
         return self._links.get(member.socket)
