@@ -72,12 +72,18 @@ class Running:
 
 @contextmanager
 def running(words: Sequence[str], **environment: str) -> Iterator[Running]:
-    with subprocess.Popen(words, env=os.environ | environment, stdout=subprocess.PIPE, text=True) as process:
+    """Runs an example until the block ends, and then presses Ctrl-C, which a shell's background jobs do not hear."""
+    hears = ["env", "--default-signal=INT", *words]
+    with subprocess.Popen(hears, env=os.environ | environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Running(process)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE_S)
+            try:
+                process.wait(PATIENCE_S)
+            except BaseException:
+                process.kill()
+                raise
 
 
 def web_socket(cluster: Cluster, path: str) -> str:
