@@ -1,8 +1,8 @@
 """One socket's queue: frames that wait for it, and how it is to end.
 
 A queue that is full ends the connection: who does not keep up with the pool would be told of what it was. It is full by
-the number of its frames, or by the size of those that are for this socket alone: some hold whole programs, or what their
-sender liked to say. What everybody is told is small, and not measured: it has a hundred receivers at a time.
+the number of its frames, or by the size of those that are for this socket alone: some hold whole programs, or what
+their sender liked to say. What everybody is told is small, and not measured: it has a hundred receivers at a time.
 """
 
 from __future__ import annotations
