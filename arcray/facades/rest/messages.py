@@ -151,7 +151,7 @@ class DemandBody(Message):
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     gpu_memory_mb: Annotated[
         int | None,
-        Field(ge=1, le=MAX_QUANTITY >> 20, description="on each GPU, shared with others; absent takes whole GPUs"),
+        Field(ge=0, le=MAX_QUANTITY >> 20, description="on each GPU, shared with others; absent or 0 takes whole GPUs"),
     ] = None
 
 

@@ -159,13 +159,13 @@ def demand_of(body: m.DemandBody) -> Demand:
     Raises:
         InvalidArgumentError: GPU memory without a GPU.
     """
-    if body.gpu_memory_mb is not None and not body.gpus:
+    if body.gpu_memory_mb and not body.gpus:
         raise InvalidArgumentError("needs gpus of at least 1", field="demand.gpuMemoryMb")
     return Demand(
         cpu_milli=milli_cpu(body.cpu),
         memory_bytes=body.memory_mb * MIB,
         gpus=body.gpus,
-        gpu_memory_bytes=None if body.gpu_memory_mb is None else body.gpu_memory_mb * MIB,
+        gpu_memory_bytes=body.gpu_memory_mb * MIB if body.gpu_memory_mb else None,
     )
 
 

@@ -139,6 +139,12 @@ def test_demand_is_read_in_cores_and_mebibytes() -> None:
     assert spec.demand == Demand(cpu_milli=1500, memory_bytes=512 * MIB, gpus=2, gpu_memory_bytes=1024 * MIB)
 
 
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_gpu_memory_of_0_is_none_that_is_asked_for(gpus: int) -> None:
+    spec, _ = program(source="x", demand={"cpu": 1, "memoryMb": 0, "gpus": gpus, "gpuMemoryMb": 0})
+    assert spec.demand == Demand(cpu_milli=1000, gpus=gpus)
+
+
 def test_program_without_a_demand_takes_a_core_and_a_container_nothing() -> None:
     assert program(source="x")[0].demand == Demand(cpu_milli=1000)
     assert program(source="x", demand={})[0].demand == NO_DEMAND
