@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from ipaddress import IPv4Address
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["AdvertisementSettings", "DeviceSettings", "PoolProgram", "PoolSettings"]
+
+
+_LABEL_BYTES: Final = 63  # of a name in DNS
 
 
 class _Section(BaseModel):
@@ -55,10 +59,22 @@ class AdvertisementSettings(_Section):
     """
 
     enabled: bool = False
-    name: str = Field(default="Resource Pooling Network", min_length=1, max_length=63)
+    name: str = Field(default="Resource Pooling Network", min_length=1)
     service: str = Field(default="_resourcepool._tcp.local.", pattern=r"^_[A-Za-z0-9-]{1,15}\._(tcp|udp)\.local\.$")
     port: int = Field(default=3000, ge=1, le=65_535)
     address: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _it_is_a_label(cls, name: str) -> str:
+        if len(name.encode()) > _LABEL_BYTES:
+            raise ValueError(f"must have at most {_LABEL_BYTES} bytes")
+        return name
+
+    @field_validator("address")
+    @classmethod
+    def _it_is_an_address(cls, address: str) -> str:
+        return str(IPv4Address(address)) if address else ""
 
 
 class DeviceSettings(_Section):
@@ -94,10 +110,12 @@ class PoolSettings(_Section):
         gpu_sharing: whether GPUs are allocated at all.
         max_sockets: WebSockets of one gateway process.
         socket_queue: frames that wait for one slow socket; a longer queue closes it with 1008.
+        socket_queue_characters: of those frames together that are for it alone; more close it likewise.
         max_tasks: tasks of one socket at a time; more are answered at once that they have no place.
         max_allocations: held by one socket at a time.
         task_timeout_s: longest that a task may take, from its submission.
-        max_result_bytes: longest output of a task that is given out; of a longer one its beginning.
+        max_result_bytes: longest output of a task that is given out; of a longer one its beginning. The last line of a
+            failure is looked for among as many bytes of its end.
         programs: what tasks may run, by the name that ``data.command`` has.
         advertise: telling the local network of it.
         device: a machine that joins one.
@@ -118,6 +136,7 @@ class PoolSettings(_Section):
     gpu_sharing: bool = True
     max_sockets: int = Field(default=1_000, ge=1)
     socket_queue: int = Field(default=4_096, ge=16)
+    socket_queue_characters: int = Field(default=64 * 2**20, ge=2**16)
     max_tasks: int = Field(default=64, ge=1)
     max_allocations: int = Field(default=64, ge=1)
     task_timeout_s: float = Field(default=300.0, gt=0)

@@ -70,8 +70,6 @@ async def run(settings: Settings, joining: Joining) -> None:
     place = settings.state_dir / FACADE
     state_directory.make(settings.state_dir)
     blobs = FsspecBlobs(place, max_blob_bytes=settings.blobs.max_blob_bytes)
-    for directory in OWNED:  # of an earlier life
-        await blobs.delete_below(directory)
     node_id = await asyncio.to_thread(machine_node_id, settings.state_dir, ids, role=FACADE)
     session = DeviceSession(
         clock,
@@ -103,6 +101,8 @@ async def run(settings: Settings, joining: Joining) -> None:
         if not can.programs:
             _log.warning("this machine cannot run programs", extra={"containers": can.containers})
         await agent.start(registration)
+        for directory in OWNED:  # of an earlier life: that it is over is certain by now
+            await blobs.delete_below(directory)
         _log.info("works for the gateway", extra={"node_id": node_id, "gateway": peer.shown})
         for what, work in (("link", link.run()), ("node", agent.ended()), ("stop", stop.wait())):
             working[what] = asyncio.create_task(work, name=what)

@@ -49,6 +49,7 @@ _LIST_LIMIT: Final = 65_536
 _ERROR_LIMIT: Final = 4_096
 _CHARACTER_BYTES: Final = 6  # the most that one takes in JSON
 _ENVELOPE_BYTES: Final = 16 << 10
+_INPUT: Final = "task.data.input"
 _NAME: Final = re.compile(r"[^=\0]+")
 
 
@@ -82,7 +83,7 @@ class Assigned:
     task_id: str
     owner: str
     command: str
-    given: str
+    given: str | None
     requirements: Requirements
     work: Code | Container | None
 
@@ -139,7 +140,7 @@ def read(frame: str | bytes) -> ServerMessage | None:
             try:
                 return _assigned(task_id, _object(values, "task"))
             except InvalidArgumentError as error:
-                return Misread(task_id, str(error))
+                return Misread(task_id, str(error).encode(errors="replace").decode())  # it may name what is no text
         case _:
             return None
 
@@ -152,8 +153,7 @@ def _assigned(task_id: str, task: Mapping[str, Any]) -> Assigned:
     fields = Fields(task, "task")
     data = _object(task, "data", "task.")
     asked = {} if task.get("requirements") is None else _object(task, "requirements", "task.")
-    given = data.get("input")
-    text = "" if given is None else given if isinstance(given, str) else dumps(given).decode()
+    text = _given(data.get("input"))
     return Assigned(
         task_id=task_id,
         owner=fields.text("submitterId", "", longest=_ID_LIMIT),
@@ -164,7 +164,7 @@ def _assigned(task_id: str, task: Mapping[str, Any]) -> Assigned:
     )
 
 
-def _work(data: Mapping[str, Any], given: str) -> Code | Container | None:
+def _work(data: Mapping[str, Any], given: str | None) -> Code | Container | None:
     if data.get("program") is not None:
         return _code(_object(data, "program", "task.data."), given)
     if data.get("container") is not None:
@@ -179,11 +179,11 @@ def _work(data: Mapping[str, Any], given: str) -> Code | Container | None:
     return None
 
 
-def _code(told: Mapping[str, Any], given: str) -> Code:
+def _code(told: Mapping[str, Any], given: str | None) -> Code:
     path = "task.data.program"
     fields = Fields(told, path)
     archive = told.get("archive") is not None
-    stdin = _decoded(fields, "stdin") if told.get("stdin") is not None else _encoded(given, "task.data.input")
+    stdin = _decoded(fields, "stdin") if told.get("stdin") is not None else (given or "").encode()
     return Code(
         code=_decoded(fields, "archive") if archive else fields.text("source", longest=_TEXT_LIMIT).encode(),
         archive=archive,
@@ -202,6 +202,7 @@ def _env(told: Mapping[str, Any], path: str) -> tuple[tuple[str, str], ...]:
     found = {} if told.get("env") is None else _object(told, "env", path.removesuffix("env"))
     values = Fields(found, path)
     for name in found:
+        Fields({path: name}).text(path)
         if not _NAME.fullmatch(name):
             raise InvalidArgumentError("is no name of a variable", field=f"{path}.{name[:_ID_LIMIT]}")
     return tuple((name, values.text(name, longest=_TEXT_LIMIT)) for name in found)
@@ -214,11 +215,15 @@ def _decoded(fields: Fields, name: str) -> bytes:
         raise InvalidArgumentError("is not Base64", field=f"task.data.program.{name}") from error
 
 
-def _encoded(text: str, field: str) -> bytes:
+def _given(value: Any) -> str | None:
+    """Returns an input as text; JSON can spell what is none (``1e999``, half of a surrogate pair)."""
+    if value is None:
+        return None
     try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError("holds half of a surrogate pair", field=field) from error
+        text = value if isinstance(value, str) else dumps(value).decode()
+    except ValueError as error:
+        raise InvalidArgumentError("cannot be written as JSON", field=_INPUT) from error
+    return Fields({_INPUT: text}).text(_INPUT, longest=_TEXT_LIMIT)
 
 
 def _object(values: Mapping[str, Any], name: str, path: str = "") -> Mapping[str, Any]:

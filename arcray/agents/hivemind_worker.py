@@ -2,7 +2,8 @@
 
 The message says which task and nothing about its size. A pool of arcray's says beside it which slice of this machine
 the task may use; where a pool does not, a task may use all that was offered, and one GPU: the one that fewest have.
-The pool shows no credentials: who may ask is told by address.
+The pool shows no credentials: who may ask is told by address, before a message of 100 MiB is read. For that calls are
+served as if they sent a stream of messages, of which one is read here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from arcray.agents.hivemind_tasks import LiveTask, LiveTasks
 from arcray.core.blobkeys import program_key
@@ -42,6 +44,7 @@ Take: TypeAlias = Callable[[Sequence[Order]], Awaitable[None]]
 _STOP_GRACE_S: Final = 5.0
 _STOP_WAIT_S: Final = 9.0  # the pool waits for ten
 _ENVELOPE_BYTES: Final = 1 << 20
+_CALLS: Final = 64  # at a time; a pool makes four
 
 
 class HivemindWorker:
@@ -79,17 +82,16 @@ class HivemindWorker:
             UnavailableError: the address cannot be bound.
         """
         self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=_CALLS,
             options=(
                 ("grpc.max_receive_message_length", TASK_BYTES + _ENVELOPE_BYTES),
                 ("grpc.so_reuseport", 0),  # another agent at the same port would get half of the tasks
             ),
         )
         handlers = {
-            "ExecuteTask": grpc.unary_unary_rpc_method_handler(
-                self._execute, pool.ExecuteTaskRequest.FromString, pool.ExecuteTaskResponse.SerializeToString
-            ),
-            "StopTaskExecution": grpc.unary_unary_rpc_method_handler(
-                self._stop, pool.StopTaskExecutionRequest.FromString, pool.StopTaskExecutionResponse.SerializeToString
+            "ExecuteTask": self._handler(self._execute, pool.ExecuteTaskRequest, pool.ExecuteTaskResponse),
+            "StopTaskExecution": self._handler(
+                self._stop, pool.StopTaskExecutionRequest, pool.StopTaskExecutionResponse
             ),
         }
         self._server.add_generic_rpc_handlers((
@@ -127,8 +129,21 @@ class HivemindWorker:
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
+    def _handler(self, answer: Callable[[Any, Any], Awaitable[Any]], request_of: Any, response_of: Any) -> Any:
+        """Returns what gRPC calls: it knows who asks before it reads what."""
+
+        async def call(_: object, context: Any) -> Any:
+            await self._check(context)
+            body = await context.read()
+            try:
+                request = request_of.FromString(body)
+            except (DecodeError, TypeError):  # a call may also end without a message
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"is no {request_of.DESCRIPTOR.name}")
+            return await answer(request, context)
+
+        return grpc.stream_unary_rpc_method_handler(call, None, response_of.SerializeToString)
+
     async def _execute(self, request: pool.ExecuteTaskRequest, context: Any) -> pool.ExecuteTaskResponse:
-        await self._check(context)
         try:
             await self._begin(request, _words(context))
         except ArcrayError as error:
@@ -173,7 +188,6 @@ class HivemindWorker:
 
     async def _stop(self, request: pool.StopTaskExecutionRequest, context: Any) -> pool.StopTaskExecutionResponse:
         """Answers once the task has ended, and what it wrote was sent."""
-        await self._check(context)
         task = self._tasks.named(request.task_id)
         if task is None:
             return pool.StopTaskExecutionResponse(success=False, message="no such task here")

@@ -22,7 +22,7 @@ from arcray.control.journal import Journal
 from arcray.control.loops import contain_async
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command
-from arcray.core.errors import ArcrayError, ResourceExhaustedError
+from arcray.core.errors import ArcrayError, BusyError
 
 __all__ = ["Lookups"]
 
@@ -64,7 +64,7 @@ class Lookups:
         """Takes commands some of which may repeat something; the others keep their place among them."""
         if len(self) + len(commands) > self._limit:
             for reply in replies:
-                answer(reply, ResourceExhaustedError(f"{self._limit} submissions are being looked up already"))
+                answer(reply, BusyError(f"{self._limit} submissions are being looked up already"))
             return
         self._waiting.extend(zip(commands, replies, strict=True))
         self._work.set()

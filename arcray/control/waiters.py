@@ -7,7 +7,7 @@ per waiter is needed.
 from __future__ import annotations
 
 from arcray.control.batch import Reply, answer
-from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError
+from arcray.core.errors import ArcrayError, BusyError, DeadlineExceededError
 from arcray.core.ids import WorkloadId
 
 __all__ = ["Waiters"]
@@ -33,7 +33,7 @@ class Waiters:
     def add(self, workload_id: WorkloadId, reply: Reply, now_s: float) -> None:
         """Holds a reply back; when too many are held already it is refused at once."""
         if self._count >= self._limit:
-            answer(reply, ResourceExhaustedError(f"{self._limit} callers are waiting already"))
+            answer(reply, BusyError(f"{self._limit} callers are waiting already"))
             return
         # A second caller for the same workload shares the term of the first.
         self._waiting.setdefault(workload_id, (now_s + self._term_s, []))[1].append(reply)

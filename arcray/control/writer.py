@@ -32,7 +32,7 @@ from arcray.core.answers import workload_view
 from arcray.core.before import Before
 from arcray.core.cluster import Cluster
 from arcray.core.commands import Command, ReportModels, ReportTelemetry
-from arcray.core.errors import ArcrayError, ResourceExhaustedError, UnavailableError
+from arcray.core.errors import ArcrayError, BusyError, UnavailableError
 from arcray.core.events import (
     Event,
     NodeDetached,
@@ -214,7 +214,7 @@ class Writer:
     def _full(self) -> ArcrayError | None:
         if self.commits.waiting < self._limit:
             return None
-        return ResourceExhaustedError(f"{self._limit} commands are being handled already")
+        return BusyError(f"{self._limit} commands are being handled already")
 
     def _take(self, outcome: Outcome, reply: Reply | None) -> None:
         events = outcome.events

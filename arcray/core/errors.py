@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 __all__ = [
     "AlreadyExistsError",
     "ArcrayError",
+    "BusyError",
     "Code",
     "ConflictError",
     "DeadlineExceededError",
@@ -146,6 +147,10 @@ class ResourceExhaustedError(ArcrayError):
     """A limit was reached; slow down or raise it in the configuration."""
 
     code = Code.RESOURCE_EXHAUSTED
+
+
+class BusyError(ResourceExhaustedError):
+    """Too much is under way to look at this; the same may be taken in a moment."""
 
 
 class NoCandidatesError(ArcrayError):

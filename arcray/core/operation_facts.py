@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from heapq import heapify, heappush
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from arcray.core import events as ev
 from arcray.core.ids import WorkloadId
@@ -32,8 +32,6 @@ __all__ = [
 OperationFact: TypeAlias = (
     ev.NodeSchedulingChanged | ev.NodeDrainChanged | ev.NodeRelabelled | ev.QuotaChanged | ev.WorkloadSettled
 )
-
-_NOTHING: Final = Allocation()
 
 
 def apply_operation(state: ClusterState, fact: OperationFact) -> None:
@@ -77,7 +75,7 @@ def _drain_changed(state: ClusterState, fact: ev.NodeDrainChanged) -> None:
 
 def take(state: ClusterState, account: AccountId, held: Demand | Allocation) -> None:
     """Takes note that an account holds more: what a workload asked for, or a slice without a workload."""
-    if held == _NOTHING:  # what may be left of a slice
+    if not _counts(held):
         return
     usage = state.usage.get(account)
     if usage is None:
@@ -87,7 +85,7 @@ def take(state: ClusterState, account: AccountId, held: Demand | Allocation) -> 
 
 def give_back(state: ClusterState, account: AccountId, held: Demand | Allocation) -> None:
     """Takes note that an account holds that no longer, which may be what others of its work waited for."""
-    if held == _NOTHING:
+    if not _counts(held):
         return
     usage = state.usage[account]
     usage.take(held, -1)
@@ -95,6 +93,11 @@ def give_back(state: ClusterState, account: AccountId, held: Demand | Allocation
         del state.usage[account]
     if state.pending.unblock(account):
         state.needs_round = True
+
+
+def _counts(held: Demand | Allocation) -> bool:
+    """Returns whether usage has any of it: of a slice nothing may be left, or a piece of a disk, which no quota has."""
+    return isinstance(held, Demand) or bool(held.cpu_milli or held.memory_bytes or held.gpus)
 
 
 def watch_overtime(

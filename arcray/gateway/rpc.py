@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -94,8 +96,12 @@ class RpcListener:
             limit_bytes=settings.grpc_bodies_bytes,
             largest_bytes=settings.max_body_bytes,
             timeout_s=settings.grpc_body_timeout_s,
+            waiting=max(1, settings.max_connections // 4),
         )
-        shielded: Any = _Shielding(self._server, self._bodies, settings.grpc_body_timeout_s)
+        limits = _Limits(
+            self._bodies, _Streams(settings.grpc_body_timeout_s), watchers=max(1, settings.max_connections // 4)
+        )
+        shielded: Any = _Shielding(self._server, limits)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, shielded)
         self._names = [name for register in services for name in register(shielded)]
         shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -147,16 +153,28 @@ class RpcListener:
             self._bodies.give_up_late()
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What bounds the calls of a server.
+
+    Args:
+        watchers: calls of one method that have one message and last as long as their client wants.
+    """
+
+    bodies: Bodies
+    streams: _Streams
+    watchers: int
+
+
 class _Shielding:
     """What services register at: the server, where what their handlers raise becomes a status."""
 
-    def __init__(self, server: grpc.aio.Server, bodies: Bodies, streams_s: float) -> None:
+    def __init__(self, server: grpc.aio.Server, limits: _Limits) -> None:
         self._server = server
-        self._bodies = bodies
-        self._streams = _Streams(streams_s)
+        self._limits = limits
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
-        self._server.add_generic_rpc_handlers([_Shield(each, self._bodies, self._streams) for each in handlers])
+        self._server.add_generic_rpc_handlers([_Shield(each, self._limits) for each in handlers])
 
     def add_registered_method_handlers(
         self, service_name: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
@@ -168,10 +186,9 @@ class _Shielding:
 class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Turns what the handlers of one service raise into statuses, and bounds what they hold."""
 
-    def __init__(self, inner: grpc.GenericRpcHandler[Any, Any], bodies: Bodies, streams: _Streams) -> None:
+    def __init__(self, inner: grpc.GenericRpcHandler[Any, Any], limits: _Limits) -> None:
         self._inner = inner
-        self._bodies = bodies
-        self._streams = streams
+        self._limits = limits
         self._shielded: dict[int, tuple[Any, Any]] = {}  # by identity, with the handler that it is of
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -192,16 +209,21 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         inner = getattr(handler, kind)
         if not handler.request_streaming:
             streaming = kind.replace("unary_", "stream_", 1)
-            return handler._replace(**{kind: None, streaming: _guarded(self._read(inner)), "request_streaming": True})
-        bounded = inner if kind == "stream_unary" else self._streams.bounded(inner)
+            read = _guarded(self._read(inner, streams=kind == "unary_stream"))
+            return handler._replace(**{kind: None, streaming: read, "request_streaming": True})
+        bounded = inner if kind == "stream_unary" else self._limits.streams.bounded(inner)
         return handler._replace(**{kind: _guarded(bounded)})
 
-    def _read(self, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Returns a handler of a stream of messages that gives the first of them to one of a message."""
-        bodies = self._bodies
+    def _read(self, inner: Callable[[Any, Any], Any], *, streams: bool) -> Callable[[Any, Any], Any]:
+        """Returns a handler of a stream of messages that gives the first of them to one of a message.
+
+        Args:
+            streams: that one answers more than once, as a generator or by writing to the context.
+        """
+        bodies, watchers = self._limits.bodies, _Watchers(self._limits.watchers)
 
         async def read(context: Any) -> Any:
-            request = await bodies.receive(context.read)
+            request = await bodies.receive(context.read, lambda: context.peer().rpartition(":")[0])
             if request is _END:
                 raise InvalidArgumentError("is absent", field="message")
             return request
@@ -215,17 +237,48 @@ class _Shield(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
             finally:
                 bodies.let_go(size_bytes)
 
-        async def stream(_: object, context: Any) -> AsyncIterator[Any]:
+        async def begin(context: Any) -> Any:
             request = await read(context)
             size_bytes = _size(request)
-            bodies.hold(size_bytes)
-            try:
-                async for response in inner(request, context):
-                    yield response
-            finally:
-                bodies.let_go(size_bytes)
+            if size_bytes > _STREAM_BYTES:
+                raise ResourceExhaustedError(f"has {size_bytes} bytes, at most {_STREAM_BYTES}", field="message")
+            return request
 
-        return stream if inspect.isasyncgenfunction(inner) else call
+        async def watched(_: object, context: Any) -> None:
+            with watchers.one():
+                await inner(await begin(context), context)
+
+        async def stream(_: object, context: Any) -> AsyncIterator[Any]:
+            with watchers.one():
+                async for response in inner(await begin(context), context):
+                    yield response
+
+        if not streams:
+            return call
+        return stream if inspect.isasyncgenfunction(inner) else watched
+
+
+class _Watchers:
+    """Bounds the calls of one method that have one message and last as long as their client wants."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._here = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Counts one for the time of the block.
+
+        Raises:
+            ResourceExhaustedError: there are enough.
+        """
+        if self._here >= self._most:
+            raise ResourceExhaustedError(f"{self._most} such streams are open already")
+        self._here += 1
+        try:
+            yield
+        finally:
+            self._here -= 1
 
 
 class _Streams:
@@ -255,6 +308,7 @@ class _Streams:
 _END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # exported, and unseen by the stubs
 _KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _MOST_HANDLERS: Final = 1_000
+_STREAM_BYTES: Final = 64 * 1024  # a stream keeps its message, of which health has the name of a service
 _MOST_STREAMS: Final = 8  # of reflection, which nothing but tools use
 
 

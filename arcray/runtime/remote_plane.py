@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from arcray.control.loops import contain_async
 from arcray.core.commands import Command
-from arcray.core.errors import ArcrayError, DeadlineExceededError, ResourceExhaustedError, UnavailableError
+from arcray.core.errors import ArcrayError, BusyError, DeadlineExceededError, UnavailableError
 from arcray.core.events import Topic
 from arcray.core.ids import NodeId
 from arcray.core.orders import Order
@@ -247,9 +247,9 @@ class RemotePlane:
         if self._ended is not None:
             answer.set_result(self._ended)
         elif len(self._asked) >= self._limit:
-            answer.set_result(ResourceExhaustedError(f"{self._limit} calls wait for the scheduler already"))
-        elif self._asked and self._asked_bytes + ask.weight_bytes > self._limit_bytes:
-            answer.set_result(ResourceExhaustedError(f"{self._limit_bytes} bytes wait for the scheduler already"))
+            answer.set_result(BusyError(f"{self._limit} calls wait for the scheduler already"))
+        elif self._asked and ask.weight_bytes and self._asked_bytes + ask.weight_bytes > self._limit_bytes:
+            answer.set_result(BusyError(f"{self._limit_bytes} bytes wait for the scheduler already"))
         else:
             self._asked[ask.ticket] = ask
             self._asked_bytes += ask.weight_bytes

@@ -4,11 +4,15 @@ Handlers are made of descriptors: a service's methods by name, with the messages
 method raises is an answer with ``success`` false where its message has one, else a status; either way the document's
 code is in the trailing metadata. Wrong credentials in the metadata of a call are a status always. Requests are read
 here and not by gRPC, which would call bytes that are no message an error of ours.
+
+Answers that may be large are written here and not left to gRPC, so that it is known when the client has them: until
+then they are in memory. A write cannot be given up, so who does not read is left when the connection or the call ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
@@ -27,6 +31,8 @@ from arcray.facades.hivemind.refusals import CODE_KEY, ErrorCode, Subject, answe
 __all__ = ["Call", "Method", "Surface"]
 
 _AUTHORIZATION: Final = "authorization"
+_LARGE: Final = frozenset({"GetTaskResult"})
+"""Methods whose answers may have 100 MiB."""
 
 
 @dataclass(slots=True)
@@ -38,12 +44,14 @@ class Call:
         words: what arcray's own workers say beside the request.
         code: that the answer carries; a method sets it where it knows more than the error that it raises, or answers
             with a task that ended badly.
+        until_sent: what the method keeps until its answer was sent; None where it is small.
     """
 
     caller: Caller
     now: datetime
     words: Words = field(default_factory=dict)
     code: ErrorCode = ErrorCode.SUCCESS
+    until_sent: AsyncExitStack | None = None
 
 
 Method: TypeAlias = Callable[[Any, Call], Awaitable[Any]]
@@ -105,19 +113,25 @@ class Surface:
             context.set_trailing_metadata(metadata(error, subject, code))
             return response
 
-        async def serve(body: bytes, context: Any) -> Any:
+        async def serve(body: bytes, context: Any, until_sent: AsyncExitStack | None = None) -> Any:
             now = self._clock.now()
             call = None
             context.set_trailing_metadata(_FAILED)  # for what nobody thought of; every other way out sets its own
             try:
                 shown, words = _shown(context.invocation_metadata())
-                call = Call(self._callers.of_call(name, shown, now), now, words)
+                call = Call(self._callers.of_call(name, shown, now), now, words, until_sent=until_sent)
                 response = await method(_read(request_of, body), call)
             except ArcrayError as error:
                 return refuse(error, call, context)
             context.set_trailing_metadata(_told(call.code))
             return response
 
+        async def write(body: bytes, context: Any) -> None:
+            async with AsyncExitStack() as until_sent:
+                await context.write(await serve(body, context, until_sent))
+
+        if name in _LARGE:  # to a client it is one answer all the same
+            return grpc.unary_stream_rpc_method_handler(write, None, response_of.SerializeToString)
         return grpc.unary_unary_rpc_method_handler(serve, None, response_of.SerializeToString)
 
 

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from arcray.core.errors import ArcrayError, Code
+from arcray.core.errors import ArcrayError, BusyError, Code
 from arcray.facades.hivemind.fields import sendable
 
 __all__ = [
@@ -156,7 +156,7 @@ def answer(response: type[_M], error: ArcrayError, subject: Subject) -> _M | Non
     That is so where an answer cannot say it, and where the request may well succeed when it is sent again: there gRPC's
     own status is what clients retry by.
     """
-    if error.code in _STATUSES or "success" not in response.DESCRIPTOR.fields_by_name:
+    if error.code in _STATUSES or isinstance(error, BusyError) or "success" not in response.DESCRIPTOR.fields_by_name:
         return None
     refusal = response(success=False, message=words(error, subject))
     if error.code is Code.NOT_FOUND and "status" in response.DESCRIPTOR.fields_by_name:

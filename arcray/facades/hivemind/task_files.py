@@ -2,17 +2,21 @@
 
 Every poll of a task shows the end of its output. While it runs that is read each time; once it has ended it is
 remembered for a second, because those who wait for a task ask for it again and again when it is over.
+
+A result of 100 MiB is three times in memory on its way out, for as long as its client takes to read it. So there are a
+few of the large ones at a time, and others wait unread.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from arcray.core.blobkeys import foreign_log_key, log_key, result_path
-from arcray.core.errors import NotFoundError, ResourceExhaustedError
+from arcray.core.errors import BusyError, NotFoundError, ResourceExhaustedError
 from arcray.core.ids import WorkloadId
 from arcray.core.ports import Clock, ControlPlane
 from arcray.core.workload import WorkloadView
@@ -25,6 +29,9 @@ __all__ = ["TaskFiles"]
 _REMEMBERED: Final = 256  # tasks; 10 MiB of output at the most
 _REMEMBERED_S: Final = 1.0
 _AT_ONCE: Final = 2  # results that are put together; each is in memory twice
+_SENT: Final = 8  # large results on their way out
+_SMALL_BYTES: Final = 128 * 1024
+_TURN_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class TaskFiles:
         self._clock = clock
         self._ended: dict[WorkloadId, _Output] = {}
         self._results = asyncio.Semaphore(_AT_ONCE)
+        self._sent = asyncio.Semaphore(_SENT)
 
     async def output(self, view: WorkloadView, size_bytes: int = OUTPUT_BYTES) -> bytes:
         """Returns the end of what a task wrote."""
@@ -67,18 +75,26 @@ class TaskFiles:
         """Returns the end of what workers logged of a task."""
         return (await self._tail(foreign_log_key(view.spec.id), LOG_BYTES)).decode(errors="replace")
 
-    async def result(self, view: WorkloadView, limit_bytes: int = TASK_BYTES) -> bytes:
+    async def result(
+        self, view: WorkloadView, limit_bytes: int = TASK_BYTES, *, until_sent: AsyncExitStack | None = None
+    ) -> bytes:
         """Returns the result of a task, as ``outputs.result_data`` has it.
 
+        Args:
+            until_sent: ends when a client has it; a large one has its turn until then.
+
         Raises:
+            BusyError: there was no turn for too long.
             NotFoundError: a file of it is gone.
             ResourceExhaustedError: it has more bytes than that.
         """
+        keys, total = await self._result_keys(view), 0
+        for key in keys:
+            total += await self._blobs.size(key) or 0
+            _check_size(total, limit_bytes)
+        if until_sent is not None and total > _SMALL_BYTES:
+            await self._take_turn(until_sent)
         async with self._results:
-            keys, total = await self._result_keys(view), 0
-            for key in keys:
-                total += await self._blobs.size(key) or 0
-                _check_size(total, limit_bytes)
             try:
                 files = {result_path(key): await self._blobs.get(key) for key in keys}
             except NotFoundError as error:
@@ -86,6 +102,13 @@ class TaskFiles:
             data = await asyncio.to_thread(result_data, files)
         _check_size(len(data), limit_bytes)
         return data
+
+    async def _take_turn(self, until_sent: AsyncExitStack) -> None:
+        try:
+            async with asyncio.timeout(_TURN_S):
+                await until_sent.enter_async_context(self._sent)
+        except TimeoutError:
+            raise BusyError(f"{_SENT} large results are on their way; try again shortly") from None
 
     async def _result_keys(self, view: WorkloadView) -> Sequence[str]:
         """Returns where the result of a task is: as its end tells, else what came after that."""

@@ -69,7 +69,7 @@ class TaskService:
         caller = self._callers.of_message(call.caller, request.token, call.now)
         view = await self._desk.find(request.task_id, caller)
         check_has_result(view)
-        data = await self._files.result(view)
+        data = await self._files.result(view, until_sent=call.until_sent)
         call.code = end_code(view)
         return pool.GetTaskResultResponse(success=True, message=poll_answer(view, b"").message, result_data=data)
 

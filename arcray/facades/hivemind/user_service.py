@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from arcray.core.errors import (
-    ArcrayError,
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
@@ -37,6 +38,7 @@ from arcray.facades.hivemind.users import (
     wrong_login,
 )
 from arcray.wire.asking import ask
+from arcray.wire.keyed_turns import KeyedTurns
 
 __all__ = ["UserService"]
 
@@ -77,6 +79,7 @@ class UserService:
         self._initial_balance = initial_balance
         self._reserved = reserved
         self._registers = registers
+        self._turns = KeyedTurns()
         self._hashing = _Turns(max_hashing, _WAITING)
 
     def methods(self) -> Mapping[str, Method]:
@@ -99,7 +102,8 @@ class UserService:
             raise PermissionDeniedError("registration is closed here; the operator opens it")
         shown = credentials_of(request)
         salt = secrets.token_bytes(SALT_BYTES)
-        secret = await self._hashing.take(partial(self._passwords.hash, shown.password, salt))
+        with self._hashing.place() as place:
+            secret = await self._hashing.take(place, partial(self._passwords.hash, shown.password, salt))
         opening = opening_of(
             shown,
             secret=secret,
@@ -117,17 +121,18 @@ class UserService:
         except InvalidArgumentError as error:
             call.code = ErrorCode.INVALID_PASSWORD
             raise wrong_login() from error  # nobody has such a name or password
-        self._guesses.take(shown.username)
-        try:
-            stored = await self._secret_of(shown.username)
-            right = await self._hashing.take(partial(self._passwords.matches, stored, shown.password))
-        except ArcrayError:
-            self._guesses.give_back(shown.username)
-            raise
+        stored = await self._secret_of(shown.username)
+        matches = partial(self._passwords.matches, stored, shown.password)
+        # One at a time of a user: a guess that is being looked at is no wrong one yet.
+        with self._hashing.place() as place:
+            async with self._turns.turn(shown.username):
+                self._guesses.take(shown.username)
+                right = await self._hashing.take(place, matches)
+                if right:
+                    self._guesses.right(shown.username)
         if not right:
             call.code = ErrorCode.INVALID_PASSWORD
             raise wrong_login()
-        self._guesses.right(shown.username)
         return pool.LoginResponse(success=True, message="logged in", token=self._tokens.issue(shown.username, call.now))
 
     async def transfer(self, request: pool.TransferRequest, call: Call) -> pool.TransferResponse:
@@ -150,6 +155,17 @@ class UserService:
         return login.secret
 
 
+@dataclass(slots=True)
+class _Place:
+    """Of one who has a turn or waits for one.
+
+    Args:
+        work: what is done for them.
+    """
+
+    work: asyncio.Future[Any] | None = None
+
+
 class _Turns:
     """So many at a time, and so many more that wait for their turn.
 
@@ -163,24 +179,35 @@ class _Turns:
         self.most = at_once + waiting
         self.here = 0
 
-    async def take(self, work: Callable[[], _T]) -> _T:
-        """Returns what some work returns that is done in a thread. Who leaves meanwhile has the turn until it is done.
+    @contextmanager
+    def place(self) -> Iterator[_Place]:
+        """Gives a place for the time of the block, and for as long as its work takes: who leaves has it until then.
 
         Raises:
-            ResourceExhaustedError: as many wait already.
+            ResourceExhaustedError: there is none.
         """
         if self.here >= self.most:
             raise ResourceExhaustedError("too many logins at once; try again shortly")
         self.here += 1
+        place = _Place()
         try:
-            await self._free.acquire()
-        except BaseException:
-            self.here -= 1
-            raise
-        done = asyncio.get_running_loop().run_in_executor(None, work)  # a thread goes on whoever waits for it
-        done.add_done_callback(self._leave)
+            yield place
+        finally:
+            if place.work is None or place.work.done():
+                self.here -= 1
+            else:
+                place.work.add_done_callback(self._leave)
+
+    async def take(self, place: _Place, work: Callable[[], _T]) -> _T:
+        """Returns what some work returns that is done in a thread, once there is a turn."""
+        await self._free.acquire()
+        # A thread goes on whoever waits for it.
+        done = place.work = asyncio.get_running_loop().run_in_executor(None, work)
+        done.add_done_callback(self._ended)
         return await asyncio.shield(done)
 
-    def _leave(self, _done: asyncio.Future[_T]) -> None:
-        self.here -= 1
+    def _ended(self, _done: asyncio.Future[Any]) -> None:
         self._free.release()
+
+    def _leave(self, _done: asyncio.Future[Any]) -> None:
+        self.here -= 1

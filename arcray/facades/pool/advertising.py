@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from arcray.pool_settings import AdvertisementSettings
@@ -39,11 +40,11 @@ async def advertise(settings: AdvertisementSettings, host: str) -> None:
     from zeroconf.asyncio import AsyncZeroconf
 
     address = settings.address or _address(host)
-    info = _service(settings, address)
     try:
+        info = _service(settings, address)
         network = AsyncZeroconf(interfaces=[address])
-    except OSError as error:
-        _log.warning("pool is not advertised", extra={"address": address, "reason": str(error)})
+    except (OSError, Error) as error:
+        _log.warning("pool is not advertised", extra={"address": address, "reason": str(error) or type(error).__name__})
         return
     try:
         told = await network.async_register_service(info, allow_name_change=True)
@@ -53,8 +54,9 @@ async def advertise(settings: AdvertisementSettings, host: str) -> None:
     except (OSError, Error) as error:
         _log.warning("pool is not advertised", extra={"address": address, "reason": str(error) or type(error).__name__})
     finally:
-        async with asyncio.timeout(_LEAVE_S):
-            await network.async_close()
+        with suppress(TimeoutError):  # then it is missed by its terms
+            async with asyncio.timeout(_LEAVE_S):
+                await network.async_close()
 
 
 def _service(settings: AdvertisementSettings, address: str) -> AsyncServiceInfo:

@@ -21,7 +21,7 @@ from arcray.core.queries import GetNode
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.messages import TaskComplete
 from arcray.facades.pool.nodes import FACADE, check_is_device, node_id_of, reading_of, registration_of
-from arcray.facades.pool.session import Member, Roster
+from arcray.facades.pool.session import POLICY, Member, Roster
 from arcray.facades.pool.work import DeviceWork
 from arcray.wire.asking import ask
 from arcray.wire.attachments import Attachments
@@ -203,6 +203,9 @@ class Attaching:
         except ArcrayError as error:
             _log.warning("device refused", extra={"device": device_id, "reason": str(error)})
             self._missing.discard(device_id)
+            link = self._link_of(member)
+            if link is not None:
+                link.close(POLICY, str(error))  # by which it leaves the list
 
     # -- signs of life ------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from arcray.facades.pool.messages import (
     ClientMessage,
     Device,
     Heartbeat,
+    Misread,
     Number,
     Register,
     Requirements,
@@ -122,9 +123,9 @@ def read(frame: str | bytes) -> ClientMessage | None:  # noqa: PLR0911  one arm 
         case "resource_release":
             return ResourceRelease(allocation_id=_named(fields, "allocationId"))
         case "task_submit":
-            return TaskSubmit(task=_task(_object(values, "task")))
+            return _submitted(_object(values, "task"))
         case "task_complete":
-            return _complete(fields, _object(values, "result"))
+            return _completed(fields, values)
         case _:
             return None
 
@@ -190,6 +191,15 @@ def read_requirements(asked: Mapping[str, Any], path: str) -> Requirements:
     return Requirements(**wanted, gpu=False if gpu is None else _truth(gpu, f"{path}.gpu"))
 
 
+def _submitted(told: Mapping[str, Any]) -> TaskSubmit | Misread:
+    task_id = ""
+    try:
+        task_id = _id(Fields(told, "task"), "id")
+        return TaskSubmit(task=_task(told))
+    except InvalidArgumentError as error:
+        return Misread(task_id=task_id, reason=_told(error))
+
+
 def _task(told: Mapping[str, Any]) -> Task:
     fields = Fields(told, "task")
     asked = {} if told.get("requirements") is None else _object_in(told, "requirements", "task")
@@ -200,17 +210,36 @@ def _task(told: Mapping[str, Any]) -> Task:
         submitter_id=_id(fields, "submitterId"),
         requirements=read_requirements(asked, "task.requirements"),
         command=_plain(Fields(data, "task.data"), "command"),
-        input=_text_of(data.get("input"), "task.data.input"),
+        input=None if data.get("input") is None else _text_of(data["input"], "task.data.input"),
     )
 
 
-def _complete(fields: Fields, result: Mapping[str, Any]) -> TaskComplete:
+def _completed(fields: Fields, values: Mapping[str, Any]) -> TaskComplete:
+    """Reads an end. One that cannot be read is one all the same: whoever waits for it would wait in vain."""
+    device_id, task_id = _id(fields, "deviceId"), _named(fields, "taskId")
+    try:
+        return _complete(device_id, task_id, _object(values, "result"))
+    except InvalidArgumentError as error:
+        return TaskComplete(
+            device_id=device_id,
+            task_id=task_id,
+            success=False,
+            error=f"its device tells no end that can be read: {_told(error)}",
+        )
+
+
+def _told(error: InvalidArgumentError) -> str:
+    """Returns what is wrong as text that can be sent and kept: it may name a member whose name cannot."""
+    return str(error).encode(errors="replace").decode()
+
+
+def _complete(device_id: str, task_id: str, result: Mapping[str, Any]) -> TaskComplete:
     success = _truth(result.get("success"), "result.success")
     told = Fields(result, "result")
     refused, exit_code = result.get("refused"), result.get("exitCode")
     return TaskComplete(
-        device_id=_id(fields, "deviceId"),
-        task_id=_named(fields, "taskId"),
+        device_id=device_id,
+        task_id=task_id,
         success=success,
         output=_text_of(result.get("result"), "result.result"),
         error="" if success else told.text("error", "", longest=_INPUT_LIMIT) or "failed",

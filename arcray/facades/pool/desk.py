@@ -13,7 +13,7 @@ from typing import Final
 
 from arcray.core import events as ev
 from arcray.core.blobkeys import log_key
-from arcray.core.commands import Reservable, Reserve, StopWorkload
+from arcray.core.commands import ReleaseReservation, Reservable, Reserve, StopWorkload
 from arcray.core.errors import ArcrayError, Code, InvalidArgumentError, NotFoundError
 from arcray.core.events import Topic
 from arcray.core.ids import AccountId, ReservationId, WorkloadId
@@ -21,7 +21,7 @@ from arcray.core.lowering import wanted
 from arcray.core.ports import Clock, ControlPlane, Ids
 from arcray.core.queries import GetWorkload
 from arcray.core.queues import QueueReading
-from arcray.core.workload import WorkloadView
+from arcray.core.workload import Phase, WorkloadView
 from arcray.facades.pool.codec import result_frame
 from arcray.facades.pool.link import Link
 from arcray.facades.pool.messages import Task
@@ -156,12 +156,16 @@ class TaskDesk:
             now=self._clock.now(),
             longest_s=self._terms.longest_s,
         )
-        await submit_work(self._plane, spec, ready.blobs)
+        try:
+            await submit_work(self._plane, spec, ready.blobs)
+        except ArcrayError:
+            await self._free(place, account)
+            raise
         view = await self._end(workload_id, due_s)
         if view is None:
             await self._stop(workload_id)
             return result_frame(task.id, error=f"Timed out after {self._terms.longest_s:g} s")
-        return outcome_of(task.id, view, await self._output(workload_id))
+        return outcome_of(task.id, view, await self._output(view))
 
     async def _place(self, task: Task, ready: Ready, account: AccountId, submitter: str) -> ReservationId:
         """Takes a place for a task, which it has whatever else is submitted meanwhile."""
@@ -172,6 +176,13 @@ class TaskDesk:
         command = Reserve(reservation_id=reservation_id, account=account, slices=(piece,), ttl_s=_HELD_S)
         await ask(self._plane, command)
         return reservation_id
+
+    async def _free(self, place: ReservationId, account: AccountId) -> None:
+        """Gives a place back that no workload has taken."""
+        try:
+            await ask(self._plane, ReleaseReservation(reservation_id=place, account=account))
+        except ArcrayError as error:  # then it expires
+            _log.info("place not given back", extra={"reservation": place, "reason": str(error)})
 
     async def _end(self, workload_id: WorkloadId, due_s: float) -> WorkloadView | None:
         """Returns a workload that has ended; None where it has not in time."""
@@ -194,11 +205,12 @@ class TaskDesk:
             if view.phase.terminal and ended is not None and not ended.done():
                 ended.set_result(view)
 
-    async def _output(self, workload_id: WorkloadId) -> bytes:
-        try:
-            return await self._plane.blobs.get(log_key(workload_id), 0, self._terms.result_bytes)
-        except NotFoundError:
-            return b""
+    async def _output(self, view: WorkloadView) -> bytes:
+        """Returns what a task wrote: of a success the beginning, of a failure the end."""
+        key, most = log_key(view.spec.id), self._terms.result_bytes
+        size = await self._plane.blobs.size(key) or 0
+        start = 0 if view.phase is Phase.SUCCEEDED else max(0, size - most)
+        return await self._plane.blobs.get(key, start, start + most) if size else b""
 
     async def _stop(self, workload_id: WorkloadId) -> None:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
+from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -15,6 +17,10 @@ from arcray.wire.access import deny, identity_of
 from arcray.wire.sockets import Places, end, next_frame, until_one_ends
 
 __all__ = ["SocketEndpoint"]
+
+_log = logging.getLogger(__name__)
+
+_FAULT: Final = 1011
 
 
 class SocketEndpoint:
@@ -44,7 +50,11 @@ class SocketEndpoint:
             await socket.accept()
             link = self._links.open(identity_of(socket), socket.client.host if socket.client else "")
             try:
-                await until_one_ends(_send(socket, link), self._receive(socket, link), link.ended())
+                try:
+                    await until_one_ends(_send(socket, link), self._receive(socket, link), link.ended())
+                except Exception:  # noqa: BLE001 - a boundary: the protocol has a word for a fault of ours
+                    _log.exception("connection lost to a fault")
+                    link.close(_FAULT, "internal error")
                 if link.closed is not None:
                     await end(socket, link.left(), *link.closed)
             finally:

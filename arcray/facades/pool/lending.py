@@ -69,8 +69,8 @@ class Lending:
             storage=settings.max_storage_allocation,
             gpu=settings.gpu_sharing,
         )
-        # Who holds what: by the requesting device and the socket that answers for it, newest last.
-        self._holders: dict[tuple[SocketId, str], list[tuple[ReservationId, float]]] = {}
+        # Who holds what: by the requesting device, whose it is, and the socket that answers for it; newest last.
+        self._holders: dict[tuple[SocketId, str, AccountId], list[tuple[ReservationId, float]]] = {}
 
     async def lend(self, request: ResourceRequest, socket: SocketId, account: AccountId) -> Allocation:
         """Answers a request; what it fulfils is held from then on."""
@@ -91,20 +91,20 @@ class Lending:
 
     async def release(self, allocation_id: str, account: AccountId) -> None:
         """Gives an allocation back; one that the account does not have, or that has ended, does nothing."""
-        for held in self._holders.values():
-            held[:] = [each for each in held if each[0] != allocation_id]
-        await self._release(ReservationId(allocation_id), account)
+        if await self._release(ReservationId(allocation_id), account):
+            for held in self._holders.values():
+                held[:] = [each for each in held if each[0] != allocation_id]
 
-    async def leave(self, socket: SocketId, account: AccountId) -> None:
+    async def leave(self, socket: SocketId) -> None:
         """Gives back all that a socket holds that has ended."""
         for key in [key for key in self._holders if key[0] == socket]:
             for allocation_id, _ in self._holders.pop(key):
-                await self._release(allocation_id, account)
+                await self._release(allocation_id, key[2])
 
-    def moved(self, device_id: str, socket: SocketId) -> None:
-        """Takes that a device has another socket, which answers for what it holds from then on."""
-        for key in [key for key in self._holders if key[1] == device_id and key[0] != socket]:
-            self._holders.setdefault((socket, device_id), []).extend(self._holders.pop(key))
+    def moved(self, device_id: str, socket: SocketId, account: AccountId) -> None:
+        """Takes that a device has another socket, which answers for what its account holds by it from then on."""
+        for key in [key for key in self._holders if key[1:] == (device_id, account) and key[0] != socket]:
+            self._holders.setdefault((socket, device_id, account), []).extend(self._holders.pop(key))
 
     # -- reserving ----------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Lending:
             shares = [share for share in found.shares if share.demand != NO_DEMAND]
             if not found.fulfilled or not shares:
                 return found
-            held = self._held_by(socket, request.device_id)
+            held = self._held_by(socket, request.device_id, account)
             if held is None:
                 return Plan(fulfilled=False, allocated=found.allocated, shares=())
             command = Reserve(
@@ -145,10 +145,12 @@ class Lending:
         _log.info("allocation refused", extra={"reason": str(refusal)})
         return Plan(fulfilled=False, allocated=found.allocated, shares=())
 
-    def _held_by(self, socket: SocketId, device_id: str) -> list[tuple[ReservationId, float]] | None:
+    def _held_by(
+        self, socket: SocketId, device_id: str, account: AccountId
+    ) -> list[tuple[ReservationId, float]] | None:
         """Returns what a device holds, without what has expired; None where its socket holds as much as it may.
 
-        Its own socket answers for it, if it has one.
+        Its own socket answers for it, if it has one that is of the account that asks.
         """
         now_s = self._clock.monotonic()
         for key, held in list(self._holders.items()):
@@ -156,10 +158,10 @@ class Lending:
             if not held:
                 del self._holders[key]
         member = self._roster.member(device_id)
-        answers = member.socket if member is not None else socket
+        answers = member.socket if member is not None and member.account == account else socket
         if sum(len(held) for key, held in self._holders.items() if key[0] == answers) >= self._settings.max_allocations:
             return None
-        return self._holders.setdefault((answers, device_id), [])
+        return self._holders.setdefault((answers, device_id, account), [])
 
     async def _candidates(self, requester: str) -> Sequence[Candidate]:
         views = await every_node(self._plane)
@@ -185,8 +187,11 @@ class Lending:
             if not page.reservations or len(found) >= page.total:
                 return found
 
-    async def _release(self, allocation_id: ReservationId, account: AccountId) -> None:
+    async def _release(self, allocation_id: ReservationId, account: AccountId) -> bool:
+        """Returns whether it is given back."""
         try:
             await ask(self._plane, ReleaseReservation(reservation_id=allocation_id, account=account))
         except ArcrayError as error:  # then it expires
             _log.info("allocation not released", extra={"allocation": allocation_id, "reason": str(error)})
+            return False
+        return True

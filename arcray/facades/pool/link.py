@@ -1,6 +1,8 @@
 """One socket's queue: frames that wait for it, and how it is to end.
 
-A queue that is full ends the connection: who does not keep up with the pool would be told of what it was.
+A queue that is full ends the connection: who does not keep up with the pool would be told of what it was. It is full by
+the number of its frames, or by the size of those that are for this socket alone: some hold whole programs, or what
+their sender liked to say. What everybody is told is small, and not measured: it has a hundred receivers at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from arcray.wire.identity import Identity
 
 __all__ = ["Link"]
 
+_BEHIND: Final = "this socket does not keep up"
 _REASON_BYTES: Final = 123  # what a close frame has room for
 
 
@@ -24,16 +27,19 @@ class Link:
     Args:
         identity: who opened it.
         most: frames that may wait.
+        most_characters: of those among them together that are for it alone; one frame may have more.
 
     Attributes:
         closed: code and reason of how it is to end, or has ended; None while it stands.
     """
 
-    def __init__(self, socket: SocketId, identity: Identity, most: int) -> None:
+    def __init__(self, socket: SocketId, identity: Identity, most: int, most_characters: int) -> None:
         self.id: Final = socket
         self.identity: Final = identity
         self.closed: tuple[int, str] | None = None
         self._most = most
+        self._most_characters = most_characters
+        self._characters = 0
         self._frames: deque[str] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = asyncio.Event()
@@ -42,13 +48,22 @@ class Link:
         return len(self._frames)
 
     def send(self, frame: str) -> None:
-        """Queues a frame; of one that is to end, or is behind too far, nothing."""
+        """Queues a frame of any size; of one that is to end, or is behind too far, nothing."""
+        waits = self._characters
+        self._characters += len(frame)
+        if waits and self._characters > self._most_characters:
+            self._frames.clear()
+            self.close(POLICY, _BEHIND)
+        self.tell(frame)
+
+    def tell(self, frame: str) -> None:
+        """Queues what everybody is told."""
         if self.closed is not None:
             return
         frames = self._frames
         if len(frames) >= self._most:
             frames.clear()
-            self.close(POLICY, "this socket does not keep up")
+            self.close(POLICY, _BEHIND)
             return
         frames.append(frame)
         waiter = self._waiter
@@ -68,6 +83,7 @@ class Link:
         """Returns what waits, and takes it off the queue."""
         frames = tuple(self._frames)
         self._frames.clear()
+        self._characters = 0
         return frames
 
     def close(self, code: int, reason: str) -> None:

@@ -39,6 +39,7 @@ from arcray.facades.pool.session import (
     Limits,
     Member,
     Moment,
+    Refuse,
     Release,
     Request,
     Roster,
@@ -135,7 +136,7 @@ class PoolLinks:
             identity: who opened it.
             address: where from.
         """
-        link = Link(next(self._numbers), identity, self._settings.socket_queue)
+        link = Link(next(self._numbers), identity, self._settings.socket_queue, self._settings.socket_queue_characters)
         self._links[link.id] = link
         self._others.listen(wanted=True)
         self._roster.open(link.id, address=address, account=identity.account, trusted=identity.scope.allows(Scope.NODE))
@@ -158,7 +159,7 @@ class PoolLinks:
         for action in self._roster.close(link.id):
             await self._act(action, link)
         await self._desk.leave(link)
-        await self._lending.leave(link.id, link.identity.account)
+        await self._lending.leave(link.id)
         if not self._links:
             self._others.listen(wanted=False)
 
@@ -195,6 +196,9 @@ class PoolLinks:
                     await self._lending.release(action.allocation_id, link.identity.account)
             case Submit():
                 self._submit(action.task, link)
+            case Refuse():
+                if link is not None:
+                    link.send(codec.result_frame(action.task_id, error=action.reason))
             case Ignored():
                 _log.debug("frame ignored", extra={"code": action.error.code, "reason": str(action.error)})
             case _:
@@ -209,11 +213,11 @@ class PoolLinks:
             await self._attaching.join(member, fresh=join.fresh)
         except ArcrayError as error:
             _log.info("device refused", extra={"device": device_id, "reason": str(error)})
-            self._roster.forget(device_id)
-            self._attaching.drop(device_id)
+            if self._roster.refuse(join):
+                self._attaching.drop(device_id)
             link.close(POLICY, str(error))
             return
-        self._lending.moved(device_id, link.id)
+        self._lending.moved(device_id, link.id, member.account)
         if join.listed:
             link.send(codec.devices_frame(await self._listing_or_own()))
         if join.new:
@@ -255,7 +259,7 @@ class PoolLinks:
     def _broadcast(self, frame: str, *, but: SocketId | None = None) -> None:
         for link in self._links.values():
             if link.id != but:
-                link.send(frame)
+                link.tell(frame)
 
     def _link_of(self, member: Member) -> Link | None:
         return self._links.get(member.socket)

@@ -21,6 +21,7 @@ __all__ = [
     "ClientMessage",
     "Device",
     "Heartbeat",
+    "Misread",
     "Number",
     "Register",
     "Requirements",
@@ -137,7 +138,7 @@ class Task:
         id: "" where its sender gave it none.
         submitter_id: the device that hands it in; "" where it does not say.
         command: names a program; "" where the task names none.
-        input: what it reads, as text; what was no text is the JSON that it came as.
+        input: what it reads, as text; what was no text is the JSON that it came as; None where there is none.
     """
 
     id: str = ""
@@ -145,7 +146,7 @@ class Task:
     submitter_id: str = ""
     requirements: Requirements = Requirements()
     command: str = ""
-    input: str = ""
+    input: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +212,18 @@ class TaskSubmit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Misread:
+    """A task is handed in that cannot be read; who waits for it is told why.
+
+    Args:
+        task_id: "" where it has none that can be read.
+    """
+
+    task_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskComplete:
     """A device has done a task that it was given, or could not.
 
@@ -233,5 +246,5 @@ class TaskComplete:
 
 
 ClientMessage: TypeAlias = (
-    Register | Heartbeat | ResourceUpdate | ResourceRequest | ResourceRelease | TaskSubmit | TaskComplete
+    Register | Heartbeat | ResourceUpdate | ResourceRequest | ResourceRelease | TaskSubmit | Misread | TaskComplete
 )

@@ -62,11 +62,11 @@ class Programs:
             if program.entry_point
         }
 
-    def ready(self, command: str, given: str, workload_id: WorkloadId) -> Ready:
+    def ready(self, command: str, given: str | None, workload_id: WorkloadId) -> Ready:
         """Returns what a command runs.
 
         Args:
-            given: the task's input.
+            given: the task's input; None where it has none, of which an image gets no argument.
 
         Raises:
             NotFoundError: there is no such command.
@@ -76,7 +76,10 @@ class Programs:
         if program is None:
             raise NotFoundError(f"Unknown command: {command}" if command else "No command given", field="command")
         as_argument = bool(program.image) or program.input == "argument"
-        args = (*program.args, given) if as_argument else program.args
+        args = (*program.args, given or "") if as_argument else program.args
+        if program.image and given is None:
+            args = program.args
+        given = given or ""
         if as_argument and ("\0" in given or len(given.encode()) > _ARGUMENT_BYTES):
             raise InvalidArgumentError(f"must have at most {_ARGUMENT_BYTES} bytes and no NUL", field="input")
         if program.image:

@@ -24,6 +24,7 @@ from arcray.facades.pool.messages import (
     CAN_RUN,
     Device,
     Heartbeat,
+    Misread,
     Register,
     ResourceRelease,
     ResourceRequest,
@@ -47,6 +48,7 @@ __all__ = [
     "Limits",
     "Member",
     "Moment",
+    "Refuse",
     "Release",
     "Request",
     "Roster",
@@ -147,9 +149,11 @@ class Join:
         listed: whether its socket is then sent the list of devices.
         new: whether the others are told.
         fresh: whether it has begun anew, and so has none of the tasks that it had.
+        before: whose place it takes; None where it takes nobody's.
     """
 
     member: Member
+    before: Member | None = None
     listed: bool = False
     new: bool = False
     fresh: bool = False
@@ -192,6 +196,14 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """A task that was handed in cannot be read: its sender is told."""
+
+    task_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A device has ended a task."""
 
@@ -206,7 +218,7 @@ class Ignored:
     error: ArcrayError
 
 
-Action: TypeAlias = Broadcast | Close | Join | Beat | Left | Request | Release | Submit | Done | Ignored
+Action: TypeAlias = Broadcast | Close | Join | Beat | Left | Request | Release | Submit | Refuse | Done | Ignored
 
 
 @dataclass(slots=True)
@@ -258,7 +270,9 @@ class Roster:
         """
         self._sockets[socket] = _Socket(address, account, trusted)
 
-    def receive(self, socket: SocketId, frame: str | bytes, now: Moment) -> Sequence[Action]:  # noqa: PLR0911
+    def receive(  # noqa: C901, PLR0911  one arm per message
+        self, socket: SocketId, frame: str | bytes, now: Moment
+    ) -> Sequence[Action]:
         """Takes a frame of a socket; returns what to do about it, in this order."""
         try:
             message = codec.read(frame)
@@ -279,6 +293,8 @@ class Roster:
                 return (Release(message.allocation_id),)
             case TaskSubmit():
                 return (Submit(message.task),)
+            case Misread():
+                return (Refuse(message.task_id, message.reason),)
             case TaskComplete():
                 return self._completed(socket, message)
             case _:
@@ -288,25 +304,44 @@ class Roster:
         """Takes that a connection has ended, by which its devices leave."""
         self._sockets.pop(socket, None)
         gone = [member for member in self._members.values() if member.socket == socket]
-        return [action for member in gone for action in self._leave(member, "its socket was closed")]
+        return self._leave(gone, "its socket was closed")
 
     def sweep(self, now: Moment) -> Sequence[Action]:
         """Has the devices leave that have been silent for too long."""
         since_s = now.monotonic_s - self._limits.silent_s
-        actions: list[Action] = []
-        for member in [member for member in self._members.values() if member.heard_s < since_s]:
-            reason = f"no heartbeat came within {self._limits.silent_s:g} s"
-            actions += self._leave(member, reason)
+        silent = [member for member in self._members.values() if member.heard_s < since_s]
+        reason = f"no heartbeat came within {self._limits.silent_s:g} s"
+        if self._limits.close_silent:
+            sockets = dict.fromkeys(member.socket for member in silent)
+            ends = [Close(socket=socket, code=POLICY, reason=reason) for socket in sockets]
+            return self._leave(silent, reason, *ends)
+        for member in silent:
             socket = self._sockets.get(member.socket)
-            if self._limits.close_silent:
-                actions.append(Close(socket=member.socket, code=POLICY, reason=reason))
-            elif socket is not None:
+            if socket is not None:
+                if len(socket.silent) >= self._limits.devices:
+                    del socket.silent[next(iter(socket.silent))]
                 socket.silent[member.device.id] = member
-        return actions
+        return self._leave(silent, reason)
 
     def forget(self, device_id: str) -> None:
         """Drops a device that is another process's now; nobody is told, because it has not left."""
         self._members.pop(device_id, None)
+
+    def refuse(self, join: Join) -> bool:
+        """Drops a device that may not join; whose place it has taken gets it back where its socket still stands.
+
+        Returns:
+            Whether nobody has that place now.
+        """
+        device_id, before = join.member.device.id, join.before
+        now = self._members.get(device_id)
+        if now is None or now.socket != join.member.socket:
+            return now is None
+        if before is not None and before.socket != now.socket and before.socket in self._sockets:
+            self._members[device_id] = before
+            return False
+        self.forget(device_id)
+        return True
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -334,7 +369,7 @@ class Roster:
             max_tasks=register.max_tasks,
         )
         self._members[device_id] = member
-        return (Join(member=member, listed=True, new=True, fresh=True),)
+        return (Join(member=member, before=known, listed=True, new=True, fresh=True),)
 
     def _heard(self, socket: SocketId, device_id: str, now: Moment) -> Sequence[Action]:
         revived = self._revived(socket, device_id, now)
@@ -405,9 +440,12 @@ class Roster:
         for socket in self._sockets.values():
             socket.silent.pop(device_id, None)
 
-    def _leave(self, member: Member, reason: str) -> Sequence[Action]:
-        del self._members[member.device.id]
-        return Broadcast(frame=codec.left_frame(member.device.id)), Left(member, reason)
+    def _leave(self, gone: Sequence[Member], reason: str, *ends: Close) -> Sequence[Action]:
+        """Has devices leave. Everybody is told before the cluster is: that takes time, and one may be back by then."""
+        for member in gone:
+            del self._members[member.device.id]
+        told = [Broadcast(frame=codec.left_frame(member.device.id)) for member in gone]
+        return [*told, *ends, *(Left(member, reason) for member in gone)]
 
 
 def _size(resources: Resources) -> tuple[object, ...]:

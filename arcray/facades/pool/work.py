@@ -123,9 +123,7 @@ class DeviceWork:
                 error = InvalidArgumentError("a device answers no requests", field="payload")
                 await self._end(_running(item), Phase.FAILED, str(error), refused=True)
             case Ended():
-                await self._write(item)
-                result = await self._keep(item)
-                await self._end(item.work, item.phase, item.message, refused=item.refused, result=result)
+                await self._ended(item)
             case _:
                 assert_never(item)
 
@@ -178,6 +176,17 @@ class DeviceWork:
             await self._end(work, Phase.STOPPED, message)
 
     # -- telling the cluster ------------------------------------------------------------------------------------------
+
+    async def _ended(self, ended: Ended) -> None:
+        """Tells of an end by the device's word; a success that cannot be kept is none."""
+        phase, message, result = ended.phase, ended.message, Result(exit_code=ended.exit_code)
+        try:
+            await self._write(ended)
+            result = await self._keep(ended)
+        except ArcrayError as error:
+            phase = Phase.FAILED if phase is Phase.SUCCEEDED else phase
+            message = message or f"what it left cannot be kept: {error}"
+        await self._end(ended.work, phase, message, refused=ended.refused, result=result)
 
     async def _end(
         self, work: Running, phase: Phase, message: str, *, refused: bool = False, result: Result = _NO_RESULT

@@ -11,12 +11,14 @@ from arcray.config import AuthSettings
 from arcray.core import commands as cmd
 from arcray.core.ids import AccountId
 from arcray.core.keys import Scope
+from arcray.core.node import Health
 from arcray.facades.pool.nodes import node_id_of
 from arcray.pool_settings import PoolProgram, PoolSettings
 from arcray.testing.builders import a_key
 from arcray.testing.simulated_node import Script, SimulatedNode
 from tests.conformance.conftest import Serve
-from tests.conformance.pool.pool_rig import a_client, has, nodes_of
+from tests.conformance.pool.pool_rig import a_client, has, nodes_of, until
+from tests.conformance.pool.test_pool_lending import active
 
 KEYS: Final = AuthSettings(mode="keys", keys={"root": "k-root"}, scopes={"root": Scope.ADMIN})
 PROGRAM: Final = PoolProgram(entry_point="arcray.facades.pool.demonstration:process_data")
@@ -93,6 +95,24 @@ async def test_a_machines_key_is_for_that_machine_and_submits_nothing(serve: Ser
             assert (await client.hear("task_result"))["result"] == {"success": True, "result": "done"}
 
 
+async def test_a_machine_that_claims_anothers_id_takes_nothing_from_it(serve: Serve) -> None:
+    """Both have keys of the same account."""
+    async with served_by(serve) as served:
+        await issue(served)
+        await served.cluster.ask(cmd.IssueKey(key=a_key(5, scope=Scope.NODE, node_id=node_id_of("X"))))
+        async with a_client(served, **by(NODE)) as machine, a_client(served, **by("secret-5")) as impostor:
+            await machine.register("W", capabilities=["task"])
+            await impostor.say("register", deviceId="W", deviceName="mine")
+            assert (await impostor.closed())[0] == 1008
+            assert await machine.update("W", cpuUsage=7)
+            (device,) = (await served.client.get("/api/devices", headers=by(ROOT)["additional_headers"])).json()[
+                "devices"
+            ]
+            assert (device["name"], device["resources"]["cpuUsage"]) == ("Wname", 7)
+            await machine.say("heartbeat", deviceId="W")
+            assert (await nodes_of(served))["W"].health is Health.HEALTHY
+
+
 async def test_accounts_neither_take_over_nor_release_what_is_anothers(serve: Serve) -> None:
     async with served_by(serve) as served:
         await issue(served)
@@ -105,3 +125,25 @@ async def test_accounts_neither_take_over_nor_release_what_is_anothers(serve: Se
             await bo.say("register", deviceId="A")
             assert (await bo.closed())[0] == 1008
             assert [device["id"] for device in await ana.register("A")] == ["A"]
+
+
+async def test_what_an_account_holds_ends_with_its_own_socket(serve: Serve) -> None:
+    """Whatever device it names as the requester, and whoever else wants it released."""
+    async with served_by(serve) as served:
+        await issue(served)
+        async with a_client(served, **by(SUBMIT)) as ana, a_client(served, **by(SUBMIT)) as lender:
+            await ana.register("A")
+            await lender.register("L")
+            await lender.update("L", **has())
+            async with a_client(served, **by(THEIRS)) as bo:
+                allocations = [await bo.request(name, cpu=10) for name in ("A", "B")]
+                assert [each["fulfilled"] for each in allocations] == [True, True]
+                for each in allocations:
+                    await ana.say("resource_release", allocationId=each["id"])
+                await ana.quiet("A")
+                await lender.register("A")  # another socket answers for it from now on
+
+            async def released() -> bool:
+                return await active(served) == 0
+
+            await until(served, released)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from arcray.facades.pool.advertising import advertise
 from arcray.pool_settings import AdvertisementSettings, PoolSettings
@@ -50,3 +51,9 @@ async def test_the_pool_is_found_for_as_long_as_it_is_told_of() -> None:
 
 def test_nothing_is_told_unless_that_is_wished() -> None:
     assert not PoolSettings().advertise.enabled
+
+
+@pytest.mark.parametrize("wrong", [{"address": "nowhere"}, {"address": "::1"}, {"name": "\u00e9" * 32}, {"name": ""}])
+def test_what_cannot_be_told_of_is_refused_by_name(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        AdvertisementSettings.model_validate({"enabled": True, **wrong})

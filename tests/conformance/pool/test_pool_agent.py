@@ -134,6 +134,12 @@ async def test_a_machine_runs_what_the_pool_has(serve: Serve, tmp_path: Path) ->
 
         endless = await program(served, 3, b"while True: pass")
         await in_phase(served, endless, Phase.RUNNING)
+        (log := tmp_path / "state/pool/logs/of-a-task").parent.mkdir(exist_ok=True)
+        log.write_bytes(b"it is this agent's")
+        async with agent(served, tmp_path / "state", exits=3, stderr=PIPE) as second:
+            await told(second, "another agent of this node still works")
+            await second.wait()
+        assert log.exists()
         await served.cluster.ask(StopWorkload(workload_id=endless.id))
         assert (await served.cluster.finished(endless.id, PATIENCE_S)).phase is Phase.STOPPED
 

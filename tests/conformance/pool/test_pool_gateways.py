@@ -19,6 +19,7 @@ from arcray.core.ports import ControlPlane
 from arcray.core.queries import Query
 from arcray.facades.pool.facade import FACADE
 from arcray.testing.plane import InProcessPlane, in_process_plane
+from arcray.testing.simulated_node import SimulatedNode
 from arcray.wire import problem
 from arcray.wire.attachments import Attachments
 from arcray.wire.event_hub import EventHub
@@ -35,6 +36,7 @@ class Away:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self.away = False
+        self.broken = False
         self.hold: asyncio.Event | None = None
         self.held = asyncio.Event()
         self.blobs = plane.blobs
@@ -55,6 +57,8 @@ class Away:
     def _check(self) -> None:
         if self.away:
             raise UnavailableError
+        if self.broken:
+            raise RuntimeError("nobody has foreseen this")
 
 
 @asynccontextmanager
@@ -152,6 +156,31 @@ async def test_devices_come_and_go_while_the_scheduler_is_away_and_are_attached_
 
             await until(one, attached)
     assert (refused.status_code, refused.json()["code"]) == (503, "UNAVAILABLE")
+
+
+async def test_the_id_of_another_node_is_refused_when_the_scheduler_is_back_and_the_node_stays() -> None:
+    """Takes a second, after which attaching is tried again."""
+    node = SimulatedNode()
+    async with in_process_plane(nodes=[node]) as cluster, gateway(cluster, "one") as one, a_client(one) as watch:
+        one.plane.away = True
+        async with a_client(one) as client:
+            await client.register(node.id)
+            one.plane.away = False
+            code, reason = await client.closed()
+        assert (code, reason) == (1008, "deviceId: is the id of another node")
+        assert (await watch.hear("device_left"))["deviceId"] == node.id
+        (view,) = (await nodes_of(one)).values()
+        assert (view.registration.id, view.health) == (node.id, Health.HEALTHY)
+
+
+async def test_a_fault_of_the_server_closes_its_socket_with_1011() -> None:
+    async with in_process_plane(nodes=[]) as cluster, gateway(cluster, "one") as one, a_client(one) as watch:
+        async with registered(one, "A") as client:
+            one.plane.broken = True
+            await client.say("resource_request", deviceId="A", requirements={})
+            assert await client.closed() == (1011, "internal error")
+            one.plane.broken = False
+        assert (await watch.hear("device_left"))["deviceId"] == "A"
 
 
 async def test_a_device_that_leaves_while_it_is_being_attached_is_detached() -> None:

@@ -15,6 +15,7 @@ from arcray.facades.pool.messages import (
     Allocation,
     Device,
     Heartbeat,
+    Misread,
     Register,
     Requirements,
     ResourceRelease,
@@ -253,20 +254,9 @@ def test_of_an_update_only_what_it_tells_changes() -> None:
         ('{"type":"resource_request","deviceId":"a","requirements":{"gpu":1}}', "requirements.gpu"),
         ('{"type":"resource_request","deviceId":"a","requirements":{"x":1e999}}', "requirements"),
         ('{"type":"resource_request","deviceId":"a","requirements":{"x":"\\ud800"}}', "requirements"),
-        ('{"type":"task_submit","task":{"data":{"input":[1e999]}}}', "task.data.input"),
-        ('{"type":"task_submit","task":{"data":{"input":"\\ud800"}}}', "task.data.input"),
-        ('{"type":"task_submit","task":{"id":"\\ud800"}}', "task.id"),
         ('{"type":"heartbeat","deviceId":"a\\u0000"}', "deviceId"),
         ('{"type":"register","deviceName":"a\\nb"}', "deviceName"),
         ('{"type":"task_submit"}', "task"),
-        ('{"type":"task_submit","task":{"data":[]}}', "task.data"),
-        ('{"type":"task_submit","task":{"data":{"command":1}}}', "task.data.command"),
-        ('{"type":"task_complete","taskId":"t","result":{}}', "result.success"),
-        ('{"type":"task_complete","taskId":"t","result":{"success":true,"exitCode":"1"}}', "result.exitCode"),
-        ('{"type":"task_complete","taskId":"t","result":{"success":false,"refused":1}}', "result.refused"),
-        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":[]}}', "result.files"),
-        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":{"a":"é"}}}', "result.files.a"),
-        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":{"":""}}}', "result.files."),
         ('{"type":"register","maxTasks":-1}', "maxTasks"),
         ('{"type":"resource_release"}', "allocationId"),
     ],
@@ -275,6 +265,28 @@ def test_a_malformed_message_names_its_field(frame: str, field: str) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
         codec.read(frame)
     assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        ('{"type":"task_submit","task":{"data":{"input":[1e999]}}}', "task.data.input"),
+        ('{"type":"task_submit","task":{"data":{"input":"\\ud800"}}}', "task.data.input"),
+        ('{"type":"task_submit","task":{"id":"\\ud800"}}', "task.id"),
+        ('{"type":"task_submit","task":{"data":[]}}', "task.data"),
+        ('{"type":"task_submit","task":{"data":{"command":1}}}', "task.data.command"),
+        ('{"type":"task_complete","taskId":"t","result":{}}', "result.success"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"exitCode":"1"}}', "result.exitCode"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":false,"refused":1}}', "result.refused"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":[]}}', "result.files"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":{"a":"é"}}}', "result.files.a"),
+        ('{"type":"task_complete","taskId":"t","result":{"success":true,"files":{"":""}}}', "result.files."),
+    ],
+)
+def test_a_task_or_an_end_that_cannot_be_read_names_its_field(frame: str, field: str) -> None:
+    message = codec.read(frame)
+    assert isinstance(message, Misread | TaskComplete)
+    assert f"{field}: " in (message.reason if isinstance(message, Misread) else message.error)
 
 
 def test_a_type_that_the_protocol_does_not_have_is_none() -> None:

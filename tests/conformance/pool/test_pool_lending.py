@@ -141,6 +141,18 @@ async def test_what_is_held_is_not_given_again_until_it_is_released(serve: Serve
     assert second["allocatedDevices"] == []
 
 
+async def test_storage_alone_is_held_and_given_back(serve: Serve) -> None:
+    even = PoolSettings(show_cluster_nodes=False, strategy="even")
+    async with two_devices(serve, even) as (served, client):
+        for _ in range(2):
+            allocation = await client.request("R", storage=600_001)
+            assert given(allocation) == [("A", 0, 0, 300_001, False), ("B", 0, 0, 300_000, False)]
+            assert (allocation["fulfilled"], await active(served)) == (True, 1)
+            await client.say("resource_release", allocationId=allocation["id"])
+        assert await client.request("S")
+        assert await active(served) == 0
+
+
 async def test_the_caps_bound_the_sum_of_what_is_held(serve: Serve) -> None:
     async with two_devices(serve) as (_, client):
         first = await client.request("R", cpu=50)

@@ -13,7 +13,8 @@ from typing import Any
 
 from arcray.core.commands import StopWorkload, SubmitWorkload
 from arcray.core.orders import StartWorkload
-from arcray.core.queries import ListWorkloads, WorkloadPage
+from arcray.core.queries import ListReservations, ListWorkloads, ReservationPage, WorkloadPage
+from arcray.core.reservation import ReservationState
 from arcray.core.workload import Container, Phase, Program, WorkloadView
 from arcray.pool_settings import PoolProgram, PoolSettings
 from arcray.testing.builders import a_workload
@@ -133,6 +134,13 @@ async def test_a_failure_is_told_with_the_last_it_wrote(serve: Serve) -> None:
     assert result == {"success": False, "error": "exited with 1: ValueError: no"}
 
 
+async def test_the_last_line_of_a_failure_is_told_however_much_it_wrote(serve: Serve) -> None:
+    broken = Script(end=Phase.FAILED, message="exited with 1", log=b"x\n" * 20 + b"ValueError: no\n")
+    short = SETTINGS.model_copy(update={"max_result_bytes": 18})
+    async with served_by(serve, a_node(broken), settings=short) as served, a_client(served) as client:
+        assert (await submit(client))["error"] == "exited with 1: ValueError: no"
+
+
 async def test_a_task_that_takes_too_long_is_stopped_and_told(serve: Serve) -> None:
     """Takes a third of a second."""
     quick = SETTINGS.model_copy(update={"task_timeout_s": 0.3})
@@ -174,6 +182,21 @@ async def test_a_long_output_is_cut(serve: Serve) -> None:
     short = SETTINGS.model_copy(update={"max_result_bytes": 4})
     async with served_by(serve, a_node(), settings=short) as served, a_client(served) as client:
         assert await submit(client) == {"success": True, "result": "proc"}
+
+
+async def test_a_task_that_cannot_be_kept_leaves_no_place_behind(serve: Serve) -> None:
+    async with served_by(serve, a_node()) as served, a_client(served) as client:
+        (served.state_dir / "blobs").mkdir(exist_ok=True)
+        (served.state_dir / "blobs" / "programs").write_text("a file in the way of all programs")
+        assert (await submit(client))["success"] is False
+        page: ReservationPage = await served.cluster.plane.query(ListReservations())
+        assert [each.state for each in page.reservations] == [ReservationState.RELEASED]
+
+
+async def test_a_task_that_cannot_be_read_is_told_why(serve: Serve) -> None:
+    async with served_by(serve, a_node()) as served, a_client(served) as client:
+        result = await submit(client, cpu="100")
+    assert (result["success"], "task.requirements.cpu: must be a number" in result["error"]) == (False, True)
 
 
 async def test_a_task_without_a_task_is_passed_over(serve: Serve) -> None:
@@ -219,6 +242,17 @@ async def test_a_device_tells_of_a_failure(serve: Serve) -> None:
         await runner.say("task_complete", deviceId="W", taskId=assigned["taskId"], result=failed)
         result = (await client.hear("task_result"))["result"]
     assert result == {"success": False, "error": "out of paper"}
+
+
+async def test_a_result_that_no_store_takes_is_a_failure(serve: Serve) -> None:
+    async with served_by(serve) as served, a_client(served) as runner, a_client(served) as client:
+        await joined(runner, "W", "task")
+        await send(client)
+        assigned = await runner.hear("task_assign")
+        done = {"success": True, "result": "", "files": {"../../passwd": "cm9vdA=="}}
+        await runner.say("task_complete", deviceId="W", taskId=assigned["taskId"], result=done)
+        result = (await client.hear("task_result"))["result"]
+    assert (result["success"], result["error"].partition(":")[0]) == (False, "what it left cannot be kept")
 
 
 async def test_a_task_is_kept_off_the_device_that_hands_it_in(serve: Serve) -> None:

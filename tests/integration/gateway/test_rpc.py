@@ -166,6 +166,23 @@ async def test_a_watcher_of_health_hears_that_it_drains() -> None:
             listener.check()
 
 
+async def test_a_watcher_keeps_no_message_in_memory_and_no_place_of_others() -> None:
+    async with listening(max_body_bytes=LARGEST, grpc_bodies_bytes=LARGEST, max_connections=8) as (listener, channel):
+        stub = health_pb2_grpc.HealthStub(channel)
+        large = stub.Watch(health_pb2.HealthCheckRequest(service="s" * (LARGEST - 100)))
+        with pytest.raises(grpc.aio.AioRpcError, match=r"message: has \d+ bytes, at most 65536"):
+            [each async for each in large]
+        watching = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        for each in watching:
+            await each.read()
+        assert listener.has_room
+        assert await unary(channel, b"x" * LARGEST) == b"x" * LARGEST
+        with pytest.raises(grpc.aio.AioRpcError, match="2 such streams are open already"):
+            [each async for each in stub.Watch(health_pb2.HealthCheckRequest())]
+        for each in watching:
+            each.cancel()
+
+
 async def test_a_client_that_says_nothing_is_left() -> None:
     async with listening(header_timeout_s=0.5) as (listener, _), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)

@@ -246,6 +246,8 @@ def test_an_output_that_no_frame_takes_is_cut_and_says_so() -> None:
         ({"program": {"archive": "é"}}, "task.data.program.archive: is not Base64"),
         ({"program": {"source": "", "env": {"A=": "b"}}}, "task.data.program.env.A=: is no name of a variable"),
         ({"program": {"source": "", "env": {"A": 1}}}, "task.data.program.env.A: must be a string"),
+        ({"program": {"source": "", "env": {"\ud800": ""}}}, "task.data.program.env: holds half of a surrogate pair"),
+        ({"program": {"source": "", "env": {"\ud800=": ""}}}, "task.data.program.env: holds half of a surrogate pair"),
         ({"program": {"source": "", "args": [1]}}, "task.data.program.args.0: must be a string"),
         ({"container": {"image": ""}}, "task.data.container.image: must have 1"),
         ({"input": "\ud800", **CODE}, "task.data.input: holds half of a surrogate pair"),
@@ -257,6 +259,23 @@ def test_a_task_that_cannot_be_read_has_failed_by_name(data: Any, reason: str) -
     (done,) = rig.ends()
     assert done.error.startswith(reason)
     assert (done.success, done.refused) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("1e999", "cannot be written as JSON"),
+        ('{"a":"\\ud800"}', "cannot be written as JSON"),
+        ('"\\ud800"', "holds half of a surrogate pair"),
+    ],
+)
+def test_an_input_that_is_no_text_has_its_task_fail_and_harms_no_other(given: str, reason: str) -> None:
+    rig = opened()
+    data = f'{{"command":"shout","input":{given}}}'
+    assert rig.session.received(f'{{"type":"task_assign","taskId":"{T1}","task":{{"data":{data}}}}}') == []
+    (done,) = rig.ends()
+    assert (done.task_id, done.error) == (T1, f"task.data.input: {reason}")
+    rig.begin(T2)
 
 
 @pytest.mark.parametrize(

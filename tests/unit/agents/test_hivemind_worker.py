@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any, Final
 
+import grpc
+import grpc.aio
 import pytest
 
 from arcray.agents.hivemind_tasks import LiveTasks
@@ -27,6 +30,7 @@ from arcray.facades.hivemind.worker_channel import Certainty, GrpcChannel
 from arcray.testing.builders import a_capacity, a_container, a_node, a_workload
 from arcray.testing.clock import FakeClock
 
+EXECUTE: Final = "/nodepool.WorkerNodeService/ExecuteTask"
 CONTAINER = execution_of(
     StartWorkload(
         workload_id=a_workload(1).id, attempt=1, payload=a_container(args=("hi",)), demand=Demand(cpu_milli=500),
@@ -40,6 +44,7 @@ CONTAINER = execution_of(
 class Rig:
     """The agent's end, and the pool's way to it."""
 
+    address: str
     channel: GrpcChannel
     tasks: LiveTasks
     blobs: FsspecBlobs
@@ -69,8 +74,9 @@ async def listening(directory: Path, allow_from: str = "127.0.0.0/8") -> AsyncIt
         unpacked_bytes=GIB,
         allow_from=[ip_network(allow_from)],
     )
-    channel = GrpcChannel(f"127.0.0.1:{await worker.listen('127.0.0.1', 0)}")
-    rig = Rig(channel, tasks, blobs)
+    address = f"127.0.0.1:{await worker.listen('127.0.0.1', 0)}"
+    channel = GrpcChannel(address)
+    rig = Rig(address, channel, tasks, blobs)
     yield rig
     await channel.close()
     await worker.close()
@@ -186,6 +192,35 @@ async def test_where_a_pool_says_nothing_tasks_share_the_gpus_out(tmp_path: Path
             await rig.execute(task_id, b"1")
         given = [[share.index for share in order.allocation.gpus] for order in rig.orders]  # type: ignore[union-attr]  # starts
         assert given == [[0], [1], [0]]
+
+
+async def test_strangers_are_refused_before_anything_of_theirs_is_read(tmp_path: Path) -> None:
+    never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def unsent() -> AsyncIterator[bytes]:
+        yield await never
+
+    async with (
+        listening(tmp_path, allow_from="10.0.0.0/8") as rig,
+        grpc.aio.insecure_channel(rig.address) as channel,
+        asyncio.timeout(5),
+    ):
+        method: Any = channel.stream_unary(EXECUTE, None, None)
+        with pytest.raises(grpc.aio.AioRpcError, match="takes tasks from its pool alone"):
+            await method(unsent())
+
+
+async def test_what_is_no_message_is_called_so(tmp_path: Path) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        for each in list[bytes]():
+            yield each
+
+    async with listening(tmp_path) as rig, grpc.aio.insecure_channel(rig.address) as channel:
+        unary: Any = channel.unary_unary(EXECUTE, None, None)
+        stream: Any = channel.stream_unary(EXECUTE, None, None)
+        for call in (unary(b"\xff\xff"), stream(nothing())):
+            with pytest.raises(grpc.aio.AioRpcError, match="is no ExecuteTaskRequest"):
+                await call
 
 
 async def test_strangers_are_refused(tmp_path: Path) -> None:

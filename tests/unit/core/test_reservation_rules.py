@@ -107,6 +107,15 @@ def test_a_place_is_held_only_for_an_account_that_could_pay_for_work_there(world
     assert world.cluster.state.books.accounts[OTHER].held == 0
 
 
+def test_slices_of_disks_alone_are_given_back(world: World) -> None:
+    """No quota counts disks, so such slices are nothing of what an account uses."""
+    world.attach()
+    reserve(world, a_reservation(1, Demand(disk_bytes=1), Demand(disk_bytes=1)))
+    assert world.cluster.state.usage == {}
+    world.handle(ReleaseReservation(reservation_id=ReservationId("r1"), account=AccountId("local")))
+    assert known(world).state is ReservationState.RELEASED
+
+
 def test_slices_lie_on_the_nodes_as_the_layout_says(world: World) -> None:
     for number in (1, 2, 3):
         world.attach(a_node(number))

@@ -206,6 +206,10 @@ class Held:
         _ = key, data
         await self.go.wait()
 
+    async def delete(self, key: str) -> None:
+        _ = key
+        await self.go.wait()
+
 
 async def test_what_waits_for_the_scheduler_is_bounded_in_bytes(rig: Rig) -> None:
     """What is larger than the bound is asked all the same, alone."""
@@ -216,7 +220,11 @@ async def test_what_waits_for_the_scheduler_is_bounded_in_bytes(rig: Rig) -> Non
         await rig.settle()
         with pytest.raises(ResourceExhaustedError, match="1000 bytes wait for the scheduler already"):
             await rig.remote.blob("put", "b", b"x")
+        deletion = asyncio.create_task(rig.remote.blob("delete", "c"))  # what has no bytes is in nobody's way
+        await rig.settle()
+        assert not deletion.done()
         store.go.set()
+        await deletion
         await first
         await rig.remote.blob("put", "b", b"x")
 

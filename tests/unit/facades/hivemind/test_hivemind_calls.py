@@ -169,3 +169,25 @@ async def test_bytes_that_are_no_message_are_refused() -> None:
 def test_a_method_that_the_contract_has_not_is_found_when_the_gateway_starts() -> None:
     with pytest.raises(KeyError):
         served(refusing(AssertionError()), method="Fly")
+
+
+async def test_what_a_large_answer_takes_is_kept_until_it_was_written() -> None:
+    steps: list[object] = []
+
+    async def method(request: Any, call: Call) -> pool.GetTaskResultResponse:
+        _ = request
+        assert call.until_sent is not None
+        call.until_sent.callback(steps.append, "let go")
+        return pool.GetTaskResultResponse(success=True, result_data=b"r")
+
+    class Writing(Context):
+        async def write(self, message: object) -> None:
+            steps.append(message)
+
+    service: Any = Surface(Callers(TOKENS, strict=False), FakeClock()).service(
+        MASTER, {"GetTaskResult": method}, Subject.TASK
+    )
+    context = Writing()
+    handler = service.service(Details("/nodepool.MasterNodeService/GetTaskResult", context))
+    await handler.unary_stream(b"", context)
+    assert steps == [pool.GetTaskResultResponse(success=True, result_data=b"r"), "let go"]

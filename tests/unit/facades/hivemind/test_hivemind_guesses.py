@@ -34,14 +34,6 @@ async def test_the_right_one_makes_good_the_wrong_ones_before_it() -> None:
         guesses.right(ANA)
 
 
-async def test_what_was_not_looked_at_counts_for_nothing() -> None:
-    guesses = Guesses(FakeClock(), at_once=1, per_minute=6)
-    for _ in range(3):
-        guesses.take(ANA)
-        guesses.give_back(ANA)
-    guesses.give_back(BEN)
-
-
 async def test_names_that_are_guessed_at_most_are_remembered_longest() -> None:
     guesses = Guesses(FakeClock(), at_once=2, per_minute=6, names=2)
     guesses.take(ANA)
@@ -50,3 +42,14 @@ async def test_names_that_are_guessed_at_most_are_remembered_longest() -> None:
         guesses.take(AccountId(f"user-{number}"))
     with pytest.raises(ResourceExhaustedError):
         guesses.take(ANA)
+
+
+async def test_names_whose_guesses_are_made_good_are_forgotten_first() -> None:
+    clock = FakeClock()
+    guesses = Guesses(clock, at_once=1, per_minute=6, names=2)
+    guesses.take(ANA)
+    await clock.advance(10.0)
+    guesses.take(BEN)
+    guesses.take(AccountId("cleo"))
+    with pytest.raises(ResourceExhaustedError):
+        guesses.take(BEN)

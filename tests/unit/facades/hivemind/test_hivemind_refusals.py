@@ -7,6 +7,7 @@ import pytest
 from arcray.core.errors import (
     AlreadyExistsError,
     ArcrayError,
+    BusyError,
     Code,
     InsufficientCreditsError,
     InternalError,
@@ -80,7 +81,7 @@ def test_a_refusal_is_an_answer_where_the_answer_can_say_it() -> None:
     refused = refusals.answer(pool.LoginResponse, InvalidArgumentError("is odd", field="username"), Subject.USER)
     assert refused == pool.LoginResponse(success=False, message="username: is odd")
     assert refusals.answer(pool.HealthCheckResponse, InvalidArgumentError(), Subject.NODE) is None
-    for error in (UnavailableError(), InternalError()):
+    for error in (UnavailableError(), InternalError(), BusyError()):
         assert refusals.answer(pool.LoginResponse, error, Subject.USER) is None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -137,3 +139,19 @@ async def test_a_result_that_came_after_the_end_is_given_out_where_the_end_names
     plane.blobs.kept = {result_key(ID, "result_data"): b"late", result_key(ID, "a.txt"): b"1"}
     assert await files.result(replace(a_view(Phase.SUCCEEDED), attempt=1)) == b"late"
     assert await files.result(a_view(Phase.SUCCEEDED, result_key(ID, "a.txt"))) != b"late"
+
+
+async def test_so_many_large_results_are_on_their_way_to_clients_at_a_time() -> None:
+    plane, key = Plane(), result_key(ID, "a.txt")
+    plane.blobs.kept[key] = b"x" * 200_000
+    files, view = files_of(plane, FakeClock()), a_view(Phase.SUCCEEDED, key)
+    async with AsyncExitStack() as sent, AsyncExitStack() as first:
+        await files.result(view, until_sent=first)
+        for _ in range(7):
+            await files.result(view, until_sent=sent)
+        waiting = asyncio.create_task(files.result(view, until_sent=sent))
+        plane.blobs.kept[small := result_key(ID, "b.txt")] = b"x"
+        await files.result(a_view(Phase.SUCCEEDED, small), until_sent=sent)
+        assert not waiting.done()
+        await first.aclose()
+        assert await waiting

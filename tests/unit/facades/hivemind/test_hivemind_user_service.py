@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from arcray.core.errors import ResourceExhaustedError
+from arcray.core.errors import ResourceExhaustedError, UnauthenticatedError
 from arcray.core.ids import AccountId
 from arcray.core.queues import QueueReading
 from arcray.facades.hivemind.callers import ANYBODY, Callers
@@ -41,6 +41,11 @@ class Passwords:
         with self._lock:
             self.now -= 1
         return f"{password}{len(salt)}"
+
+    def matches(self, stored: str | None, password: str) -> bool:
+        _ = stored
+        assert self.hash(password, b"")
+        return password == "right"
 
 
 def service_of(passwords: Passwords, at_once: int) -> UserService:
@@ -101,3 +106,23 @@ async def test_who_leaves_while_their_password_is_worked_on_keeps_the_turn_until
     assert (await service.register(REQUEST, Call(ANYBODY, T0))).success
     assert passwords.most == 1
     assert service.queues()[0].length == 0
+
+
+async def test_right_passwords_at_once_are_no_wrong_guesses() -> None:
+    passwords = Passwords()
+    passwords.go.set()
+    service = service_of(passwords, at_once=4)
+    request = pool.LoginRequest(username="ana", password="right")
+    answers = await asyncio.gather(*(service.login(request, Call(ANYBODY, T0)) for _ in range(8)))
+    assert all(answer.success for answer in answers)
+
+
+async def test_wrong_passwords_at_once_are_no_way_around_the_limit_of_guesses() -> None:
+    passwords = Passwords()
+    passwords.go.set()
+    service = service_of(passwords, at_once=4)
+    request = pool.LoginRequest(username="ana", password="wrong")
+    errors = await asyncio.gather(
+        *(service.login(request, Call(ANYBODY, T0)) for _ in range(8)), return_exceptions=True
+    )
+    assert [type(error) for error in errors] == [UnauthenticatedError] * 3 + [ResourceExhaustedError] * 5

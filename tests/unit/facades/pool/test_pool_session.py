@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from arcray.core.ids import AccountId
+from arcray.core.quantity import MAX_QUANTITY
 from arcray.facades.pool.session import (
     Action,
     Beat,
@@ -22,6 +23,7 @@ from arcray.facades.pool.session import (
     Left,
     Limits,
     Moment,
+    Refuse,
     Roster,
 )
 
@@ -132,9 +134,10 @@ def test_a_silent_device_that_registers_elsewhere_does_not_come_back_twice() -> 
 def test_the_socket_of_a_silent_device_is_closed_where_that_is_wished() -> None:
     rig = Rig(close_silent=True)
     rig.register(1, "A")
-    close = rig.roster.sweep(at(31.0))[-1]
+    told, close, left = rig.roster.sweep(at(31.0))
     assert isinstance(close, Close)
     assert (close.socket, close.code) == (1, 1008)
+    assert kinds([told, left]) == [Broadcast, Left]
 
 
 def test_a_stale_socket_takes_nothing_along() -> None:
@@ -143,6 +146,15 @@ def test_a_stale_socket_takes_nothing_along() -> None:
     rig.register(2, "A")
     assert rig.roster.close(1) == []
     assert told(rig.roster.close(2)) == [{"type": "device_left", "deviceId": "A"}]
+
+
+@pytest.mark.parametrize("leaves", [lambda roster: roster.close(1), lambda roster: roster.sweep(at(31.0))])
+def test_all_that_leave_are_told_of_before_the_cluster_is(leaves: Callable[[Roster], Sequence[Action]]) -> None:
+    """The cluster may take its time, and who is back by then must not be told of as gone."""
+    rig = Rig()
+    rig.register(1, "A")
+    rig.register(1, "B")
+    assert kinds(leaves(rig.roster)) == [Broadcast, Broadcast, Left, Left]
 
 
 def test_a_device_keeps_its_place_when_it_registers_again() -> None:
@@ -191,12 +203,87 @@ def test_a_silent_device_finds_its_place_taken() -> None:
     assert kinds(rig.say(1, "heartbeat", 33.0, deviceId="A")) == [Close]
 
 
+def test_who_may_not_join_gives_its_place_back_to_whom_it_took_it_from() -> None:
+    rig = Rig()
+    rig.register(1, "A", deviceName="first")
+    (join,) = rig.register(2, "A", deviceName="second")
+    assert isinstance(join, Join)
+    assert not rig.roster.refuse(join)
+    assert [member.device.name for member in rig.roster.members] == ["first"]
+    assert not rig.roster.refuse(join)  # the place is no more its own
+    (join,) = rig.register(2, "B")
+    assert isinstance(join, Join)
+    assert rig.roster.refuse(join)
+    assert rig.listed() == ["A"]
+
+
+def test_who_may_not_join_gives_no_place_back_to_who_has_left() -> None:
+    rig = Rig()
+    rig.register(1, "A")
+    (join,) = rig.register(2, "A")
+    assert isinstance(join, Join)
+    rig.roster.close(1)
+    assert rig.roster.refuse(join)
+    assert rig.listed() == []
+
+
+def test_as_many_silent_devices_of_a_socket_are_remembered_as_there_may_be() -> None:
+    rig = Rig(devices=1)
+    for number in range(3):
+        rig.register(1, str(number), number * 40.0)
+        rig.roster.sweep(at(number * 40.0 + 31.0))
+    assert rig.say(1, "heartbeat", 120.0, deviceId="1") == ()
+    assert kinds(rig.say(1, "heartbeat", 120.0, deviceId="2")) == [Join]
+
+
 def test_who_is_not_trusted_gets_no_work() -> None:
     rig = Rig()
     rig.roster.open(3, address="", account=ME, trusted=False)
     (join,) = rig.register(3, "A", capabilities=["task"])
     assert isinstance(join, Join)
     assert not join.member.runs
+
+
+@pytest.mark.parametrize(
+    ("result", "field"),
+    [
+        (None, "result: must be an object"),
+        ({"success": "yes"}, "result.success: must be true or false"),
+        ({"success": True, "exitCode": 0.5}, "result.exitCode: must be an integer"),
+        ({"success": True, "files": {"": ""}}, "result.files.: must have 1"),
+        ({"success": True, "files": {"a": "!"}}, "result.files.a: is not Base64"),
+        ({"success": True, "files": {"\ud800": ""}}, "result.files.?: holds half of a surrogate pair"),
+        ({"success": True, "result": "x" * (2**22 + 1)}, "result.result: must have"),
+    ],
+)
+def test_an_end_that_cannot_be_read_is_a_failure(result: Any, field: str) -> None:
+    rig = Rig()
+    rig.register(1, "A")
+    (done,) = rig.say(1, "task_complete", deviceId="A", taskId="t", result=result)
+    assert isinstance(done, Done)
+    assert (done.result.task_id, done.result.success) == ("t", False)
+    assert f"its device tells no end that can be read: {field}" in done.result.error
+
+
+@pytest.mark.parametrize(
+    ("task", "refusal"),
+    [
+        ({"id": 5}, Refuse("", "task.id: must be a string")),
+        ({"id": "\ud800", "data": "p"}, Refuse("", "task.id: holds half of a surrogate pair")),
+        ({"id": "t", "data": "p"}, Refuse("t", "task.data: must be an object")),
+        ({"id": "t", "data": {"command": 5}}, Refuse("t", "task.data.command: must be a string")),
+        (
+            {"id": "t", "requirements": {"cpu": "100"}},
+            Refuse("t", f"task.requirements.cpu: must be a number from 0 to {MAX_QUANTITY}"),
+        ),
+        (
+            {"id": "t", "data": {"input": "x" * (2**22 + 1)}},
+            Refuse("t", f"task.data.input: must have 0 to {2**22} characters"),
+        ),
+    ],
+)
+def test_who_hands_in_a_task_that_cannot_be_read_is_told_why(task: Any, refusal: Refuse) -> None:
+    assert Rig().say(1, "task_submit", task=task) == (refusal,)
 
 
 def test_only_its_own_socket_ends_a_devices_tasks() -> None:
