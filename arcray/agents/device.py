@@ -92,7 +92,7 @@ async def run(settings: Settings, joining: Joining) -> None:
     peer = Peer(url=url, api_key=joining.api_key, max_message_bytes=terms.max_message_bytes, register_s=_REGISTER_S)
     link = Link(peer, session, act=pool.act, clock=clock, ids=ids, lost=pool.lost)
     pool.wake = link.wake
-    agent = NodeAgent(node_id=node_id, plane=PoolPlane(pool, blobs), settings=settings, clock=clock, ids=ids)
+    agent = NodeAgent(node_id=node_id, plane=PoolPlane(pool, blobs, OWNED), settings=settings, clock=clock, ids=ids)
     agents.append(agent)
     working: dict[str, asyncio.Task[Any]] = {}
     try:
@@ -101,8 +101,6 @@ async def run(settings: Settings, joining: Joining) -> None:
         if not can.programs:
             _log.warning("this machine cannot run programs", extra={"containers": can.containers})
         await agent.start(registration)
-        for directory in OWNED:  # of an earlier life: that it is over is certain by now
-            await blobs.delete_below(directory)
         _log.info("works for the gateway", extra={"node_id": node_id, "gateway": peer.shown})
         for what, work in (("link", link.run()), ("node", agent.ended()), ("stop", stop.wait())):
             working[what] = asyncio.create_task(work, name=what)

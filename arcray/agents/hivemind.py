@@ -74,8 +74,6 @@ async def run(settings: Settings, joining: Joining) -> None:
     place = settings.state_dir / FACADE
     state_directory.make(settings.state_dir)
     blobs = FsspecBlobs(place, max_blob_bytes=settings.blobs.max_blob_bytes)
-    for directory in OWNED:  # of an earlier life
-        await blobs.delete_below(directory)
     tasks = LiveTasks(clock)
     caller = PoolCaller(joining.pool, joining.credentials)
     node_id = await asyncio.to_thread(machine_node_id, settings.state_dir, ids, role=FACADE)
@@ -108,7 +106,7 @@ async def run(settings: Settings, joining: Joining) -> None:
         location=settings.node.location.geozone or "",
         disowned=worker.end,
     )
-    agent = NodeAgent(node_id=node_id, plane=PoolPlane(pool, blobs), settings=settings, clock=clock, ids=ids)
+    agent = NodeAgent(node_id=node_id, plane=PoolPlane(pool, blobs, OWNED), settings=settings, clock=clock, ids=ids)
     telling = asyncio.create_task(pool.run(), name="pool")
     try:
         registration = await agent.registration(driver="agent", facade=FACADE, address="", lease=LEASE)

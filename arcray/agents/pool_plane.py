@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
+from arcray.control.blobs import FsspecBlobs
 from arcray.core.commands import (
     Attached,
     AttachNode,
@@ -68,11 +69,14 @@ class PoolPlane:
 
     Args:
         blobs: where programs are found, and logs and results put, on this machine.
+        left: directories of blobs that an earlier life has left. They are removed before the pool hears of this
+            machine, which is not before it is certain that no other agent works with them.
     """
 
-    def __init__(self, pool: Pool, blobs: BlobStore) -> None:
+    def __init__(self, pool: Pool, blobs: FsspecBlobs, left: Sequence[str] = ()) -> None:
         self._pool = pool
         self._blobs = blobs
+        self._left = left
         self._epoch = 0
 
     @property
@@ -98,6 +102,9 @@ class PoolPlane:
         try:
             match command:
                 case AttachNode():
+                    for directory in self._left:
+                        await self._blobs.delete_below(directory)
+                    self._left = ()
                     unwanted = await self._pool.attach(command.registration, command.inventory)
                     self._epoch += 1
                     return Attached(node_id=command.registration.id, epoch=self._epoch, stop=tuple(unwanted))
