@@ -20,6 +20,7 @@ from arcray.gateway.listeners import HttpListener
 from arcray.wire.access import public
 from arcray.wire.facade import Facade, FacadeContext, FacadeEndpoints
 from arcray.wire.routes import RawRoute
+from arcray.wire.sockets import write_now_of
 
 __all__ = ["ProbeGateway"]
 
@@ -128,6 +129,19 @@ class ProbeGateway:
                 await websocket.receive_text()
 
         @public
+        async def pour(websocket: WebSocket) -> None:
+            """Writes what the client takes without waiting, and then says how much that was, in the ordinary way."""
+            write_now = write_now_of(websocket)
+            assert not write_now("too early")
+            await websocket.accept()
+            count = 0
+            while write_now(f"{count} {'x' * 10_000}"):
+                count += 1
+            await websocket.send_text(str(count))
+            await websocket.close()
+            assert not write_now("too late")
+
+        @public
         async def collect(websocket: WebSocket) -> None:
             """Counts messages of one letter; any other is answered with how many they were."""
             await websocket.accept()
@@ -156,4 +170,5 @@ class ProbeGateway:
         router.add_api_websocket_route("/echo", echo)
         router.add_api_websocket_route("/shut", shut)
         router.add_api_websocket_route("/collect", collect)
+        router.add_api_websocket_route("/pour", pour)
         router.add_api_websocket_route("/leave", leave)

@@ -19,13 +19,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
+from websockets.exceptions import HeaderLineTooLong, InvalidState, RequestLineTooLong, TooManyHeaders
 from websockets.frames import Frame
+from websockets.http11 import Request as HandshakeRequest
 
 from arcray.core.errors import ArcrayError, InvalidArgumentError, UnavailableError
 from arcray.gateway.frames import FrameLimit, PortionedServer
 from arcray.gateway.heads import HeadLimit, Refusal
 from arcray.wire.problem import problem_response
+from arcray.wire.sockets import WRITE_NOW
 
 __all__ = ["HttpProtocol", "WebSocketProtocol"]
 
@@ -213,6 +215,23 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._refuse_handshake()
         elif not self.read_paused:  # else the application has it go on
             self._go_on()
+
+    def handle_connect(self, event: HandshakeRequest) -> None:
+        """Starts the application, which may write without a coroutine (``wire.sockets.WRITE_NOW``)."""
+        super().handle_connect(event)
+        if not self.close_sent:  # else the handshake was refused
+            self.scope["extensions"][WRITE_NOW] = {"function": self.write_now}
+
+    def write_now(self, text: str) -> bool:
+        """Writes a message if the client takes it now; returns whether it did."""
+        if not self.handshake_complete or self.close_sent or self.disconnected or not self.writable.is_set():
+            return False
+        try:
+            self.conn.send_text(text.encode())
+        except InvalidState:  # it has sent a close that was not looked at yet
+            return False
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     def waiting_to_open(self) -> object | None:
         """Returns something of its own until the application has answered the handshake; then None."""

@@ -14,7 +14,7 @@ from arcray.facades.pool.link import Link
 from arcray.facades.pool.links import PoolLinks
 from arcray.facades.pool.queues import Queue
 from arcray.wire.access import deny, identity_of
-from arcray.wire.sockets import Places, end, next_frame, until_one_ends
+from arcray.wire.sockets import Places, end, next_frame, until_one_ends, write_now_of
 
 __all__ = ["SocketEndpoint"]
 
@@ -48,7 +48,8 @@ class SocketEndpoint:
             return
         with self._places.one():
             await socket.accept()
-            link = self._links.open(identity_of(socket), socket.client.host if socket.client else "")
+            address = socket.client.host if socket.client else ""
+            link = self._links.open(identity_of(socket), address, write_now_of(socket))
             try:
                 try:
                     await until_one_ends(_send(socket, link), self._receive(socket, link), link.ended())
@@ -69,5 +70,4 @@ async def _send(socket: WebSocket, link: Link) -> None:
     with suppress(WebSocketDisconnect, RuntimeError):  # it left while a frame was on its way
         while True:
             for frame in await link.take():
-                # What send_text does, without a coroutine of its own: a broadcast has a hundred receivers.
-                await socket.send({"type": "websocket.send", "text": frame})
+                await socket.send_text(frame)

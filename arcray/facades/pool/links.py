@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Final, assert_never
 from uuid import UUID
@@ -129,14 +129,16 @@ class PoolLinks:
         """
         return await self._others.listing()
 
-    def open(self, identity: Identity, address: str) -> Link:
+    def open(self, identity: Identity, address: str, write_now: Callable[[str], bool]) -> Link:
         """Returns the link of a new connection.
 
         Args:
             identity: who opened it.
             address: where from.
+            write_now: as for ``Link``.
         """
-        link = Link(next(self._numbers), identity, self._settings.socket_queue, self._settings.socket_queue_characters)
+        most, most_characters = self._settings.socket_queue, self._settings.socket_queue_characters
+        link = Link(next(self._numbers), identity, write_now, most=most, most_characters=most_characters)
         self._links[link.id] = link
         self._others.listen(wanted=True)
         self._roster.open(link.id, address=address, account=identity.account, trusted=identity.scope.allows(Scope.NODE))

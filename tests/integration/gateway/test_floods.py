@@ -106,3 +106,15 @@ async def test_a_close_that_waits_behind_messages_is_found_after_the_application
         writer.write(TEXT * 1_000 + Frame(Opcode.CLOSE, b"").serialize(mask=True))
         assert await reader.read() == Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False)
         writer.close()
+
+
+async def test_what_is_written_at_once_comes_whole_and_in_order_until_the_client_is_behind(
+    gateway: ProbeGateway,
+) -> None:
+    async with connected(gateway, "/pour") as socket:
+        found = [frame async for frame in socket]
+    count = int(found.pop())
+    assert count > 1
+    assert [str(frame).split()[0] for frame in found] == [str(number) for number in range(count)]
+    assert {len(str(frame).split()[1]) for frame in found} == {10_000}
+    assert socket.close_code == 1000
