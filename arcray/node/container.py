@@ -47,6 +47,7 @@ LABEL_TRANSIENT: Final = "arcray.transient"  # ends with the agent that started 
 _OVERTIME_GRACE_S: Final = 10.0
 _RETRY_S: Final = 1.0
 _SETTLE_S: Final = 0.02  # between the end of the output and that of the container
+_OOM_NEWS_S: Final = 0.2  # after its end an engine hears at the latest that it ran out of memory; they come apart
 _LOG_TRIES: Final = 5  # of a log that breaks at the same place
 
 
@@ -268,6 +269,8 @@ class ContainerRunner:
             flushed=position.flushed,
         )
         breaks = 0
+        # Once it has failed within a limit of memory, it is looked at again: why may be known a moment later.
+        looks = 2 if attempt.order.demand.memory_bytes else 1
         async with log:
             while True:
                 try:
@@ -282,9 +285,10 @@ class ContainerRunner:
                             raise
                         await log.note("the rest of the log is lost")
                     state = await self._engine.inspect(container_id)
-                    if not state.running:
+                    looks -= not state.running
+                    if not state.running and (looks <= 0 or not state.exit_code or state.out_of_memory):
                         break
-                    await attempt.clock.sleep(_SETTLE_S)
+                    await attempt.clock.sleep(_SETTLE_S if state.running else _OOM_NEWS_S)
                 except NotFoundError:
                     return None
                 except UnavailableError as error:

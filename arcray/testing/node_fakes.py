@@ -198,7 +198,8 @@ class FakeGpus:
 class FakeEngine:
     """Containers that end when told; ``away`` makes every call fail.
 
-    A stop waits for ``slow_stop`` and a pull for ``slow_pull``, where they are set.
+    A stop waits for ``slow_stop`` and a pull for ``slow_pull``, where they are set. That one has run
+    ``out_of_memory`` is known at the second look.
     """
 
     def __init__(self) -> None:
@@ -211,6 +212,8 @@ class FakeEngine:
         self.stopped: list[tuple[str, float]] = []
         self.removed: list[str] = []
         self.running: set[str] = set()
+        self.out_of_memory: set[str] = set()
+        self._looked: set[str] = set()
         self._codes: dict[str, int] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._ended: dict[str, asyncio.Event] = {}
@@ -243,10 +246,13 @@ class FakeEngine:
             raise UnavailableError
         if container_id in self.removed:
             raise NotFoundError
+        known = container_id in self._looked
+        if container_id not in self.running:
+            self._looked.add(container_id)
         return ContainerState(
             running=container_id in self.running,
             exit_code=self._codes.get(container_id, 0),
-            out_of_memory=False,
+            out_of_memory=known and container_id in self.out_of_memory,
             error="",
             ports=(),
             started_at=T0,

@@ -73,12 +73,12 @@ def _ends(command: Command, workload_id: str) -> bool:
     return isinstance(command, ReportEnd) and command.workload_id == workload_id
 
 
-def container(workload_id: str = "w", *, attempt: int = 1, **fields: Any) -> StartWorkload:
+def container(workload_id: str = "w", *, attempt: int = 1, memory_bytes: int = 0, **fields: Any) -> StartWorkload:
     return StartWorkload(
         workload_id=WorkloadId(workload_id),
         attempt=attempt,
         payload=Container(**({"image": "busybox:1"} | fields)),
-        demand=Demand(),
+        demand=Demand(memory_bytes=memory_bytes),
         allocation=Allocation(),
         owner="local",
     )
@@ -201,6 +201,19 @@ async def test_container_is_told_from_start_to_end(node: Node) -> None:
     end = await node.until_end()
     assert (end.phase, end.epoch, end.attempt, end.result.exit_code) == (Phase.SUCCEEDED, 1, 1, 0)
     assert node.engine.removed == ["c1"]
+
+
+async def test_a_container_that_ran_out_of_memory_says_so_though_that_is_known_late(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container(memory_bytes=1), container("by itself", memory_bytes=1)])
+    await node.until_phase(Phase.RUNNING)
+    await node.until_phase(Phase.RUNNING, "by itself")
+    node.engine.out_of_memory = {"c1"}
+    for name in ("c1", "c2"):
+        node.engine.finish(name, exit_code=9)
+    await node.clock.advance(1)
+    assert (await node.until_end()).message == "out of memory"
+    assert (await node.until_end("by itself")).message == "exit code 9"
 
 
 async def test_order_that_comes_twice_is_executed_once(node: Node) -> None:
