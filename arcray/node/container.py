@@ -269,8 +269,6 @@ class ContainerRunner:
             flushed=position.flushed,
         )
         breaks = 0
-        # Once it has failed within a limit of memory, it is looked at again: why may be known a moment later.
-        looks = 2 if attempt.order.demand.memory_bytes else 1
         async with log:
             while True:
                 try:
@@ -285,17 +283,27 @@ class ContainerRunner:
                             raise
                         await log.note("the rest of the log is lost")
                     state = await self._engine.inspect(container_id)
-                    looks -= not state.running
-                    if not state.running and (looks <= 0 or not state.exit_code or state.out_of_memory):
+                    if not state.running:
                         break
-                    await attempt.clock.sleep(_SETTLE_S if state.running else _OOM_NEWS_S)
+                    await attempt.clock.sleep(_SETTLE_S)
                 except NotFoundError:
                     return None
                 except UnavailableError as error:
                     _log.warning("container engine away", extra={"container": container_id, "reason": error.message})
                     await attempt.clock.sleep(_RETRY_S)
+        state = await self._looked_at_again(attempt, container_id, state)
         position.forget()
         return state
+
+    async def _looked_at_again(self, attempt: Attempt, container_id: str, state: ContainerState) -> ContainerState:
+        """Returns how one has ended; why it failed within a limit of memory may be known a moment later."""
+        if state.out_of_memory or not state.exit_code or not attempt.order.demand.memory_bytes:
+            return state
+        await attempt.clock.sleep(_OOM_NEWS_S)
+        try:
+            return await self._engine.inspect(container_id)
+        except (NotFoundError, UnavailableError):
+            return state
 
     async def _stop(self, attempt: Attempt, container_id: str, grace_s: float) -> None:
         """Ends it, however long the engine is away."""

@@ -216,6 +216,17 @@ async def test_a_container_that_ran_out_of_memory_says_so_though_that_is_known_l
     assert (await node.until_end("by itself")).message == "exit code 9"
 
 
+async def test_what_a_container_ended_with_is_told_though_it_cannot_be_looked_at_again(node: Node) -> None:
+    await node.attach()
+    await node.agent.deliver(1, [container(memory_bytes=1)])
+    await node.until_phase(Phase.RUNNING)
+    node.engine.finish("c1", exit_code=9)
+    await node.clock.advance(0.1)
+    await node.engine.remove("c1")
+    await node.clock.advance(1)
+    assert (await node.until_end()).message == "exit code 9"
+
+
 async def test_order_that_comes_twice_is_executed_once(node: Node) -> None:
     await node.attach()
     await node.agent.deliver(1, [container(), container()])
