@@ -85,8 +85,12 @@ def write_now_of(socket: WebSocket) -> Callable[[str], bool]:
     return found
 
 
-async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
-    """Does several things until the first of them is over, and ends the others; raises what it ended by."""
+async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Does several things until the first of them is over, and ends the others; raises what it ended by.
+
+    Returns:
+        What each has come to, in order; None of those that were ended.
+    """
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -94,8 +98,7 @@ async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()  # what failed by our fault is raised
+    return [task.result() if task in done else None for task in tasks]  # what failed by our fault is raised
 
 
 async def end(socket: WebSocket, left: Iterable[Frame], code: int, reason: str) -> None:

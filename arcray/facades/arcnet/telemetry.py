@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from arcray.core.errors import ArcrayError, NotFoundError, ResourceExhaustedError, UnavailableError
 from arcray.core.events import Event
@@ -26,13 +26,13 @@ from arcray.wire.access import deny, identity_of
 from arcray.wire.event_hub import Subscription
 from arcray.wire.facade import FacadeContext
 from arcray.wire.listing import every_node
+from arcray.wire.sockets import Places, end, next_frame, until_one_ends
 
 __all__ = ["TelemetryEndpoint", "TelemetryFeed"]
 
 _log = logging.getLogger(__name__)
 
 _TRY_AGAIN_LATER: Final = 1013
-_CLOSE_S: Final = 1.0  # a peer that reads nothing does not answer a close either
 _RETRY_S: Final = 1.0
 
 
@@ -81,13 +81,17 @@ class Listener:
 
 
 class TelemetryFeed:
-    """Turns events into frames for every listener, while there are any."""
+    """Turns events into frames for every listener, while there are any.
+
+    Attributes:
+        places: of its sockets.
+    """
 
     def __init__(self, context: FacadeContext) -> None:
         self._context = context
+        self.places = Places(context.settings.arcnet.max_sockets)
         self._projection = TelemetryProjection()
         self._listeners: set[Listener] = set()
-        self._places = 0
         self._interested = 0  # listeners, and those who wait to become one
         self._wanted = asyncio.Event()
         self._standing = asyncio.Event()
@@ -97,27 +101,12 @@ class TelemetryFeed:
         """How many sockets read."""
         return len(self._listeners)
 
-    @property
-    def full(self) -> bool:
-        """Whether there are as many sockets as there may be."""
-        return self._places >= self._context.settings.arcnet.max_sockets
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Counts a socket from before its first wait, so that those that come at once are not all the last."""
-        assert not self.full, "asked before, with no wait in between"
-        self._places += 1
-        try:
-            yield
-        finally:
-            self._places -= 1
-
     def queues(self) -> tuple[QueueReading, ...]:
         """Returns how many sockets there are, and how many frames wait for the one that has the most of them."""
         settings = self._context.settings.arcnet
         longest = max(map(len, self._listeners), default=0)
         return (
-            QueueReading(queue=Queue.SOCKETS, length=self._places, limit=settings.max_sockets),
+            QueueReading(queue=Queue.SOCKETS, length=self.places.taken, limit=self.places.most),
             QueueReading(queue=Queue.FRAMES, length=longest, limit=settings.socket_queue),
         )
 
@@ -201,10 +190,10 @@ class TelemetryEndpoint:
 
     async def serve(self, socket: WebSocket) -> None:
         """Serves one console until it leaves or is closed."""
-        if self._feed.full:
+        if self._feed.places.are_full:
             await deny(socket, ResourceExhaustedError("this process serves as many telemetry sockets as it may"))
             return
-        with self._feed.place():
+        with self._feed.places.one():
             await self._serve(socket)
 
     async def _serve(self, socket: WebSocket) -> None:
@@ -217,42 +206,30 @@ class TelemetryEndpoint:
             close = Close(_TRY_AGAIN_LATER, error.message)
         except WebSocketDisconnect:
             return
-        if close is not None and socket.application_state is WebSocketState.CONNECTED:
-            with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-                async with asyncio.timeout(_CLOSE_S):
-                    await socket.close(close.code, close.reason)
+        if close is not None:
+            await end(socket, (), close.code, close.reason)
 
     async def _converse(self, socket: WebSocket, session: TelemetrySession, listener: Listener) -> Close | None:
         """Sends and receives until one of both ends; returns how to close, None when the console has left."""
-        sending = asyncio.create_task(_send(socket, listener))
-        receiving = asyncio.create_task(self._receive(socket, session, listener))
-        overrun = asyncio.create_task(listener.overrun.wait())
-        tasks = {sending, receiving, overrun}
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if overrun in done:
+        _, close, overrun = await until_one_ends(
+            _send(socket, listener), self._receive(socket, session, listener), listener.overrun.wait()
+        )
+        if overrun:
             _log.info("telemetry socket given up", extra={"reason": "slow"})
             return Close(_TRY_AGAIN_LATER, "this socket does not keep up")
-        return receiving.result() if receiving in done else sending.result()
+        told: Close | None = close
+        return told
 
     async def _receive(self, socket: WebSocket, session: TelemetrySession, listener: Listener) -> Close | None:
-        while True:
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return None
-            data = message.get("text")
-            action = session.receive(message["bytes"] if data is None else data, self._context.clock.now())
-            match action:
+        while (frame := await next_frame(socket)) is not None:
+            match action := session.receive(frame, self._context.clock.now()):
                 case Reply():
                     listener.offer(action.frame)
                 case Close():
                     return action
                 case None:
                     pass
+        return None
 
 
 async def _send(socket: WebSocket, listener: Listener) -> None:
